@@ -1,0 +1,99 @@
+"""Every exception mconv raises on purpose, with its exit code.
+
+MconvError                        3  base; a fault of mconv's own unless a subclass says otherwise
+├── UsageError                    2  the command line asks for something that cannot be
+├── ManifestError                 2  models.yml (or mixed.json …) is wrong; carries every problem found
+├── StepError                     1  one step of one variant failed; the others go on
+│   ├── UnsupportedError          1  the target, exporter or runtime cannot represent this model
+│   ├── SourceError               1  the repository's model cannot be loaded (its code raised, a file is damaged …)
+│   ├── OutOfMemoryError          1  the worker passed its memory limit
+│   ├── TimeLimitError            1  the worker passed its time limit
+│   └── WorkerCrashError          1  the worker process died (signal, abort)
+├── StoreError                    3  the store cannot be read or written
+└── PublishError                  3  GitHub refused what was to be published
+
+Messages say what happened; ``hint`` says what to do; ``place`` says where in the user's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mconv.values import Place
+
+
+class MconvError(Exception):
+    """Base of all expected errors.
+
+    ``message``: one plain sentence. ``hint``: what the user can do about it, or None.
+    ``place``: the file, line and column it is about, or None.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, hint: str | None = None, place: Place | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.place = place
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{where}{self.message}" + (f"\n  hint: {self.hint}" if self.hint else "")
+
+
+class UsageError(MconvError):
+    """The command line, or a file named on it, cannot be used as asked."""
+
+    exit_code = 2
+
+
+class ManifestError(MconvError):
+    """A manifest is wrong. ``problems`` holds every problem found, in file order."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        place: Place | None = None,
+        problems: Sequence[ManifestError] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, place=place)
+        self.problems: tuple[ManifestError, ...] = tuple(problems) or (self,)
+
+
+class StepError(MconvError):
+    """One step of one variant failed."""
+
+    exit_code = 1
+
+
+class UnsupportedError(StepError):
+    """The model cannot be expressed for this target, exporter or runtime; the message names the operator or feature."""
+
+
+class SourceError(StepError):
+    """The repository's model cannot be loaded or run."""
+
+
+class OutOfMemoryError(StepError):
+    """A worker passed its memory limit and was stopped."""
+
+
+class TimeLimitError(StepError):
+    """A worker passed its time limit and was stopped."""
+
+
+class WorkerCrashError(StepError):
+    """A worker process died without an answer."""
+
+
+class StoreError(MconvError):
+    """The store cannot be read or written."""
+
+
+class PublishError(MconvError):
+    """GitHub refused, or could not be reached for, what was to be published."""

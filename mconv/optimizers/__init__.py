@@ -1,0 +1,1 @@
+"""One module an optimizer: ONNX to ONNX."""

@@ -1,0 +1,231 @@
+"""Finds plug-in modules and gives each the defaults it did not write.
+
+A plug-in is a plain module in ``mconv/sources``, ``optimizers``, ``quantizers``, ``targets`` or ``runtimes`` (a name starting
+with ``_`` is a helper, not a plug-in), or a module that another distribution names under the entry point group
+``mconv.<family>``. Its file name is its name. Importing one must not import an engine: engines are imported inside functions.
+
+The Protocols below are the whole contract; docs/plugins.md walks through them function by function.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mconv.errors import MconvError
+from mconv.values import ExportInfo, ModelInfo, Placement, SourceConfig, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Feed = Mapping[str, np.ndarray]  # tensor name -> array; one call of a model
+
+Family = Literal["sources", "optimizers", "quantizers", "targets", "runtimes"]
+FAMILIES: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes")
+Options = Mapping[str, Any]  # option name -> JSON Schema of its value, with "default" and "description"
+
+
+class Model(Protocol):
+    """A source loaded in its own framework: the reference everything is compared with."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int | None
+
+    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Feed] | None:
+        """``count`` plausible feeds (tokenised text, processed images …), or None to have them drawn from the input specs.
+
+        ``dims`` fixes free axes by name; a free axis that is not in it should vary between feeds, so that it is tested.
+        """
+
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
+        """The framework's own answer, output name to array, deterministic, in inference mode."""
+
+
+class Session(Protocol):
+    """An artifact loaded in a runtime."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
+        """Every input fed by name (a missing or unknown one is an error), outputs copied out of engine-owned memory."""
+
+    def placement(self) -> Placement:
+        """Where the nodes ran, with the evidence; called after at least one run."""
+
+    def details(self) -> dict[str, Any]:
+        """Anything else for the report (inference precision, versions …), JSON-ready."""
+
+    def close(self) -> None:
+        """Release the engine."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. See the module docstring."""
+
+    name: str
+    summary: str
+    module: str
+    detect: Callable[[Path], bool]
+    export: Callable[[SourceConfig, Path], ExportInfo]
+    load: Callable[[SourceConfig], Model]
+    files: Callable[[SourceConfig], Sequence[Path]]
+    check: Callable[[SourceConfig], None]
+    options: Options = field(default_factory=dict)
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """ONNX → ONNX at the ``levels`` named, in ascending ``order``; ``domains``: operator domains its output may need."""
+
+    name: str
+    summary: str
+    module: str
+    levels: tuple[str, ...]
+    order: int
+    optimize: Callable[..., dict[str, Any]]
+    domains: frozenset[str] = frozenset({""})
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need."""
+
+    name: str
+    summary: str
+    module: str
+    precisions: tuple[str, ...]
+    quantize: Callable[..., dict[str, Any]]
+    options: Options = field(default_factory=dict)
+    calibration: bool = False
+    domains: frozenset[str] = frozenset({""})
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from the fp32 ONNX graph,
+    or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it)."""
+
+    name: str
+    summary: str
+    module: str
+    precisions: Mapping[str, str | None]
+    write: Callable[..., ModelInfo]
+    check: Callable[..., None]
+    options: Options = field(default_factory=dict)
+    runtimes: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ("onnx",)
+    domains: frozenset[str] = frozenset({""})
+    static: bool = False
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What can run an artifact's folder on samples. ``service``: it needs a long-lived helper that workers share (a browser)."""
+
+    name: str
+    summary: str
+    module: str
+    load: Callable[..., Session]
+    tools: tuple[str, ...] = ()
+    service: bool = False
+
+
+Plugin = Source | Optimizer | Quantizer | Target | Runtime
+_KINDS: dict[str, type[Any]] = {
+    "sources": Source,
+    "optimizers": Optimizer,
+    "quantizers": Quantizer,
+    "targets": Target,
+    "runtimes": Runtime,
+}
+
+
+def _source_files(config: SourceConfig) -> Sequence[Path]:
+    path = Path(config.path)
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def _accept(*_: Any, **__: Any) -> None:
+    return None
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {"sources": {"files": _source_files, "check": _accept}, "targets": {"check": _accept}}
+
+
+def _from_module(family: Family, name: str, module: ModuleType) -> Any:
+    """Build the plug-in value: constants are UPPER_CASE in the module, functions are lower_case."""
+    kind = _KINDS[family]
+    values: dict[str, Any] = {"name": name, "module": module.__name__}
+    defaults = _DEFAULTS.get(family, {})
+    for key, spec in kind.__dataclass_fields__.items():
+        if key in values:
+            continue
+        written = getattr(module, key.upper(), None)
+        if written is None:
+            written = getattr(module, key, defaults.get(key))
+        if key == "summary" and written is None:
+            written = (module.__doc__ or "").strip().partition("\n")[0]
+        if written is not None:
+            values[key] = written
+        elif spec.default is spec.default_factory:  # both MISSING: the plug-in must write it
+            raise MconvError(
+                f"plug-in {module.__name__} has neither {key.upper()} nor {key}()",
+                hint="docs/plugins.md lists what a plug-in of this family must define",
+            )
+    return kind(**values)
+
+
+@cache
+def plugins(family: Family) -> Mapping[str, Any]:
+    """Every plug-in of a family by name, in name order. Raises MconvError for one that does not keep the contract."""
+    package = importlib.import_module(f"mconv.{family}")
+    found: dict[str, Any] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        if not info.name.startswith("_") and not info.ispkg:
+            module = importlib.import_module(f"mconv.{family}.{info.name}")
+            found[info.name] = _from_module(family, info.name, module)
+    for entry in importlib.metadata.entry_points(group=f"mconv.{family}"):
+        if entry.name in found:
+            raise MconvError(f"two plug-ins are named {entry.name} in mconv.{family}", hint=f"rename the one in {entry.value}")
+        found[entry.name] = _from_module(family, entry.name, entry.load())
+    return dict(sorted(found.items()))
+
+
+def sources() -> Mapping[str, Source]:
+    return plugins("sources")
+
+
+def optimizers() -> Mapping[str, Optimizer]:
+    return plugins("optimizers")
+
+
+def quantizers() -> Mapping[str, Quantizer]:
+    return plugins("quantizers")
+
+
+def targets() -> Mapping[str, Target]:
+    return plugins("targets")
+
+
+def runtimes() -> Mapping[str, Runtime]:
+    return plugins("runtimes")
+
+
+def quantizer_for(target: Target, precision: str, method: str | None) -> Quantizer | None:
+    """The quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's choice) overrides the target's default."""
+    name = method or target.precisions[precision]
+    return quantizers()[name] if name else None

@@ -1,0 +1,314 @@
+"""Frozen values that flow one way: manifest → plan → execute → worker → measurement → verdict → report → renderers.
+
+Every class here is immutable and converts to and from JSON by its type annotations alone (``to_json``, ``from_json``), so the
+schema of results.json is generated from these classes and cannot drift from them.
+Times are in the unit the field's name says (``_ms``, ``seconds``), sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+Status = Literal["passed", "failed", "error", "skipped", "unverified"]
+T = TypeVar("T")
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base: immutable, keyword-only, unknown fields refused when read from JSON."""
+
+
+def to_json(value: Any, *, indent: int = 2) -> str:
+    """Render ``value`` as JSON text, keys in declaration order, ending with a newline."""
+    text = msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=indent)
+    return text.decode() + "\n"
+
+
+def from_json(data: bytes | str, kind: type[T]) -> T:
+    """Read ``data`` as ``kind``; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError`` naming the path that is wrong."""
+    return msgspec.json.decode(data, type=kind)
+
+
+class Place(Frozen, kw_only=True):
+    """Where in a user's file something stands; lines and columns count from 1. ``file`` is relative to the repository."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class TensorSpec(Frozen, kw_only=True):
+    """A named tensor. ``dtype`` is NumPy's name (``float32``, ``int64`` …); a dimension is a size or the name of a free axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class FileRecord(Frozen, kw_only=True):
+    """A file of an artifact: path relative to the artifact's folder, size, SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Tolerance(Frozen, kw_only=True):
+    """What an output may differ by. A field of None is not checked.
+
+    ``cosine`` and ``top1_agreement`` and ``sqnr_db`` are minima, ``max_abs``, ``mean_abs`` and ``max_rel`` maxima. ``max_rel`` is
+    ``max|a-b| / max|b|``: relative to the reference's largest magnitude.
+    """
+
+    cosine: float | None = None
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    max_rel: float | None = None
+    sqnr_db: float | None = None
+    top1_agreement: float | None = None
+
+
+class Limits(Frozen, kw_only=True):
+    """Gates the manifest sets: bytes on disk, milliseconds of median latency."""
+
+    max_size: int | None = None
+    max_latency_ms: float | None = None
+    max_drop: float | None = None
+
+
+class SourceConfig(Frozen, kw_only=True):
+    """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest (the repository).
+
+    ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs declared in the manifest, if any.
+    """
+
+    format: str
+    path: str
+    root: str
+    options: dict[str, Any] = {}
+    inputs: tuple[TensorSpec, ...] = ()
+
+
+class ModelInfo(Frozen, kw_only=True):
+    """What a source or an artifact is: parameter count, nodes (graph operators, or layers), opset, inputs and outputs."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    parameters: int | None = None
+    nodes: int | None = None
+    operators: dict[str, int] = {}
+    opset: int | None = None
+
+
+class ExportInfo(Frozen, kw_only=True):
+    """How a source became ONNX: the exporter used, those that failed before it and why, and remarks for the report."""
+
+    exporter: str
+    model: ModelInfo
+    attempts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class StepRecord(Frozen, kw_only=True):
+    """One step as it went: kind, plug-in, content key, whether it came from the store, wall seconds, peak resident memory."""
+
+    kind: str
+    name: str
+    key: str
+    cached: bool = False
+    seconds: float = 0.0
+    peak_rss_bytes: int | None = None
+    tools: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class OutputError(Frozen, kw_only=True):
+    """Errors of one output over all samples, see :mod:`mconv.compare` for the formulas. None: not defined for this output."""
+
+    name: str
+    elements: int
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    max_rel: float | None = None
+    cosine: float | None = None
+    cosine_min: float | None = None
+    sqnr_db: float | None = None
+    top1_agreement: float | None = None
+
+
+class Placement(Frozen, kw_only=True):
+    """Evidence of where nodes ran. ``nodes``: how many on the provider claimed. ``elsewhere``: operator → count on other providers.
+
+    ``allowed``: the part of ``elsewhere`` that is shape arithmetic, accepted by design. ``witnesses`` says what observed it.
+    """
+
+    provider: str
+    device: str
+    nodes: int | None = None
+    elsewhere: dict[str, int] = {}
+    allowed: dict[str, int] = {}
+    adapter: str | None = None
+    software: bool = False
+    witnesses: tuple[str, ...] = ()
+
+
+class Verification(Frozen, kw_only=True):
+    """What running the artifact on the samples showed, and the verdict.
+
+    ``reference`` is ``source`` (the source framework's answer) or ``expected`` (the user's own outputs).
+    ``reasons`` says why the verdict is not ``passed``.
+    """
+
+    runtime: str
+    placement: Placement
+    samples: int
+    reference: Literal["source", "expected"] = "source"
+    outputs: tuple[OutputError, ...] = ()
+    tolerance: Tolerance = Tolerance()
+    verdict: Status = "unverified"
+    reasons: tuple[str, ...] = ()
+    details: dict[str, Any] = {}
+
+
+class Latency(Frozen, kw_only=True):
+    """Wall time of one inference, warmed up: milliseconds; ``runs`` timed calls; ``noise`` = (p90 - p50) / p50."""
+
+    p50_ms: float
+    p90_ms: float
+    min_ms: float
+    runs: int
+
+
+class Benchmark(Frozen, kw_only=True):
+    """Artifact and source framework measured in one run, one thread count for both.
+
+    ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a software stand-in (SwiftShader):
+    such a latency compares variants on that adapter only and gates nothing.
+    """
+
+    runtime: str
+    device: str
+    threads: int
+    latency: Latency
+    load_ms: float
+    first_run_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    reference_runtime: str | None = None
+    reference: Latency | None = None
+    speedup: float | None = None
+    comparable: bool = True
+    shapes: dict[str, tuple[int, ...]] = {}
+    others: dict[str, Latency] = {}
+
+
+class Evaluation(Frozen, kw_only=True):
+    """Task metric of the source and of the variant on the labelled samples; ``drop`` = source - variant."""
+
+    metric: str
+    source: float
+    variant: float
+    drop: float
+    samples: int
+    max_drop: float | None = None
+
+
+class Delta(Frozen, kw_only=True):
+    """One number against the baseline's; ``regression`` where it got worse by more than what the gate allows."""
+
+    name: str
+    before: float | None
+    after: float | None
+    regression: bool = False
+    note: str = ""
+
+
+class ErrorInfo(Frozen, kw_only=True):
+    """Why a variant has no verdict of its own. ``log`` is the tail of the worker's output."""
+
+    type: str
+    message: str
+    hint: str | None = None
+    step: str | None = None
+    place: Place | None = None
+    log: str = ""
+
+
+class VariantResult(Frozen, kw_only=True):
+    """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT."""
+
+    id: str
+    model: str
+    target: str
+    precision: str
+    status: Status
+    place: Place | None = None
+    directory: str | None = None
+    options: dict[str, Any] = {}
+    files: tuple[FileRecord, ...] = ()
+    size_bytes: int | None = None
+    download_bytes: int | None = None
+    info: ModelInfo | None = None
+    steps: tuple[StepRecord, ...] = ()
+    verification: Verification | None = None
+    benchmark: Benchmark | None = None
+    evaluation: Evaluation | None = None
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    baseline: tuple[Delta, ...] = ()
+    error: ErrorInfo | None = None
+
+
+class ModelResult(Frozen, kw_only=True):
+    """One model of the manifest: its source, digest of everything the conversion depends on, size and signature."""
+
+    name: str
+    format: str
+    path: str
+    digest: str
+    size_bytes: int
+    place: Place | None = None
+    exporter: str | None = None
+    info: ModelInfo | None = None
+
+
+class Machine(Frozen, kw_only=True):
+    """Where the run happened."""
+
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+
+
+class Summary(Frozen, kw_only=True):
+    """Counts by status, and the conclusion of the whole run."""
+
+    passed: int = 0
+    failed: int = 0
+    error: int = 0
+    skipped: int = 0
+    unverified: int = 0
+    regressions: int = 0
+    conclusion: Literal["success", "failure"] = "success"
+
+
+class Report(Frozen, kw_only=True):
+    """The one value that every output is rendered from; results.json is its JSON form. ``created`` is ISO 8601, UTC."""
+
+    schema: Literal[1] = 1
+    mconv: str
+    created: str
+    manifest: str
+    seconds: float
+    machine: Machine
+    tools: dict[str, str] = {}
+    commit: str | None = None
+    summary: Summary
+    models: tuple[ModelResult, ...] = ()
+    variants: tuple[VariantResult, ...] = ()
+    removed: tuple[str, ...] = ()
