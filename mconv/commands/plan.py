@@ -1,0 +1,46 @@
+"""Show what a run would do: variants, steps, and which of them the store already has."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mconv import manifest as manifests
+from mconv import plan as planning
+from mconv import results
+from mconv.commands import _engine
+from mconv.execute import needed
+from mconv.store import Store
+from mconv.values import to_json
+
+HELP = "show the steps a run would take"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", nargs="?", default="models.yml", type=Path, help="default: models.yml")
+    parser.add_argument(
+        "--only", metavar="GLOB", action="append", default=[], help="model name or model/target/precision; repeatable"
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    _engine.add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    manifest = manifests.select(manifests.load(args.manifest), args.only)
+    plan = planning.make(manifest, measure=args.measure)
+    folder = _engine.store_folder(args.store).resolve()
+    todo = needed(plan, Store(folder), results.want_files(plan, None))[1] if folder.is_dir() else set(plan.steps)
+    if args.format == "json":
+        steps = [
+            {"key": s.key, "kind": s.kind, "plugin": s.plugin, "label": s.label, "inputs": s.inputs, "needed": s.key in todo}
+            for s in plan.steps.values()
+        ]
+        sys.stdout.write(to_json({"variants": [{"id": v.id, "steps": v.steps} for v in plan.variants], "steps": steps}))
+        return 0
+    for variant in plan.variants:
+        print(variant.id)
+        for kind, key in variant.steps.items():
+            print(f"  {'run   ' if key in todo else 'stored'}  {kind:<9} {plan.steps[key].plugin:<28} {key[:12]}")
+    print(f"{len(plan.variants)} variants, {len(plan.steps)} steps, {len(todo)} to run")
+    return 0

@@ -1,0 +1,77 @@
+"""Render results.json as Markdown, HTML, JSON or JUnit; several files are merged."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from mconv import results
+from mconv.errors import UsageError
+from mconv.store import write_text
+from mconv.values import Report, from_json, to_json
+
+HELP = "render results.json"
+MAX_BYTES = 64 * 10**6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.json")
+    parser.add_argument("--format", choices=("markdown", "html", "json", "junit", "text"), default="markdown")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: stdout")
+
+
+def read(path: Path) -> Report:
+    """Read and validate a results.json. Raises UsageError naming the field that is wrong."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_BYTES // 10**6} MB", hint="it is not a results.json of mconv")
+        return from_json(path.read_bytes(), Report)
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be read: {problem.strerror}") from problem
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise UsageError(
+            f"{path} is not a results.json of this mconv: {problem}", hint="see schemas/results.schema.json"
+        ) from problem
+
+
+def merge(reports: list[Report]) -> Report:
+    """One report of all; variants of the same id must not stand in two of them. Raises UsageError."""
+    first = reports[0]
+    variants = [v for r in reports for v in r.variants]
+    twice = sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1}) if len(reports) > 1 else []
+    if twice:
+        raise UsageError(f"several files hold the variant {', '.join(twice[:5])}", hint="give each shard's file once")
+    models = {m.name: m for r in reports for m in r.models}
+    tools = {name: version for r in reports for name, version in r.tools.items()}
+    return msgspec.structs.replace(
+        first,
+        variants=tuple(variants),
+        models=tuple(models.values()),
+        tools=tools,
+        seconds=sum(r.seconds for r in reports),
+        summary=results.summarize(variants) if len(reports) > 1 else first.summary,
+    )
+
+
+def render(report: Report, format_: str) -> str:
+    from mconv.reports import html, junit, markdown, text
+
+    if format_ == "json":
+        return to_json(report)
+    if format_ == "text":
+        return text.render(report) + "\n"
+    if format_ == "markdown":
+        return markdown.render(report, limit=10_000_000)
+    return {"html": html, "junit": junit}[format_].render(report)
+
+
+def run(args: argparse.Namespace) -> int:
+    text = render(merge([read(p) for p in args.results]), args.format)
+    if args.out:
+        write_text(args.out, text)
+    else:
+        sys.stdout.write(text)
+    return 0

@@ -1,0 +1,20 @@
+"""Print a JSON Schema: models (models.yml) or results (results.json)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mconv import schema
+from mconv.values import to_json
+
+HELP = "print a JSON Schema"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", choices=schema.NAMES, default="models", help="default: models")
+
+
+def run(args: argparse.Namespace) -> int:
+    sys.stdout.write(to_json(schema.get(args.name)))
+    return 0

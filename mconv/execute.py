@@ -1,0 +1,260 @@
+"""Runs the graph of steps: what the store lacks, in parallel where it may be, measurements alone, on through failures."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from mconv import hardware, registry
+from mconv.errors import StepError, StoreError
+from mconv.plan import Plan, Step
+from mconv.store import Entry, Store
+from mconv.values import ErrorInfo
+from mconv.worker import Request, environment, run_step, worker_uid
+
+SERVICE_START_SECONDS = 60
+
+
+class Progress(Protocol):
+    """Told of every step; implementations draw a bar or print a line."""
+
+    def begin(self, total: int) -> None: ...
+    def started(self, step: Step) -> None: ...
+    def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None: ...
+    def end(self) -> None: ...
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries by key, whether each came from the store, and the error of each step that failed."""
+
+    entries: dict[str, Entry]
+    cached: frozenset[str]
+    errors: dict[str, ErrorInfo]
+
+
+class Service:
+    """A long-lived helper process (a browser) that workers of one runtime share; started again when it has died."""
+
+    def __init__(self, runtime: registry.Runtime, home: Path) -> None:
+        self.runtime = runtime
+        self.home = home
+        self.process: subprocess.Popen[bytes] | None = None
+        self.endpoint = ""
+        self.lock = threading.Lock()
+
+    def address(self) -> str:
+        """The endpoint, the helper running. Raises StepError where it does not start."""
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self.stop()
+                self._start()
+            return self.endpoint
+
+    def _start(self) -> None:
+        self.home.mkdir(exist_ok=True)
+        uid = worker_uid()
+        if uid is not None:
+            shutil.chown(self.home, uid, uid)
+        log = (self.home / "service.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self.runtime.module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment(self.home, str(self.home), 2, {}),
+                cwd=self.home,
+                start_new_session=True,
+                user=uid,
+                group=uid,
+                extra_groups=[] if uid is not None else None,
+            )
+        assert self.process.stdout is not None
+        timer = threading.Timer(SERVICE_START_SECONDS, self.process.kill)
+        timer.start()
+        line = self.process.stdout.readline()
+        timer.cancel()
+        try:
+            self.endpoint = str(msgspec.json.decode(line)["endpoint"])
+        except (msgspec.DecodeError, KeyError, TypeError) as problem:
+            self.stop()
+            said = (self.home / "service.log").read_text(errors="replace")[-1500:].strip()
+            raise StepError(
+                f"the helper of runtime {self.runtime.name} did not start: {said or 'it said nothing'}",
+                hint="`mconv list` shows what each runtime needs",
+            ) from problem
+
+    def stop(self) -> None:
+        import os
+        import signal
+
+        if self.process is None:
+            return
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+
+def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[dict[str, Entry], set[str]]:
+    """Entries the store has, and keys that must run. ``want_files``: final key → whether its files are needed, not only its
+    result. A step's inputs are needed only when it runs; their files are checked against their digests then."""
+    have: dict[str, Entry] = {}
+    run: set[str] = set()
+    checked: set[str] = set()
+
+    def need(key: str, files: bool) -> None:
+        if key in run or (key in have and (not files or key in checked)):
+            return
+        entry = have.get(key) or store.read(key)
+        if entry is not None and (not files or store.intact(entry)):
+            have[key] = entry
+            if files:
+                checked.add(key)
+            return
+        have.pop(key, None)
+        if entry is not None or store.path(key).exists():
+            store.discard(key)  # damaged: the files of a step that is run again must not stand in its way
+        run.add(key)
+        for before in plan.steps[key].inputs.values():
+            need(before, True)
+
+    for key, files in want_files.items():
+        need(key, files)
+    return have, run
+
+
+class Executor:
+    """Runs what :func:`needed` names. One instance a run."""
+
+    def __init__(self, plan: Plan, store: Store, progress: Progress, *, jobs: int | None = None) -> None:
+        self.plan = plan
+        self.store = store
+        self.progress = progress
+        self.jobs = jobs or hardware.cores()
+        self.stop = threading.Event()
+        self.services: dict[str, Service] = {}
+        self.errors: dict[str, ErrorInfo] = {}
+        self.entries: dict[str, Entry] = {}
+
+    def run(self, want_files: Mapping[str, bool]) -> Outcome:
+        """Run all that is needed; KeyboardInterrupt kills the workers and goes on up."""
+        self.entries, todo = needed(self.plan, self.store, want_files)
+        cached = frozenset(self.entries)
+        if todo:
+            self.store.sweep()
+            self.progress.begin(len(todo))
+            try:
+                self._drain(todo)
+            finally:
+                self.stop.set()
+                for service in self.services.values():
+                    service.stop()
+                    shutil.rmtree(service.home, ignore_errors=True)
+                self.progress.end()
+        return Outcome(entries=self.entries, cached=cached, errors=self.errors)
+
+    def _drain(self, todo: set[str]) -> None:
+        waiting = [key for key in self.plan.steps if key in todo]
+        running: dict[Future[None], Step] = {}
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            while waiting or running:
+                for key in list(self._ready(waiting, running)):
+                    waiting.remove(key)
+                    step = self.plan.steps[key]
+                    blocked = next((k for k in step.inputs.values() if k in self.errors), None)
+                    if blocked is not None:  # a dependent of a failure is skipped and carries its cause
+                        self.errors[key] = self.errors[blocked]
+                        self.progress.finished(step, 0.0, self.errors[key])
+                        continue
+                    running[pool.submit(self._run, step)] = step
+                if running:
+                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        running.pop(future)
+                        future.result()
+        finally:
+            self.stop.set() if sys.exc_info()[0] else None
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ready(self, waiting: list[str], running: Mapping[Future[None], Step]) -> Iterator[str]:
+        """Steps that may start now. A measurement starts only when nothing else runs or could run, and nothing beside it."""
+        if any(step.exclusive for step in running.values()):
+            return
+        free = self.jobs - len(running)
+        active = {step.key for step in running.values()}
+        pending = set(waiting) | active
+        for key in waiting:
+            if free <= 0:
+                return
+            step = self.plan.steps[key]
+            if not step.exclusive and not pending.intersection(step.inputs.values()):
+                free -= 1
+                yield key
+        if not running and all(self.plan.steps[k].exclusive for k in waiting) and waiting:
+            yield waiting[0]
+
+    def _run(self, step: Step) -> None:
+        self.progress.started(step)
+        workspace = self.store.workspace(worker_uid())
+        try:
+            extra = {"MCONV_BROWSER_ENDPOINT": self._service(step.service)} if step.service else {}
+            request = Request(
+                kind=step.kind,
+                plugin=step.plugin,
+                params=step.params,
+                folders={role: str(self.store.files(key)) for role, key in step.inputs.items()},
+                out=str(workspace / "out"),
+            )
+            done = run_step(
+                request,
+                workspace,
+                root=self.plan.manifest.root,
+                threads=hardware.cores(),
+                timeout_s=step.timeout_s,
+                memory_bytes=step.memory_bytes,
+                stop=self.stop,
+                extra=extra,
+            )
+            error = done.error
+            if error is None:
+                result: dict[str, Any] = dict(done.result or {})
+                entry = Entry(
+                    key=step.key,
+                    kind=step.kind,
+                    label=step.label,
+                    notes=tuple(result.pop("notes", ())),
+                    result=result,
+                    seconds=round(done.seconds, 4),
+                    peak_rss_bytes=done.peak_rss_bytes,
+                    tools=step.tools,
+                )
+                self.entries[step.key] = self.store.put(entry, workspace / "out")
+            seconds = done.seconds
+        except (StepError, StoreError) as problem:
+            error, seconds = ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint, step=step.kind), 0.0
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+        if error is not None:
+            self.errors[step.key] = error
+        self.progress.finished(step, seconds, error)
+
+    def _service(self, name: str) -> str:
+        if name not in self.services:
+            self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
+        return self.services[name].address()

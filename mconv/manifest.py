@@ -1,0 +1,462 @@
+"""models.yml → a validated, frozen Manifest. Every problem is reported, each at its line and column.
+
+``docs/manifest.md`` is the user's reference; ``mconv.schema`` writes the JSON Schema that editors use from the same lists of keys.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mconv import registry
+from mconv.compare import DEFAULT_TOLERANCES
+from mconv.errors import ManifestError, MconvError, UnsupportedError
+from mconv.values import Frozen, Limits, Place, SourceConfig, TensorSpec, Tolerance
+from mconv.yamlread import Node, Problems, nearest, read_document
+
+PRECISIONS = tuple(DEFAULT_TOLERANCES)
+OPTIMIZE_LEVELS = ("none", "basic", "aggressive")
+METRICS = ("accuracy",)
+DTYPES = ("float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+MANIFEST_KEYS = ("version", "defaults", "models")
+SHARED_KEYS = ("samples", "calibration", "evaluate", "optimize", "targets", "limits", "tolerance", "depends_on", "resources")
+MODEL_KEYS = ("name", "source", "inputs", *SHARED_KEYS)
+SOURCE_KEYS = ("format", "path")
+VARIANT_KEYS = ("precision", "method", "tolerance", "limits")
+LIMIT_KEYS = ("max_size", "max_latency")
+TOLERANCE_KEYS = tuple(f.name for f in msgspec.structs.fields(Tolerance))
+DEFAULT_TIMEOUT_MS = 30 * 60_000.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Calibration(Frozen, kw_only=True):
+    """Calibration samples: an ``.npz`` of inputs, and the range estimator (``minmax``, ``entropy``, ``percentile``)."""
+
+    data: str | None = None
+    method: str | None = None
+
+
+class Evaluate(Frozen, kw_only=True):
+    """Task metric: the array of labels in the samples file, the output it is compared with (None: the first), the allowed drop."""
+
+    labels: str
+    metric: str = "accuracy"
+    max_drop: float | None = None
+    output: str | None = None
+
+
+class VariantConfig(Frozen, kw_only=True):
+    """One (target, precision) of one model, its options validated and filled with their defaults."""
+
+    target: str
+    precision: str
+    method: str | None
+    options: dict[str, Any]
+    quantizer_options: dict[str, Any]
+    tolerance: Tolerance
+    limits: Limits
+    place: Place
+
+
+class ModelConfig(Frozen, kw_only=True):
+    """One entry of ``models:``; paths absolute. ``timeout_s`` and ``memory_bytes`` bound each step."""
+
+    name: str
+    source: SourceConfig
+    place: Place
+    variants: tuple[VariantConfig, ...]
+    samples: str | None = None
+    calibration: Calibration | None = None
+    evaluate: Evaluate | None = None
+    optimize: str = "basic"
+    depends_on: tuple[str, ...] = ()
+    timeout_s: float = DEFAULT_TIMEOUT_MS / 1000
+    memory_bytes: int | None = None
+
+
+class Manifest(Frozen, kw_only=True):
+    """A validated manifest. ``root`` is its folder; ``file`` is how the user named it."""
+
+    file: str
+    root: str
+    models: tuple[ModelConfig, ...]
+
+
+def load(path: Path) -> Manifest:
+    """Read and check the manifest at ``path``. Raises ManifestError carrying every problem found."""
+    shown = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+    root, problems = read_document(path, shown.removeprefix("./"))
+    folder = path.resolve().parent
+    return read(root, problems, folder, boundary=repository(folder))
+
+
+def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Manifest:
+    """Check a parsed manifest; its paths are relative to ``folder`` and may not leave ``boundary``. Raises ManifestError."""
+    manifest = _Reader(folder, boundary, problems).manifest(node)
+    problems.raise_if_any()
+    assert manifest is not None
+    return manifest
+
+
+def repository(folder: Path) -> Path:
+    """The folder paths may not leave: the nearest one above with ``.git``, or ``folder`` itself."""
+    return next((p for p in (folder, *folder.parents) if (p / ".git").exists()), folder)
+
+
+class _Reader:
+    def __init__(self, root: Path, boundary: Path, problems: Problems) -> None:
+        self.root = root
+        self.boundary = boundary
+        self.problems = problems
+
+    def manifest(self, node: Node) -> Manifest | None:
+        fields = node.mapping(MANIFEST_KEYS, required=("version", "models"))
+        if (version := fields.get("version")) and version.value() != 1:
+            version.fail(f"version must be 1, not {version.kind()}", "this mconv reads version 1 of models.yml")
+        defaults = fields["defaults"].mapping(SHARED_KEYS) if "defaults" in fields else {}
+        listed = fields.get("models")
+        if listed is None:
+            return None
+        if not listed.is_list() or not listed.children():
+            listed.expect("a list of at least one model")
+            return None
+        models: dict[str, ModelConfig] = {}
+        seen: dict[str, Place] = {}
+        for index, child in enumerate(listed.children()):
+            child.what = f"models[{index}]"
+            name, model = self.model(child, defaults)
+            if name is not None and name.lower() in seen:  # case-insensitive file systems would mix their folders
+                child.fail(f"the name {name!r} is already used at line {seen[name.lower()].line}", "names must be unique")
+            elif name is not None:
+                seen[name.lower()] = child.place
+            if model:
+                models[model.name] = model
+        return Manifest(file=self.problems.file, root=str(self.root), models=tuple(models.values()))
+
+    def model(self, node: Node, defaults: Mapping[str, Node]) -> tuple[str | None, ModelConfig | None]:
+        before = len(self.problems.found)
+        own = node.mapping(MODEL_KEYS, required=("name", "source"))
+        fields = {**defaults, **own}
+        name = own["name"].text() if "name" in own else None
+        if name is not None and not NAME.fullmatch(name):
+            own["name"].fail(f"the name {name!r} cannot name a folder", "use letters, digits, '.', '_' and '-', at most 100")
+        if node.is_mapping() and "targets" not in fields:
+            node.fail("the model lists no targets", "add `targets: [onnx]`")
+        inputs = self.inputs(own["inputs"]) if "inputs" in own else ()
+        source = self.source(own["source"], inputs) if "source" in own else None
+        evaluate = self.evaluate(fields["evaluate"]) if "evaluate" in fields else None
+        samples = self.file(fields["samples"]) if "samples" in fields else None
+        if evaluate and not samples and "samples" not in fields:
+            fields["evaluate"].fail("evaluate needs a `samples:` file that holds the labels")
+        tolerances = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
+        limits = self.limits(fields["limits"]) if "limits" in fields else Limits()
+        if evaluate and evaluate.max_drop is not None:
+            limits = msgspec.structs.replace(limits, max_drop=evaluate.max_drop)
+        variants: dict[tuple[str, str], VariantConfig] = {}
+        for child in fields["targets"].children() if "targets" in fields else ():
+            for variant in self.variants(child, tolerances, limits):
+                if (variant.target, variant.precision) in variants:
+                    child.fail(f"{variant.target}:{variant.precision} is listed twice")
+                variants[variant.target, variant.precision] = variant
+        resources = fields["resources"].mapping(("timeout", "memory")) if "resources" in fields else {}
+        timeout = resources["timeout"].duration_ms() if "timeout" in resources else DEFAULT_TIMEOUT_MS
+        memory = resources["memory"].size() if "memory" in resources else None
+        optimize = fields["optimize"].choice(OPTIMIZE_LEVELS) if "optimize" in fields else "basic"
+        calibration = self.calibration(fields["calibration"]) if "calibration" in fields else None
+        depends = tuple(t for c in fields["depends_on"].children() if (t := c.text())) if "depends_on" in fields else ()
+        if len(self.problems.found) > before or not (name and source and optimize and timeout):
+            return name, None
+        return name, ModelConfig(
+            name=name,
+            source=source,
+            place=node.place,
+            variants=tuple(variants.values()),
+            samples=samples,
+            calibration=calibration,
+            evaluate=evaluate,
+            optimize=optimize,
+            depends_on=depends,
+            timeout_s=timeout / 1000,
+            memory_bytes=memory,
+        )
+
+    def file(self, node: Node, *, folder: bool = False) -> str | None:
+        """An existing file (or, with ``folder``, a folder too) inside the repository, links resolved."""
+        text = node.text()
+        if text is None:
+            return None
+        path = (self.root / text).resolve()
+        if not path.is_relative_to(self.boundary):
+            node.fail(f"the path {text!r} leaves the repository", f"keep it inside {self.boundary.name}/")
+        elif not path.exists():
+            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            node.fail(f"there is no file {text!r}.{nearest(path.name, siblings)}", "paths are relative to the manifest")
+        elif not folder and not path.is_file():
+            node.fail(f"{text!r} is not a file")
+        else:
+            return str(path)
+        return None
+
+    def source(self, node: Node, inputs: tuple[TensorSpec, ...]) -> SourceConfig | None:
+        known = registry.sources()
+        if not node.is_mapping():
+            path = self.file(node, folder=True)
+            return self.checked(node, self.detected(node, path), path, {}, inputs) if path else None
+        named = dict(node.items()).get("format")
+        format_ = named.choice(known) if named else None
+        if named and not format_:
+            return None
+        options = known[format_].options if format_ else {k: v for s in known.values() for k, v in s.options.items()}
+        fields = node.mapping((*SOURCE_KEYS, *options), required=("path",))
+        path = self.file(fields["path"], folder=True) if "path" in fields else None
+        if path is None:
+            return None
+        format_ = format_ or self.detected(fields["path"], path)
+        if format_ is None:
+            return None
+        values = self.options(fields, known[format_].options, defaults=False)
+        for key in fields.keys() & options.keys() - known[format_].options.keys():
+            fields[key].fail(f"{key!r} is not an option of {format_} sources.{nearest(key, known[format_].options)}")
+        return self.checked(node, format_, path, values, inputs)
+
+    def detected(self, node: Node, path: str) -> str | None:
+        found = [name for name, source in registry.sources().items() if source.detect(Path(path))]
+        if len(found) == 1:
+            return found[0]
+        problem = f"could be {' or '.join(found)}" if found else "is of no format mconv knows"
+        node.fail(
+            f"{Path(path).name} {problem}", f"give `source: {{format: …, path: …}}`; formats: {', '.join(registry.sources())}"
+        )
+        return None
+
+    def checked(
+        self, node: Node, format_: str | None, path: str, options: dict[str, Any], inputs: tuple[TensorSpec, ...]
+    ) -> SourceConfig | None:
+        if format_ is None:
+            return None
+        config = SourceConfig(format=format_, path=path, root=str(self.root), options=options, inputs=inputs)
+        try:
+            registry.sources()[format_].check(config)
+        except MconvError as problem:
+            node.fail(problem.message, problem.hint)
+            return None
+        return config
+
+    def inputs(self, node: Node) -> tuple[TensorSpec, ...]:
+        specs = []
+        for name, child in node.items():
+            child.what = f"input {name!r}"
+            fields = child.mapping(("shape", "dtype"), required=("shape",))
+            dtype = fields["dtype"].choice(DTYPES) if "dtype" in fields else "float32"
+            shape: list[int | str] = []
+            if "shape" in fields and not fields["shape"].is_list():
+                fields["shape"].expect("a list of sizes and axis names, such as [batch, 3, 224, 224]")
+            for axis in fields["shape"].children() if "shape" in fields and fields["shape"].is_list() else ():
+                value = axis.value()
+                if (isinstance(value, int) and not isinstance(value, bool) and value > 0) or (isinstance(value, str) and value):
+                    shape.append(value)
+                else:
+                    axis.what = f"axis {len(shape)} of input {name!r}"
+                    axis.fail(
+                        f"{axis.what} is {value!r}; it must be a positive size or the name of a free axis",
+                        "for example [batch, 3, 224, 224]",
+                    )
+                    shape.append(1)
+            specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=tuple(shape)))
+        return tuple(specs)
+
+    def evaluate(self, node: Node) -> Evaluate | None:
+        fields = node.mapping(("labels", "metric", "max_drop", "output"), required=("labels",))
+        labels = fields["labels"].text() if "labels" in fields else None
+        metric = fields["metric"].choice(METRICS) if "metric" in fields else "accuracy"
+        drop = fields["max_drop"].number(0, 1) if "max_drop" in fields else None
+        output = fields["output"].text() if "output" in fields else None
+        return Evaluate(labels=labels, metric=metric, max_drop=drop, output=output) if labels and metric else None
+
+    def calibration(self, node: Node) -> Calibration:
+        fields = node.mapping(("data", "method"))
+        data = self.file(fields["data"]) if "data" in fields else None
+        method = fields["method"].choice(("minmax", "entropy", "percentile")) if "method" in fields else None
+        return Calibration(data=data, method=method)
+
+    def limits(self, node: Node) -> Limits:
+        fields = node.mapping(LIMIT_KEYS)
+        size = fields["max_size"].size() if "max_size" in fields else None
+        latency = fields["max_latency"].duration_ms() if "max_latency" in fields else None
+        return Limits(max_size=size, max_latency_ms=latency)
+
+    def tolerances(self, node: Node) -> dict[str, dict[str, float]]:
+        """Metrics for every precision (key ``*``), or a mapping of precision to metrics; both may be mixed."""
+        found: dict[str, dict[str, float]] = {"*": {}}
+        for key, child in node.mapping((*TOLERANCE_KEYS, *PRECISIONS)).items():
+            if key in PRECISIONS:
+                metrics = child.mapping(TOLERANCE_KEYS)
+                found[key] = {m: v for m, c in metrics.items() if (v := self.metric(m, c)) is not None}
+            elif (value := self.metric(key, child)) is not None:
+                found["*"][key] = value
+        return found
+
+    def metric(self, name: str, node: Node) -> float | None:
+        if name == "sqnr_db":
+            return node.number()
+        return node.number(-1 if name == "cosine" else 0, 1 if name in ("cosine", "top1_agreement") else None)
+
+    def variants(self, node: Node, tolerances: Mapping[str, Mapping[str, float]], limits: Limits) -> Iterable[VariantConfig]:
+        """``onnx`` | ``onnx:int8`` | ``{openvino: {precision: [fp16, int8], option: value}}``."""
+        known = registry.targets()
+        body: Node | None = None
+        if node.is_mapping():
+            entries = list(node.items())
+            if len(entries) != 1:
+                node.fail(
+                    "a target is a name, or a mapping of one name to its options", "for example `- openvino: {precision: int8}`"
+                )
+                return
+            target, body = entries[0]
+            precision_text: str | None = None
+            at = Node(body.key_node, self.problems, "target") if body.key_node is not None else node
+        else:
+            text = node.text()
+            if text is None:
+                return
+            target, _, suffix = text.partition(":")
+            precision_text, at = suffix or None, node
+        if target not in known:
+            at.fail(f"{target!r} is not a known target.{nearest(target, known)}", f"known: {', '.join(known)}")
+            return
+        plugin = known[target]
+        fields: dict[str, Node] = {}
+        if body is not None and not (isinstance(body.raw.value, str) and not body.raw.value):
+            body.what = f"target {target}"
+            method_names = {q for q in plugin.precisions.values() if q}
+            extra = {k for q in registry.quantizers().values() if q.name in method_names for k in q.options}
+            fields = body.mapping((*VARIANT_KEYS, *plugin.options, *sorted(extra)))
+        names = (
+            [(c, c.text()) for c in fields["precision"].children()] if "precision" in fields else [(node, precision_text or "fp32")]
+        )
+        for child, precision in names:
+            variant = precision and self.variant(child, plugin, precision, fields, tolerances, limits, node.place)
+            if variant:
+                yield variant
+
+    def variant(
+        self,
+        node: Node,
+        plugin: registry.Target,
+        precision: str,
+        fields: Mapping[str, Node],
+        tolerances: Mapping[str, Mapping[str, float]],
+        limits: Limits,
+        place: Place,
+    ) -> VariantConfig | None:
+        if precision not in plugin.precisions:
+            known = "precision" if precision in PRECISIONS else "known precision"
+            node.fail(
+                f"{precision!r} is not a {known} of target {plugin.name}.{nearest(precision, plugin.precisions)}",
+                f"{plugin.name} offers: {', '.join(plugin.precisions)}",
+            )
+            return None
+        method = fields["method"].choice(registry.quantizers()) if "method" in fields else None
+        quantizer = registry.quantizer_for(plugin, precision, method)
+        if method and quantizer and precision not in quantizer.precisions:
+            fields["method"].fail(f"method {method!r} does not make {precision}", f"it makes: {', '.join(quantizer.precisions)}")
+            return None
+        own = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
+        merged: dict[str, Any] = msgspec.structs.asdict(DEFAULT_TOLERANCES[precision])
+        for layer in (tolerances, own):
+            merged |= {**layer.get("*", {}), **layer.get(precision, {})}
+        own_limits = self.limits(fields["limits"]) if "limits" in fields else Limits()
+        limits = msgspec.structs.replace(limits, **{k: v for k, v in msgspec.structs.asdict(own_limits).items() if v is not None})
+        options = self.options(fields, plugin.options)
+        try:
+            plugin.check(precision=precision, options=options, info=None, method=method)
+        except UnsupportedError as problem:
+            node.fail(f"{plugin.name}:{precision}: {problem.message}", problem.hint)
+            return None
+        return VariantConfig(
+            target=plugin.name,
+            precision=precision,
+            method=quantizer.name if quantizer else None,
+            options=options,
+            quantizer_options=self.options(fields, quantizer.options) if quantizer else {},
+            tolerance=Tolerance(**merged),
+            limits=limits,
+            place=place,
+        )
+
+    def options(self, fields: Mapping[str, Node], options: registry.Options, defaults: bool = True) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, schema in options.items():
+            if name in fields:
+                value = fields[name].value()
+                if (problem := option_problem(value, schema)) is None:
+                    values[name] = value
+                else:
+                    fields[name].fail(f"{name} {problem}, not {value!r}", schema.get("description"))
+            elif defaults and "default" in schema:
+                values[name] = schema["default"]
+        return values
+
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "string": ((str,), "text"),
+    "integer": ((int,), "a whole number"),
+    "number": ((int, float), "a number"),
+    "boolean": ((bool,), "true or false"),
+    "array": ((list,), "a list"),
+    "object": ((dict,), "a mapping"),
+}
+
+
+def option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """What is wrong with ``value`` by ``schema`` (type, enum, minimum, maximum, items, additionalProperties), or None."""
+    if "enum" in schema:
+        if value in schema["enum"]:
+            return None
+        return f"must be one of {', '.join(map(str, schema['enum']))}{nearest(str(value), map(str, schema['enum'])).rstrip('?')}"
+    if "type" in schema:
+        types, words = _TYPES[schema["type"]]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            return f"must be {words}"
+    if "minimum" in schema and value < schema["minimum"]:
+        return f"must be at least {schema['minimum']}"
+    if "maximum" in schema and value > schema["maximum"]:
+        return f"must be at most {schema['maximum']}"
+    inner = (
+        schema.get("items") if isinstance(value, list) else schema.get("additionalProperties") if isinstance(value, dict) else None
+    )
+    if isinstance(inner, Mapping):
+        for item in value if isinstance(value, list) else value.values():
+            if problem := option_problem(item, inner):
+                return f"has an item that {problem}"
+    return None
+
+
+def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
+    """Keep the variants whose id (or model name) matches one of the globs. Raises ManifestError where nothing is left."""
+    patterns = list(patterns)
+    if not patterns:
+        return manifest
+    models = []
+    for model in manifest.models:
+        kept = [
+            v
+            for v in model.variants
+            if any(fnmatch.fnmatch(f"{model.name}/{v.target}/{v.precision}", p) or fnmatch.fnmatch(model.name, p) for p in patterns)
+        ]
+        if kept:
+            models.append(msgspec.structs.replace(model, variants=tuple(kept)))
+    if not models:
+        names = [f"{m.name}/{v.target}/{v.precision}" for m in manifest.models for v in m.variants]
+        raise ManifestError(
+            f"no variant matches --only {' '.join(patterns)}.{nearest(patterns[0], names)}",
+            hint=f"variants: {', '.join(names[:20])}",
+            place=Place(file=manifest.file),
+        )
+    return msgspec.structs.replace(manifest, models=tuple(models))

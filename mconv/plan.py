@@ -1,0 +1,295 @@
+"""Manifest → a graph of steps with content keys, shared between variants.
+
+A key is the SHA-256 of what the step's result depends on and nothing else: its kind, the code of mconv that runs it (the
+plug-in's file and the mconv modules it imports, found statically), the versions of its tools, its parameters, the content of
+the user's files it reads and the keys of the steps before it. Keys of measurements hold the machine as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mconv import hardware, registry
+from mconv.errors import ManifestError
+from mconv.manifest import Manifest, ModelConfig, VariantConfig
+from mconv.samples import COUNT, SEED
+from mconv.store import sha256
+from mconv.values import Frozen, ModelResult
+
+CALIBRATION_COUNT = 32
+
+
+class Step(Frozen, kw_only=True):
+    """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
+
+    ``exclusive`` steps run alone on the machine. ``runs_code``: the worker executes code of the repository.
+    """
+
+    key: str
+    kind: str
+    plugin: str
+    label: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    tools: dict[str, str]
+    timeout_s: float
+    memory_bytes: int | None = None
+    exclusive: bool = False
+    service: str | None = None
+
+
+class VariantPlan(Frozen, kw_only=True):
+    """One variant and the keys of its steps, in order, by kind."""
+
+    id: str
+    model: str
+    config: VariantConfig
+    steps: dict[str, str]
+
+
+class Plan(Frozen, kw_only=True):
+    """Steps in an order in which each follows what it reads."""
+
+    manifest: Manifest
+    steps: dict[str, Step]
+    variants: tuple[VariantPlan, ...]
+    models: dict[str, ModelResult]
+
+
+def make(manifest: Manifest, *, measure: bool = True, threads: int | None = None) -> Plan:
+    """Plan every variant of ``manifest``. Raises ManifestError where a ``depends_on`` glob matches nothing."""
+    steps: dict[str, Step] = {}
+    variants: list[VariantPlan] = []
+    models: dict[str, ModelResult] = {}
+    for model in manifest.models:
+        planner = _Planner(manifest, model, steps, threads or hardware.cores())
+        models[model.name] = planner.summary()
+        variants += [planner.variant(v, measure) for v in model.variants]
+    return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
+
+
+class _Planner:
+    def __init__(self, manifest: Manifest, model: ModelConfig, steps: dict[str, Step], threads: int) -> None:
+        self.model = model
+        self.steps = steps
+        self.threads = threads
+        self.source = registry.sources()[model.source.format]
+        files = [Path(p) for p in self.source.files(model.source)]
+        self.size = sum(p.stat().st_size for p in files)
+        for pattern in model.depends_on:
+            found = [Path(p) for p in glob.glob(str(Path(manifest.root) / pattern), recursive=True) if Path(p).is_file()]
+            if not found:
+                hint = "globs are relative to the manifest, ** matches folders"
+                raise ManifestError(f"depends_on {pattern!r} matches no file", hint=hint, place=model.place)
+            files += found
+        self.digest = digest_files(files, Path(manifest.root))
+        self.source_params = {"source": msgspec.to_builtins(model.source)}
+        self.source_key = {
+            "digest": self.digest,
+            "options": model.source.options,
+            "inputs": msgspec.to_builtins(model.source.inputs),
+        }
+
+    def summary(self) -> ModelResult:
+        source = self.model.source
+        path = Path(source.path)
+        shown = path.relative_to(source.root).as_posix() if path.is_relative_to(source.root) else path.name
+        return ModelResult(
+            name=self.model.name,
+            format=source.format,
+            path=shown,
+            digest=self.digest,
+            size_bytes=self.size,
+            place=self.model.place,
+        )
+
+    def step(
+        self,
+        kind: str,
+        family: registry.Family,
+        plugin: str,
+        params: dict[str, Any],
+        *,
+        inputs: Mapping[str, str] | None = None,
+        also: Mapping[str, Any] | None = None,
+        others: Sequence[tuple[registry.Family, str]] = (),
+        **settings: Any,
+    ) -> str:
+        """Add a step; ``also`` enters the key in place of what ``params`` says of paths; ``others``: further plug-ins it uses."""
+        used = [registry.plugins(family)[plugin], *(registry.plugins(f)[n] for f, n in others)]
+        tools = {tool: version(tool) for p in used for tool in p.tools}
+        keyed = {k: v for k, v in params.items() if k not in ("source", "samples", "data")} | dict(also or {})
+        parts = {
+            "kind": kind,
+            "plugin": f"{family}/{plugin}",
+            "code": [code_digest(p.module) for p in used] + [code_digest("mconv.steps")],
+            "tools": tools,
+            "params": keyed,
+            "inputs": dict(inputs or {}),
+        }
+        key = hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+        if key not in self.steps:
+            self.steps[key] = Step(
+                key=key,
+                kind=kind,
+                plugin=plugin,
+                label=f"{self.model.name}: {kind} {plugin}",
+                params=params,
+                inputs=dict(inputs or {}),
+                tools=tools,
+                timeout_s=self.model.timeout_s,
+                memory_bytes=self.model.memory_bytes,
+                **settings,
+            )
+        return key
+
+    def export(self) -> str:
+        return self.step("export", "sources", self.model.source.format, self.source_params, also=self.source_key)
+
+    def reference(self, export: str, static: bool, dims: Mapping[str, int]) -> str:
+        """Samples and the source framework's answers to them."""
+        samples = self.model.samples
+        evaluate = self.model.evaluate
+        params = {
+            **self.source_params,
+            "samples": samples,
+            "labels": evaluate.labels if evaluate else None,
+            "count": COUNT,
+            "seed": SEED,
+            "static": static,
+            "dims": dict(dims),
+        }
+        also = {**self.source_key, "samples": sha256(Path(samples)) if samples else None}
+        return self.step("reference", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
+
+    def calibrate(self, export: str) -> str:
+        """Calibration feeds: the user's, or plausible ones drawn with another seed than the verification's."""
+        data = self.model.calibration.data if self.model.calibration else None
+        params = {**self.source_params, "data": data, "count": CALIBRATION_COUNT, "seed": SEED + 1}
+        also = {**self.source_key, "data": sha256(Path(data)) if data else None}
+        return self.step("calibrate", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
+
+    def variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
+        target = registry.targets()[config.target]
+        keys: dict[str, str] = {}
+        keys["export"] = last = self.export()
+        dims = config.options.get("dims") or {}
+        keys["reference"] = self.reference(last, target.static, dims)
+        passes = [
+            o.name
+            for o in sorted(registry.optimizers().values(), key=lambda o: o.order)
+            if self.model.optimize in o.levels and o.domains <= target.domains
+        ]
+        if passes and self.model.optimize != "none":
+            checked = self.reference(last, False, {})
+            params = {"passes": passes, "level": self.model.optimize}
+            others: list[tuple[registry.Family, str]] = [("optimizers", p) for p in passes[1:]]
+            inputs = {"model": last, "reference": checked}
+            keys["optimize"] = last = self.step("optimize", "optimizers", passes[0], params, inputs=inputs, others=others)
+        calibration: dict[str, str] = {}
+        quantizer = registry.quantizer_for(target, config.precision, config.method)
+        if (quantizer and quantizer.calibration) or getattr(target, "calibration", False):
+            keys["calibrate"] = calibration["calibration"] = self.calibrate(keys["export"])
+        if quantizer:
+            params = {"precision": config.precision, "options": config.quantizer_options}
+            if self.model.calibration and self.model.calibration.method and "method" in quantizer.options:
+                params["options"] = {"method": self.model.calibration.method, **config.quantizer_options}
+            inputs = {"model": last, **calibration}
+            keys["quantize"] = last = self.step("quantize", "quantizers", quantizer.name, params, inputs=inputs)
+        params = {"precision": config.precision, "options": config.options, "name": self.model.name}
+        keys["write"] = last = self.step("write", "targets", target.name, params, inputs={"model": last, **calibration})
+        runtime = registry.runtimes()[target.runtimes[0]] if target.runtimes else None
+        if runtime is None:
+            return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
+        params = {"precision": config.precision, "options": config.options, "threads": self.threads}
+        evaluate = self.model.evaluate
+        if evaluate:
+            params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}
+        inputs = {"artifact": last, "reference": keys["reference"]}
+        service = runtime.name if runtime.service else None
+        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
+        if measure:
+            params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
+            here = hardware.machine()
+            also = {**self.source_key, "machine": [here.cpu, here.cores, here.system]}
+            source: tuple[registry.Family, str] = ("sources", self.model.source.format)
+            keys["measure"] = self.step(
+                "measure",
+                "runtimes",
+                runtime.name,
+                params,
+                inputs=inputs,
+                also=also,
+                others=[source],
+                exclusive=True,
+                service=service,
+            )
+        return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
+
+    def id(self, config: VariantConfig) -> str:
+        return f"{self.model.name}/{config.target}/{config.precision}"
+
+
+@cache
+def version(distribution: str) -> str:
+    """The installed version of a distribution, or ``absent``; reads metadata only."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def digest_files(files: Sequence[Path], root: Path) -> str:
+    """One SHA-256 over the names (relative to ``root`` where inside it, else the bare name) and contents of ``files``."""
+    lines = {
+        f"{(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name)}\0{sha256(p)}\n"
+        for p in {f.resolve() for f in files}
+    }
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+@cache
+def code_digest(module: str) -> str:
+    """SHA-256 over the source of ``module`` and of every mconv module it imports, directly or not, found in the syntax tree."""
+    seen: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            seen[name] = ""
+            continue
+        path = Path(spec.origin)
+        seen[name] = sha256(path)
+        if path.name == "__init__.py" and name.count(".") >= 2:  # a helper package belongs to its plug-in whole
+            for part in sorted(p for p in path.parent.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+                seen[f"{name}:{part.relative_to(path.parent)}"] = sha256(part)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                todo += [a.name for a in node.names if a.name.split(".")[0] == "mconv" and a.name != "mconv"]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0 and node.module.split(".")[0] == "mconv":
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    todo.append(full if _is_module(full) else node.module)
+    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(seen.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,116 @@
+"""The JSON Schemas of mconv's files, made from the code that reads and writes them.
+
+``schemas/`` holds them for editors; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mconv import manifest, registry
+from mconv.values import Report
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+NAMES = ("models", "results")
+
+
+def get(name: str) -> dict[str, Any]:
+    """The schema called ``name`` (one of NAMES)."""
+    return {"models": models, "results": results}[name]()
+
+
+def results() -> dict[str, Any]:
+    """Schema of results.json, from the annotations of :class:`mconv.values.Report`."""
+    return {"$schema": DRAFT, "title": "mconv results.json", **msgspec.json.schema(Report)}
+
+
+def _object(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        **({"required": list(required)} if required else {}),
+    }
+
+
+def models() -> dict[str, Any]:
+    """Schema of models.yml, from the key lists of :mod:`mconv.manifest` and the options of every installed plug-in."""
+    text = {"type": "string", "minLength": 1}
+    size = {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\s*[0-9.]+\s*([KMGkmg][iI]?)?[Bb]?\s*$"}]}
+    time = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|m|min|h)\s*$"}
+    metrics = {name: {"type": "number"} for name in manifest.TOLERANCE_KEYS}
+    tolerance = _object({**metrics, **{p: _object(metrics) for p in manifest.PRECISIONS}})
+    limits = _object({"max_size": size, "max_latency": time})
+    source_options = {k: dict(v) for s in registry.sources().values() for k, v in s.options.items()}
+    source = {
+        "oneOf": [text, _object({"format": {"enum": list(registry.sources())}, "path": text, **source_options}, ("path",))],
+        "description": "a path (the format is detected), or a mapping",
+    }
+    axis = {"oneOf": [{"type": "integer", "minimum": 1}, text]}
+    tensor = _object({"shape": {"type": "array", "items": axis}, "dtype": {"enum": list(manifest.DTYPES)}}, ("shape",))
+    shared = {
+        "samples": {
+            **text,
+            "description": "reference inputs (.npz): one array an input; labels, expected outputs",
+        },
+        "calibration": _object({"data": text, "method": {"enum": ["minmax", "entropy", "percentile"]}}),
+        "evaluate": _object(
+            {
+                "labels": text,
+                "metric": {"enum": list(manifest.METRICS)},
+                "max_drop": {"type": "number", "minimum": 0, "maximum": 1},
+                "output": text,
+            },
+            ("labels",),
+        ),
+        "optimize": {"enum": list(manifest.OPTIMIZE_LEVELS)},
+        "targets": {"oneOf": [{"type": "array", "items": _target(tolerance, limits)}, _target(tolerance, limits)]},
+        "limits": limits,
+        "tolerance": tolerance,
+        "depends_on": {
+            "oneOf": [text, {"type": "array", "items": text}],
+            "description": "globs of further files a change of which redoes the model",
+        },
+        "resources": _object({"timeout": time, "memory": size}),
+    }
+    model = _object(
+        {
+            "name": {"type": "string", "pattern": f"^{manifest.NAME.pattern}$"},
+            "source": source,
+            "inputs": {"type": "object", "additionalProperties": tensor},
+            **shared,
+        },
+        ("name", "source"),
+    )
+    top = _object(
+        {"version": {"const": 1}, "defaults": _object(shared), "models": {"type": "array", "minItems": 1, "items": model}},
+        ("version", "models"),
+    )
+    return {"$schema": DRAFT, "title": "mconv models.yml", **top}
+
+
+def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+    names, bodies = [], {}
+    for target in registry.targets().values():
+        precisions = list(target.precisions)
+        names += [target.name, *(f"{target.name}:{p}" for p in precisions)]
+        methods = [q.name for q in registry.quantizers().values() if set(q.precisions) & set(precisions)]
+        used = [registry.quantizers()[q] for q in set(target.precisions.values()) if q]
+        precision = {"enum": precisions}
+        bodies[target.name] = {
+            "description": target.summary,
+            **_object(
+                {
+                    "precision": {"oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]},
+                    "method": {"enum": sorted(methods)},
+                    "tolerance": tolerance,
+                    "limits": limits,
+                    **{k: dict(v) for q in sorted(used, key=lambda q: q.name) for k, v in q.options.items()},
+                    **{k: dict(v) for k, v in target.options.items()},
+                }
+            ),
+        }
+    mapping = {"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1, "properties": bodies}
+    return {"oneOf": [{"enum": names}, mapping]}

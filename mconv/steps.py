@@ -1,0 +1,372 @@
+"""What each kind of step does, inside the worker process.
+
+Every function takes the request's parameters, the folders of the steps before it and a folder to write into, and returns
+plain JSON. Frameworks are imported by the plug-ins only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mconv import compare, graph, registry, samples
+from mconv.errors import MconvError, SourceError, StepError, UnsupportedError, UsageError
+from mconv.values import Latency, ModelInfo, SourceConfig, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Folders = Mapping[str, Path]
+REFERENCE_FILE, SAMPLES_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "samples.npz", "expected.npz", "labels.npz"
+PASS_TOLERANCE = 1e-4  # an optimisation pass may move an output by this much of its largest magnitude
+ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
+STATIC_LENGTH = 32
+
+
+def export(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
+    """Source → ``model.onnx``."""
+    config = msgspec.convert(params["source"], SourceConfig)
+    info = registry.sources()[config.format].export(config, out)
+    model = out / graph.MODEL_FILE
+    opset = graph.describe(model).opset
+    if opset is None or opset > graph.MAX_OPSET:
+        raise UnsupportedError(f"the export is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}")
+    return {"export": msgspec.to_builtins(info)}
+
+
+def static_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, int]) -> dict[str, int]:
+    """A size for every free axis: the user's, else 1 for a leading axis or one named batch, else 32."""
+    found = dict(dims)
+    for spec in inputs:
+        for axis, dim in enumerate(spec.shape):
+            if isinstance(dim, str):
+                found.setdefault(dim, 1 if axis == 0 or "batch" in dim.lower() else STATIC_LENGTH)
+    return found
+
+
+def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
+    """Free axes of the source that the export had to fix, with the size it fixed."""
+    exported = {s.name: s for s in graph.describe(folders["export"] / graph.MODEL_FILE).inputs}
+    fixed: dict[str, int] = {}
+    for spec in model.inputs:
+        if spec.name not in exported:
+            raise StepError(
+                f"the export has no input {spec.name!r}; it has {', '.join(exported) or 'none'}",
+                hint="the model does not use this input; remove it from `inputs:`",
+            )
+        for ours, theirs in zip(spec.shape, exported[spec.name].shape, strict=False):
+            if isinstance(ours, str) and isinstance(theirs, int):
+                fixed[ours] = theirs
+    return fixed
+
+
+def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
+    """Samples (the user's or plausible ones), and what the source framework answers to them."""
+    config = msgspec.convert(params["source"], SourceConfig)
+    model = registry.sources()[config.format].load(config)
+    fixed = _exported_dims(model, folders)
+    dims = {**(static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
+    expected: list[dict[str, np.ndarray]] = []
+    others: dict[str, np.ndarray] = {}
+    feeds: Sequence[Mapping[str, np.ndarray]]
+    if params["samples"]:
+        path = Path(params["samples"])
+        arrays = samples.read_user_file(path)
+        feeds, expected, others = samples.user_feeds(arrays, model.inputs, model.outputs, dims=dims, file=path.name)
+    else:
+        found = model.samples(params["count"], params["seed"], dims)
+        feeds = (
+            found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
+        )
+    answers = [model.run(feed) for feed in feeds]
+    samples.save_feeds(out / SAMPLES_FILE, feeds)
+    samples.save_feeds(out / REFERENCE_FILE, answers)
+    if expected:
+        samples.save_feeds(out / EXPECTED_FILE, expected)
+    if params["labels"]:
+        if params["labels"] not in others:
+            held = ", ".join(sorted(others)) or "no other array"
+            raise UsageError(f"the samples hold no labels {params['labels']!r}, only {held}", hint="see `evaluate.labels`")
+        samples.save_feeds(out / LABELS_FILE, [{"labels": others[params["labels"]]}])
+    info = ModelInfo(inputs=model.inputs, outputs=model.outputs, parameters=model.parameters)
+    return {"info": msgspec.to_builtins(info), "count": len(feeds), "expected": sorted(expected[0]) if expected else []}
+
+
+def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
+    """Calibration feeds; none of them is a verification sample."""
+    config = msgspec.convert(params["source"], SourceConfig)
+    model = registry.sources()[config.format].load(config)
+    dims = _exported_dims(model, folders)
+    feeds: Sequence[Mapping[str, np.ndarray]]
+    if params["data"]:
+        path = Path(params["data"])
+        feeds, _, _ = samples.user_feeds(samples.read_user_file(path), model.inputs, (), dims=dims, file=path.name)
+    else:
+        found = model.samples(params["count"], params["seed"], dims)
+        feeds = (
+            found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
+        )
+    samples.save_feeds(out / SAMPLES_FILE, feeds)
+    return {"count": len(feeds)}
+
+
+def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
+    """Each pass in turn; one that fails, changes the numbers or makes the graph larger in nodes is left out, and said so."""
+    current = folders["model"] / graph.MODEL_FILE
+    feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
+    before = _run_onnx(current, feeds)
+    scratch = out.parent / "passes"
+    notes = []
+    for name in params["passes"]:
+        folder = scratch / name
+        folder.mkdir(parents=True)
+        made = folder / graph.MODEL_FILE
+        try:
+            registry.optimizers()[name].optimize(current, made, level=params["level"])
+            drift = _drift(before, _run_onnx(made, feeds))
+        except Exception as problem:  # any failure of a third-party pass leaves the graph as it was
+            notes.append(f"{name} left out: {_sentence(problem)}")
+            continue
+        if not drift <= PASS_TOLERANCE:
+            notes.append(f"{name} left out: it moved an output by {drift:.2g} of its largest magnitude")
+            continue
+        nodes = (graph.describe(current).nodes, graph.describe(made).nodes)
+        notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
+        current = made
+    for path in sorted(current.parent.iterdir()):
+        if path.name.startswith(graph.MODEL_FILE):
+            shutil.copyfile(path, out / path.name)
+    return {"notes": notes}
+
+
+def _run_onnx(model: Path, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Answers of onnxruntime on the graph exactly as written, without its own optimisations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+
+
+def _drift(before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[str, np.ndarray]]) -> float:
+    """Largest change of any output, relative to that output's largest magnitude; infinite for a NaN that was not there."""
+    import numpy as np
+
+    worst = 0.0
+    for name in before[0]:
+        error = compare.compare_outputs(name, [a[name] for a in after], [b[name] for b in before])
+        if error.elements and error.max_abs is None:
+            return float("inf")
+        worst = max(worst, error.max_rel if error.max_rel is not None else float(error.max_abs or 0.0))
+    return float(np.float64(worst))
+
+
+def quantize(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
+    """ONNX → ONNX of fewer bits."""
+    calibration = samples.load_feeds(folders["calibration"] / SAMPLES_FILE) if "calibration" in folders else None
+    found = registry.quantizers()[plugin].quantize(
+        folders["model"] / graph.MODEL_FILE,
+        out / graph.MODEL_FILE,
+        precision=params["precision"],
+        options=params["options"],
+        calibration=calibration,
+    )
+    return {"notes": _notes(found)}
+
+
+def write(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
+    """ONNX → the target's files."""
+    calibration = samples.load_feeds(folders["calibration"] / SAMPLES_FILE) if "calibration" in folders else None
+    info = registry.targets()[plugin].write(
+        folders["model"] / graph.MODEL_FILE,
+        out,
+        precision=params["precision"],
+        options=params["options"],
+        name=params["name"],
+        calibration=calibration,
+    )
+    if not any(out.iterdir()):
+        raise StepError(f"target {plugin} wrote no file")
+    return {"info": msgspec.to_builtins(info)}
+
+
+def verify(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -> dict[str, Any]:
+    """The artifact's answers to the samples against the reference: errors per output, placement, task metric."""
+    feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)
+    source = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
+    expected_file = folders["reference"] / EXPECTED_FILE
+    expected = samples.load_feeds(expected_file) if expected_file.is_file() else []
+    session = _load_session(plugin, params, folders)
+    try:
+        answers = [session.run(feed) for feed in feeds]
+        placement = session.placement()
+        details = session.details()
+    finally:
+        session.close()
+    errors = []
+    for name in source[0]:
+        absent = [i for i, a in enumerate(answers) if name not in a]
+        if absent:
+            raise StepError(f"the artifact has no output {name!r}; it gave {', '.join(answers[0])}")
+        against = [{**s, **e}[name] for s, e in zip(source, expected or [{}] * len(source), strict=True)]
+        try:
+            errors.append(compare.compare_outputs(name, [a[name] for a in answers], against))
+        except ValueError as problem:
+            raise StepError(str(problem)) from problem
+    result: dict[str, Any] = {
+        "runtime": plugin,
+        "placement": msgspec.to_builtins(placement),
+        "samples": len(feeds),
+        "reference": "expected" if expected else "source",
+        "outputs": [msgspec.to_builtins(e) for e in errors],
+        "details": details,
+    }
+    labels_file = folders["reference"] / LABELS_FILE
+    if params.get("evaluate") and labels_file.is_file():
+        labels = samples.load_feeds(labels_file)[0]["labels"]
+        result["evaluation"] = _evaluate(params["evaluate"], labels, source, answers)
+    return result
+
+
+def _load_session(plugin: str, params: dict[str, Any], folders: Folders) -> registry.Session:
+    return registry.runtimes()[plugin].load(
+        folders["artifact"], options=params["options"], threads=params["threads"], precision=params["precision"]
+    )
+
+
+def _evaluate(
+    config: dict[str, Any],
+    labels: np.ndarray,
+    source: Sequence[Mapping[str, np.ndarray]],
+    answers: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, Any]:
+    """Top-1 accuracy of both: share of rows whose argmax over the last axis is the label."""
+    import numpy as np
+
+    name = config["output"] or next(iter(source[0]))
+    if name not in source[0]:
+        raise UsageError(f"there is no output {name!r} to evaluate; outputs: {', '.join(source[0])}")
+    figures = []
+    for answer in (source, answers):
+        scores = np.concatenate([a[name] for a in answer])
+        if scores.ndim != 2 or len(scores) != len(labels) or labels.ndim != 1:
+            shapes = f"{list(scores.shape)} scores, {list(labels.shape)} labels"
+            raise UsageError(f"accuracy needs [samples, classes] scores and [samples] labels, not {shapes}")
+        figures.append(float((scores.argmax(1) == labels).mean()))
+    return {
+        "metric": config["metric"],
+        "source": figures[0],
+        "variant": figures[1],
+        "drop": figures[0] - figures[1],
+        "samples": len(labels),
+    }
+
+
+def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -> dict[str, Any]:
+    """Latency of artifact and source framework in alternating rounds of one process; memory before the framework is loaded."""
+    feed = min(samples.load_feeds(folders["reference"] / SAMPLES_FILE), key=lambda f: sum(a.size for a in f.values()))
+    _reset_peak()
+    start = time.perf_counter()
+    session = _load_session(plugin, params, folders)
+    load_ms = (time.perf_counter() - start) * 1e3
+    start = time.perf_counter()
+    session.run(feed)
+    first_ms = (time.perf_counter() - start) * 1e3
+    for _round in range(WARM_UP):
+        session.run(feed)
+    peak = _peak()
+    timer = getattr(session, "benchmark", None)
+    placement = session.placement()
+    details = session.details()
+    config = msgspec.convert(params["source"], SourceConfig)
+    model = registry.sources()[config.format].load(config)
+    for _round in range(WARM_UP):
+        model.run(feed)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _round in range(ROUNDS):
+        ours += timer(feed, MIN_RUNS) if timer else _time(lambda: session.run(feed))
+        theirs += _time(lambda: model.run(feed))
+    session.close()
+    ran, source = _latency(ours), _latency(theirs)
+    return {
+        "runtime": plugin,
+        "device": placement.device,
+        "threads": params["threads"],
+        "latency": msgspec.to_builtins(ran),
+        "load_ms": details.get("load_ms", load_ms),
+        "first_run_ms": details.get("first_run_ms", first_ms),
+        "peak_rss_bytes": peak,
+        "reference_runtime": config.format,
+        "reference": msgspec.to_builtins(source),
+        "speedup": source.p50_ms / ran.p50_ms,
+        "comparable": not placement.software,
+        "shapes": {name: list(array.shape) for name, array in feed.items()},
+    }
+
+
+def _time(call: Callable[[], Any]) -> list[float]:
+    """Milliseconds of each call, for about 0.4 s, at least 5 and at most 200 calls."""
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < MIN_RUNS or (time.perf_counter() - begin < ROUND_SECONDS and len(times) < MAX_RUNS):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _latency(times: Sequence[float]) -> Latency:
+    import numpy as np
+
+    p50, p90 = (float(v) for v in np.percentile(times, [50, 90]))
+    return Latency(p50_ms=p50, p90_ms=p90, min_ms=float(min(times)), runs=len(times))
+
+
+def _reset_peak() -> None:
+    """Reset VmHWM (proc(5), clear_refs value 5), so that the peak read later is that of the artifact."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int | None:
+    """Peak resident memory of this process, bytes."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _notes(found: Mapping[str, Any] | None) -> list[str]:
+    return [f"{key}: {value}" for key, value in sorted((found or {}).items())]
+
+
+def _sentence(problem: Exception) -> str:
+    text = problem.message if isinstance(problem, MconvError) else f"{type(problem).__name__}: {problem}"
+    return " ".join(text.split())[:300]
+
+
+def run(kind: str, plugin: str, params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
+    """Run one step. Raises the step's MconvError; an exception of the user's own code comes as SourceError from the plug-in."""
+    os.umask(0o022)
+    if kind in ("quantize", "write", "verify", "measure"):
+        return {"quantize": quantize, "write": write, "verify": verify, "measure": measure}[kind](
+            params, folders, out, plugin=plugin
+        )
+    simple = {"export": export, "reference": reference, "calibrate": calibrate, "optimize": optimize}
+    if kind not in simple:
+        raise SourceError(f"unknown step {kind!r}")
+    return simple[kind](params, folders, out)

@@ -1,0 +1,263 @@
+"""The child process of one step: request in, response out, both JSON files.
+
+The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment, watches its time and memory,
+and turns every way of dying into an error value. The child side (:func:`main`) does the step and writes the response.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mconv.errors import MconvError, OutOfMemoryError, SourceError, StepError, TimeLimitError, WorkerCrashError
+from mconv.values import ErrorInfo, Frozen, from_json, to_json
+
+POLL_SECONDS = 0.05
+LOG_TAIL = 6000
+LEFT_FOR_OTHERS = 512 * 2**20  # memory a step may never take from the machine
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "MCONV_BROWSER", "MCONV_NODE_MODULES", "LD_LIBRARY_PATH")
+PR_SET_PDEATHSIG = 1
+
+
+class Request(Frozen, kw_only=True):
+    """What a worker is asked: the step, the folders of its inputs, the folder it writes into."""
+
+    kind: str
+    plugin: str
+    params: dict[str, Any]
+    folders: dict[str, str]
+    out: str
+
+
+class Response(Frozen, kw_only=True):
+    """What a worker answers: the step's result, or an error."""
+
+    result: dict[str, Any] | None = None
+    error: ErrorInfo | None = None
+
+
+class Outcome(Frozen, kw_only=True):
+    """A finished step as the parent saw it."""
+
+    result: dict[str, Any] | None
+    error: ErrorInfo | None
+    seconds: float
+    peak_rss_bytes: int | None
+
+
+def environment(home: Path, root: str, threads: int, extra: Mapping[str, str]) -> dict[str, str]:
+    """The worker's whole environment: no token, no runner variables, nothing that reaches a network hub."""
+    clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    package = str(Path(__file__).resolve().parent.parent)
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    count = str(threads)
+    return {
+        **clean,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "MCONV_ROOT": root,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TF_NUM_INTRAOP_THREADS": count,
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+        **extra,
+    }
+
+
+def worker_uid() -> int | None:
+    """The uid that workers run as where the parent is root and the image names one (``MCONV_WORKER_UID``)."""
+    value = os.environ.get("MCONV_WORKER_UID", "")
+    return int(value) if value.isdigit() and hasattr(os, "geteuid") and os.geteuid() == 0 else None
+
+
+def run_step(
+    request: Request,
+    workspace: Path,
+    *,
+    root: str,
+    threads: int,
+    timeout_s: float,
+    memory_bytes: int | None,
+    stop: threading.Event,
+    extra: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run one step in a child process; never raises for what the child does. ``stop`` set: the child is killed."""
+    uid = worker_uid()
+    home = workspace / "home"
+    for folder in (home, Path(request.out)):
+        folder.mkdir()
+        if uid is not None:
+            os.chown(folder, uid, uid)
+    asked, answer, log = workspace / "request.json", home / "response.json", workspace / "log.txt"
+    asked.write_text(to_json(request))
+    begin = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mconv.worker", str(asked), str(answer)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(home, root, threads, extra or {}),
+            cwd=home,
+            start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=[] if uid is not None else None,
+        )
+    verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
+    seconds = time.monotonic() - begin
+    tail = read_tail(log)
+    if verdict is not None:
+        return Outcome(result=None, error=_error(verdict, request.kind, tail), seconds=seconds, peak_rss_bytes=peak)
+    try:
+        response = from_json(answer.read_bytes(), Response)
+    except (OSError, msgspec.MsgspecError):
+        died = WorkerCrashError(_death(process.returncode), hint="the log below is the last it printed")
+        return Outcome(result=None, error=_error(died, request.kind, tail), seconds=seconds, peak_rss_bytes=peak)
+    error = response.error and msgspec.structs.replace(response.error, step=request.kind, log=tail)
+    return Outcome(result=response.result, error=error, seconds=seconds, peak_rss_bytes=peak)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], begin: float, timeout_s: float, memory_bytes: int | None, stop: threading.Event
+) -> tuple[StepError | None, int | None]:
+    """Wait for the child; kill its whole session when it passes a limit. Returns the reason, and the peak of its memory."""
+    import psutil
+
+    peak = 0
+    reason: StepError | None = None
+    memory = psutil.virtual_memory
+    limit = memory_bytes or max(memory().available - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
+    try:
+        child = psutil.Process(process.pid)
+        while process.poll() is None and reason is None:
+            used = 0
+            for part in [child, *child.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    used += part.memory_info().rss
+            peak = max(peak, used)
+            if used > limit:
+                reason = OutOfMemoryError(
+                    f"the step used more than {limit / 1e9:.2f} GB of memory and was stopped",
+                    hint="raise `resources: {memory: …}` for this model, or use a larger runner",
+                )
+            elif time.monotonic() - begin > timeout_s:
+                reason = TimeLimitError(
+                    f"the step took longer than {timeout_s:g} s and was stopped",
+                    hint="raise `resources: {timeout: …}` for this model",
+                )
+            elif stop.is_set():
+                reason = StepError("the run was interrupted")
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return reason, peak or None
+
+
+def _error(problem: StepError, kind: str, log: str) -> ErrorInfo:
+    return ErrorInfo(
+        type=type(problem).__name__, message=problem.message, hint=problem.hint, step=kind, place=problem.place, log=log
+    )
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"the worker process ended with exit code {code} without an answer"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    words = {
+        "SIGABRT": " (abort)",
+        "SIGSEGV": " (segmentation fault)",
+        "SIGKILL": " (killed, perhaps by the system for lack of memory)",
+    }
+    return f"the worker process died of {name}{words.get(name, '')}"
+
+
+def read_tail(log: Path, size: int = LOG_TAIL) -> str:
+    """The last ``size`` bytes of a log as text, from a line start, without control characters."""
+    try:
+        data = log.read_bytes()
+    except OSError:
+        return ""
+    cut = data[-size:]
+    if len(data) > size:
+        cut = cut.partition(b"\n")[2]
+    text = cut.decode("utf-8", "replace")
+    return "".join(c for c in text if c in "\n\t" or c.isprintable()).strip()
+
+
+def main(argv: list[str]) -> int:
+    """Child side. Always writes a response unless the process dies."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    from mconv import steps
+
+    request = from_json(Path(argv[0]).read_bytes(), Request)
+    folders = {name: Path(path) for name, path in request.folders.items()}
+    try:
+        response = Response(result=steps.run(request.kind, request.plugin, request.params, folders, Path(request.out)))
+        text = to_json(response)
+    except MconvError as problem:
+        traceback.print_exc()
+        text = to_json(Response(error=_info(problem, type(problem).__name__)))
+    except MemoryError:
+        traceback.print_exc()
+        text = to_json(
+            Response(error=_info(OutOfMemoryError("the step could not get the memory it asked for"), "OutOfMemoryError"))
+        )
+    except BaseException as problem:  # the child's only boundary: whatever it was becomes this step's error
+        traceback.print_exc()
+        said = " ".join(str(problem).split())[:2000]
+        error = SourceError(f"{type(problem).__name__}: {said}" if said else type(problem).__name__)
+        text = to_json(Response(error=_info(error, type(problem).__name__)))
+    target = Path(argv[1])
+    staged = target.with_suffix(".tmp")
+    staged.write_text(text)
+    staged.rename(target)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # engines with threads of their own can crash while the interpreter shuts down
+
+
+def _info(problem: MconvError, kind: str) -> ErrorInfo:
+    return ErrorInfo(type=kind, message=problem.message, hint=problem.hint, place=problem.place)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
