@@ -1,0 +1,118 @@
+"""Numbers and names in the form people read; nothing from a model or a branch gets through unescaped."""
+
+from __future__ import annotations
+
+import math
+
+from mconv.values import Report, VariantResult
+
+MAX_NAME = 120
+_MARKDOWN = set("\\`*_{}[]()#+-.!|<>&@~:/'\"$=^")
+ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️", "unverified": "❔"}
+
+
+def plain(text: str, limit: int = 400) -> str:
+    """One printable line of at most ``limit`` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def markdown(text: str, limit: int = MAX_NAME) -> str:
+    """Text that GitHub's Markdown shows as it is: every character with a meaning becomes a numeric entity, so that no HTML,
+    table cell, link, mention, issue number or emphasis can come of it. A zero-width joiner after ``@`` and ``#`` keeps GitHub's
+    filters, which run after entities are resolved, from making mentions and references; so does one inside ``://``."""
+    out = []
+    for c in plain(text, limit):
+        out.append(f"&#{ord(c)};" if c in _MARKDOWN else c)
+        if c in "@#:":
+            out.append("&#8288;")
+    return "".join(out).replace("www", "ww&#8288;w").replace("WWW", "WW&#8288;W")
+
+
+def size(number: int | None) -> str:
+    """Decimal units, as registries and disks count."""
+    if number is None:
+        return "–"
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def duration(ms: float | None) -> str:
+    """Milliseconds with three digits, microseconds or seconds where they read better."""
+    if ms is None:
+        return "–"
+    if ms < 1:
+        return f"{ms * 1000:.3g} µs"
+    return f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.3g} s"
+
+
+def cosine(value: float | None) -> str:
+    """Four digits after the point; close to 1, the distance from it."""
+    if value is None:
+        return "–"
+    if value < 0.9999:
+        return f"{value:.4f}"
+    return f"1 − {1 - value:.0e}" if 1 - value > 1e-12 else "1"
+
+
+def speedup(variant: VariantResult) -> str:
+    """The ratio to the source framework; in brackets where the device only stands in for real hardware."""
+    bench = variant.benchmark
+    if bench is None or bench.speedup is None:
+        return "–"
+    return f"{bench.speedup:.2f}×" if bench.comparable else f"({bench.speedup:.2f}×)"
+
+
+def quality(variant: VariantResult) -> str:
+    """The task metric where there is one, and the worst cosine of the outputs."""
+    parts = []
+    if e := variant.evaluation:
+        parts.append(f"{e.metric} {e.source:.4f} → {e.variant:.4f}")
+    if v := variant.verification:
+        found = [o.cosine for o in v.outputs if o.cosine is not None]
+        if found:
+            parts.append(f"cosine {cosine(min(found))}")
+    return ", ".join(parts) or "–"
+
+
+def worst_error(variant: VariantResult) -> float | None:
+    """1 − the worst cosine of the outputs: one number to plot; None where nothing was verified."""
+    if variant.verification is None:
+        return None
+    found = [o.cosine for o in variant.verification.outputs if o.cosine is not None]
+    return max(0.0, 1 - min(found)) if found else None
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}"
+
+
+def reasons(variant: VariantResult) -> list[str]:
+    """Why it did not pass, one sentence each."""
+    found = list(variant.reasons)
+    if variant.error is not None:
+        step = f"{variant.error.step}: " if variant.error.step else ""
+        found.append(f"{step}{variant.error.type}: {variant.error.message}")
+        if variant.error.hint:
+            found.append(f"hint: {variant.error.hint}")
+    return found
+
+
+def verdict(report: Report) -> str:
+    """The whole run in one sentence."""
+    total = len(report.variants)
+    if report.summary.passed == total:
+        noun = "variant" if total == 1 else "variants"
+        return f"all {total} {noun} passed" if total else "there was nothing to do"
+    parts = [
+        f"{count} {name}"
+        for name in ("failed", "error", "unverified", "skipped", "passed")
+        if (count := getattr(report.summary, name))
+    ]
+    return f"of {total} variants: {', '.join(parts)}"

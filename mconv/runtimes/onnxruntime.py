@@ -1,0 +1,106 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv import graph
+from mconv.errors import StepError, UnsupportedError
+from mconv.values import ModelInfo, Placement, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOOLS = ("onnxruntime",)
+PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntimeSession:
+    """``model.onnx`` of a folder. Profiling of a second session on the first feed shows where the nodes ran."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        self.path = path
+        self.threads = threads
+        self.first: dict[str, np.ndarray] | None = None
+        info: ModelInfo = graph.describe(path)
+        self.inputs: tuple[TensorSpec, ...] = info.inputs
+        self.outputs: tuple[TensorSpec, ...] = info.outputs
+        self.version = onnxruntime.__version__
+        self.session = self._open(None)
+
+    def _open(self, profile: str | None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Without this, DequantizeLinear + MatMul is fused at accuracy level 4, which quantizes the activations too.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+        try:
+            return onnxruntime.InferenceSession(str(self.path), options, providers=[PROVIDER])
+        except Exception as problem:  # onnxruntime's exceptions share no public base class
+            said = " ".join(str(problem).split())[:800]
+            raise UnsupportedError(f"onnxruntime cannot load the artifact: {said}") from problem
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        check_feed(self.inputs, feed)
+        names = [o.name for o in self.outputs]
+        answers = self.session.run(names, dict(feed))
+        if self.first is None:
+            self.first = {name: np.array(array) for name, array in feed.items()}
+        return {name: np.array(answer) for name, answer in zip(names, answers, strict=True)}
+
+    def placement(self) -> Placement:
+        """Nodes by provider, from onnxruntime's own profile of one run."""
+        if self.first is None:
+            raise StepError("placement asked for before a run")
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._open(str(Path(folder) / "profile"))
+            session.run([o.name for o in self.outputs], self.first)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        ran: Counter[str] = Counter()
+        strays: Counter[str] = Counter()
+        for event in events:
+            args = event.get("args") or {}
+            if event.get("cat") == "Node" and event.get("name", "").endswith("_kernel_time") and "provider" in args:
+                (ran if args["provider"] == PROVIDER else strays)[args.get("op_name", "?")] += 1
+        return Placement(
+            provider=PROVIDER,
+            device="cpu",
+            nodes=sum(ran.values()),
+            elsewhere=dict(sorted(strays.items())),
+            witnesses=("profile",) if ran else (),
+        )
+
+    def details(self) -> dict[str, Any]:
+        return {"onnxruntime": self.version, "providers": self.session.get_providers(), "threads": self.threads}
+
+    def close(self) -> None:
+        self.session = None
+
+
+def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, Any]) -> None:
+    """Every input fed by name and nothing else. Raises StepError naming what is missing or unknown."""
+    names = {spec.name for spec in inputs}
+    if missing := sorted(names - feed.keys()):
+        raise StepError(f"the input {', '.join(missing)} was not fed")
+    if unknown := sorted(feed.keys() - names):
+        raise StepError(f"the model has no input {', '.join(unknown)}; it has {', '.join(sorted(names))}")
+
+
+def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OnnxRuntimeSession:
+    """Load ``model.onnx`` of an artifact's folder. Raises UnsupportedError where onnxruntime refuses it."""
+    return OnnxRuntimeSession(directory / graph.MODEL_FILE, threads)

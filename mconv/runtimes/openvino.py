@@ -1,0 +1,96 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv.errors import StepError, UnsupportedError
+from mconv.values import Placement, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOOLS = ("openvino",)
+FILE = "openvino_model.xml"
+DEVICE = "CPU"
+
+
+class OpenVinoSession:
+    """An IR compiled for the CPU with inference in fp32: on CPUs with bf16 OpenVINO would otherwise infer in bf16 unasked."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        try:
+            network = core.read_model(str(path))
+            self.compiled = core.compile_model(network, DEVICE, config)
+        except Exception as problem:  # OpenVINO raises plain RuntimeError
+            raise UnsupportedError(f"OpenVINO cannot load the artifact: {' '.join(str(problem).split())[:800]}") from problem
+        self.request = self.compiled.create_infer_request()
+        self.inputs: tuple[TensorSpec, ...] = tuple(_spec(p) for p in self.compiled.inputs)
+        self.outputs: tuple[TensorSpec, ...] = tuple(_spec(p) for p in self.compiled.outputs)
+        self.version = openvino.__version__
+        self.ran = False
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        names = {spec.name for spec in self.inputs}
+        if missing := sorted(names - feed.keys()):
+            raise StepError(f"the input {', '.join(missing)} was not fed")
+        if unknown := sorted(feed.keys() - names):
+            raise StepError(f"the model has no input {', '.join(unknown)}; it has {', '.join(sorted(names))}")
+        self.request.infer(dict(feed), share_inputs=False)
+        self.ran = True
+        return {spec.name: np.array(self.request.get_output_tensor(i).data) for i, spec in enumerate(self.outputs)}
+
+    def placement(self) -> Placement:
+        """The compiled model's own execution devices and its runtime graph; a layer without an executor did not run."""
+        if not self.ran:
+            raise StepError("placement asked for before a run")
+        devices = [str(d) for d in self.compiled.get_property("EXECUTION_DEVICES")]
+        layers = [op for op in self.compiled.get_runtime_model().get_ordered_ops()]
+        kinds = [_layer_type(op) for op in layers]
+        elsewhere = {device: len(kinds) for device in devices if device != DEVICE}
+        return Placement(
+            provider=DEVICE,
+            device=DEVICE.lower(),
+            nodes=sum(k not in ("Input", "Output", "Parameter", "Result", "Const") for k in kinds),
+            elsewhere=elsewhere,
+            witnesses=("EXECUTION_DEVICES", "runtime model"),
+        )
+
+    def details(self) -> dict[str, Any]:
+        precision = self.compiled.get_property("INFERENCE_PRECISION_HINT")
+        name = precision.get_type_name() if hasattr(precision, "get_type_name") else str(precision)
+        return {
+            "openvino": self.version,
+            "inference_precision": name,
+            "threads": int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
+        }
+
+    def close(self) -> None:
+        self.request = None
+        self.compiled = None
+
+
+def _layer_type(op: Any) -> str:
+    info = op.get_rt_info()
+    return str(info["layerType"].value if "layerType" in info else op.get_type_name())
+
+
+def _spec(port: Any) -> TensorSpec:
+    """A compiled port by its first tensor name in sorted order; OpenVINO keeps a set of aliases."""
+    name = min(port.get_names()) if port.get_names() else port.get_node().get_friendly_name()
+    shape = tuple(d.get_length() if d.is_static else f"{name}_{i}" for i, d in enumerate(port.get_partial_shape()))
+    dtype = {"f32": "float32", "f16": "float16", "boolean": "bool", "f64": "float64"}.get(port.get_element_type().get_type_name())
+    return TensorSpec(name=name, dtype=dtype or str(port.get_element_type().to_dtype()), shape=shape)
+
+
+def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OpenVinoSession:
+    """Load an artifact's folder. Raises UnsupportedError where OpenVINO refuses it."""
+    return OpenVinoSession(directory / FILE, threads)

@@ -1,0 +1,127 @@
+"""ONNX files, with external data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv import graph, samples
+from mconv.errors import SourceError, UnsupportedError
+from mconv.values import ExportInfo, SourceConfig, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOOLS = ("onnx", "onnxruntime")
+SMALLEST = 16
+HEAD = 4096
+# ModelProto: field 1 (ir_version, a varint of one byte) comes first in every file that writers known to us make.
+_STARTS = re.compile(rb"\x08[\x01-\x7f]")
+
+
+def detect(path: Path) -> bool:
+    """By the suffix, or by the first protobuf field together with a graph or opset field."""
+    if not path.is_file() or path.stat().st_size < SMALLEST:
+        return False
+    if path.suffix == ".onnx":
+        return True
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return bool(_STARTS.match(head)) and (b"ai.onnx" in head or b"pytorch" in head or b"tf2onnx" in head)
+
+
+def files(config: SourceConfig) -> Sequence[Path]:
+    """The model and every sibling whose name stands in it as an external data location."""
+    path = Path(config.path)
+    found = [path]
+    others = [p for p in path.parent.rglob("*") if p.is_file() and p != path]
+    if others:
+        data = path.read_bytes()
+        found += [p for p in sorted(others) if p.relative_to(path.parent).as_posix().encode() in data]
+    return found
+
+
+def export(config: SourceConfig, out: Path) -> ExportInfo:
+    """Check the file and write it in mconv's own form. Raises SourceError or UnsupportedError."""
+    import onnx
+
+    path = Path(config.path)
+    model = graph.load(path)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as problem:
+        raise SourceError(
+            f"{path.name} is not a valid ONNX model: {' '.join(str(problem).split())[:500]}", hint="export it again"
+        ) from problem
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset > graph.MAX_OPSET:
+        raise UnsupportedError(
+            f"{path.name} is of opset {opset}; mconv takes at most {graph.MAX_OPSET}", hint="export it with a lower opset"
+        )
+    _session(path)
+    del model.metadata_props[:]
+    graph.save(model, out / graph.MODEL_FILE)
+    return ExportInfo(exporter="none (already ONNX)", model=graph.describe(out / graph.MODEL_FILE))
+
+
+def _session(path: Path) -> Any:
+    """onnxruntime on the graph as written: no optimisation of its own. Raises UnsupportedError naming what has no kernel."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # onnxruntime's exceptions share no public base class
+        said = " ".join(str(problem).split())[:600]
+        raise UnsupportedError(f"onnxruntime cannot load {path.name}: {said}", hint="custom operators have no kernel here") from problem
+
+
+class OnnxModel:
+    """An ONNX file run by onnxruntime, graph optimisations off: for this source, the source framework itself."""
+
+    def __init__(self, path: Path) -> None:
+        model = graph.load(path, data=False)
+        info = graph.describe(path)
+        self.inputs: tuple[TensorSpec, ...] = info.inputs
+        self.outputs: tuple[TensorSpec, ...] = info.outputs
+        self.parameters = info.parameters
+        self.high = _index_bounds(model)
+        self.session = _session(path)
+
+    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
+        """Seeded feeds; an integer input that indexes a table stays inside it, a mask is all ones."""
+        import numpy as np
+
+        feeds = samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high)
+        for feed in feeds:
+            for name in feed:
+                if "mask" in name.lower() and feed[name].dtype.kind in "iu":
+                    feed[name] = np.ones_like(feed[name])
+        return list(feeds)
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [o.name for o in self.outputs]
+        return dict(zip(names, self.session.run(names, dict(feed)), strict=True))
+
+
+def _index_bounds(model: Any) -> dict[str, int]:
+    """For each integer input that a Gather uses as indices into a constant table (through Cast too): the table's rows."""
+    tables = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
+    alias = {o: i for n in model.graph.node if n.op_type in ("Cast", "Identity") for i, o in [(n.input[0], n.output[0])]}
+    bounds: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type == "Gather" and node.input[0] in tables:
+            index = node.input[1]
+            while index in alias:
+                index = alias[index]
+            bounds[index] = min(bounds.get(index, 2**31), tables[node.input[0]])
+    return bounds
+
+
+def load(config: SourceConfig) -> OnnxModel:
+    """The model in onnxruntime. Raises SourceError for a damaged file."""
+    return OnnxModel(Path(config.path))

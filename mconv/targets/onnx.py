@@ -1,0 +1,28 @@
+"""ONNX for ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mconv import graph
+from mconv.errors import UnsupportedError
+from mconv.values import ModelInfo
+
+PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "int8_dynamic"}
+RUNTIMES = ("onnxruntime",)
+DOMAINS = frozenset({"", "com.microsoft"})
+TOOLS = ("onnx",)
+
+
+def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
+    """``model.onnx``, with ``model.onnx.data`` where it passes 1.5 GB. Raises UnsupportedError for what the checker refuses."""
+    import onnx
+
+    target = out / graph.MODEL_FILE
+    graph.save(graph.load(model), target)
+    try:
+        onnx.checker.check_model(str(target))
+    except onnx.checker.ValidationError as problem:
+        raise UnsupportedError(f"the graph breaks the ONNX specification: {' '.join(str(problem).split())[:500]}") from problem
+    return graph.describe(target)
