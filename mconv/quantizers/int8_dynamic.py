@@ -25,7 +25,15 @@ OPTIONS = {
         "description": "weights around zero (int8), or with a zero point (uint8)",
     },
 }
-QUANTIZED = {"MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger", "QLinearMatMul", "QLinearConv", "DequantizeLinear", "MatMulNBits"}
+QUANTIZED = {
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "DequantizeLinear",
+    "MatMulNBits",
+}
 MIN_OPSET = 13  # DequantizeLinear takes an axis from here on
 SMALLEST = 256  # weights of fewer elements gain nothing
 

@@ -1,3 +1,5 @@
 """x"""
+
+
 def render(report, **k):
     return ""

@@ -53,7 +53,7 @@ class OpenVinoSession:
         if not self.ran:
             raise StepError("placement asked for before a run")
         devices = [str(d) for d in self.compiled.get_property("EXECUTION_DEVICES")]
-        layers = [op for op in self.compiled.get_runtime_model().get_ordered_ops()]
+        layers = list(self.compiled.get_runtime_model().get_ordered_ops())
         kinds = [_layer_type(op) for op in layers]
         elsewhere = {device: len(kinds) for device in devices if device != DEVICE}
         return Placement(

@@ -77,7 +77,9 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # onnxruntime's exceptions share no public base class
         said = " ".join(str(problem).split())[:600]
-        raise UnsupportedError(f"onnxruntime cannot load {path.name}: {said}", hint="custom operators have no kernel here") from problem
+        raise UnsupportedError(
+            f"onnxruntime cannot load {path.name}: {said}", hint="custom operators have no kernel here"
+        ) from problem
 
 
 class OnnxModel:

@@ -71,7 +71,11 @@ def _compress(network: Any, scheme: str) -> Any:
     mode = nncf.CompressWeightsMode.INT8_SYM if scheme == "symmetric" else nncf.CompressWeightsMode.INT8_ASYM
     network = nncf.compress_weights(network, mode=mode)
     wanted = {"i8", "u8"}
-    codes = [op for op in network.get_ordered_ops() if op.get_type_name() == "Constant" and op.get_element_type().get_type_name() in wanted]
+    codes = [
+        op
+        for op in network.get_ordered_ops()
+        if op.get_type_name() == "Constant" and op.get_element_type().get_type_name() in wanted
+    ]
     if not any(op.get_output_shape(0) and len(list(op.get_output_shape(0))) > 1 for op in codes):
         raise UnsupportedError("NNCF found no weights to compress in this model", hint="deliver it as fp16")
     return network

@@ -1,0 +1,337 @@
+"""PyTorch modules as references, and the chain of exporters that turns one into ONNX.
+
+``torch.onnx.export(dynamo=True)`` goes first; the TorchScript exporter, deprecated upstream but able to do what the first
+refuses (T5, Swin), is the named fall-back. Every result is run by onnxruntime against the module at two sizes of every free
+axis before it counts; an axis that only works at one size is fixed, and the export says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mconv import compare, graph, samples
+from mconv.errors import SourceError, UnsupportedError
+from mconv.values import ExportInfo, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers
+OPSET_TORCHSCRIPT = 17
+EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
+Sampler = Callable[[int, int, Mapping[str, int]], "list[Mapping[str, np.ndarray]] | None"]
+
+
+def flatten(answer: Any, prefix: str = "output") -> dict[str, torch.Tensor]:
+    """Named tensors of whatever a module returns: a tensor, tuple, list, dict or dataclass; None entries are left out.
+
+    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested ones join with ``_``.
+    """
+    import dataclasses
+
+    import torch
+
+    if isinstance(answer, torch.Tensor):
+        return {prefix: answer}
+    if dataclasses.is_dataclass(answer) and not isinstance(answer, Mapping):
+        answer = {f.name: getattr(answer, f.name) for f in dataclasses.fields(answer)}
+    if isinstance(answer, Mapping):
+        named = {str(k): v for k, v in answer.items() if v is not None}
+    elif isinstance(answer, list | tuple):
+        kept = [v for v in answer if v is not None]
+        named = {(f"{prefix}_{i}" if len(kept) > 1 else prefix): v for i, v in enumerate(kept)}
+    else:
+        raise SourceError(
+            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts and dataclasses of tensors",
+            hint="wrap the model so that forward() returns tensors",
+        )
+    flat: dict[str, torch.Tensor] = {}
+    for name, value in named.items():
+        if isinstance(value, torch.Tensor):
+            flat[name] = value
+        else:
+            flat |= {
+                (k if isinstance(value, Mapping) else f"{name}{k.removeprefix(name)}"): v for k, v in flatten(value, name).items()
+            }
+    return flat
+
+
+class TorchModel:
+    """A module in inference mode. ``forward_names`` are forward()'s own parameter names where they are known."""
+
+    def __init__(
+        self,
+        module: Any,
+        inputs: Sequence[TensorSpec],
+        *,
+        sampler: Sampler | None = None,
+        keep: Sequence[str] | None = None,
+        by_name: bool = True,
+        high: Mapping[str, int] | None = None,
+    ) -> None:
+        import torch
+
+        with contextlib.suppress(NotImplementedError):  # exported programs have no modes
+            module.eval()
+        self.module = module
+        self.inputs = tuple(inputs)
+        self.sampler = sampler
+        self.keep = tuple(keep) if keep is not None else None
+        self.by_name = by_name
+        self.high = high
+        self.parameters = sum(p.numel() for p in module.parameters()) if isinstance(module, torch.nn.Module) else None
+        answers = [self.run(feed) for feed in self._probes()]
+        self.outputs = _output_specs(answers, self._probes(), self.inputs)
+
+    def _probes(self) -> list[Mapping[str, np.ndarray]]:
+        return list(self.samples(2, samples.SEED, {}) or [])
+
+    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
+        if self.sampler is not None and (found := self.sampler(count, seed, dims)) is not None:
+            return found
+        return list(samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high))
+
+    def call(self, *tensors: Any) -> tuple[torch.Tensor, ...]:
+        """The module on positional tensors in the order of ``inputs``; a flat tuple of the outputs that are kept."""
+        names = [spec.name for spec in self.inputs]
+        answer = self.module(**dict(zip(names, tensors, strict=True))) if self.by_name else self.module(*tensors)
+        flat = flatten(answer)
+        return tuple(flat[name] for name in flat if self.keep is None or name in self.keep)
+
+    def names(self, answer: Any) -> list[str]:
+        return [n for n in flatten(answer) if self.keep is None or n in self.keep]
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Raises SourceError with the exception of the model's own code."""
+        import torch
+
+        tensors = {spec.name: torch.from_numpy(feed[spec.name].copy()) for spec in self.inputs}
+        try:
+            with torch.inference_mode():
+                answer = self.module(**tensors) if self.by_name else self.module(*tensors.values())
+        except Exception as problem:  # the repository's code may raise anything
+            said = " ".join(str(problem).split())[:600]
+            raise SourceError(f"the model's forward() raised {type(problem).__name__}: {said}", hint="check `inputs:`") from problem
+        flat = {name: t for name, t in flatten(answer).items() if self.keep is None or name in self.keep}
+        return {name: t.detach().cpu().contiguous().numpy() for name, t in flat.items()}
+
+
+def _output_specs(
+    answers: Sequence[Mapping[str, np.ndarray]], feeds: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """Shapes of outputs from answers at two sizes: an axis that varies takes the name of the input axis of its size."""
+    sizes: list[dict[str, int]] = []
+    for feed in feeds:
+        found: dict[str, int] = {}
+        for spec in inputs:
+            for dim, got in zip(spec.shape, feed[spec.name].shape, strict=True):
+                if isinstance(dim, str):
+                    found[dim] = got
+        sizes.append(found)
+    specs = []
+    for name, first in answers[0].items():
+        shape: list[int | str] = []
+        for axis, size in enumerate(first.shape):
+            seen = [a[name].shape[axis] for a in answers]
+            if len(set(seen)) == 1:
+                shape.append(size)
+            else:
+                match = [d for d in sizes[0] if all(s[d] == got for s, got in zip(sizes, seen, strict=True))]
+                shape.append(match[0] if match else f"{name}_{axis}")
+        specs.append(TensorSpec(name=name, dtype=str(first.dtype), shape=tuple(shape)))
+    return tuple(specs)
+
+
+def export(model: TorchModel, out: Path) -> ExportInfo:
+    """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a right graph."""
+    attempts: list[str] = []
+    free = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
+    exporters: dict[str, Callable[[TorchModel, Path, set[str]], None]] = {
+        f"torch.onnx dynamo, opset {OPSET_DYNAMO}": _dynamo,
+        f"torch.onnx TorchScript, opset {OPSET_TORCHSCRIPT}": _torchscript,
+    }
+    target = out / graph.MODEL_FILE
+    for axes in [free, {d for d in free if "batch" in d}, set()] if free else [set()]:
+        for name, exporter in exporters.items():
+            for leftover in out.iterdir():
+                leftover.unlink()
+            try:
+                with _quiet():
+                    exporter(model, target, axes)
+                _clean(target)
+                _prove(model, target, axes)
+            except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
+                attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
+                continue
+            notes = []
+            if fixed := sorted(free - axes):
+                notes.append(f"the axes {', '.join(fixed)} are fixed in the export: it is right at one size only")
+            info = graph.describe(target)
+            return ExportInfo(exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes))
+    raise UnsupportedError(
+        "no exporter could turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
+        hint="the messages name the operator; rewriting that part of forward() usually helps",
+    )
+
+
+def _reason(problem: Exception) -> str:
+    text = problem.message if isinstance(problem, UnsupportedError) else f"{type(problem).__name__}: {problem}"
+    return " ".join(text.split())[:300]
+
+
+def _example(model: TorchModel, axes: set[str]) -> tuple[torch.Tensor, ...]:
+    """Tensors to trace with: 2 for a batch and a length of 16, since the exporters take 0 and 1 for constants."""
+    import torch
+
+    feeds = model.samples(2, samples.SEED, {d: _size(d, 0, axes) for s in model.inputs for d in s.shape if isinstance(d, str)})
+    assert feeds
+    return tuple(torch.from_numpy(feeds[0][spec.name].copy()) for spec in model.inputs)
+
+
+def _size(dim: str, which: int, axes: set[str]) -> int:
+    """The size an axis has in proof ``which``; a fixed axis keeps its first, 1 for a batch."""
+    batch = "batch" in dim
+    if dim not in axes:
+        return 1 if batch else 16
+    return ((2, 3) if batch else (16, 11))[which]
+
+
+def _wrapped(model: TorchModel) -> Any:
+    import torch
+
+    class Positional(torch.nn.Module):  # type: ignore[misc]
+        """Positional tensors in, a flat tuple out: what both exporters agree on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model.module
+
+        def forward(self, *tensors: Any) -> Any:
+            return model.call(*tensors)
+
+    return Positional().eval()
+
+
+def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
+    import torch
+
+    names = {d: torch.export.Dim(d.replace("-", "_")) for d in sorted(axes)}
+    dynamic = tuple({i: names[d] for i, d in enumerate(spec.shape) if d in names} for spec in model.inputs)
+    program = torch.onnx.export(
+        _wrapped(model),
+        _example(model, axes),
+        dynamo=True,
+        opset_version=OPSET_DYNAMO,
+        input_names=[s.name for s in model.inputs],
+        output_names=[s.name for s in model.outputs],
+        dynamic_shapes=(dynamic,),
+        optimize=True,
+        verbose=False,
+    )
+    program.save(str(target), external_data=False)
+
+
+def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
+    import torch
+
+    specs = [*model.inputs, *model.outputs]
+    dynamic = {
+        s.name: {i: d for i, d in enumerate(s.shape) if isinstance(d, str) and (d in axes or s in model.outputs)} for s in specs
+    }
+    torch.onnx.export(
+        _wrapped(model),
+        _example(model, axes),
+        str(target),
+        dynamo=False,
+        opset_version=OPSET_TORCHSCRIPT,
+        input_names=[s.name for s in model.inputs],
+        output_names=[s.name for s in model.outputs],
+        dynamic_axes={name: found for name, found in dynamic.items() if found},
+        do_constant_folding=True,
+    )
+
+
+def _clean(target: Path) -> None:
+    """Drop what differs between machines and runs: stack traces, paths, producer remarks, value_info."""
+    model = graph.load(target)
+
+    def visit(inner: Any) -> None:
+        inner.doc_string = ""
+        for node in inner.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    visit(attribute.g)
+        for value in [*inner.input, *inner.output, *inner.value_info, *inner.initializer]:
+            value.doc_string = ""
+            del value.metadata_props[:]
+        del inner.metadata_props[:]
+
+    visit(model.graph)
+    for function in model.functions:
+        function.doc_string = ""
+        for node in function.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    model.doc_string = ""
+    del model.metadata_props[:]
+    graph.save(model, target)
+
+
+def _prove(model: TorchModel, target: Path, axes: set[str]) -> None:
+    """Run the graph against the module at two sizes of every free axis. Raises UnsupportedError where they differ."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+    missing = {s.name for s in model.inputs} - {i.name for i in session.get_inputs()}
+    if missing:
+        raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")
+    for which in (0, 1):
+        dims = {d: _size(d, which, axes) for s in model.inputs for d in s.shape if isinstance(d, str)}
+        feed = (model.samples(1, samples.SEED + which, dims) or [])[0]
+        wanted = model.run(feed)
+        got = dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(feed)), strict=True))
+        if wanted.keys() != got.keys():
+            raise UnsupportedError(f"outputs {sorted(got)} where the model has {sorted(wanted)}")
+        for name, reference in wanted.items():
+            if got[name].shape != reference.shape:
+                raise UnsupportedError(f"output {name} has shape {list(got[name].shape)}, the model gives {list(reference.shape)}")
+            error = compare.compare_outputs(name, [got[name]], [reference])
+            if error.elements and (error.max_abs is None or (error.max_rel or 0.0) > EXPORT_TOLERANCE):
+                raise UnsupportedError(f"output {name} differs from the model by {error.max_rel} of its largest magnitude")
+        if not axes:
+            break
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' chatter out of the log; what matters comes as an exception."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "torch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def renamed(specs: Sequence[TensorSpec], names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """The same specs under other names, in order."""
+    return tuple(msgspec.structs.replace(s, name=n) for s, n in zip(specs, names, strict=True))

@@ -1,0 +1,232 @@
+"""PyTorch: weights with a factory, TorchScript archives, and programs of torch.export (.pt2)."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import sys
+import traceback
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mconv.errors import SourceError, UsageError
+from mconv.sources import _torch
+from mconv.values import ExportInfo, Place, SourceConfig, TensorSpec
+
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
+OPTIONS = {
+    "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"}
+}
+SUFFIXES = {".pt", ".pth", ".pt2", ".safetensors", ".bin"}
+MAX_HEADER = 100_000_000  # the limit of the safetensors format
+
+
+def kind(path: Path) -> str | None:
+    """``torchscript``, ``program`` (.pt2), ``state`` (a pickle of tensors) or ``safetensors``, by content; None for others."""
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        return None
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = {n.partition("/")[2] for n in archive.namelist()} | set(archive.namelist())
+        if "constants.pkl" in names:
+            return "torchscript"
+        if "archive_format" in names or "serialized_exported_program.json" in names or any(n.startswith("models/") for n in names):
+            return "program"
+        return "state" if "data.pkl" in names else None
+    with path.open("rb") as file:
+        head = file.read(9)
+    if len(head) == 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= min(MAX_HEADER, path.stat().st_size - 8):
+        return "safetensors"
+    return "state" if head[:1] == b"\x80" else None
+
+
+def detect(path: Path) -> bool:
+    return kind(path) is not None
+
+
+def check(config: SourceConfig) -> None:
+    """Raises UsageError where weights have no factory, or the factory's module is not in the repository."""
+    found = kind(Path(config.path))
+    if found is None:
+        raise UsageError(f"{Path(config.path).name} is not a PyTorch file", hint="mconv reads .pt, .pth, .pt2 and .safetensors")
+    factory = config.options.get("factory")
+    if found in ("state", "safetensors"):
+        if not factory:
+            raise UsageError(
+                f"{Path(config.path).name} holds only weights; mconv needs the code that builds the module",
+                hint="add `factory: module:function`, or save a TorchScript or torch.export (.pt2) file",
+            )
+        module, colon, function = factory.partition(":")
+        if not colon or not module or not function:
+            raise UsageError(f"factory {factory!r} is not of the form module:function", hint="for example net:build")
+        if _module_file(Path(config.root), module) is None:
+            raise UsageError(
+                f"the factory's module {module!r} is not in the repository", hint="modules are found from the manifest's folder"
+            )
+    if found in ("state", "safetensors", "torchscript") and not config.inputs:
+        raise UsageError("the model's inputs are not known", hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`")
+
+
+def files(config: SourceConfig) -> Sequence[Path]:
+    """The weights, the factory's module and every module of the repository that it imports, found without running any."""
+    found = [Path(config.path)]
+    if factory := config.options.get("factory"):
+        found += _imports(Path(config.root), factory.partition(":")[0])
+    return found
+
+
+def _module_file(root: Path, module: str) -> Path | None:
+    base = root.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(root: Path, module: str) -> list[Path]:
+    """Files of ``module``, its parent packages and all local modules it imports, directly or not."""
+    found: dict[str, Path] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = _module_file(root, name)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        if parent := name.rpartition(".")[0]:
+            todo.append(parent)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # running it will say so, with the line
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                todo += [a.name for a in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                base = ".".join(filter(None, [*parts, node.module or ""]))
+                todo += [base, *(f"{base}.{a.name}" if base else a.name for a in node.names)]
+    return sorted(found.values())
+
+
+def _build(config: SourceConfig) -> Any:
+    """Run the factory. Raises SourceError with its exception and the line of the repository that raised."""
+    module_name, _, function = str(config.options["factory"]).partition(":")
+    sys.path.insert(0, config.root)
+    try:
+        build = getattr(importlib.import_module(module_name), function, None)
+        if build is None:
+            raise SourceError(f"module {module_name!r} has no function {function!r}", hint="check `factory:`")
+        return build()
+    except SourceError:
+        raise
+    except Exception as problem:  # the repository's code may raise anything
+        raise SourceError(
+            f"the factory {config.options['factory']} raised {type(problem).__name__}: {' '.join(str(problem).split())[:600]}",
+            hint="run it on its own to see the traceback",
+            place=_place(problem, Path(config.root)),
+        ) from problem
+
+
+def _place(problem: BaseException, root: Path) -> Place | None:
+    """The innermost line of the repository in a traceback."""
+    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(root) and frame.lineno:
+            return Place(file=path.relative_to(root).as_posix(), line=frame.lineno)
+    return None
+
+
+def _weights(path: Path, found: str) -> dict[str, Any]:
+    """A state dict, loaded without running code. Raises SourceError for a pickled module or a damaged file."""
+    import torch
+
+    if found == "safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(str(path)))
+        except (SafetensorError, json.JSONDecodeError) as problem:
+            raise SourceError(f"{path.name} is not a complete safetensors file: {problem}", hint="save it again") from problem
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # unpickling fails in many ways
+        said = " ".join(str(problem).split())
+        if "weights_only" in said.lower() or "Unsupported" in said:
+            raise SourceError(
+                f"{path.name} holds more than tensors: loading it would run code, which mconv does not do",
+                hint="save `module.state_dict()` instead and name a factory",
+            ) from problem
+        raise SourceError(f"{path.name} cannot be read: {said[:400]}", hint="save it again") from problem
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise SourceError(f"{path.name} holds {type(state).__name__}, not a state dict", hint="save `module.state_dict()`")
+    return state
+
+
+def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
+    import torch
+
+    path = Path(config.path)
+    found = kind(path)
+    if found == "torchscript":
+        return torch.jit.load(str(path), map_location="cpu"), config.inputs
+    if found == "program":
+        try:
+            program = torch.export.load(str(path))
+        except Exception as problem:  # torch.export raises many kinds
+            raise SourceError(f"{path.name} cannot be loaded by torch.export: {' '.join(str(problem).split())[:400]}") from problem
+        return program.module(), config.inputs or _program_inputs(program)
+    module = _build(config)
+    if not isinstance(module, torch.nn.Module):
+        raise SourceError(f"the factory returned {type(module).__name__}, not a torch.nn.Module", hint="return the module")
+    try:
+        module.load_state_dict(_weights(path, found or ""))
+    except RuntimeError as problem:
+        said = " ".join(str(problem).split())[:600]
+        raise SourceError(
+            f"{path.name} does not fit the factory's module: {said}", hint="is it the file of another version?"
+        ) from problem
+    return module, config.inputs
+
+
+def _program_inputs(program: Any) -> tuple[TensorSpec, ...]:
+    """Inputs of an exported program from its own signature; symbolic sizes become free axes."""
+    specs = []
+    for node in program.graph.nodes:
+        if node.op != "placeholder" or node.name not in program.graph_signature.user_inputs:
+            continue
+        value = node.meta["val"]
+        shape: list[int | str] = []
+        for axis, dim in enumerate(value.shape):
+            known = str(dim).isdigit()
+            shape.append(int(dim) if known else ("batch" if axis == 0 else str(dim)))
+        specs.append(TensorSpec(name=node.name, dtype=str(value.dtype).removeprefix("torch."), shape=tuple(shape)))
+    return tuple(specs)
+
+
+def load(config: SourceConfig) -> _torch.TorchModel:
+    """The module in inference mode. Inputs are bound by name where forward() has all of the names, else in order."""
+    import torch
+
+    torch.manual_seed(0)
+    module, inputs = _module(config)
+    forward = getattr(module, "forward", module)
+    try:
+        parameters = set(inspect.signature(forward).parameters)
+    except (TypeError, ValueError):
+        parameters = set()
+    named = {spec.name for spec in inputs} <= parameters
+    return _torch.TorchModel(module, inputs, by_name=named)
+
+
+def export(config: SourceConfig, out: Path) -> ExportInfo:
+    return _torch.export(load(config), out)
