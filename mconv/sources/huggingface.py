@@ -1,0 +1,310 @@
+"""Hugging Face folders: config.json, weights, tokenizer or processor; text, vision and audio architectures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv.errors import SourceError, UsageError
+from mconv.sources import _plausible, _torch
+from mconv.values import ExportInfo, SourceConfig, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOOLS = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime", "safetensors")
+TASKS = {
+    "feature-extraction": "AutoModel",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-generation": "AutoModelForCausalLM",
+    "image-classification": "AutoModelForImageClassification",
+    "object-detection": "AutoModelForObjectDetection",
+    "audio-classification": "AutoModelForAudioClassification",
+    "automatic-speech-recognition": "AutoModelForCTC",
+}
+OPTIONS = {"task": {"enum": list(TASKS), "description": "what the model is for (default: detected from config.json)"}}
+_SUFFIXES = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "fill-mask",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForImageClassification": "image-classification",
+    "ForObjectDetection": "object-detection",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "automatic-speech-recognition",
+}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+MAX_LENGTH = 128
+SECONDS = 1.0
+
+
+def detect(path: Path) -> bool:
+    """A folder with weights and a config.json that names its model type or architectures."""
+    if not path.is_dir() or not any((path / name).is_file() for name in WEIGHTS):
+        return False
+    config = _config(path)
+    return config is not None and ("model_type" in config or "architectures" in config)
+
+
+def _config(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def check(config: SourceConfig) -> None:
+    """Raises UsageError for a folder without config or weights, or one whose model is code of its own."""
+    path = Path(config.path)
+    found = _config(path)
+    if found is None:
+        raise UsageError(f"{path.name} has no readable config.json", hint="save the model with save_pretrained()")
+    if not any((path / name).is_file() for name in WEIGHTS):
+        raise UsageError(f"{path.name} has no weights ({', '.join(WEIGHTS[:1])} …)", hint="with Git LFS, fetch them (lfs: true)")
+    if "auto_map" in found:
+        raise UsageError(
+            f"{path.name} needs code of its own (auto_map in config.json), which mconv does not run",
+            hint="use a `pytorch` source with a factory that builds the model",
+        )
+
+
+def task_of(config: Mapping[str, Any]) -> str:
+    """The task by the architecture's name; plain encoders are for feature extraction."""
+    for architecture in config.get("architectures") or ():
+        for suffix, task in _SUFFIXES.items():
+            if architecture.endswith(suffix):
+                return task
+    return "feature-extraction"
+
+
+def _load(config: SourceConfig) -> Any:
+    """The module, from local files only. Raises SourceError with transformers' reason."""
+    import transformers
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    path = Path(config.path)
+    about = _config(path) or {}
+    task = str(config.options.get("task") or task_of(about))
+    names = [n for n in about.get("architectures") or () if hasattr(transformers, n)]
+    own = getattr(transformers, names[0]) if names and "task" not in config.options else None
+    loader = own or getattr(transformers, TASKS[task])
+    settings: dict[str, Any] = {"local_files_only": True, "dtype": "float32", "output_loading_info": True}
+    if own is None:
+        settings["trust_remote_code"] = False
+    try:
+        try:
+            model, info = loader.from_pretrained(str(path), attn_implementation="eager", **settings)
+        except ValueError as problem:
+            if "attn_implementation" not in str(problem) and "attention" not in str(problem).lower():
+                raise
+            model, info = loader.from_pretrained(str(path), **settings)
+    except Exception as problem:  # transformers raises OSError, ValueError, RuntimeError, safetensors' own …
+        said = " ".join(str(problem).split())[:600]
+        raise SourceError(
+            f"transformers cannot load {path.name}: {type(problem).__name__}: {said}", hint="is the folder complete?"
+        ) from problem
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
+    model.config.return_dict = True
+    return model, sorted(str(k) for k in info.get("missing_keys", ()))
+
+
+def _tool(path: Path, auto: str, files: Sequence[str]) -> Any:
+    """A tokenizer or processor of the folder, or None where its files are not there."""
+    import transformers
+
+    if not any((path / name).is_file() for name in files):
+        return None
+    try:
+        return getattr(transformers, auto).from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except Exception as problem:
+        raise SourceError(
+            f"the {auto[4:].lower()} in {path.name} cannot be loaded: {' '.join(str(problem).split())[:400]}"
+        ) from problem
+
+
+class _Inputs:
+    """Inputs of a model by its main one, and how plausible feeds for them are made."""
+
+    def __init__(self, model: Any, path: Path) -> None:
+        self.config = model.config
+        self.main = model.main_input_name
+        self.accepts = list(_parameters(model))
+        self.path = path
+        self.tokenizer = None
+        self.processor = None
+        if self.main == "input_ids":
+            self.tokenizer = _tool(path, "AutoTokenizer", ("tokenizer.json", "tokenizer_config.json", "vocab.txt"))
+        elif self.main == "pixel_values":
+            self.processor = _tool(path, "AutoImageProcessor", ("preprocessor_config.json",))
+        else:
+            self.processor = _tool(path, "AutoFeatureExtractor", ("preprocessor_config.json",))
+
+    def specs(self) -> tuple[TensorSpec, ...]:
+        if self.main == "input_ids":
+            names = [n for n in ("input_ids", "attention_mask", "token_type_ids") if n in self.accepts]
+            if self.tokenizer is not None:
+                names = [n for n in names if n in (*self.tokenizer.model_input_names, "input_ids", "attention_mask")]
+            specs = [TensorSpec(name=n, dtype="int64", shape=("batch", "sequence")) for n in names]
+            if "pixel_values" in self.accepts and getattr(self.config, "vision_config", None) is not None:
+                specs.append(TensorSpec(name="pixel_values", dtype="float32", shape=self.pixels()))
+        elif self.main == "pixel_values":
+            specs = [TensorSpec(name="pixel_values", dtype="float32", shape=self.pixels())]
+        elif self.main == "input_features":
+            frames = 2 * getattr(self.config, "max_source_positions", 1500)
+            mels = getattr(self.config, "num_mel_bins", 80)
+            specs = [TensorSpec(name="input_features", dtype="float32", shape=("batch", mels, frames))]
+        elif self.main == "input_values":
+            specs = [TensorSpec(name="input_values", dtype="float32", shape=("batch", "samples"))]
+        else:
+            raise SourceError(
+                f"models whose main input is {self.main!r} are not known", hint="use a `pytorch` source with a factory"
+            )
+        if getattr(self.config, "is_encoder_decoder", False) and "decoder_input_ids" in self.accepts:
+            specs.append(TensorSpec(name="decoder_input_ids", dtype="int64", shape=("batch", "decoder_sequence")))
+        return tuple(specs)
+
+    def pixels(self) -> tuple[int | str, ...]:
+        about = getattr(self.config, "vision_config", None) or self.config
+        size = getattr(about, "image_size", None) or 224
+        height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+        if self.processor is not None and getattr(about, "image_size", None) is None:
+            wanted = getattr(self.processor, "crop_size", None) or getattr(self.processor, "size", None) or {}
+            edge = wanted.get("shortest_edge") if hasattr(wanted, "get") else None
+            height = (wanted.get("height") if hasattr(wanted, "get") else None) or edge or height
+            width = (wanted.get("width") if hasattr(wanted, "get") else None) or edge or width
+        return ("batch", getattr(about, "num_channels", 3), height, width)
+
+    def samples(self, specs: Sequence[TensorSpec], count: int, seed: int, dims: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
+        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free."""
+        feeds = []
+        texts = _plausible.sentences(count * 3, seed)
+        for index in range(count):
+            rows = dims.get("batch", (1, 2, 3)[index % 3])
+            feed: dict[str, np.ndarray] = {}
+            wanted = {s.name: s for s in specs}
+            if "input_ids" in wanted:
+                chosen = [texts[(index * 3 + r) % len(texts)] for r in range(rows)]
+                feed |= self.text(chosen, dims.get("sequence"), seed + index, wanted)
+            if "pixel_values" in wanted:
+                shape = [dims.get(d, d) if isinstance(d, str) else d for d in wanted["pixel_values"].shape]
+                feed["pixel_values"] = self.images(rows, int(shape[1]), int(shape[2]), int(shape[3]), seed + index)
+            if "input_features" in wanted:
+                feed["input_features"] = self.features(rows, wanted["input_features"].shape, seed + index)
+            if "input_values" in wanted:
+                length = dims.get("samples", int(16000 * SECONDS * (1 + 0.25 * (index % 3))))
+                waves = [_plausible.sound(length, 16000, seed + 100 * index + r) for r in range(rows)]
+                feed["input_values"] = _standard(waves)
+            if "decoder_input_ids" in wanted:
+                feed["decoder_input_ids"] = self.ids(rows, dims.get("decoder_sequence", 5 + index % 3), seed + index, decoder=True)
+            feeds.append({name: feed[name] for name in wanted})
+        return feeds
+
+    def text(self, chosen: Sequence[str], length: int | None, seed: int, wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        if self.tokenizer is None:
+            ids = self.ids(len(chosen), length or 8 + seed % 5, seed)
+            zeros = np.zeros_like(ids)
+            return {
+                n: v for n, v in {"input_ids": ids, "attention_mask": zeros + 1, "token_type_ids": zeros}.items() if n in wanted
+            }
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        limit = length or min(MAX_LENGTH, getattr(self.config, "max_position_embeddings", MAX_LENGTH) or MAX_LENGTH)
+        padding = "max_length" if length else "longest"
+        made = self.tokenizer(list(chosen), padding=padding, truncation=True, max_length=limit, return_tensors="np")
+        return {n: np.asarray(made[n], np.int64) for n in wanted if n in made}
+
+    def ids(self, rows: int, length: int, seed: int, *, decoder: bool = False) -> np.ndarray:
+        import numpy as np
+
+        about = getattr(self.config, "text_config", None) or self.config
+        vocabulary = int(getattr(about, "vocab_size", 1000))
+        low = min(10, vocabulary - 1)
+        ids = np.random.default_rng(seed).integers(low, vocabulary, (rows, length)).astype(np.int64)
+        start = getattr(self.config, "decoder_start_token_id", None)
+        if decoder and start is not None:
+            ids[:, 0] = start
+        return ids
+
+    def images(self, rows: int, channels: int, height: int, width: int, seed: int) -> np.ndarray:
+        import numpy as np
+
+        pictures = [_plausible.image(height, width, seed * 31 + r) for r in range(rows)]
+        if self.processor is not None and channels == 3:
+            size = {"height": height, "width": width}
+            made = self.processor(pictures, return_tensors="np", size=size, do_center_crop=False)["pixel_values"]
+            return np.asarray(made, np.float32)
+        scaled = np.stack(pictures).astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
+        return np.ascontiguousarray(scaled if channels == 3 else np.repeat(scaled.mean(1, keepdims=True), channels, 1))
+
+    def features(self, rows: int, shape: Sequence[int | str], seed: int) -> np.ndarray:
+        import numpy as np
+
+        waves = [_plausible.sound(16000 * 3, 16000, seed * 17 + r) for r in range(rows)]
+        if self.processor is not None:
+            made = np.asarray(self.processor(waves, sampling_rate=16000, return_tensors="np")["input_features"], np.float32)
+            if made.shape[1:] == tuple(shape[1:]):
+                return made
+        mels, frames = int(shape[1]), int(shape[2])
+        spectra = [np.abs(np.fft.rfft(np.resize(w, frames * 160).reshape(frames, 160), 2 * mels))[:, :mels].T for w in waves]
+        logs = np.log10(np.maximum(np.stack(spectra), 1e-10))
+        return ((np.maximum(logs, logs.max() - 8) + 4) / 4).astype(np.float32)
+
+
+def _standard(waves: Sequence[np.ndarray]) -> np.ndarray:
+    """Zero mean and unit variance, as Wav2Vec2's feature extractor does."""
+    import numpy as np
+
+    stacked = np.stack(waves)
+    return ((stacked - stacked.mean(1, keepdims=True)) / np.sqrt(stacked.var(1, keepdims=True) + 1e-7)).astype(np.float32)
+
+
+def _parameters(model: Any) -> list[str]:
+    import inspect
+
+    return list(inspect.signature(model.forward).parameters)
+
+
+def load(config: SourceConfig) -> _torch.TorchModel:
+    """The model with eager attention, without cache. Outputs that come of weights missing in the files are left out."""
+    import torch
+
+    torch.manual_seed(0)
+    module, missing = _load(config)
+    path = Path(config.path)
+    inputs = _Inputs(module, path)
+    specs = config.inputs or inputs.specs()
+
+    def sampler(count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
+        return list(inputs.samples(specs, count, seed, dims))
+
+    module.eval()
+    with torch.inference_mode():
+        probe = {k: torch.from_numpy(v) for k, v in inputs.samples(specs, 1, 0, {})[0].items()}
+        names = list(_torch.flatten(dict(module(**probe).items())))
+    headless = any("pooler" in key for key in missing)
+    if missing and not headless:
+        raise SourceError(
+            f"{path.name} lacks weights: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}",
+            hint="is `task` right for this checkpoint?",
+        )
+    dropped = ("pooler_output",) if headless else ()
+    keep = [n for n in names if n not in (*dropped, "past_key_values", "encoder_last_hidden_state", "loss") and "past_key" not in n]
+    return _torch.TorchModel(module, specs, sampler=sampler, keep=keep)
+
+
+def export(config: SourceConfig, out: Path) -> ExportInfo:
+    return _torch.export(load(config), out)
