@@ -3,6 +3,10 @@
 MatMul, Gemm and embedding tables go through onnxruntime's ``quantize_dynamic``. Its ConvInteger is slower than the float
 convolution on every CPU tried and loses accuracy, so convolution weights are stored as int8 with one scale an output channel
 and read through DequantizeLinear, which onnxruntime folds when it loads the model: a quarter of the size at fp32 speed.
+
+Weights are uint8 with a zero point by default: x86 processors without VNNI saturate the sums of uint8 activations times int8
+weights (onnxruntime's documentation on quantization, "When and why do I need to try U8U8"), and the error is smaller as well:
+0.990 against 0.975 cosine of MiniLM's token embeddings.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ OPTIONS = {
     "per_channel": {"type": "boolean", "default": True, "description": "one scale an output channel instead of one a tensor"},
     "scheme": {
         "enum": ["symmetric", "asymmetric"],
-        "default": "symmetric",
-        "description": "weights around zero (int8), or with a zero point (uint8)",
+        "default": "asymmetric",
+        "description": "weights with a zero point (uint8), or around zero (int8)",
     },
 }
 QUANTIZED = {
@@ -52,7 +56,7 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         staged, made = Path(folder) / "staged.onnx", Path(folder) / "made.onnx"
         graph.save(proto, staged)
-        asymmetric = options.get("scheme") == "asymmetric"
+        asymmetric = options.get("scheme", "asymmetric") == "asymmetric"
         quantize_dynamic(
             staged,
             made,

@@ -114,7 +114,7 @@ class TensorFlowModel:
             ) from problem
         names = [t.name.split(":")[0] for t in model.inputs]
         specs = [TensorSpec(name=n, dtype=str(t.dtype), shape=_shape(t.shape, n)) for n, t in zip(names, model.inputs, strict=True)]
-        outputs = [str(n) for n in model.output_names]
+        outputs = [str(n) for n in getattr(model, "output_names", None) or [model.layers[-1].name]]  # Sequential has none
 
         def call(**tensors: Any) -> dict[str, Any]:
             ordered = [tensors[n] for n in names]

@@ -1,0 +1,27 @@
+"""Constant folding, dead code and common patterns, by onnxscript's optimizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mconv import graph
+from mconv.optimizers._check import same_signature
+
+LEVELS = ("basic", "aggressive")
+ORDER = 10
+TOOLS = ("onnxscript", "onnx-ir", "onnx")
+
+
+def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
+    """Raises UnsupportedError where the signature would change; anything onnxscript raises goes up."""
+    import logging
+
+    import onnxscript.optimizer
+
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    proto = onnxscript.optimizer.optimize(graph.load(model))
+    del proto.metadata_props[:]
+    graph.save(proto, out)
+    same_signature(model, out)
+    return {}

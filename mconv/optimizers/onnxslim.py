@@ -1,0 +1,24 @@
+"""Shape inference, constant folding, dead and repeated subgraphs, by onnxslim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mconv import graph
+from mconv.optimizers._check import same_signature
+
+LEVELS = ("basic", "aggressive")
+ORDER = 20
+TOOLS = ("onnxslim", "onnx")
+
+
+def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
+    """Raises UnsupportedError where the signature would change; anything onnxslim raises goes up."""
+    import onnxslim
+
+    proto = onnxslim.slim(graph.load(model))
+    del proto.metadata_props[:], proto.graph.value_info[:]
+    graph.save(proto, out)
+    same_signature(model, out)
+    return {}

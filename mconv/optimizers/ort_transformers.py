@@ -1,0 +1,41 @@
+"""Attention, LayerNormalization and GELU fusions of onnxruntime's transformer optimizer; operators of com.microsoft."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mconv import graph
+from mconv.errors import UnsupportedError
+from mconv.optimizers._check import same_signature
+
+LEVELS = ("aggressive",)
+ORDER = 30
+DOMAINS = frozenset({"", "com.microsoft"})
+TOOLS = ("onnxruntime", "onnx")
+
+
+def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
+    """Fuse as for BERT, the pattern set that other encoders share. Raises UnsupportedError where nothing was fused."""
+    import logging
+
+    import onnx
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = False  # it changes the inputs' types to int32
+    before = graph.describe(model).operators
+    made = optimize_model(str(model), model_type="bert", num_heads=0, hidden_size=0, optimization_options=options, opt_level=0)
+    fused = {op: n for op, n in made.get_fused_operator_statistics().items() if n and op not in before}
+    if not fused:
+        raise UnsupportedError("no pattern to fuse was found")
+    made.topological_sort()
+    proto = made.model
+    if not any(o.domain == "com.microsoft" for o in proto.opset_import):  # the fusions forget to say what they use
+        proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    del proto.metadata_props[:], proto.graph.value_info[:]
+    graph.save(proto, out)
+    same_signature(model, out)
+    return {"fused": ", ".join(f"{op} ×{n}" for op, n in sorted(fused.items()))}
