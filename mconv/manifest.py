@@ -35,14 +35,14 @@ DEFAULT_TIMEOUT_MS = 30 * 60_000.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Calibration(Frozen, kw_only=True):
+class Calibration(Frozen, frozen=True, kw_only=True):
     """Calibration samples: an ``.npz`` of inputs, and the range estimator (``minmax``, ``entropy``, ``percentile``)."""
 
     data: str | None = None
     method: str | None = None
 
 
-class Evaluate(Frozen, kw_only=True):
+class Evaluate(Frozen, frozen=True, kw_only=True):
     """Task metric: the array of labels in the samples file, the output it is compared with (None: the first), the allowed drop."""
 
     labels: str
@@ -51,7 +51,7 @@ class Evaluate(Frozen, kw_only=True):
     output: str | None = None
 
 
-class VariantConfig(Frozen, kw_only=True):
+class VariantConfig(Frozen, frozen=True, kw_only=True):
     """One (target, precision) of one model, its options validated and filled with their defaults."""
 
     target: str
@@ -64,7 +64,7 @@ class VariantConfig(Frozen, kw_only=True):
     place: Place
 
 
-class ModelConfig(Frozen, kw_only=True):
+class ModelConfig(Frozen, frozen=True, kw_only=True):
     """One entry of ``models:``; paths absolute. ``timeout_s`` and ``memory_bytes`` bound each step."""
 
     name: str
@@ -80,7 +80,7 @@ class ModelConfig(Frozen, kw_only=True):
     memory_bytes: int | None = None
 
 
-class Manifest(Frozen, kw_only=True):
+class Manifest(Frozen, frozen=True, kw_only=True):
     """A validated manifest. ``root`` is its folder; ``file`` is how the user named it."""
 
     file: str

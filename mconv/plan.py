@@ -29,7 +29,7 @@ from mconv.values import Frozen, ModelResult
 CALIBRATION_COUNT = 32
 
 
-class Step(Frozen, kw_only=True):
+class Step(Frozen, frozen=True, kw_only=True):
     """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
 
     ``exclusive`` steps run alone on the machine. ``runs_code``: the worker executes code of the repository.
@@ -48,7 +48,7 @@ class Step(Frozen, kw_only=True):
     service: str | None = None
 
 
-class VariantPlan(Frozen, kw_only=True):
+class VariantPlan(Frozen, frozen=True, kw_only=True):
     """One variant and the keys of its steps, in order, by kind."""
 
     id: str
@@ -57,7 +57,7 @@ class VariantPlan(Frozen, kw_only=True):
     steps: dict[str, str]
 
 
-class Plan(Frozen, kw_only=True):
+class Plan(Frozen, frozen=True, kw_only=True):
     """Steps in an order in which each follows what it reads."""
 
     manifest: Manifest
@@ -192,7 +192,7 @@ class _Planner:
         ]
         if passes and self.model.optimize != "none":
             checked = self.reference(last, False, {})
-            params = {"passes": passes, "level": self.model.optimize}
+            params: dict[str, Any] = {"passes": passes, "level": self.model.optimize}
             others: list[tuple[registry.Family, str]] = [("optimizers", p) for p in passes[1:]]
             inputs = {"model": last, "reference": checked}
             keys["optimize"] = last = self.step("optimize", "optimizers", passes[0], params, inputs=inputs, others=others)

@@ -329,7 +329,7 @@ def _time(call: Callable[[], Any]) -> list[float]:
 def _latency(times: Sequence[float]) -> Latency:
     import numpy as np
 
-    p50, p90 = (float(v) for v in np.percentile(times, [50, 90]))
+    p50, p90 = float(np.percentile(times, 50)), float(np.percentile(times, 90))
     return Latency(p50_ms=p50, p90_ms=p90, min_ms=float(min(times)), runs=len(times))
 
 

@@ -38,7 +38,7 @@ def records(folder: Path) -> tuple[FileRecord, ...]:
     return tuple(found)
 
 
-class Entry(Frozen, kw_only=True):
+class Entry(Frozen, frozen=True, kw_only=True):
     """What a finished step left: its result (JSON), files, seconds and peak memory of the run that made it."""
 
     key: str
@@ -52,7 +52,7 @@ class Entry(Frozen, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Sealed(Frozen, kw_only=True):
+class Sealed(Frozen, frozen=True, kw_only=True):
     """An entry and the SHA-256 of its JSON, so that a flipped byte in a stored number is seen."""
 
     digest: str

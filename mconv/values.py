@@ -30,7 +30,7 @@ def from_json(data: bytes | str, kind: type[T]) -> T:
     return msgspec.json.decode(data, type=kind)
 
 
-class Place(Frozen, kw_only=True):
+class Place(Frozen, frozen=True, kw_only=True):
     """Where in a user's file something stands; lines and columns count from 1. ``file`` is relative to the repository."""
 
     file: str
@@ -41,7 +41,7 @@ class Place(Frozen, kw_only=True):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class TensorSpec(Frozen, kw_only=True):
+class TensorSpec(Frozen, frozen=True, kw_only=True):
     """A named tensor. ``dtype`` is NumPy's name (``float32``, ``int64`` …); a dimension is a size or the name of a free axis."""
 
     name: str
@@ -49,7 +49,7 @@ class TensorSpec(Frozen, kw_only=True):
     shape: tuple[int | str, ...]
 
 
-class FileRecord(Frozen, kw_only=True):
+class FileRecord(Frozen, frozen=True, kw_only=True):
     """A file of an artifact: path relative to the artifact's folder, size, SHA-256 in hex."""
 
     path: str
@@ -57,7 +57,7 @@ class FileRecord(Frozen, kw_only=True):
     sha256: str
 
 
-class Tolerance(Frozen, kw_only=True):
+class Tolerance(Frozen, frozen=True, kw_only=True):
     """What an output may differ by. A field of None is not checked.
 
     ``cosine`` and ``top1_agreement`` and ``sqnr_db`` are minima, ``max_abs``, ``mean_abs`` and ``max_rel`` maxima. ``max_rel`` is
@@ -72,7 +72,7 @@ class Tolerance(Frozen, kw_only=True):
     top1_agreement: float | None = None
 
 
-class Limits(Frozen, kw_only=True):
+class Limits(Frozen, frozen=True, kw_only=True):
     """Gates the manifest sets: bytes on disk, milliseconds of median latency."""
 
     max_size: int | None = None
@@ -80,7 +80,7 @@ class Limits(Frozen, kw_only=True):
     max_drop: float | None = None
 
 
-class SourceConfig(Frozen, kw_only=True):
+class SourceConfig(Frozen, frozen=True, kw_only=True):
     """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest (the repository).
 
     ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs declared in the manifest, if any.
@@ -93,7 +93,7 @@ class SourceConfig(Frozen, kw_only=True):
     inputs: tuple[TensorSpec, ...] = ()
 
 
-class ModelInfo(Frozen, kw_only=True):
+class ModelInfo(Frozen, frozen=True, kw_only=True):
     """What a source or an artifact is: parameter count, nodes (graph operators, or layers), opset, inputs and outputs."""
 
     inputs: tuple[TensorSpec, ...] = ()
@@ -104,7 +104,7 @@ class ModelInfo(Frozen, kw_only=True):
     opset: int | None = None
 
 
-class ExportInfo(Frozen, kw_only=True):
+class ExportInfo(Frozen, frozen=True, kw_only=True):
     """How a source became ONNX: the exporter used, those that failed before it and why, and remarks for the report."""
 
     exporter: str
@@ -113,7 +113,7 @@ class ExportInfo(Frozen, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class StepRecord(Frozen, kw_only=True):
+class StepRecord(Frozen, frozen=True, kw_only=True):
     """One step as it went: kind, plug-in, content key, whether it came from the store, wall seconds, peak resident memory."""
 
     kind: str
@@ -126,7 +126,7 @@ class StepRecord(Frozen, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class OutputError(Frozen, kw_only=True):
+class OutputError(Frozen, frozen=True, kw_only=True):
     """Errors of one output over all samples, see :mod:`mconv.compare` for the formulas. None: not defined for this output."""
 
     name: str
@@ -140,7 +140,7 @@ class OutputError(Frozen, kw_only=True):
     top1_agreement: float | None = None
 
 
-class Placement(Frozen, kw_only=True):
+class Placement(Frozen, frozen=True, kw_only=True):
     """Evidence of where nodes ran. ``nodes``: how many on the provider claimed. ``elsewhere``: operator → count on other providers.
 
     ``allowed``: the part of ``elsewhere`` that is shape arithmetic, accepted by design. ``witnesses`` says what observed it.
@@ -156,7 +156,7 @@ class Placement(Frozen, kw_only=True):
     witnesses: tuple[str, ...] = ()
 
 
-class Verification(Frozen, kw_only=True):
+class Verification(Frozen, frozen=True, kw_only=True):
     """What running the artifact on the samples showed, and the verdict.
 
     ``reference`` is ``source`` (the source framework's answer) or ``expected`` (the user's own outputs).
@@ -174,7 +174,7 @@ class Verification(Frozen, kw_only=True):
     details: dict[str, Any] = {}
 
 
-class Latency(Frozen, kw_only=True):
+class Latency(Frozen, frozen=True, kw_only=True):
     """Wall time of one inference, warmed up: milliseconds; ``runs`` timed calls; ``noise`` = (p90 - p50) / p50."""
 
     p50_ms: float
@@ -183,7 +183,7 @@ class Latency(Frozen, kw_only=True):
     runs: int
 
 
-class Benchmark(Frozen, kw_only=True):
+class Benchmark(Frozen, frozen=True, kw_only=True):
     """Artifact and source framework measured in one run, one thread count for both.
 
     ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a software stand-in (SwiftShader):
@@ -205,7 +205,7 @@ class Benchmark(Frozen, kw_only=True):
     others: dict[str, Latency] = {}
 
 
-class Evaluation(Frozen, kw_only=True):
+class Evaluation(Frozen, frozen=True, kw_only=True):
     """Task metric of the source and of the variant on the labelled samples; ``drop`` = source - variant."""
 
     metric: str
@@ -216,7 +216,7 @@ class Evaluation(Frozen, kw_only=True):
     max_drop: float | None = None
 
 
-class Delta(Frozen, kw_only=True):
+class Delta(Frozen, frozen=True, kw_only=True):
     """One number against the baseline's; ``regression`` where it got worse by more than what the gate allows."""
 
     name: str
@@ -226,7 +226,7 @@ class Delta(Frozen, kw_only=True):
     note: str = ""
 
 
-class ErrorInfo(Frozen, kw_only=True):
+class ErrorInfo(Frozen, frozen=True, kw_only=True):
     """Why a variant has no verdict of its own. ``log`` is the tail of the worker's output."""
 
     type: str
@@ -237,7 +237,7 @@ class ErrorInfo(Frozen, kw_only=True):
     log: str = ""
 
 
-class VariantResult(Frozen, kw_only=True):
+class VariantResult(Frozen, frozen=True, kw_only=True):
     """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT."""
 
     id: str
@@ -262,7 +262,7 @@ class VariantResult(Frozen, kw_only=True):
     error: ErrorInfo | None = None
 
 
-class ModelResult(Frozen, kw_only=True):
+class ModelResult(Frozen, frozen=True, kw_only=True):
     """One model of the manifest: its source, digest of everything the conversion depends on, size and signature."""
 
     name: str
@@ -275,7 +275,7 @@ class ModelResult(Frozen, kw_only=True):
     info: ModelInfo | None = None
 
 
-class Machine(Frozen, kw_only=True):
+class Machine(Frozen, frozen=True, kw_only=True):
     """Where the run happened."""
 
     system: str
@@ -285,7 +285,7 @@ class Machine(Frozen, kw_only=True):
     python: str
 
 
-class Summary(Frozen, kw_only=True):
+class Summary(Frozen, frozen=True, kw_only=True):
     """Counts by status, and the conclusion of the whole run."""
 
     passed: int = 0
@@ -297,7 +297,7 @@ class Summary(Frozen, kw_only=True):
     conclusion: Literal["success", "failure"] = "success"
 
 
-class Report(Frozen, kw_only=True):
+class Report(Frozen, frozen=True, kw_only=True):
     """The one value that every output is rendered from; results.json is its JSON form. ``created`` is ISO 8601, UTC."""
 
     schema: Literal[1] = 1

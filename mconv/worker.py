@@ -31,7 +31,7 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "MCONV_BROWSER", "
 PR_SET_PDEATHSIG = 1
 
 
-class Request(Frozen, kw_only=True):
+class Request(Frozen, frozen=True, kw_only=True):
     """What a worker is asked: the step, the folders of its inputs, the folder it writes into."""
 
     kind: str
@@ -41,14 +41,14 @@ class Request(Frozen, kw_only=True):
     out: str
 
 
-class Response(Frozen, kw_only=True):
+class Response(Frozen, frozen=True, kw_only=True):
     """What a worker answers: the step's result, or an error."""
 
     result: dict[str, Any] | None = None
     error: ErrorInfo | None = None
 
 
-class Outcome(Frozen, kw_only=True):
+class Outcome(Frozen, frozen=True, kw_only=True):
     """A finished step as the parent saw it."""
 
     result: dict[str, Any] | None

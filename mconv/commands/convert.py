@@ -81,5 +81,6 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
     if args.samples:
         model["samples"] = str(Path(args.samples).resolve())
     raw = yaml.compose(yaml.safe_dump({"version": 1, "models": [model]}, sort_keys=False), Loader=yaml.SafeLoader)
+    assert raw is not None
     problems = Problems("the command line")
     return manifests.read(Node(raw, problems, "the command line"), problems, source.parent, boundary=Path("/"))

@@ -44,6 +44,7 @@ SMALLEST = 256  # weights of fewer elements gain nothing
 
 def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any) -> dict[str, Any]:
     """Raises UnsupportedError for a model already quantized, or one without weights to quantize."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     proto = graph.load(model)
@@ -63,7 +64,11 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
             op_types_to_quantize=["MatMul", "Gather", "EmbedLayerNormalization", "Attention"],
             per_channel=bool(options.get("per_channel", True)),
             weight_type=QuantType.QUInt8 if asymmetric else QuantType.QInt8,
-            extra_options={"WeightSymmetric": not asymmetric, "MatMulConstBOnly": True},
+            extra_options={
+                "WeightSymmetric": not asymmetric,
+                "MatMulConstBOnly": True,
+                "DefaultTensorType": onnx.TensorProto.FLOAT,  # behind operators of com.microsoft no type is inferred
+            },
         )
         result = graph.load(made)
     products = sum(n.op_type in QUANTIZED for n in result.graph.node) - convolutions

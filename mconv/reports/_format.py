@@ -7,7 +7,7 @@ import math
 from mconv.values import Report, VariantResult
 
 MAX_NAME = 120
-_MARKDOWN = set("\\`*_{}[]()#+-.!|<>&@~:/'\"$=^")
+_MARKDOWN = set('\\`*_{}[]()#!|<>&@~:"$^')
 ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️", "unverified": "❔"}
 
 

@@ -1,5 +1,155 @@
-"""x"""
+"""The full report: one self-contained HTML file, no network, every text escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib.resources import files
+
+from mconv.reports import _format, plots
+from mconv.values import Report, VariantResult
+
+COLUMNS = (
+    ("Variant", ""),
+    ("Status", ""),
+    ("Size", "number"),
+    ("Latency p50", "number"),
+    ("Speed-up", "number"),
+    ("1 − cosine", "number"),
+    ("Quality", ""),
+)
 
 
-def render(report, **k):
-    return ""
+def render(report: Report) -> str:
+    """The whole page. Its one script and one style are allowed by their hashes, nothing else runs or loads."""
+    assets = files("mconv.reports") / "assets"
+    style = (assets / "report.css").read_text(encoding="utf-8")
+    script = (assets / "report.js").read_text(encoding="utf-8")
+    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    chart = plots.pareto(report)
+    figure = (
+        f"<h2>Size against error</h2><figure>{chart}<figcaption>lower left is better; 1e-9 stands for exact</figcaption></figure>"
+    )
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>mconv report</title>',
+        f"<style>{style}</style></head><body>",
+        _head(report),
+        '<h2>Variants</h2><p><label for="filter" class="dim">Filter</label>',
+        '<input id="filter" type="search" placeholder="minilm int8"></p>',
+        _table(report),
+        figure if chart else "",
+        "<h2>Details</h2>",
+        *(_details(v) for v in report.variants),
+        _tools(report),
+        f"<script>{script}</script></body></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _head(report: Report) -> str:
+    mark = "passed" if report.summary.conclusion == "success" else "failed"
+    commit = f" · commit {escape(_format.plain(report.commit[:12]))}" if report.commit else ""
+    return (
+        f'<h1>mconv: <span class="{mark}">{escape(_format.verdict(report))}</span></h1>'
+        f'<p class="dim">{escape(_format.plain(report.manifest))} · {escape(report.created)} · {report.seconds:.1f} s{commit}</p>'
+    )
+
+
+def _table(report: Report) -> str:
+    head = "".join(
+        f'<th scope="col" aria-sort="none"{f" class={kind}" if kind else ""}><button type="button">{escape(title)}</button></th>'
+        for title, kind in COLUMNS
+    )
+    rows = "".join(_row(v) for v in report.variants)
+    return f'<div class="scroll"><table id="variants"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _row(v: VariantResult) -> str:
+    error = _format.worst_error(v)
+    bench = v.benchmark
+    cells = [
+        f"<td>{escape(_format.plain(v.id))}</td>",
+        f'<td class="{v.status}">{v.status}</td>',
+        _number(v.size_bytes, _format.size(v.size_bytes)),
+        _number(bench.latency.p50_ms if bench else None, _format.duration(bench.latency.p50_ms if bench else None)),
+        _number(bench.speedup if bench else None, _format.speedup(v)),
+        _number(error, _format.significant(error, 2)),
+        f'<td class="wide">{escape("; ".join(_format.reasons(v)) or _format.quality(v))}</td>',
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _number(value: float | None, shown: str) -> str:
+    return f'<td class="number" data-sort="{value if value is not None else ""}">{escape(shown)}</td>'
+
+
+def _details(v: VariantResult) -> str:
+    parts = [f'<details><summary>{escape(_format.plain(v.id))} – <span class="{v.status}">{v.status}</span></summary>']
+    parts += [f"<p>{escape(_format.plain(reason, 4000))}</p>" for reason in _format.reasons(v)]
+    if v.verification:
+        found = v.verification
+        place = found.placement
+        rows = [
+            [
+                o.name,
+                str(o.elements),
+                _format.significant(o.max_abs),
+                _format.significant(o.mean_abs),
+                _format.cosine(o.cosine),
+                _format.significant(o.sqnr_db),
+                _format.significant(o.top1_agreement, 5),
+            ]
+            for o in found.outputs
+        ]
+        parts.append(_grid(["Output", "Elements", "max abs", "mean abs", "Cosine", "SQNR dB", "Top-1"], rows))
+        elsewhere = ", ".join(f"{op} ×{n}" for op, n in sorted(place.elsewhere.items())) or "none"
+        said = (
+            f"{found.runtime}, provider {place.provider}, device {place.device}, adapter {place.adapter or '–'}, "
+            f"{place.nodes} nodes there, elsewhere: {elsewhere}; seen by {', '.join(place.witnesses) or 'nothing'}; "
+            f"{found.samples} calls, reference: {found.reference}"
+        )
+        parts.append(f"<p>{escape(_format.plain(said, 2000))}</p>")
+    if v.benchmark:
+        b = v.benchmark
+        source = f", source framework {_format.duration(b.reference.p50_ms)}" if b.reference else ""
+        low = b.latency
+        said = (
+            f"p50 {_format.duration(low.p50_ms)}, p90 {_format.duration(low.p90_ms)}, min {_format.duration(low.min_ms)}{source}; "
+            f"load {_format.duration(b.load_ms)}, first run {_format.duration(b.first_run_ms)}, "
+            f"peak memory {_format.size(b.peak_rss_bytes)}, {b.threads} threads, {low.runs} runs"
+        )
+        parts.append(f"<p>{escape(said)}</p>")
+    steps = [
+        [s.kind, s.name, "stored" if s.cached else f"{s.seconds:.2f} s", _format.size(s.peak_rss_bytes), "; ".join(s.notes)]
+        for s in v.steps
+    ]
+    parts.append(_grid(["Step", "By", "Time", "Peak memory", "Notes"], steps))
+    parts.append(_grid(["File", "Bytes", "SHA-256"], [[f.path, f"{f.bytes:,}", f.sha256] for f in v.files]))
+    parts += [f"<p class=dim>{escape(_format.plain(note, 2000))}</p>" for note in v.notes]
+    if v.error and v.error.log:
+        parts.append(f"<pre>{escape(v.error.log)}</pre>")
+    return "".join([*parts, "</details>"])
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    top = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
+    body = "".join(
+        "<tr>" + "".join(f'<td class="wide">{escape(_format.plain(c, 1000))}</td>' for c in row) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _tools(report: Report) -> str:
+    m = report.machine
+    machine = f"{m.cpu}, {m.cores} cores, {_format.size(m.memory_bytes)}, {m.system}, Python {m.python}"
+    rows = [[name, version] for name, version in report.tools.items()]
+    return f"<details><summary>Tools and machine</summary><p>{escape(machine)}</p>{_grid(['Tool', 'Version'], rows)}</details>"

@@ -1,5 +1,164 @@
-"""x"""
+"""The pull-request comment, the job summary and report.md: one verdict, failures first, a table, folded details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mconv.reports import _format
+from mconv.reports._format import markdown as esc
+from mconv.values import Report, VariantResult
+
+COMMENT_LIMIT = 65_000  # a GitHub comment holds 65,536 characters; the marker needs a few
+SUMMARY_LIMIT = 1_000_000  # a step summary over 1 MiB is dropped
+ORDER = {"error": 0, "failed": 1, "unverified": 2, "skipped": 3, "passed": 4}
 
 
-def render(report, **k):
-    return ""
+def render(report: Report, *, limit: int = COMMENT_LIMIT, report_url: str | None = None) -> str:
+    """Markdown of at most ``limit`` characters. Sections are dropped whole, the least important first, rows last; what is
+    cut is said, with where the rest is."""
+    variants = sorted(report.variants, key=lambda v: (ORDER[v.status], v.id))
+    head = [_headline(report), "", *_failures(variants)]
+    tail = ["", _footer(report, report_url)]
+    room = limit - sum(len(line) + 1 for line in [*head, *tail]) - 200
+    if room < 0:  # so many failures that even their list is too long
+        kept = _fit(_failures(variants), limit - 1000)
+        head = [_headline(report), "", *kept, "", f"… {len(variants)} variants in all; the rest is in the full report."]
+        return "\n".join([*head, *tail])
+    table = _table(variants)
+    rows = _fit(table, room)
+    body = list(rows)
+    if len(rows) < len(table):
+        body += ["", f"… {len(table) - len(rows)} more variants are in the full report."]
+    room -= sum(len(line) + 1 for line in body)
+    optional: list[list[str]] = [_chart(variants), *(_details(v) for v in variants), _tools(report)]
+    left_out = 0
+    for section in optional:
+        cost = sum(len(line) + 1 for line in section)
+        if section and cost <= room:
+            body += section
+            room -= cost
+        elif section:
+            left_out += 1
+    if left_out:
+        body += ["", f"… details of {left_out} variants are only in the full report."]
+    return "\n".join([*head, *body, *tail])
+
+
+def render_summary(report: Report, *, limit: int = SUMMARY_LIMIT) -> str:
+    """The job summary: the same, with the room a summary has."""
+    return render(report, limit=limit)
+
+
+def _headline(report: Report) -> str:
+    icon = "✅" if report.summary.conclusion == "success" else "❌"
+    return f"### {icon} mconv: {_format.verdict(report)}"
+
+
+def _failures(variants: Sequence[VariantResult]) -> list[str]:
+    lines: list[str] = []
+    for variant in variants:
+        if variant.status == "passed":
+            continue
+        place = f" ({esc(str(variant.place))})" if variant.place else ""
+        lines.append(f"- {_format.ICONS[variant.status]} **{esc(variant.id)}** {variant.status}{place}")
+        lines += [f"  - {esc(reason, 600)}" for reason in _format.reasons(variant)]
+    return [*lines, ""] if lines else []
+
+
+def _table(variants: Sequence[VariantResult]) -> list[str]:
+    based = any(v.baseline for v in variants)
+    titles = ["", "Variant", "Size", "Latency", "Speed-up", "Quality", *(["Against base"] if based else [])]
+    align = [":-:", ":--", "--:", "--:", "--:", ":--", *([":--"] if based else [])]
+    lines = [f"| {' | '.join(titles)} |", f"| {' | '.join(align)} |"]
+    for v in variants:
+        bench = v.benchmark
+        latency = _format.duration(bench.latency.p50_ms if bench else None)
+        if bench and not bench.comparable:
+            latency += " (software)"
+        cells = [_format.ICONS[v.status], esc(v.id), _format.size(v.size_bytes), latency, _format.speedup(v), _format.quality(v)]
+        if based:
+            cells.append("; ".join(_delta(v)) or "unchanged")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _delta(variant: VariantResult) -> Iterable[str]:
+    for d in variant.baseline:
+        mark = "⚠️ " if d.regression else ""
+        yield f"{mark}{esc(d.name)} {_format.significant(d.before)} → {_format.significant(d.after)}"
+
+
+def _fit(lines: Sequence[str], room: int) -> list[str]:
+    kept = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def _chart(variants: Sequence[VariantResult]) -> list[str]:
+    """Size of each verified variant as bars, in MB; names are numbered, since Mermaid's text is not escapable."""
+    shown = [v for v in variants if v.size_bytes and v.verification][:24]
+    if len(shown) < 2:
+        return []
+    names = ", ".join(f'"{i}"' for i in range(1, len(shown) + 1))
+    sizes = ", ".join(f"{(v.size_bytes or 0) / 1e6:.3f}" for v in shown)
+    legend = ", ".join(f"{i} {esc(v.id)}" for i, v in enumerate(shown, 1))
+    chart = ["```mermaid", "xychart-beta", '    title "Size in MB"', f"    x-axis [{names}]", f"    bar [{sizes}]", "```"]
+    return ["", "<details><summary>Sizes</summary>", "", *chart, "", legend, "", "</details>"]
+
+
+def _details(v: VariantResult) -> list[str]:
+    lines = ["", f"<details><summary>{_format.ICONS[v.status]} {esc(v.id)}</summary>", ""]
+    if v.verification:
+        found = v.verification
+        place = found.placement
+        reference = "the expected outputs" if found.reference == "expected" else "the source framework"
+        nodes = f", {place.nodes} nodes on {esc(place.provider)}" if place.nodes is not None else ""
+        adapter = f", adapter {esc(place.adapter)}" if place.adapter else ""
+        witnesses = f" (seen by: {esc(', '.join(place.witnesses))})" if place.witnesses else ""
+        lines.append(f"Compared with {reference} in {found.samples} calls, in {esc(found.runtime)}{nodes}{adapter}{witnesses}.")
+        if place.elsewhere:
+            lines.append("Nodes elsewhere: " + ", ".join(f"{esc(op)} ×{n}" for op, n in sorted(place.elsewhere.items())) + ".")
+        lines += ["", "| Output | max abs | mean abs | cosine | SQNR | top-1 |", "| :-- | --: | --: | --: | --: | --: |"]
+        for o in found.outputs:
+            top1 = "–" if o.top1_agreement is None else f"{o.top1_agreement:.2%}"
+            sqnr = "–" if o.sqnr_db is None else f"{o.sqnr_db:.1f} dB"
+            cells = [
+                esc(o.name),
+                _format.significant(o.max_abs),
+                _format.significant(o.mean_abs),
+                _format.cosine(o.cosine),
+                sqnr,
+                top1,
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    if v.benchmark:
+        b = v.benchmark
+        source = f"; {esc(b.reference_runtime or '')} {_format.duration(b.reference.p50_ms)}" if b.reference else ""
+        lines += [
+            "",
+            f"Latency p50 {_format.duration(b.latency.p50_ms)}, p90 {_format.duration(b.latency.p90_ms)}{source}; "
+            f"load {_format.duration(b.load_ms)}; peak memory {_format.size(b.peak_rss_bytes)}; {b.threads} threads, "
+            f"{b.latency.runs} runs.",
+        ]
+    if v.steps:
+        lines += ["", "Steps: " + ", ".join(f"{s.kind} {'(stored)' if s.cached else f'{s.seconds:.1f} s'}" for s in v.steps) + "."]
+    lines += [f"Note: {esc(note, 400)}" for note in v.notes]
+    return [*lines, "", "</details>"]
+
+
+def _tools(report: Report) -> list[str]:
+    m = report.machine
+    tools = ", ".join(f"{esc(k)} {esc(version)}" for k, version in report.tools.items())
+    memory = _format.size(m.memory_bytes)
+    machine = f"{esc(m.cpu)}, {m.cores} cores, {memory}, {esc(m.system)}, Python {esc(m.python)}"
+    return ["", "<details><summary>Tools and machine</summary>", "", tools, "", machine, "", "</details>"]
+
+
+def _footer(report: Report, url: str | None) -> str:
+    where = f" · [full report]({url})" if url and url.startswith("https://") and not set(url) & set(" ()<>\"'") else ""
+    commit = f" · {esc(report.commit[:12])}" if report.commit else ""
+    return f"<sub>mconv {esc(report.mconv)} · {report.seconds:.0f} s{commit}{where}</sub>"

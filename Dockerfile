@@ -1,0 +1,27 @@
+# The image of the action. The base is named by tag; the release workflow resolves, pins and records its digest.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# PyTorch's CPU wheels are on an index of their own; an empty value takes pip's own configuration.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/mconv
+COPY requirements.lock /src/
+RUN /opt/mconv/bin/pip install ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} -r /src/requirements.lock
+COPY pyproject.toml README.md LICENSE /src/
+COPY mconv /src/mconv
+RUN /opt/mconv/bin/pip install --no-deps /src
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="mconv" \
+      org.opencontainers.image.description="Convert, quantize and prove machine-learning models" \
+      org.opencontainers.image.licenses="MIT"
+# Workers load models, which is to run code: they get a uid of their own.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mconv
+ENV PATH=/opt/mconv/bin:$PATH \
+    MCONV_WORKER_UID=10001 \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+COPY --from=build /opt/mconv /opt/mconv
+COPY entrypoint.py /opt/mconv/entrypoint.py
+ENTRYPOINT ["python", "/opt/mconv/entrypoint.py"]

@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment in .venv, node packages in node_modules.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# PyTorch for CPUs lies on an index of its own; name it here where pip would otherwise bring the CUDA build.
+TORCH_INDEX ?=
+PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+EXAMPLES := digits minilm keras ready
+OUT := out
+
+.PHONY: setup demo test lint schemas lock clean
+
+setup: $(VENV)/.done node_modules/.done
+
+$(VENV)/.done: requirements.lock requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "mconv needs Python 3.11; set PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools>=77" wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_EXTRA) -r requirements.lock -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+node_modules/.done: package-lock.json
+	npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+	touch $@
+
+demo: setup
+	for name in digits minilm keras; do $(BIN)/python examples/$$name/prepare.py || exit 1; done
+	set -e; for name in $(EXAMPLES); do \
+	  $(BIN)/mconv run examples/$$name/models.yml --out $(OUT)/$$name --store .mconv/store; \
+	done
+	$(BIN)/mconv report $(EXAMPLES:%=$(OUT)/%/results.json) --format html -o $(OUT)/report.html
+	$(BIN)/mconv report $(EXAMPLES:%=$(OUT)/%/results.json) --format markdown -o $(OUT)/report.md
+	@$(BIN)/mconv report $(EXAMPLES:%=$(OUT)/%/results.json) --format text
+	@echo "The report: $(OUT)/report.html"
+
+test: setup lint
+	for name in digits minilm keras; do $(BIN)/python examples/$$name/prepare.py || exit 1; done
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schemas: setup
+	$(BIN)/mconv schema models > schemas/models.schema.json
+	$(BIN)/mconv schema results > schemas/results.schema.json
+
+lock: setup
+	$(BIN)/python scripts/lock.py
+
+clean:
+	rm -rf $(VENV) node_modules $(OUT) .mconv

@@ -1,0 +1,128 @@
+"""A thin client of GitHub's REST API: pages, rate limits, and what a failed write may have done.
+
+Rules from GitHub's "Best practices for using the REST API": one second between writes; ``retry-after`` first, then
+``x-ratelimit-reset``; a 403 can be a secondary limit. A POST that ended in a 5xx is not repeated here: the caller looks
+whether it took effect first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+
+from mconv.errors import PublishError
+
+ATTEMPTS = 5
+WRITE_PAUSE = 1.0
+MAX_WAIT = 120.0
+TIMEOUT = 30.0
+
+
+class ReadOnlyTokenError(PublishError):
+    """The token may not write: the run of a fork's pull request, or missing ``permissions:``."""
+
+
+class UncertainWriteError(PublishError):
+    """A write ended in a server error or a broken connection: it may or may not have taken effect."""
+
+
+class Api:
+    """One repository's API at ``api_url`` (GHES: ``https://HOST/api/v3``). ``sleep`` and ``now`` are for tests."""
+
+    def __init__(
+        self,
+        api_url: str,
+        token: str,
+        repository: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.repository = repository
+        self.sleep = sleep
+        self.now = now
+        self.last_write = 0.0
+        headers = {"accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28", "user-agent": "mconv"}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        self.client = httpx.Client(base_url=api_url.rstrip("/"), headers=headers, timeout=TIMEOUT)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        return self._request("GET", path, params=parameters).json()
+
+    def pages(self, path: str, **parameters: Any) -> Iterator[Any]:
+        """Every item of a list, following ``Link: rel="next"``."""
+        response = self._request("GET", path, params={"per_page": 100, **parameters})
+        while True:
+            yield from response.json()
+            following = response.links.get("next", {}).get("url")
+            if not following:
+                return
+            if httpx.URL(following).host != self.client.base_url.host:  # never take the token elsewhere
+                raise PublishError(f"GitHub's next page is on another host: {following}")
+            response = self._request("GET", following)
+
+    def write(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """POST or PATCH. Raises ReadOnlyTokenError, UncertainWriteError (POST after a 5xx), PublishError."""
+        pause = self.last_write + WRITE_PAUSE - self.now()
+        if pause > 0:
+            self.sleep(pause)
+        try:
+            return self._request(method, path, json=body).json()
+        finally:
+            self.last_write = self.now()
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        problem = "no answer"
+        for attempt in range(ATTEMPTS):
+            try:
+                response = self.client.request(method, path, **options)
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+                if method == "POST":
+                    raise UncertainWriteError(f"{method} {path}: {problem}") from error
+                self.sleep(2.0**attempt)
+                continue
+            if response.is_success:
+                return response
+            message = _message(response)
+            problem = f"{response.status_code} {message}"
+            if response.status_code in (401, 403, 404) and "not accessible by integration" in message:
+                raise ReadOnlyTokenError(
+                    "the token may not write to this repository",
+                    hint="runs of forks get a read-only token; see docs/github.md for the two-workflow setup",
+                )
+            if response.status_code in (403, 429) and (wait := self._wait(response, attempt)) is not None:
+                self.sleep(wait)
+                continue
+            if response.status_code >= 500:
+                if method == "POST":
+                    raise UncertainWriteError(f"{method} {path}: {problem}")
+                self.sleep(2.0**attempt)
+                continue
+            break
+        raise PublishError(
+            f"GitHub answered {method} {path} with {problem}", hint="check the token's permissions and the repository"
+        )
+
+    def _wait(self, response: httpx.Response, attempt: int) -> float | None:
+        """Seconds to wait where the answer is a rate limit, capped at two minutes; None for a plain refusal."""
+        if (after := response.headers.get("retry-after", "")).isdigit():
+            return min(float(after), MAX_WAIT)
+        if response.headers.get("x-ratelimit-remaining") == "0":
+            reset = response.headers.get("x-ratelimit-reset", "")
+            return min(max(float(reset) - self.now(), 1.0), MAX_WAIT) if reset.isdigit() else MAX_WAIT
+        if response.status_code == 429 or "secondary rate limit" in _message(response):
+            return min(10.0 * 2**attempt, MAX_WAIT)
+        return None
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        found = response.json()
+        return str(found.get("message", ""))[:300] if isinstance(found, dict) else ""
+    except ValueError:
+        return response.text[:300]
