@@ -1,7 +1,8 @@
 """The action's entry point: INPUT_* → `mconv run`, then `mconv publish`; outputs for the workflow. Nothing else.
 
-The token is taken out of the environment before anything of the repository runs, and this process is made unreadable to
-the workers (PR_SET_DUMPABLE), which otherwise could read it in /proc.
+The token leaves the environment before anything of the repository runs: the process replaces itself by one that never had it
+there (what a process was started with stays readable in /proc/PID/environ) and reads it once from a pipe. PR_SET_DUMPABLE
+then keeps workers, which have a uid of their own in the image, out of its memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mconv.__main__ import main as mconv
 from mconv.github import workflow
 
 PR_SET_DUMPABLE = 4
+TOKEN_PIPE = "MCONV_SECRETS_FD"
 SECRETS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 TRUE = ("true", "1", "yes", "on")
 
@@ -69,12 +71,29 @@ def outputs(out: Path, code: int) -> dict[str, str]:
     return values
 
 
+def without_secrets() -> None:
+    """Replace this process by itself, the secrets in a pipe instead of the environment."""
+    secrets = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps(secrets).encode())
+    os.close(writer)
+    os.set_inheritable(reader, True)
+    clean = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**clean, TOKEN_PIPE: str(reader)})
+
+
+def read_secrets(variables: MutableMapping[str, str]) -> dict[str, str]:
+    """The secrets from the pipe, which is closed and forgotten."""
+    with os.fdopen(int(variables.pop(TOKEN_PIPE)), "rb") as pipe:
+        return dict(json.loads(pipe.read()))
+
+
 def main(variables: MutableMapping[str, str]) -> int:
     """Run and publish; the exit code is that of the run: the models' verdict."""
-    inputs = {name: value for name, value in variables.items() if name.startswith("INPUT_")}
-    secrets = {name: variables.pop(name) for name in SECRETS if name in variables}
+    secrets = read_secrets(variables)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    inputs = {name: value for name, value in variables.items() if name.startswith("INPUT_")}
     os.chdir(get(inputs, "working-directory", "."))
     out = Path(get(inputs, "out", "mconv-out"))
     (out / "results.json").unlink(missing_ok=True)  # an older run's must not be published as this one's
@@ -87,4 +106,6 @@ def main(variables: MutableMapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    if TOKEN_PIPE not in os.environ:
+        without_secrets()
     sys.exit(main(os.environ))

@@ -1,0 +1,222 @@
+"""A stateful stand-in for GitHub's API on loopback. Every request and response is validated against GitHub's own OpenAPI
+description, so that the client is tested against the contract and not against our idea of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from openapi_core import OpenAPI
+from openapi_core.contrib.starlette import StarletteOpenAPIRequest, StarletteOpenAPIResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+ROOT = Path(__file__).parents[2]
+PATHS = (
+    "/user",
+    "/repos/{owner}/{repo}/issues/{issue_number}/comments",
+    "/repos/{owner}/{repo}/issues/comments/{comment_id}",
+    "/repos/{owner}/{repo}/check-runs",
+    "/repos/{owner}/{repo}/check-runs/{check_run_id}",
+)
+
+
+@cache
+def description() -> dict[str, Any]:
+    """GitHub's description, cut to the paths above and what they refer to; `make setup` installs the package it is in."""
+    whole = json.loads((ROOT / "node_modules/@octokit/openapi/generated/api.github.com.json").read_text())
+    kept: dict[str, Any] = {"openapi": whole["openapi"], "info": whole["info"], "components": {}}
+    kept["paths"] = {path: whole["paths"][path] for path in PATHS}
+    todo: list[Any] = [kept["paths"]]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            if isinstance(reference := value.get("$ref"), str):
+                _, _, kind, name = reference.split("/")
+                if name not in kept["components"].setdefault(kind, {}):
+                    kept["components"][kind][name] = whole["components"][kind][name]
+                    todo.append(kept["components"][kind][name])
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    return kept
+
+
+@dataclass
+class GitHub:
+    """The server's state. ``faults`` are answers given instead of the real one, in order: (method, status, headers, effect):
+    with ``effect`` the request is carried out all the same, as when a gateway loses the answer."""
+
+    login: str = "github-actions[bot]"
+    read_only: bool = False
+    prefix: str = ""
+    page: int = 30
+    comments: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[tuple[str, int, dict[str, str], bool]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def add_comment(self, body: str, login: str) -> dict[str, Any]:
+        number = 1000 + len(self.comments)
+        comment = {
+            "id": number,
+            "node_id": f"IC_{number}",
+            "url": f"{self.url}/repos/octo/models/issues/comments/{number}",
+            "html_url": f"https://github.com/octo/models/pull/7#issuecomment-{number}",
+            "issue_url": f"{self.url}/repos/octo/models/issues/7",
+            "body": body,
+            "user": user(login),
+            "created_at": "2026-01-01T00:00:00Z",
+            "updated_at": "2026-01-01T00:00:00Z",
+            "author_association": "NONE",
+        }
+        self.comments.append(comment)
+        return comment
+
+
+def user(login: str) -> dict[str, Any]:
+    base = "https://api.github.com/users/someone"
+    links = ("followers", "following", "gists", "starred", "subscriptions", "organizations", "repos", "events", "received_events")
+    return {
+        "login": login,
+        "id": 41898282,
+        "node_id": "MDM6Qm90",
+        "avatar_url": "https://avatars.githubusercontent.com/in/15368",
+        "gravatar_id": "",
+        "url": base,
+        "html_url": "https://github.com/someone",
+        **{f"{name}_url": f"{base}/{name}" for name in links},
+        "type": "Bot",
+        "site_admin": False,
+    }
+
+
+REFUSED = {"message": "Resource not accessible by integration", "documentation_url": "https://docs.github.com/rest"}
+
+
+def application(state: GitHub) -> Starlette:
+    spec = {**description(), "servers": [{"url": "/" + state.prefix.strip("/")} if state.prefix else {"url": "/"}]}
+    openapi = OpenAPI.from_dict(spec, config=_config())
+
+    async def handle(request: Request) -> Response:
+        state.requests.append((request.method, request.url.path))
+        body = await request.body()
+        check = StarletteOpenAPIRequest(request, body)
+        try:
+            openapi.validate_request(check)
+        except Exception as problem:
+            state.problems.append(f"request {request.method} {request.url.path}: {problem!r} {problem.__cause__!r}")
+        if state.problems:
+            return JSONResponse({"message": "invalid"}, 422)
+        fault = next((f for f in state.faults if f[0] == request.method), None)
+        if fault is not None:
+            state.faults.remove(fault)
+            if fault[3]:
+                answer(request, body)
+            return JSONResponse({"message": "fault"}, fault[1], headers=fault[2])
+        response = answer(request, body)
+        try:
+            openapi.validate_response(check, StarletteOpenAPIResponse(response))
+        except Exception as problem:
+            state.problems.append(f"response {request.method} {request.url.path}: {problem!r} {problem.__cause__!r}")
+        return response
+
+    def answer(request: Request, body: bytes) -> Response:
+        path = request.url.path.removeprefix(state.prefix)
+        if request.method != "GET" and state.read_only:
+            return JSONResponse(REFUSED, 403)
+        if path == "/user":
+            return JSONResponse(REFUSED, 403)  # what GITHUB_TOKEN gets
+        sent = json.loads(body) if body else {}
+        if path.endswith("/check-runs"):
+            return check_run(sent)
+        if "/check-runs/" in path:
+            return JSONResponse({**state.checks[-1], **append(sent)}, 200)
+        if request.method == "PATCH":
+            comment = next(c for c in state.comments if str(c["id"]) == path.rpartition("/")[2])
+            comment["body"] = sent["body"]
+            return JSONResponse(comment, 200)
+        if request.method == "POST":
+            return JSONResponse(state.add_comment(sent["body"], state.login), 201)
+        number = int(request.query_params.get("page", 1))
+        size = min(int(request.query_params.get("per_page", 30)), state.page)
+        shown = state.comments[(number - 1) * size : number * size]
+        headers = {}
+        if number * size < len(state.comments):
+            headers["Link"] = f'<{state.url}{path}?per_page={size}&page={number + 1}>; rel="next"'
+        return JSONResponse(shown, 200, headers=headers)
+
+    def append(sent: dict[str, Any]) -> dict[str, Any]:
+        state.checks[-1]["annotations"] += sent["output"]["annotations"]
+        return {}
+
+    def check_run(sent: dict[str, Any]) -> Response:
+        output = sent["output"]
+        made = {
+            "id": 4,
+            "head_sha": sent["head_sha"],
+            "node_id": "CR_4",
+            "external_id": "",
+            "url": f"{state.url}/repos/octo/models/check-runs/4",
+            "html_url": "https://github.com/octo/models/runs/4",
+            "details_url": "https://example.com",
+            "status": "completed",
+            "conclusion": sent["conclusion"],
+            "started_at": "2026-01-01T00:00:00Z",
+            "completed_at": "2026-01-01T00:00:00Z",
+            "output": {
+                "title": output["title"],
+                "summary": output["summary"],
+                "text": None,
+                "annotations_count": len(output["annotations"]),
+                "annotations_url": f"{state.url}/repos/octo/models/check-runs/4/annotations",
+            },
+            "name": sent["name"],
+            "check_suite": {"id": 5},
+            "app": None,
+            "pull_requests": [],
+        }
+        state.checks.append({**made, "annotations": list(output["annotations"])})
+        return JSONResponse(made, 201)
+
+    return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PATCH", "DELETE"])])
+
+
+def _config() -> Any:
+    from openapi_core import Config
+
+    return Config(spec_validator_cls=None)
+
+
+@contextmanager
+def serve(state: GitHub) -> Iterator[GitHub]:
+    """Run the server on a free loopback port; at the end no request or response may have broken the description."""
+    config = uvicorn.Config(lambda: application(state), host="127.0.0.1", port=0, log_level="error", factory=True, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    state.url = f"http://127.0.0.1:{port}{state.prefix}"
+    try:
+        yield state
+    finally:
+        server.should_exit = True
+        thread.join(10)
+    if state.problems:
+        raise AssertionError("GitHub's description was broken: " + "; ".join(state.problems))
