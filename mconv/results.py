@@ -114,8 +114,8 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
             "info": msgspec.convert(written.result["info"], ModelInfo),
         }
     if "verify" in entries:
-        verification, evaluation = _verification(entries["verify"], config)
-        base |= {"verification": verification, "evaluation": evaluation}
+        verified, evaluation = verification(entries["verify"], config)
+        base |= {"verification": verified, "evaluation": evaluation}
     if "measure" in entries:
         base["benchmark"] = msgspec.convert(entries["measure"].result, Benchmark)
     if error is not None:
@@ -158,12 +158,13 @@ def _notes(entries: Mapping[str, Entry]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _verification(entry: Entry, config: VariantConfig) -> tuple[Verification, Evaluation | None]:
+def verification(entry: Entry, config: VariantConfig) -> tuple[Verification, Evaluation | None]:
+    """Errors held to the tolerance, placement to the provider claimed; and the task metric where labels were given."""
     result = dict(entry.result)
-    found = result.pop("evaluation", None)
-    verification = msgspec.convert({**result, "tolerance": msgspec.to_builtins(config.tolerance)}, Verification)
-    verdict, reasons = compare.judge(verification.outputs, verification.tolerance)
-    placement = verification.placement
+    labelled = result.pop("evaluation", None)
+    found = msgspec.convert({**result, "tolerance": msgspec.to_builtins(config.tolerance)}, Verification)
+    verdict, reasons = compare.judge(found.outputs, found.tolerance)
+    placement = found.placement
     strays = {op: n - placement.allowed.get(op, 0) for op, n in placement.elsewhere.items() if n > placement.allowed.get(op, 0)}
     if strays:
         listed = ", ".join(f"{op} ×{n}" for op, n in sorted(strays.items()))
@@ -175,8 +176,8 @@ def _verification(entry: Entry, config: VariantConfig) -> tuple[Verification, Ev
     elif not placement.witnesses and verdict == "passed":
         reasons += ("there is no evidence of where the nodes ran",)
         verdict = "unverified"
-    evaluation = msgspec.convert({**found, "max_drop": config.limits.max_drop}, Evaluation) if found else None
-    return msgspec.structs.replace(verification, verdict=verdict, reasons=reasons), evaluation
+    evaluation = msgspec.convert({**labelled, "max_drop": config.limits.max_drop}, Evaluation) if labelled else None
+    return msgspec.structs.replace(found, verdict=verdict, reasons=reasons), evaluation
 
 
 def _judge(base: Mapping[str, Any], limits: Limits, measured: bool) -> tuple[Status, tuple[str, ...]]:

@@ -1,0 +1,188 @@
+"""Convolutions and pools over one or two spatial axes (one is run as two, the second of size 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mconv.targets._webnn.builder import Builder, Refusal, Value
+from mconv.targets._webnn.node import Handler, Node
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over two spatial axes; ``pads`` is begin and end for each axis."""
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: list[tuple[int, int]]
+
+    @property
+    def flat_pads(self) -> list[int]:
+        return [p for pair in self.pads for p in pair]
+
+
+def spatial(n: Node) -> int:
+    count = len(n.shape(0)) - 2
+    if count not in (1, 2):
+        raise Refusal(f"{count} spatial axes; WebNN has 2 (and 1 as 2)")
+    return count
+
+
+def as_plane(b: Builder, x: Value) -> Value:
+    return b.reshape(x, [*x.shape, 1]) if x.rank == 3 else x
+
+
+def window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Window:
+    """Strides, dilations and explicit pads, by ONNX's auto_pad rules; the end pad is what the output size asks for."""
+    size = n.shape(0)[2:]
+    strides = list(n.attr("strides") or [1] * count)
+    dilations = list(n.attr("dilations") or [1] * count)
+    mode, given = n.attr("auto_pad", "NOTSET"), list(n.attr("pads") or [0] * 2 * count)
+    pads = []
+    for i in range(count):
+        reach = (kernel[i] - 1) * dilations[i] + 1
+        total = (out[i] - 1) * strides[i] + reach - size[i]
+        if mode in ("SAME_UPPER", "SAME_LOWER"):
+            total = max(total, 0)
+            begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
+        else:
+            begin = given[i] if mode == "NOTSET" else 0
+        if begin < 0:
+            raise Refusal("negative pads")
+        pads.append((begin, max(total - begin, 0)))
+    if count == 1:
+        return Window([*kernel, 1], [*strides, 1], [*dilations, 1], [*pads, (0, 0)])
+    return Window(list(kernel), strides, dilations, pads)
+
+
+def conv(b: Builder, n: Node) -> Value:
+    count, out = spatial(n), n.out_shape()
+    x, weight = as_plane(b, n.value(0)), as_plane(b, n.value(1))
+    w = window(n, n.shape(1)[2:], out[2:], count)
+    options = {
+        "padding": w.flat_pads,
+        "strides": w.strides,
+        "dilations": w.dilations,
+        "groups": int(n.attr("group", 1)),
+        "bias": n.value(2) if n.has(2) else None,
+    }
+    shape = (*out, 1) if count == 1 else out
+    return b.reshape(b.call("conv2d", x, weight, shape=shape, options=options), out)
+
+
+def conv_transpose(b: Builder, n: Node) -> Value:
+    """ONNX: out = stride * (in - 1) + output_padding + reach - pads. With output_shape the pads follow from it."""
+    count, out = spatial(n), n.out_shape()
+    x, weight = as_plane(b, n.value(0)), as_plane(b, n.value(1))
+    group = int(n.attr("group", 1))
+    if group != 1:
+        raise Refusal(f"a transposed convolution of {group} groups: the browser's CPU backend has none")
+    kernel, size = n.shape(1)[2:], n.shape(0)[2:]
+    strides = list(n.attr("strides") or [1] * count)
+    dilations = list(n.attr("dilations") or [1] * count)
+    extra = list(n.attr("output_padding") or [0] * count)
+    mode, given = n.attr("auto_pad", "NOTSET"), list(n.attr("pads") or [0] * 2 * count)
+    pads = []
+    for i in range(count):
+        full = strides[i] * (size[i] - 1) + (kernel[i] - 1) * dilations[i] + 1
+        total = full + extra[i] - out[2 + i]
+        if mode == "NOTSET" and n.attr("output_shape") is None:
+            begin = given[i]
+        else:  # the odd one goes to the end under SAME_UPPER, to the beginning else (ONNX ConvTranspose, auto_pad)
+            begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
+        pads.append((begin, total - begin))
+    # without pads WebNN computes the full output; what the pads cut off (or output_padding adds) is done after it
+    planes = [strides[i] * (size[i] - 1) + (kernel[i] - 1) * dilations[i] + 1 for i in range(count)]
+    one = [1] if count == 1 else []
+    shape = [out[0], out[1], *planes, *one]
+    bias = n.value(2) if n.has(2) else None
+    options = {"strides": [*strides, *one], "dilations": [*dilations, *one]}
+    y = b.call("convTranspose2d", x, weight, shape=shape, options=options)
+    grow = [max(0, pads[i][0] * -1) for i in range(count)], [max(0, out[2 + i] + pads[i][0] - planes[i]) for i in range(count)]
+    if any(grow[0]) or any(grow[1]):
+        begin, end = [0, 0, *grow[0], *([0] if one else [])], [0, 0, *grow[1], *([0] if one else [])]
+        shape = [d + p + q for d, p, q in zip(shape, begin, end, strict=True)]
+        y = b.call("pad", y, begin, end, shape=shape)
+    starts = [0, 0, *[max(0, p[0]) for p in pads], *([0] if one else [])]
+    sizes = [*out, *one]
+    if sizes != list(y.shape):
+        y = b.call("slice", y, starts, sizes, shape=sizes)
+    y = b.reshape(y, out)
+    return y if bias is None else b.binary("add", y, b.reshape(bias, [out[1]] + [1] * count))
+
+
+def max_pool(b: Builder, n: Node) -> Value:
+    n.only_first_output()
+    count, out = spatial(n), n.out_shape()
+    x, w = as_plane(b, n.value(0)), window(n, n.attr("kernel_shape"), out[2:], count)
+    shape = (*out, 1) if count == 1 else out
+    options = {
+        "windowDimensions": w.kernel,
+        "padding": w.flat_pads,
+        "strides": w.strides,
+        "dilations": w.dilations,
+        "outputSizes": list(shape[2:]),
+    }
+    return b.reshape(b.call("maxPool2d", x, shape=shape, options=options), out)
+
+
+def padded(b: Builder, x: Value, w: Window) -> Value:
+    """Zeros around the plane."""
+    begin, end = [0, 0, w.pads[0][0], w.pads[1][0]], [0, 0, w.pads[0][1], w.pads[1][1]]
+    if not any(begin) and not any(end):
+        return x
+    return b.call("pad", x, begin, end, shape=[d + p + q for d, p, q in zip(x.shape, begin, end, strict=True)])
+
+
+def average_pool(b: Builder, n: Node) -> Value:
+    """Over explicit zeros, then scaled by window size / elements counted: right for every count_include_pad and ceil_mode."""
+    count, out = spatial(n), n.out_shape()
+    w = window(n, n.attr("kernel_shape"), out[2:], count)
+    shape = (*out, 1) if count == 1 else out
+    if w.dilations != [1, 1]:
+        raise Refusal("a dilated average pool: the browser's CPU backend has none")
+    x = as_plane(b, n.value(0))
+    given = list(n.attr("pads") or [0] * 2 * count)
+    factors = []
+    for i in range(2):
+        kernel, stride = w.kernel[i], w.strides[i]
+        size, begin = x.shape[2 + i], w.pads[i][0]
+        low, high = 0, size  # the range of positions that count
+        if n.attr("count_include_pad", 0):
+            declared = given[count + i] if i < count and n.attr("auto_pad", "NOTSET") == "NOTSET" else w.pads[i][1]
+            low, high = -begin, size + (declared if i < count else 0)
+        starts = np.arange(shape[2 + i]) * stride - begin
+        counted = np.minimum(starts + kernel, high) - np.maximum(starts, low)
+        factors.append(kernel / counted)
+    options = {"windowDimensions": w.kernel, "strides": w.strides, "outputSizes": list(shape[2:])}
+    y = b.call("averagePool2d", padded(b, x, w), shape=shape, options=options)
+    factor = factors[0][:, None] * factors[1][None, :]
+    if not np.all(factor == 1):
+        y = b.binary("mul", y, b.constant(factor.astype(y.dtype), "average pool: window / counted"))
+    return b.reshape(y, out)
+
+
+def lp_pool(b: Builder, n: Node) -> Value:
+    """Only p = 2, over explicit zeros."""
+    count, out = spatial(n), n.out_shape()
+    if n.attr("p", 2) != 2:
+        raise Refusal(f"p = {n.attr('p')}; WebNN has p = 2")
+    x, w = as_plane(b, n.value(0)), window(n, n.attr("kernel_shape"), out[2:], count)
+    if w.dilations != [1, 1]:
+        raise Refusal("dilations")
+    shape = (*out, 1) if count == 1 else out
+    options = {"windowDimensions": w.kernel, "strides": w.strides, "outputSizes": list(shape[2:])}
+    return b.reshape(b.call("l2Pool2d", padded(b, x, w), shape=shape, options=options), out)
+
+
+TABLE: dict[str, Handler] = {
+    "AveragePool": average_pool,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "LpPool": lp_pool,
+    "MaxPool": max_pool,
+}

@@ -1,0 +1,211 @@
+"""From an ONNX file to ``graph.mjs`` and ``weights.bin``. Every operator that cannot be represented is named in one error."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mconv.errors import UnsupportedError
+from mconv.targets._webnn.builder import Builder, Refusal, Value, Weight, data_type, literal
+from mconv.targets._webnn.node import Node
+from mconv.targets._webnn.operators import OPERATORS
+from mconv.targets._webnn.prepare import Graph, Step, prepare
+from mconv.values import TensorSpec
+
+GRAPH_FILE = "graph.mjs"
+WEIGHTS_FILE = "weights.bin"
+
+
+@dataclass(frozen=True)
+class EmitResult:
+    """What was written: ``nodes`` builder calls that compute; ``operators`` ONNX nodes by operator; ``calls`` builder methods.
+
+    ``inputs`` and ``outputs`` carry ONNX's data types (bool travels as uint8 0/1); ``unused`` inputs are not part of the graph.
+    """
+
+    nodes: int
+    operators: dict[str, int]
+    calls: dict[str, int]
+    weights: tuple[Weight, ...]
+    weights_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    unused: tuple[str, ...]
+
+
+def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> EmitResult:
+    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the .onnx file ``model``.
+
+    ``dims``: a size for each free dimension, by name. ``precision`` is only named in the file's head: the model is as it is to be.
+    Raises UnsupportedError listing every operator that WebNN or this generator cannot represent, with its nodes and reasons.
+    """
+    graph = prepare(model, dims, set(OPERATORS))
+    builder = Builder(out / WEIGHTS_FILE)
+    values: dict[str, Value] = {}
+    refused: dict[tuple[str, str], list[str]] = {}
+    try:
+        unused = declare_inputs(graph, builder, values, refused)
+        for step in graph.steps:
+            emit_step(step, graph, builder, values, refused)
+        outputs = declare_outputs(graph, builder, values, refused)
+    finally:
+        builder.close()
+    if refused:
+        raise UnsupportedError(explain(refused), hint="the onnxruntime-web flavour of this target runs more operators")
+    (out / GRAPH_FILE).write_text(module(graph, builder, outputs, unused, precision), encoding="utf-8")
+    return EmitResult(
+        nodes=sum(builder.calls.values()),
+        operators=dict(sorted(Counter(s.op for s in graph.steps).items())),
+        calls=dict(sorted(builder.calls.items())),
+        weights=tuple(builder.weights),
+        weights_bytes=(out / WEIGHTS_FILE).stat().st_size,
+        inputs=tuple(spec(graph, name) for name in graph.inputs),
+        outputs=tuple(spec(graph, name) for name in graph.outputs),
+        unused=tuple(unused),
+    )
+
+
+def spec(graph: Graph, name: str) -> TensorSpec:
+    dtype, shape = graph.types[name]
+    return TensorSpec(name=name, dtype=dtype, shape=shape or ())
+
+
+def declare_inputs(
+    graph: Graph, builder: Builder, values: dict[str, Value], refused: dict[tuple[str, str], list[str]]
+) -> list[str]:
+    """Inputs that reach an output become operands; MLGraph refuses to be fed the others."""
+    for name in graph.inputs:
+        if name in graph.needed:
+            dtype, shape = graph.types[name]
+            try:
+                if shape is None:
+                    raise Refusal("its shape is not known")
+                values[name] = builder.input(name, data_type(dtype), shape)
+            except Refusal as problem:
+                refused.setdefault(("input", str(problem)), []).append(name)
+    return [name for name in graph.inputs if name not in graph.needed]
+
+
+def emit_step(
+    step: Step, graph: Graph, builder: Builder, values: dict[str, Value], refused: dict[tuple[str, str], list[str]]
+) -> None:
+    handler = OPERATORS.get(step.op)
+    mark = len(builder.lines)
+    if handler is None:
+        refused.setdefault((step.op, "no equivalent in this generator"), []).append(step.name)
+    else:
+        try:
+            if step.outputs[0] in graph.problems and all(n in graph.types for n in step.inputs if n):
+                raise Refusal(f"ONNX's shape inference refuses it: {graph.problems[step.outputs[0]]}")
+            builder.comment(f"{step.op} {step.name}")
+            results = handler(builder, Node(step, graph, builder, values))
+            results = [results] if isinstance(results, Value) else results
+            for name, value in zip(step.outputs, results, strict=False):
+                if name and value is not None:
+                    values[name] = verified(graph, name, value)
+        except Refusal as problem:
+            if all(n in values or n in graph.constants for n in step.inputs if n):
+                refused.setdefault((step.op, str(problem)), []).append(step.name)
+            del builder.lines[mark:]
+    for name in step.outputs:  # after a refusal: go on with a placeholder, to name every problem in one message
+        dtype, shape = graph.types.get(name, ("", None))
+        if name and name not in values and refused and shape and dtype:
+            try:
+                values[name] = Value("refused", data_type(dtype), shape)
+            except Refusal:
+                continue
+
+
+def verified(graph: Graph, name: str, value: Value) -> Value:
+    """A handler's result must have the type and shape that ONNX's inference gives: a guard against mistakes here."""
+    dtype, shape = graph.types.get(name, ("", None))
+    if shape is None or (data_type(dtype), shape) != (value.dtype, value.shape):
+        raise Refusal(f"output {name!r} would be {value.dtype}{list(value.shape)}, ONNX says {dtype}{shape and list(shape)}")
+    return value
+
+
+def declare_outputs(
+    graph: Graph, builder: Builder, values: dict[str, Value], refused: dict[tuple[str, str], list[str]]
+) -> dict[str, Value]:
+    """Every output as an operand of its own: WebNN takes no input, constant or repeated operand as an output."""
+    outputs: dict[str, Value] = {}
+    taken = {values[name].js for name in graph.inputs if name in values}
+    for name in graph.outputs:
+        try:
+            value = values.get(name)
+            if value is None and name in graph.constants:
+                value = builder.constant(graph.constants[name], name)
+                taken.add(value.js)
+            if value is None:
+                if not refused:
+                    raise Refusal("it is computed by no node")
+                continue
+            if value.js in taken:
+                value = builder.unary("identity", value)
+            taken.add(value.js)
+            outputs[name] = value
+        except Refusal as problem:
+            refused.setdefault(("output", str(problem)), []).append(name)
+    return outputs
+
+
+def explain(refused: Mapping[tuple[str, str], list[str]]) -> str:
+    parts = []
+    for (op, reason), names in sorted(refused.items()):
+        nodes = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        parts.append(f"{op}: {reason} (node{'s' if len(names) > 1 else ''} {nodes})")
+    return "native WebNN cannot represent this model: " + "; ".join(parts)
+
+
+def module(graph: Graph, builder: Builder, outputs: Mapping[str, Value], unused: list[str], precision: str) -> str:
+    """The text of graph.mjs."""
+    inputs = {n: {"dataType": data_type(graph.types[n][0]), "shape": graph.types[n][1]} for n in graph.inputs if n not in unused}
+    body = "\n".join("  " + line for line in builder.lines)
+    size = max((w.offset + w.bytes for w in builder.weights), default=0)
+    return TEMPLATE.format(
+        precision=json.dumps(precision)[1:-1],
+        inputs=table(inputs),
+        outputs=table({n: {"dataType": v.dtype, "shape": v.shape} for n, v in outputs.items()}),
+        unused=json.dumps(unused),
+        size=size,
+        body=body,
+        result=", ".join(f"{json.dumps(n)}: {v.js}" for n, v in outputs.items()),
+    )
+
+
+def table(rows: Mapping[str, object]) -> str:
+    return "{\n" + "".join(f"  {json.dumps(name)}: {literal(row)},\n" for name, row in rows.items()) + "}"
+
+
+TEMPLATE = """\
+// A neural network ({precision}) as WebNN calls, written by mconv. https://www.w3.org/TR/webnn/
+/* eslint-disable */
+
+/** What the graph takes: data type and shape of every tensor (bool is uint8, 0 or 1). */
+export const inputs = {inputs};
+
+/** What the graph gives. */
+export const outputs = {outputs};
+
+/** Inputs of the model that no output depends on: the graph does not take them. */
+export const unusedInputs = {unused};
+
+/** Size of weights.bin in bytes. */
+export const weightsByteLength = {size};
+
+/**
+ * Adds the network to an MLGraphBuilder.
+ * @param b {{MLGraphBuilder}}
+ * @param weights {{ArrayBuffer}} the content of weights.bin
+ * @returns {{Record<string, MLOperand>}} the outputs, for `b.build()`
+ */
+export function build(b, weights) {{
+  const w = (dataType, shape, offset, length) => b.constant({{ dataType, shape }}, new Uint8Array(weights, offset, length));
+  const s = (dataType, array) => b.constant({{ dataType, shape: [] }}, array);
+{body}
+  return {{ {result} }};
+}}
+"""

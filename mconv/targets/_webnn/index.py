@@ -1,0 +1,92 @@
+"""Gathers and scatters. Constant indices are written as int32, non-negative; others are passed on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mconv.targets._webnn.builder import Builder, Refusal, Value
+from mconv.targets._webnn.node import Handler, Node, axis_of
+
+
+def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value:
+    """The indices operand; negative values (counted from the end) become positive. ``sizes``: of the axis, or of each last-axis entry."""
+    if n.is_constant(index):
+        array = n.const(index, "indices").astype(np.int64)
+        limit = np.asarray(sizes)
+        if np.any(array < -limit) or np.any(array >= limit):
+            raise Refusal("a constant index is out of range")
+        return b.constant(np.where(array < 0, array + limit, array).astype(np.int32), n.step.inputs[index])
+    x = b.cast(n.value(index), "int32")
+    zero = b.scalar(0, "int32")
+    limit_value = b.scalar(sizes, "int32") if isinstance(sizes, int) else b.constant(np.asarray(sizes, np.int32), "sizes")
+    negative = b.binary("lesser", x, zero, dtype="uint8")
+    return b.call("where", negative, b.binary("add", x, limit_value), x, shape=x.shape, dtype="int32")
+
+
+def gather(b: Builder, n: Node) -> Value:
+    x = n.value(0)
+    axis = axis_of(n.attr("axis", 0), x.rank)
+    indices = indices_of(b, n, 1, x.shape[axis])
+    return b.call("gather", x, indices, shape=n.out_shape(), options={"axis": axis})
+
+
+def gather_elements(b: Builder, n: Node) -> Value:
+    x = n.value(0)
+    axis = axis_of(n.attr("axis", 0), x.rank)
+    indices = indices_of(b, n, 1, x.shape[axis])
+    return b.call("gatherElements", x, indices, shape=n.out_shape(), options={"axis": axis})
+
+
+def gather_nd(b: Builder, n: Node) -> Value:
+    if n.attr("batch_dims", 0):
+        raise Refusal("batch_dims is not 0")
+    x, depth = n.value(0), n.shape(1)[-1]
+    return b.call("gatherND", x, indices_of(b, n, 1, list(x.shape[:depth])), shape=n.out_shape())
+
+
+def plain_scatter(n: Node) -> None:
+    if n.attr("reduction", "none") != "none":
+        raise Refusal(f"the reduction {n.attr('reduction')!r}")
+
+
+def scatter_elements(b: Builder, n: Node) -> Value:
+    plain_scatter(n)
+    x = n.value(0)
+    axis = axis_of(n.attr("axis", 0), x.rank)
+    indices = indices_of(b, n, 1, x.shape[axis])
+    return b.call("scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis})
+
+
+def scatter_nd(b: Builder, n: Node) -> Value:
+    plain_scatter(n)
+    x, depth = n.value(0), n.shape(1)[-1]
+    return b.call("scatterND", x, indices_of(b, n, 1, list(x.shape[:depth])), n.value(2), shape=x.shape)
+
+
+def one_hot(b: Builder, n: Node) -> Value:
+    """where(indices == 0..depth-1, on, off) along a new axis; indices outside the range give all off."""
+    depth, values = int(n.const(1, "depth").item()), n.const(2, "values")
+    out = n.out_shape()
+    axis = axis_of(n.attr("axis", -1), len(out))
+    x = n.value(0)
+    if x.dtype not in ("int32", "int64"):
+        raise Refusal(f"indices of {n.dtype(0)}")
+    x = b.reshape(x, [*x.shape[:axis], 1, *x.shape[axis:]])
+    zero = b.scalar(0, x.dtype)
+    size = b.scalar(depth, x.dtype)
+    x = b.call("where", b.binary("lesser", x, zero, dtype="uint8"), b.binary("add", x, size), x, shape=x.shape, dtype=x.dtype)
+    steps = np.arange(depth, dtype=x.dtype).reshape([depth if i == axis else 1 for i in range(len(out))])
+    hit = b.binary("equal", x, b.constant(steps, "positions"), dtype="uint8")
+    off, on = b.constant(values[0:1].reshape(()), "off"), b.constant(values[1:2].reshape(()), "on")
+    return b.call("where", hit, on, off, shape=out, dtype=on.dtype)
+
+
+TABLE: dict[str, Handler] = {
+    "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
+    "OneHot": one_hot,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+}

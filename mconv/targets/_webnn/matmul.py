@@ -1,0 +1,127 @@
+"""Matrix products, n-bit ones included."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mconv.targets._webnn.builder import FLOATS, Builder, Refusal, Value, broadcast
+from mconv.targets._webnn.node import Handler, Node
+
+
+def product(b: Builder, x: Value, y: Value, out: tuple[int, ...]) -> Value:
+    """NumPy's matmul: vectors are promoted, leading axes broadcast."""
+    if x.rank == 0 or y.rank == 0:
+        raise Refusal("a scalar operand")
+    x = b.reshape(x, [1, *x.shape]) if x.rank == 1 else x
+    y = b.reshape(y, [*y.shape, 1]) if y.rank == 1 else y
+    shape = (*broadcast(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+    return b.reshape(b.call("matmul", x, y, shape=shape), out)
+
+
+def matmul(b: Builder, n: Node) -> Value:
+    return product(b, n.value(0), n.value(1), n.out_shape())
+
+
+def gemm(b: Builder, n: Node) -> Value:
+    """alpha * A' B' + beta * C. Before opset 7, C broadcasts only with the attribute of that name."""
+    x, y = n.value(0), n.value(1)
+    options = {
+        "c": n.value(2) if n.has(2) else None,
+        "alpha": float(n.attr("alpha", 1.0)),
+        "beta": float(n.attr("beta", 1.0)),
+        "aTranspose": bool(n.attr("transA", 0)),
+        "bTranspose": bool(n.attr("transB", 0)),
+    }
+    plain = {"alpha": 1.0, "beta": 1.0, "aTranspose": False, "bTranspose": False}
+    kept = {k: v for k, v in options.items() if k not in plain or v != plain[k]}
+    return b.call("gemm", x, y, shape=n.out_shape(), options=kept)
+
+
+def unpack(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The first ``count`` codes of each row of bytes; code i takes bits i*bits and following, lowest first."""
+    flags = np.unpackbits(np.ascontiguousarray(codes), axis=-1, bitorder="little")
+    width = flags.shape[-1] // bits
+    flags = flags[..., : width * bits].reshape(*flags.shape[:-1], width, bits)
+    values = (flags.astype(np.int32) << np.arange(bits, dtype=np.int32)).sum(axis=-1)
+    return np.asarray(values[..., :count])
+
+
+def matmul_nbits(b: Builder, n: Node) -> Value:
+    """com.microsoft.MatMulNBits: A (…, K) times a weight [N, blocks, bytes] of packed codes, (code - zero point) * scale.
+
+    Up to 4 bits the codes are stored as int4 (code - 2^(bits-1), as the zero points), above as uint8; MLGraphBuilder dequantizes
+    them in blocks. Source: onnxruntime, docs/ContribOperators.md.
+    """
+    x = n.value(0)
+    rows, inner, bits, block = (int(n.attr(k)) for k in ("N", "K", "bits", "block_size"))
+    if x.dtype not in FLOATS:
+        raise Refusal(f"an input of {n.dtype(0)}")
+    if n.has(4):
+        raise Refusal("its g_idx permutes the columns of the weight")
+    blocks = math.ceil(inner / block)
+    half = 1 << (bits - 1)
+    packed = n.const(1, "weight").reshape(rows, blocks, -1)
+    codes = unpack(packed, bits, block)
+    scale = n.const(2, "scales").reshape(rows, blocks, 1).astype(x.dtype)
+    zero = np.full((rows, blocks, 1), half, np.int32)
+    shift = None  # float zero points are subtracted after the dequantization
+    if n.has(3):
+        given = n.const(3, "zero points")
+        if given.dtype == np.uint8:
+            zero = unpack(given.reshape(rows, -1), bits, blocks).reshape(rows, blocks, 1)
+        else:
+            shift = ((given.reshape(rows, blocks, 1).astype(np.float64) - half) * scale).astype(x.dtype)
+    names = n.step.inputs
+    if bits <= 4:
+        weight = b.constant(codes - half, names[1], dtype="int4")
+        zeros = b.constant(zero - half, f"{names[1]} zero points", dtype="int4")
+    else:
+        weight = b.constant(codes.astype(np.uint8), names[1])
+        zeros = b.constant(zero.astype(np.uint8), f"{names[1]} zero points")
+    if blocks == 1:  # one block a row is a scale for each row
+        weight, zeros = b.reshape(weight, [rows, block]), b.reshape(zeros, [rows, 1])
+        scale = scale.reshape(rows, 1)
+        shift = None if shift is None else shift.reshape(rows, 1)
+    scales = b.constant(scale, names[2])
+    full = b.call("dequantizeLinear", weight, scales, zeros, shape=weight.shape, dtype=x.dtype)
+    if shift is not None:
+        full = b.binary("sub", full, b.constant(shift, f"{names[3]} scaled"))
+    full = b.reshape(full, [rows, blocks * block])
+    if blocks * block != inner:
+        full = b.call("slice", full, [0, 0], [rows, inner], shape=[rows, inner])
+    y = product(b, x, b.transpose(full, [1, 0]), n.out_shape())
+    return b.binary("add", y, n.value(5)) if n.has(5) else y
+
+
+def einsum(b: Builder, n: Node) -> Value:
+    """Products of two operands without repeated or summed-alone letters, as one batched matmul."""
+    equation = n.attr("equation").replace(" ", "")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if not arrow or len(terms) != 2 or "." in equation or any(len(set(t)) != len(t) for t in [*terms, result]):
+        raise Refusal(f"the equation {equation!r}: only products of two operands with plain letters are supported")
+    one, two = terms
+    batch = [c for c in one if c in two and c in result]
+    summed = [c for c in one if c in two and c not in result]
+    rows, columns = [c for c in one if c not in two], [c for c in two if c not in one]
+    if set(rows + columns) - set(result) or not summed:
+        raise Refusal(f"the equation {equation!r}: a letter is summed alone, or none is summed")
+    size = dict(zip(one + two, (*n.shape(0), *n.shape(1)), strict=True))
+    count = {key: [size[c] for c in letters] for key, letters in (("b", batch), ("m", rows), ("k", summed), ("n", columns))}
+    x = b.transpose(n.value(0), [one.index(c) for c in batch + rows + summed])
+    y = b.transpose(n.value(1), [two.index(c) for c in batch + summed + columns])
+    m, k, w = math.prod(count["m"]), math.prod(count["k"]), math.prod(count["n"])
+    x, y = b.reshape(x, [math.prod(count["b"]), m, k]), b.reshape(y, [math.prod(count["b"]), k, w])
+    z = b.reshape(b.call("matmul", x, y, shape=[x.shape[0], m, w]), [*count["b"], *count["m"], *count["n"]])
+    order = batch + rows + columns
+    return b.transpose(z, [order.index(c) for c in result])
+
+
+TABLE: dict[str, Handler] = {
+    "Einsum": einsum,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "com.microsoft.MatMulNBits": matmul_nbits,
+}

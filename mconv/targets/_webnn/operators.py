@@ -1,0 +1,19 @@
+"""Every operator the generator knows, by ONNX name (other domains are prefixed). Not listed: what folds away."""
+
+from __future__ import annotations
+
+from mconv.targets._webnn import conv, elementwise, index, matmul, norm, quant, reduce, resize, shape
+from mconv.targets._webnn.node import Handler
+
+FAMILIES: dict[str, dict[str, Handler]] = {
+    "element by element": elementwise.TABLE,
+    "reductions": reduce.TABLE,
+    "normalization": norm.TABLE,
+    "convolution and pooling": conv.TABLE,
+    "resampling": resize.TABLE,
+    "matrix products": matmul.TABLE,
+    "shape": shape.TABLE,
+    "indices": index.TABLE,
+    "quantization": quant.TABLE,
+}
+OPERATORS: dict[str, Handler] = {op: handler for table in FAMILIES.values() for op, handler in table.items()}

@@ -1,0 +1,89 @@
+"""Quantize and dequantize. Weights of 8 and 4 bits stay so in weights.bin."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mconv.targets._webnn.builder import Builder, Refusal, Value
+from mconv.targets._webnn.node import Handler, Node, axis_of
+
+NARROW = {"int4": 0, "uint4": 8, "int2": 0, "uint2": 2}  # type -> what is subtracted to make it an int4 (code and zero point alike)
+
+
+def grid(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a scale against its tensor: ones (per tensor), one axis (per axis) or a blocked axis."""
+    if math.prod(given) == 1 and len(given) <= 1:
+        return (1,) * len(shape)
+    axis = axis_of(n.attr("axis", 1), len(shape))
+    if not n.attr("block_size", 0):
+        if len(given) != 1 or given[0] != shape[axis]:
+            raise Refusal(f"a scale of shape {list(given)} for a tensor of {list(shape)}")
+        return tuple(d if i == axis else 1 for i, d in enumerate(shape))
+    if len(given) != len(shape) or any(d % g for d, g in zip(shape, given, strict=True)):
+        raise Refusal(f"blocks of {n.attr('block_size')} that do not divide axis {axis} of {list(shape)}")
+    return given
+
+
+def operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None = None) -> Value:
+    """A quantized input; constants below 8 bits become int4."""
+    kind = n.dtype(index)
+    if kind in NARROW:
+        array = n.const(index, "tensor").astype(np.int32) - NARROW[kind]
+        return b.constant(array if shape is None else array.reshape(shape), n.step.inputs[index], dtype="int4")
+    if n.is_constant(index) and shape is not None:
+        return b.constant(n.const(index, "tensor").reshape(shape), n.step.inputs[index])
+    value = n.value(index)
+    return value if shape is None else b.reshape(value, shape)
+
+
+def dequantize(b: Builder, n: Node) -> Value:
+    """(x - zero point) * scale, for a tensor, an axis or blocks."""
+    kind = n.dtype(0)
+    if kind not in ("int8", "uint8", "int32", *NARROW):
+        raise Refusal(f"a dequantization of {kind}")
+    if n.out_dtype() != n.dtype(1):
+        raise Refusal(f"an output of {n.out_dtype()} from a scale of {n.dtype(1)}")
+    x = operand(b, n, 0)
+    shape = grid(n, x.shape, n.shape(1))
+    scale = operand(b, n, 1, shape)
+    if n.has(2):
+        zero = operand(b, n, 2, shape)
+    else:
+        offset = -NARROW.get(kind, 0)
+        zero = b.constant(np.full(shape, offset, np.int32 if x.dtype == "int4" else x.dtype), "zero points", dtype=x.dtype)
+    return b.call("dequantizeLinear", x, scale, zero, shape=x.shape, dtype=scale.dtype)
+
+
+def quantize(b: Builder, n: Node) -> Value:
+    """saturate(round_half_even(x / scale) + zero point), composed so that ties round as ONNX says."""
+    x, kind = n.value(0), n.target_dtype()
+    if kind not in ("int8", "uint8"):
+        raise Refusal(f"a quantization to {kind}")
+    if x.dtype != n.dtype(1) or n.attr("precision", 0):
+        raise Refusal(f"an input of {n.dtype(0)} with a scale of {n.dtype(1)}")
+    shape = grid(n, x.shape, n.shape(1))
+    scale = operand(b, n, 1, shape)
+    scale_full, zero = blocks(b, scale, x.shape), None
+    if n.has(2):
+        zero = blocks(b, b.cast(operand(b, n, 2, shape), x.dtype), x.shape)
+    y = b.unary("roundEven", b.binary("div", x, scale_full))
+    y = y if zero is None else b.binary("add", y, zero)
+    low, high = (0, 255) if kind == "uint8" else (-128, 127)
+    return b.cast(b.unary("clamp", y, minValue=low, maxValue=high), kind)
+
+
+def blocks(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
+    """A scale of blocks repeated to the tensor's shape; others broadcast as they are."""
+    for axis, (have, want) in enumerate(zip(value.shape, shape, strict=True)):
+        if have not in (1, want):
+            size = want // have
+            spread = (*value.shape[: axis + 1], 1, *value.shape[axis + 1 :])
+            wide = (*value.shape[: axis + 1], size, *value.shape[axis + 1 :])
+            full = (*value.shape[:axis], want, *value.shape[axis + 1 :])
+            value = b.reshape(b.expand(b.reshape(value, spread), wide), full)
+    return value
+
+
+TABLE: dict[str, Handler] = {"DequantizeLinear": dequantize, "QuantizeLinear": quantize}
