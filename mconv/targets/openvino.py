@@ -22,6 +22,7 @@ OPTIONS = {
     },
 }
 FILE = "openvino_model.xml"
+_COUNTED = re.compile(r"[A-Za-z0-9]+_\d+(/.*)?")
 
 
 def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
@@ -35,6 +36,7 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
         raise UnsupportedError(f"OpenVINO cannot read the graph: {said}", hint="the message names the operator") from problem
     if precision == "int8":
         network = _compress(network, options.get("scheme", "asymmetric"))
+    _name_by_position(network)
     target = out / FILE
     openvino.save_model(network, str(target), compress_to_fp16=precision == "fp16")
     text = _without_origin(target.read_text(encoding="utf-8"))
@@ -52,6 +54,13 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
     )
 
 
+def _name_by_position(network: Any) -> None:
+    """Give operators that OpenVINO named itself (``Reshape_24266``, from a counter of the process) the same name in every run."""
+    for index, op in enumerate(network.get_ordered_ops()):
+        if op.get_type_name() not in ("Parameter", "Result") and _COUNTED.fullmatch(op.get_friendly_name()):
+            op.set_friendly_name(f"{op.get_type_name()}:{index}")
+
+
 def _without_origin(text: str) -> str:
     """Drop the network's own ``rt_info``, in which the converter writes paths, options and versions: it differs between runs
     and machines. Those of layers, deeper in the file, stay."""
@@ -63,13 +72,16 @@ def _without_origin(text: str) -> str:
 
 def _compress(network: Any, scheme: str) -> Any:
     """Weights as 8-bit codes. Raises UnsupportedError where NNCF found none to compress."""
+    import contextlib
+    import io
     import logging
 
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     mode = nncf.CompressWeightsMode.INT8_SYM if scheme == "symmetric" else nncf.CompressWeightsMode.INT8_ASYM
-    network = nncf.compress_weights(network, mode=mode)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bar
+        network = nncf.compress_weights(network, mode=mode)
     wanted = {"i8", "u8"}
     codes = [
         op
