@@ -112,7 +112,10 @@ def read_sets(archive: zipfile.ZipFile, names: list[str]) -> list[tuple[list[np.
 
 
 def freeze(case: Case, *, everything: bool) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """The model with the inputs it needs as constants made so, and the other inputs' values. ``everything``: all that are not float."""
+    """The model with the inputs it needs as constants made so, and the other inputs' values.
+
+    ``everything``: all inputs that are not float.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     values = {v.name: a for v, a in zip(model.graph.input, case.sets[0][0], strict=False) if a is not None}
@@ -211,7 +214,7 @@ def table(outcomes: list[Outcome], browser: str) -> str:
         "Written by `python -m tests.browser.webnn_node_tests --table docs/webnn-operators.md`; do not edit.",
         "",
         f"ONNX's backend node tests (the frozen set of `{WHEEL}`), run in {browser} on its CPU backend:",
-        f"**{total['passed']} passed, {total['refused']} refused, {total['wrong']} wrong**, of all cases whose operators are claimed below.",
+        f"**{total['passed']} passed, {total['refused']} refused, {total['wrong']} wrong**, of the cases whose operators are claimed.",
         "A refusal is an error when the model is written, with the operator, the node and the reason; nothing is approximated.",
         "`Shape`, `Size`, `Range` and everything else that depends on constants only is evaluated when the graph is written.",
         "Operators that ONNX defines by a function of these (`Attention`, `MeanVarianceNormalization` …) are expanded first.",

@@ -98,7 +98,7 @@ class Builder:
     # --- constants
 
     def constant(self, array: np.ndarray, name: str = "", *, dtype: str | None = None) -> Value:
-        """A tensor kept in weights.bin, once for each content; a scalar is written into the code. ``dtype='int4'``: values -8..7."""
+        """A tensor kept in weights.bin, once for each content; a scalar goes into the code. ``dtype='int4'``: values -8..7."""
         dtype = dtype or data_type(array.dtype.name)
         if 0 in array.shape:
             raise Refusal("an empty tensor (a dimension of 0) does not exist in WebNN")

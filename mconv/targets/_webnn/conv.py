@@ -77,18 +77,14 @@ def conv(b: Builder, n: Node) -> Value:
 def conv_transpose(b: Builder, n: Node) -> Value:
     """ONNX: out = stride * (in - 1) + output_padding + reach - pads. With output_shape the pads follow from it."""
     count, out = spatial(n), n.out_shape()
-    x, weight = as_plane(b, n.value(0)), as_plane(b, n.value(1))
-    group = int(n.attr("group", 1))
-    if group != 1:
-        raise Refusal(f"a transposed convolution of {group} groups: the browser's CPU backend has none")
-    kernel, size = n.shape(1)[2:], n.shape(0)[2:]
+    x, weight = as_plane(b, n.value(0)), as_plane(b, dilated(b, n, count))
+    kernel, size = weight.shape[2 : 2 + count], n.shape(0)[2:]
     strides = list(n.attr("strides") or [1] * count)
-    dilations = list(n.attr("dilations") or [1] * count)
     extra = list(n.attr("output_padding") or [0] * count)
     mode, given = n.attr("auto_pad", "NOTSET"), list(n.attr("pads") or [0] * 2 * count)
     pads = []
     for i in range(count):
-        full = strides[i] * (size[i] - 1) + (kernel[i] - 1) * dilations[i] + 1
+        full = strides[i] * (size[i] - 1) + kernel[i]
         total = full + extra[i] - out[2 + i]
         if mode == "NOTSET" and n.attr("output_shape") is None:
             begin = given[i]
@@ -96,12 +92,11 @@ def conv_transpose(b: Builder, n: Node) -> Value:
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
         pads.append((begin, total - begin))
     # without pads WebNN computes the full output; what the pads cut off (or output_padding adds) is done after it
-    planes = [strides[i] * (size[i] - 1) + (kernel[i] - 1) * dilations[i] + 1 for i in range(count)]
+    planes = [strides[i] * (size[i] - 1) + kernel[i] for i in range(count)]
     one = [1] if count == 1 else []
     shape = [out[0], out[1], *planes, *one]
     bias = n.value(2) if n.has(2) else None
-    options = {"strides": [*strides, *one], "dilations": [*dilations, *one]}
-    y = b.call("convTranspose2d", x, weight, shape=shape, options=options)
+    y = grouped_transpose(b, x, weight, int(n.attr("group", 1)), shape, [*strides, *one])
     grow = [max(0, pads[i][0] * -1) for i in range(count)], [max(0, out[2 + i] + pads[i][0] - planes[i]) for i in range(count)]
     if any(grow[0]) or any(grow[1]):
         begin, end = [0, 0, *grow[0], *([0] if one else [])], [0, 0, *grow[1], *([0] if one else [])]
@@ -115,16 +110,39 @@ def conv_transpose(b: Builder, n: Node) -> Value:
     return y if bias is None else b.binary("add", y, b.reshape(bias, [out[1]] + [1] * count))
 
 
+def dilated(b: Builder, n: Node, count: int) -> Value:
+    """The weight of a transposed convolution with its dilations written out as zeros: the browser's CPU backend has none."""
+    dilations = list(n.attr("dilations") or [1] * count)
+    if all(d == 1 for d in dilations):
+        return n.value(1)
+    array = n.const(1, "weight (to write out its dilations)")
+    wide = np.zeros((*array.shape[:2], *[(k - 1) * d + 1 for k, d in zip(array.shape[2:], dilations, strict=True)]), array.dtype)
+    wide[(slice(None), slice(None), *[slice(None, None, d) for d in dilations])] = array
+    return b.constant(wide, f"{n.step.inputs[1]} dilated")
+
+
+def grouped_transpose(b: Builder, x: Value, weight: Value, groups: int, shape: list[int], strides: list[int]) -> Value:
+    """One convTranspose2d a group (the browser's CPU backend has no groups), joined along the channels."""
+    if groups == 1:
+        return b.call("convTranspose2d", x, weight, shape=shape, options={"strides": strides})
+    part = [shape[0], shape[1] // groups, *shape[2:]]
+    inputs = b.split(x, [x.shape[1] // groups] * groups, 1)
+    weights = b.split(weight, [weight.shape[0] // groups] * groups, 0)
+    pairs = zip(inputs, weights, strict=True)
+    return b.concat([b.call("convTranspose2d", i, w, shape=part, options={"strides": strides}) for i, w in pairs], 1)
+
+
 def max_pool(b: Builder, n: Node) -> Value:
     n.only_first_output()
     count, out = spatial(n), n.out_shape()
     x, w = as_plane(b, n.value(0)), window(n, n.attr("kernel_shape"), out[2:], count)
     shape = (*out, 1) if count == 1 else out
+    if w.dilations[:count] != [1] * count:
+        raise Refusal("a dilated max pool: the browser's CPU backend has none")
     options = {
         "windowDimensions": w.kernel,
         "padding": w.flat_pads,
         "strides": w.strides,
-        "dilations": w.dilations,
         "outputSizes": list(shape[2:]),
     }
     return b.reshape(b.call("maxPool2d", x, shape=shape, options=options), out)

@@ -181,6 +181,8 @@ def cast(b: Builder, n: Node) -> Value:
     if kind == "bool":
         return b.unary("identity", x) if n.dtype(0) == "bool" else to_bool(b, x)
     result = data_type(kind)
+    if result == "int4":
+        raise Refusal("a cast to int4")
     if x.dtype in FLOATS and result in ("uint8", "int8", "uint32"):
         raise Refusal(f"a cast from {n.dtype(0)} to {kind} ({target}): values outside the range differ between engines")
     return b.unary("identity", x) if result == x.dtype else b.cast(x, result)

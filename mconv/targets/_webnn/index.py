@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
@@ -9,7 +11,10 @@ from mconv.targets._webnn.node import Handler, Node, axis_of
 
 
 def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value:
-    """The indices operand; negative values (counted from the end) become positive. ``sizes``: of the axis, or of each last-axis entry."""
+    """The indices operand; negative values (counted from the end) become positive.
+
+    ``sizes``: of the axis, or one for each entry of the last axis.
+    """
     if n.is_constant(index):
         array = n.const(index, "indices").astype(np.int64)
         limit = np.asarray(sizes)
@@ -17,10 +22,13 @@ def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value
             raise Refusal("a constant index is out of range")
         return b.constant(np.where(array < 0, array + limit, array).astype(np.int32), n.step.inputs[index])
     x = b.cast(n.value(index), "int32")
+    whole = x.shape
+    if x.rank > 5 and isinstance(sizes, int):  # beyond what comparisons take
+        x = b.reshape(x, [math.prod(whole)])
     zero = b.scalar(0, "int32")
     limit_value = b.scalar(sizes, "int32") if isinstance(sizes, int) else b.constant(np.asarray(sizes, np.int32), "sizes")
     negative = b.binary("lesser", x, zero, dtype="uint8")
-    return b.call("where", negative, b.binary("add", x, limit_value), x, shape=x.shape, dtype="int32")
+    return b.reshape(b.call("where", negative, b.binary("add", x, limit_value), x, shape=x.shape, dtype="int32"), whole)
 
 
 def gather(b: Builder, n: Node) -> Value:
@@ -34,7 +42,29 @@ def gather_elements(b: Builder, n: Node) -> Value:
     x = n.value(0)
     axis = axis_of(n.attr("axis", 0), x.rank)
     indices = indices_of(b, n, 1, x.shape[axis])
-    return b.call("gatherElements", x, indices, shape=n.out_shape(), options={"axis": axis})
+    if n.is_constant(1):
+        return b.call("gatherElements", x, indices, shape=n.out_shape(), options={"axis": axis})
+    return b.call(
+        "gather",
+        b.reshape(x, [math.prod(x.shape)]),
+        flat_index(b, indices, x.shape, axis),
+        shape=n.out_shape(),
+        options={"axis": 0},
+    )
+
+
+def flat_index(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) -> Value:
+    """Positions in the flattened tensor of what ``indices`` name along ``axis``, each at its own place on the other axes.
+
+    The browser's CPU backend takes only constant indices in gatherElements and scatterElements; gather and scatterND take any.
+    """
+    if math.prod(shape) >= 2**31:
+        raise Refusal("a tensor of more than 2^31 elements with indices computed at run time")
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    grid = np.indices(indices.shape)
+    offset = sum((grid[i] * strides[i] for i in range(len(shape)) if i != axis), np.zeros(indices.shape, np.int64))
+    step = b.binary("mul", indices, b.scalar(strides[axis], "int32"))
+    return b.binary("add", step, b.constant(np.asarray(offset, np.int32), "offsets"))
 
 
 def gather_nd(b: Builder, n: Node) -> Value:
@@ -54,7 +84,12 @@ def scatter_elements(b: Builder, n: Node) -> Value:
     x = n.value(0)
     axis = axis_of(n.attr("axis", 0), x.rank)
     indices = indices_of(b, n, 1, x.shape[axis])
-    return b.call("scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis})
+    if n.is_constant(1):
+        return b.call("scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis})
+    count = math.prod(indices.shape)
+    where = b.reshape(flat_index(b, indices, x.shape, axis), [count, 1])
+    flat = b.reshape(x, [math.prod(x.shape)])
+    return b.reshape(b.call("scatterND", flat, where, b.reshape(n.value(2), [count]), shape=flat.shape), x.shape)
 
 
 def scatter_nd(b: Builder, n: Node) -> Value:

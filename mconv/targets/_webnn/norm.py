@@ -29,9 +29,8 @@ def instance_normalization(b: Builder, n: Node) -> Value:
     return b.reshape(b.call("instanceNormalization", plane, shape=plane.shape, options=options), x.shape)
 
 
-def layer_normalization(b: Builder, n: Node) -> Value:
-    """Over the axes from ``axis`` on; scale and bias may broadcast to them."""
-    n.only_first_output()
+def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
+    """Over the axes from ``axis`` on; scale and bias may broadcast to them. Mean and InvStdDev are computed where they are used."""
     x = n.value(0)
     axis = axis_of(n.attr("axis", -1), x.rank)
     normalized = x.shape[axis:]
@@ -48,7 +47,16 @@ def layer_normalization(b: Builder, n: Node) -> Value:
     y = b.call("layerNormalization", x, shape=x.shape, options=options)
     for method, value in after:
         y = b.binary(method, y, value)
-    return y
+    results: list[Value | None] = [y, None, None]
+    if n.wants(1) or n.wants(2):
+        if x.dtype != "float32":
+            raise Refusal(f"its output Mean or InvStdDev in {x.dtype}")
+        results[1] = mean = b.reduce("reduceMean", x, list(range(axis, x.rank)))
+        centred = b.binary("sub", x, mean)
+        variance = b.reduce("reduceMean", b.binary("mul", centred, centred), list(range(axis, x.rank)))
+        sum_ = b.binary("add", variance, b.scalar(float(n.attr("epsilon", 1e-5)), x.dtype))
+        results[2] = b.unary("reciprocal", b.unary("sqrt", sum_))
+    return results
 
 
 def rms_normalization(b: Builder, n: Node) -> Value:

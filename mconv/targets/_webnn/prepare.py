@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import numpy_helper
 
 from mconv import graph as files
@@ -58,7 +59,19 @@ def prepare(path: Path, dims: Mapping[str, int], known: set[str]) -> Graph:
     have one. Raises UnsupportedError for a free dimension without a size, SourceError for a bad file."""
     model = files.load(path)
     freeze(model, dims)
-    model = inline(model, known)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    for _ in range(4):  # bodies may hold functions again
+        graph = flatten(model)
+        unknown = {step.op for step in graph.steps} - known
+        if not unknown or not (inlined := inline(model, unknown)):
+            break
+        model = inlined
+    return graph
+
+
+def flatten(model: onnx.ModelProto) -> Graph:
+    """The steps that remain once everything constant is evaluated."""
     versions = {DOMAINS.get(o.domain, o.domain): o.version for o in model.opset_import}
     graph = Graph()
     types: dict[str, onnx.TypeProto] = {}
@@ -122,27 +135,25 @@ def freeze(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
     del model.graph.value_info[:]
 
 
-def inline(model: onnx.ModelProto, known: set[str]) -> onnx.ModelProto:
-    """Replace the model's functions, and ONNX operators defined by a function and without a handler here, by their bodies."""
-    import onnx.inliner
-
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+def inline(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelProto | None:
+    """Replace those of the ``unknown`` operators that ONNX defines by a function by their bodies; None if there is none."""
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    for _ in range(4):  # bodies may hold functions again
-        found = set()
-        for node in model.graph.node:
-            if node.domain in ("", "ai.onnx") and node.op_type not in known and onnx.defs.has(node.op_type, version, ""):
-                schema = onnx.defs.get_schema(node.op_type, version, "")
-                if schema.has_function or schema.has_context_dependent_function:
-                    found.add(node.op_type)
-        if not found:
-            break
-        try:
-            model = onnx.inliner.inline_selected_functions(model, [("", op) for op in sorted(found)], inline_schema_functions=True)
-        except Exception:  # the inliner gives up on some types: the operators then stay, and are refused by name
-            break
-    return model
+    found = set()
+    for node in model.graph.node:
+        if node.domain in ("", "ai.onnx") and node.op_type in unknown and onnx.defs.has(node.op_type, version, ""):
+            schema = onnx.defs.get_schema(node.op_type, version, "")
+            if schema.has_function or schema.has_context_dependent_function:
+                found.add(node.op_type)
+                present = {a.name for a in node.attribute}
+                for name, attribute in sorted(schema.attributes.items()):  # the inliner forgets the defaults
+                    if name not in present and attribute.default_value.type:
+                        node.attribute.append(attribute.default_value)
+    if not found:
+        return None
+    try:
+        return onnx.inliner.inline_selected_functions(model, [("", op) for op in sorted(found)], inline_schema_functions=True)
+    except Exception:  # the inliner gives up on some types: the operators then stay, and are refused by name
+        return None
 
 
 def as_step(node: onnx.NodeProto, versions: Mapping[str, int]) -> Step:
@@ -176,9 +187,9 @@ def infer(
     used = [name for name in node.input if name]
     if any(name not in types for name in used):
         return {}, "the type of an input is not known"
-    if step.op in CONTRIB:
+    if step.op in OWN_INFERENCE:
         try:
-            return {step.outputs[0]: CONTRIB[step.op](step, graph)}, ""
+            return {step.outputs[0]: OWN_INFERENCE[step.op](step, graph)}, ""
         except (KeyError, IndexError, TypeError) as problem:
             return {}, f"attributes or inputs are missing: {problem}"
     if "." in step.op or not onnx.defs.has(node.op_type, step.version, ""):
@@ -240,4 +251,10 @@ def _matmul_nbits(step: Step, graph: Graph) -> onnx.TypeProto:
     return onnx.helper.make_tensor_type_proto(elem, None if shape is None else [*shape[:-1], step.attributes["N"]])
 
 
-CONTRIB = {"com.microsoft.MatMulNBits": _matmul_nbits}
+def _as_input(step: Step, graph: Graph) -> onnx.TypeProto:
+    dtype, shape = graph.types[step.inputs[0]]
+    return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+
+# operators that ONNX's inference does not know, or (GroupNormalization since opset 21) gives no shape for
+OWN_INFERENCE = {"com.microsoft.MatMulNBits": _matmul_nbits, "GroupNormalization": _as_input}

@@ -86,4 +86,55 @@ def blocks(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
     return value
 
 
-TABLE: dict[str, Handler] = {"DequantizeLinear": dequantize, "QuantizeLinear": quantize}
+EXACT_TERMS = 258  # products of two 9-bit differences that a float32 sum holds exactly: 258 * 255 * 255 < 2^24
+
+
+def dynamic_quantize(b: Builder, n: Node) -> list[Value | None]:
+    """uint8 over the range of the tensor with zero in it: scale = (max - min) / 255 (ONNX, DynamicQuantizeLinear)."""
+    x = n.value(0)
+    zero, top, axes = b.scalar(0.0, x.dtype), b.scalar(255.0, x.dtype), list(range(x.rank))
+    low = b.binary("min", b.reduce("reduceMin", x, axes, keep=False), zero)
+    high = b.binary("max", b.reduce("reduceMax", x, axes, keep=False), zero)
+    scale = b.binary("div", b.binary("sub", high, low), top)
+    point = b.unary("roundEven", b.unary("clamp", b.binary("div", b.unary("neg", low), scale), minValue=0, maxValue=255))
+    y = b.binary("add", b.unary("roundEven", b.binary("div", x, scale)), point)
+    return [b.cast(b.unary("clamp", y, minValue=0, maxValue=255), "uint8"), scale, b.cast(point, "uint8")]
+
+
+def centred(b: Builder, n: Node, index: int, zero: int, axis: int) -> Value:
+    """An 8-bit operand minus its zero point, in float32 (exact); a zero point of several values lies along ``axis``."""
+    x = b.cast(n.value(index), "float32")
+    if not n.has(zero):
+        return x
+    z = b.cast(n.value(zero), "float32")
+    if z.rank == 1 and z.shape[0] > 1:
+        z = b.reshape(z, [z.shape[0] if i == axis else 1 for i in range(x.rank)])
+    elif z.rank == 1:
+        z = b.reshape(z, [])
+    elif z.rank:
+        raise Refusal(f"a zero point of shape {list(z.shape)}")
+    return b.binary("sub", x, z)
+
+
+def matmul_integer(b: Builder, n: Node) -> Value:
+    """In float32 over pieces of 258 terms, each exact, summed in int32."""
+    x, y = centred(b, n, 0, 2, len(n.shape(0)) - 2), centred(b, n, 1, 3, len(n.shape(1)) - 1)
+    if x.rank < 2 or y.rank < 2:
+        raise Refusal("a vector operand")
+    inner, out = x.shape[-1], n.out_shape()
+    sizes = [min(EXACT_TERMS, inner - i) for i in range(0, inner, EXACT_TERMS)]
+    left = b.split(x, sizes, x.rank - 1) if len(sizes) > 1 else [x]
+    right = b.split(y, sizes, y.rank - 2) if len(sizes) > 1 else [y]
+    parts = [b.cast(b.call("matmul", p, q, shape=out), "int32") for p, q in zip(left, right, strict=True)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = b.binary("add", total, part)
+    return total
+
+
+TABLE: dict[str, Handler] = {
+    "DequantizeLinear": dequantize,
+    "DynamicQuantizeLinear": dynamic_quantize,
+    "MatMulInteger": matmul_integer,
+    "QuantizeLinear": quantize,
+}

@@ -97,6 +97,8 @@ def resize(b: Builder, n: Node) -> Value:
         scale = given.get(axis, wanted / size)
         if size == wanted and scale == 1:
             continue
+        if coordinate == "align_corners" and abs(scale * size - wanted) > 1e-6:
+            raise Refusal("align_corners with a scale that gives no whole size: ONNX and its engines disagree on the positions")
         positions = coordinates(coordinate, size, wanted, scale)
         if mode == "nearest":
             y = take(b, y, nearest(positions, size, rounding), axis)
