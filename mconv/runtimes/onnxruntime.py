@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import graph
 from mconv.errors import StepError, UnsupportedError
+from mconv.runtimes._feed import check_feed
 from mconv.values import ModelInfo, Placement, TensorSpec
 
 if TYPE_CHECKING:
@@ -54,17 +55,21 @@ class OnnxRuntimeSession:
             raise UnsupportedError(f"onnxruntime cannot load the artifact: {said}") from problem
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs as copies. Raises StepError for a feed that does not fit, or where onnxruntime fails."""
         import numpy as np
 
         check_feed(self.inputs, feed)
         names = [o.name for o in self.outputs]
-        answers = self.session.run(names, dict(feed))
+        try:
+            answers = self.session.run(names, dict(feed))
+        except Exception as problem:  # onnxruntime's exceptions share no public base class
+            raise StepError(f"onnxruntime failed: {' '.join(str(problem).split())[:800]}") from problem
         if self.first is None:
             self.first = {name: np.array(array) for name, array in feed.items()}
         return {name: np.array(answer) for name, answer in zip(names, answers, strict=True)}
 
     def placement(self) -> Placement:
-        """Nodes by provider, from onnxruntime's own profile of one run."""
+        """Nodes by provider, from onnxruntime's own profile of one run in a second session; the first stays unprofiled."""
         if self.first is None:
             raise StepError("placement asked for before a run")
         with tempfile.TemporaryDirectory() as folder:
@@ -86,19 +91,16 @@ class OnnxRuntimeSession:
         )
 
     def details(self) -> dict[str, Any]:
-        return {"onnxruntime": self.version, "providers": self.session.get_providers(), "threads": self.threads}
+        """``qdq_matmul_accuracy``: how block-wise weights are multiplied, ``float`` as written, not with int8 activations."""
+        return {
+            "onnxruntime": self.version,
+            "providers": self.session.get_providers(),
+            "threads": self.threads,
+            "qdq_matmul_accuracy": "float",
+        }
 
     def close(self) -> None:
         self.session = None
-
-
-def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, Any]) -> None:
-    """Every input fed by name and nothing else. Raises StepError naming what is missing or unknown."""
-    names = {spec.name for spec in inputs}
-    if missing := sorted(names - feed.keys()):
-        raise StepError(f"the input {', '.join(missing)} was not fed")
-    if unknown := sorted(feed.keys() - names):
-        raise StepError(f"the model has no input {', '.join(unknown)}; it has {', '.join(sorted(names))}")
 
 
 def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OnnxRuntimeSession:

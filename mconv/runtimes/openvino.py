@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mconv.errors import StepError, UnsupportedError
+from mconv.runtimes._feed import check_feed
 from mconv.values import Placement, TensorSpec
 
 if TYPE_CHECKING:
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 TOOLS = ("openvino",)
 FILE = "openvino_model.xml"
 DEVICE = "CPU"
+PASSIVE = ("Input", "Output", "Parameter", "Result", "Const", "Constant")
 
 
 class OpenVinoSession:
-    """An IR compiled for the CPU with inference in fp32: on CPUs with bf16 OpenVINO would otherwise infer in bf16 unasked."""
+    """An IR compiled for the CPU, with fp32 inference whatever the weights are stored in.
+
+    On CPUs with bf16 OpenVINO would otherwise infer in bf16 unasked, and the artifact would be judged by that.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         import openvino
@@ -37,34 +42,35 @@ class OpenVinoSession:
         self.ran = False
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs copied out of the request's memory, which the next call overwrites. Raises StepError for a feed that does not
+        fit, or where OpenVINO fails."""
         import numpy as np
 
-        names = {spec.name for spec in self.inputs}
-        if missing := sorted(names - feed.keys()):
-            raise StepError(f"the input {', '.join(missing)} was not fed")
-        if unknown := sorted(feed.keys() - names):
-            raise StepError(f"the model has no input {', '.join(unknown)}; it has {', '.join(sorted(names))}")
-        self.request.infer(dict(feed), share_inputs=False)
+        check_feed(self.inputs, feed)
+        try:
+            self.request.infer(dict(feed), share_inputs=False)
+        except Exception as problem:  # OpenVINO raises plain RuntimeError
+            raise StepError(f"OpenVINO failed: {' '.join(str(problem).split())[:800]}") from problem
         self.ran = True
         return {spec.name: np.array(self.request.get_output_tensor(i).data) for i, spec in enumerate(self.outputs)}
 
     def placement(self) -> Placement:
-        """The compiled model's own execution devices and its runtime graph; a layer without an executor did not run."""
+        """The compiled model's own execution devices and its runtime graph, the layers as they were executed."""
         if not self.ran:
             raise StepError("placement asked for before a run")
         devices = [str(d) for d in self.compiled.get_property("EXECUTION_DEVICES")]
-        layers = list(self.compiled.get_runtime_model().get_ordered_ops())
-        kinds = [_layer_type(op) for op in layers]
-        elsewhere = {device: len(kinds) for device in devices if device != DEVICE}
+        kinds = [_layer_type(op) for op in self.compiled.get_runtime_model().get_ordered_ops()]
+        layers = [kind for kind in kinds if kind not in PASSIVE]
         return Placement(
             provider=DEVICE,
             device=DEVICE.lower(),
-            nodes=sum(k not in ("Input", "Output", "Parameter", "Result", "Const") for k in kinds),
-            elsewhere=elsewhere,
+            nodes=len(layers) if devices == [DEVICE] else 0,
+            elsewhere={device: len(layers) for device in devices if device != DEVICE},
             witnesses=("EXECUTION_DEVICES", "runtime model"),
         )
 
     def details(self) -> dict[str, Any]:
+        """``inference_precision``: what the arithmetic ran in, as the compiled model reports it."""
         precision = self.compiled.get_property("INFERENCE_PRECISION_HINT")
         name = precision.get_type_name() if hasattr(precision, "get_type_name") else str(precision)
         return {
@@ -84,11 +90,12 @@ def _layer_type(op: Any) -> str:
 
 
 def _spec(port: Any) -> TensorSpec:
-    """A compiled port by its first tensor name in sorted order; OpenVINO keeps a set of aliases."""
+    """A compiled port by its first tensor name in sorted order; the target writes one name a port."""
     name = min(port.get_names()) if port.get_names() else port.get_node().get_friendly_name()
     shape = tuple(d.get_length() if d.is_static else f"{name}_{i}" for i, d in enumerate(port.get_partial_shape()))
-    dtype = {"f32": "float32", "f16": "float16", "boolean": "bool", "f64": "float64"}.get(port.get_element_type().get_type_name())
-    return TensorSpec(name=name, dtype=dtype or str(port.get_element_type().to_dtype()), shape=shape)
+    element = port.get_element_type()
+    dtype = {"boolean": "bool"}.get(element.get_type_name()) or str(element.to_dtype())
+    return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
 def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OpenVinoSession:

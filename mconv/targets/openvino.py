@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +26,30 @@ OPTIONS = {
     },
 }
 FILE = "openvino_model.xml"
-_COUNTED = re.compile(r"[A-Za-z0-9]+_\d+(/.*)?")
+PASSIVE = ("Parameter", "Result", "Constant")  # operators that compute nothing
+CODES = ("i8", "u8")
+_LAYER = re.compile(r'<layer id="(\d+)" name="([^"]*)" type="([^"]*)"')
 
 
 def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    """``openvino_model.xml`` and ``.bin``; int8 weights by NNCF. Raises UnsupportedError where OpenVINO refuses the graph."""
-    import openvino
+    """``openvino_model.xml`` and ``.bin``; fp16 stores the weights so, int8 compresses them by NNCF, per channel.
 
-    try:
-        network = openvino.convert_model(str(model))
-    except Exception as problem:  # OpenVINO raises plain RuntimeError and classes of its own
-        said = " ".join(str(problem).split())[:800]
-        raise UnsupportedError(f"OpenVINO cannot read the graph: {said}", hint="the message names the operator") from problem
-    if precision == "int8":
-        network = _compress(network, options.get("scheme", "asymmetric"))
-    _name_by_position(network)
-    target = out / FILE
-    openvino.save_model(network, str(target), compress_to_fp16=precision == "fp16")
-    text = _without_origin(target.read_text(encoding="utf-8"))
-    target.write_text(re.sub(r'<net name="[^"]*"', f'<net name="{name}"', text, count=1), encoding="utf-8")
+    Raises UnsupportedError where OpenVINO refuses the graph, drops one of its inputs or outputs, or has no weights to compress.
+    """
     onnx_info = graph.describe(model)
+    with _no_telemetry():
+        network = _read(model)
+        _check_signature(network, onnx_info)
+        if precision == "int8":
+            network = _compress(network, options.get("scheme", "asymmetric"))
+        target = out / FILE
+        import openvino
+
+        openvino.save_model(network, str(target), compress_to_fp16=precision == "fp16")
+    text = target.read_text(encoding="utf-8")
+    target.write_text(_canonical(text, name, _names(model)), encoding="utf-8")
     operators = Counter(op.get_type_name() for op in network.get_ordered_ops())
-    for passive in ("Parameter", "Result", "Constant"):
+    for passive in PASSIVE:
         operators.pop(passive, None)
     return ModelInfo(
         inputs=onnx_info.inputs,
@@ -54,40 +60,95 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
     )
 
 
-def _name_by_position(network: Any) -> None:
-    """Give operators that OpenVINO named itself (``Reshape_24266``, from a counter of the process) the same name in every run."""
-    for index, op in enumerate(network.get_ordered_ops()):
-        if op.get_type_name() not in ("Parameter", "Result") and _COUNTED.fullmatch(op.get_friendly_name()):
-            op.set_friendly_name(f"{op.get_type_name()}:{index}")
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """OpenVINO and NNCF report usage to their maker unless told not to; both are silent in what looks like CI."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
 
 
-def _without_origin(text: str) -> str:
-    """Drop the network's own ``rt_info``, in which the converter writes paths, options and versions: it differs between runs
-    and machines. Those of layers, deeper in the file, stay."""
+def _read(model: Path) -> Any:
+    import openvino
+
+    try:
+        return openvino.convert_model(str(model))
+    except Exception as problem:  # OpenVINO raises plain RuntimeError and classes of its own
+        said = " ".join(str(problem).split())[:800]
+        raise UnsupportedError(f"OpenVINO cannot read the graph: {said}", hint="the message names the operator") from problem
+
+
+def _check_signature(network: Any, info: ModelInfo) -> None:
+    """Every ONNX input and output is a port of that name, and there is no other port."""
+    for what, ports, specs in (("input", network.inputs, info.inputs), ("output", network.outputs, info.outputs)):
+        names = [port.get_names() for port in ports]
+        lost = [spec.name for spec in specs if not any(spec.name in known for known in names)]
+        if lost or len(ports) != len(specs):
+            found = ", ".join("/".join(sorted(known)) for known in names)
+            raise UnsupportedError(
+                f"OpenVINO changed the {what}s: {', '.join(spec.name for spec in specs)} became {found or 'none'}",
+                hint="give every output a tensor of its own, with an Identity",
+            )
+
+
+def _names(model: Path) -> set[str]:
+    """Names of nodes and tensors that stand in the ONNX file."""
+    proto = graph.load(model, data=False).graph
+    found = {t.name for t in proto.initializer} | {v.name for v in proto.input}
+    for node in proto.node:
+        found |= {node.name, *node.output}
+    return found
+
+
+def _canonical(text: str, name: str, known: set[str]) -> str:
+    """The IR without what differs between two conversions of one graph.
+
+    The network's own ``rt_info`` (paths, options, versions) goes; that of layers stays. Layers that the ONNX graph does not name
+    carry a number counted over the life of the process: they are called after their type and id instead.
+    """
     start, end = text.rfind("<rt_info>"), text.rfind("</rt_info>")
-    if start < text.rfind("</layers>") or end < start:
-        return text
-    return text[:start].rstrip() + text[end + len("</rt_info>") :]
+    if text.rfind("</layers>") < start < end:
+        text = text[:start].rstrip() + text[end + len("</rt_info>") :]
+
+    def rename(match: re.Match[str]) -> str:
+        number, layer, kind = match.groups()
+        if html.unescape(layer).removesuffix("/sink_port_0") in known:
+            return match[0]
+        return f'<layer id="{number}" name="{kind}/{number}" type="{kind}"'
+
+    text = _LAYER.sub(rename, text)
+    return re.sub(r'<net name="[^"]*"', lambda _: f'<net name="{html.escape(name)}"', text, count=1)
+
+
+def _codes(network: Any) -> int:
+    """Elements stored as 8-bit codes in tensors of two axes or more (a zero point or a scalar is none)."""
+    constants = [op for op in network.get_ordered_ops() if op.get_type_name() == "Constant"]
+    eight = [op for op in constants if op.get_element_type().get_type_name() in CODES and len(op.get_output_shape(0)) > 1]
+    return sum(int(op.get_byte_size()) for op in eight)
 
 
 def _compress(network: Any, scheme: str) -> Any:
     """Weights as 8-bit codes. Raises UnsupportedError where NNCF found none to compress."""
-    import contextlib
-    import io
     import logging
 
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    before = _codes(network)
     mode = nncf.CompressWeightsMode.INT8_SYM if scheme == "symmetric" else nncf.CompressWeightsMode.INT8_ASYM
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bar
+    try:
         network = nncf.compress_weights(network, mode=mode)
-    wanted = {"i8", "u8"}
-    codes = [
-        op
-        for op in network.get_ordered_ops()
-        if op.get_type_name() == "Constant" and op.get_element_type().get_type_name() in wanted
-    ]
-    if not any(op.get_output_shape(0) and len(list(op.get_output_shape(0))) > 1 for op in codes):
-        raise UnsupportedError("NNCF found no weights to compress in this model", hint="deliver it as fp16")
+    except (nncf.InternalError, nncf.UnsupportedModelError, nncf.ValidationError, RuntimeError) as problem:
+        raise UnsupportedError(f"NNCF cannot compress the weights: {' '.join(str(problem).split())[:500]}") from problem
+    if _codes(network) <= before:
+        raise UnsupportedError(
+            "the model has no weights to quantize: NNCF compresses those of matrix products, convolutions and embeddings",
+            hint="deliver it as fp16",
+        )
     return network
