@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
+from mconv.targets._webnn.conv import window
 from mconv.targets._webnn.node import Handler, Node, axis_of
 
 NARROW = {"int4": 0, "uint4": 8, "int2": 0, "uint2": 2}  # type -> what is subtracted to make it an int4 (code and zero point alike)
@@ -45,8 +46,15 @@ def dequantize(b: Builder, n: Node) -> Value:
         raise Refusal(f"a dequantization of {kind}")
     if n.out_dtype() != n.dtype(1):
         raise Refusal(f"an output of {n.out_dtype()} from a scale of {n.dtype(1)}")
+    shape = grid(n, n.shape(0), n.shape(1))
+    if (
+        n.attr("block_size", 0)
+        and len(shape) == 2
+        and axis_of(n.attr("axis", 1), 2) == 0
+        and all(map(n.is_constant, range(n.inputs)))
+    ):
+        return dequantize_columns(b, n, shape)
     x = operand(b, n, 0)
-    shape = grid(n, x.shape, n.shape(1))
     scale = operand(b, n, 1, shape)
     if n.has(2):
         zero = operand(b, n, 2, shape)
@@ -54,6 +62,28 @@ def dequantize(b: Builder, n: Node) -> Value:
         offset = -NARROW.get(kind, 0)
         zero = b.constant(np.full(shape, offset, np.int32 if x.dtype == "int4" else x.dtype), "zero points", dtype=x.dtype)
     return b.call("dequantizeLinear", x, scale, zero, shape=x.shape, dtype=scale.dtype)
+
+
+def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
+    """A weight [K, N] in blocks along K, stored as [N, blocks, size]: the browser dequantizes blocks on the last axis twice as fast."""
+    kind, (rows, columns), (count, _) = n.dtype(0), n.shape(0), shape
+    narrow, base, names = kind in NARROW, NARROW.get(kind, 0), n.step.inputs
+    target = "int4" if narrow else kind
+
+    def turned(index: int) -> np.ndarray:
+        array = n.const(index, "tensor")
+        wide = array.astype(np.int32) - base if narrow and index != 1 else array
+        return np.ascontiguousarray(wide.T)
+
+    x = b.constant(turned(0).reshape(columns, count, rows // count), names[0], dtype=target)
+    scale = b.constant(turned(1).reshape(columns, count, 1), names[1])
+    if n.has(2):
+        zero = b.constant(turned(2).reshape(columns, count, 1), names[2], dtype=target)
+    else:
+        zeros = np.full((columns, count, 1), -base, np.int32 if narrow else kind)
+        zero = b.constant(zeros, "zero points", dtype=target)
+    y = b.call("dequantizeLinear", x, scale, zero, shape=x.shape, dtype=scale.dtype)
+    return b.transpose(b.reshape(y, [columns, rows]), [1, 0])
 
 
 def quantize(b: Builder, n: Node) -> Value:
@@ -125,14 +155,35 @@ def matmul_integer(b: Builder, n: Node) -> Value:
     sizes = [min(EXACT_TERMS, inner - i) for i in range(0, inner, EXACT_TERMS)]
     left = b.split(x, sizes, x.rank - 1) if len(sizes) > 1 else [x]
     right = b.split(y, sizes, y.rank - 2) if len(sizes) > 1 else [y]
-    parts = [b.cast(b.call("matmul", p, q, shape=out), "int32") for p, q in zip(left, right, strict=True)]
-    total = parts[0]
+    return int32_sum(b, [b.call("matmul", p, q, shape=out) for p, q in zip(left, right, strict=True)])
+
+
+def int32_sum(b: Builder, parts: list[Value]) -> Value:
+    total = b.cast(parts[0], "int32")
     for part in parts[1:]:
-        total = b.binary("add", total, part)
+        total = b.binary("add", total, b.cast(part, "int32"))
     return total
 
 
+def conv_integer(b: Builder, n: Node) -> Value:
+    """In float32 over pieces of the input channels of at most 258 terms, each exact, summed in int32."""
+    x, weight = centred(b, n, 0, 2, 1), centred(b, n, 1, 3, 0)
+    if x.rank != 4:
+        raise Refusal(f"{x.rank - 2} spatial axes")
+    kernel, groups, channels = weight.shape[2:], int(n.attr("group", 1)), weight.shape[1]
+    w = window(n, kernel, n.out_shape()[2:], 2)
+    options = {"padding": w.flat_pads, "strides": w.strides, "dilations": w.dilations, "groups": groups}
+    step = EXACT_TERMS // math.prod(kernel)
+    if step == 0 or (groups > 1 and step < channels):
+        raise Refusal(f"sums of {channels * math.prod(kernel)} products are not exact in float32")
+    sizes = [min(step, channels - i) for i in range(0, channels, step)]
+    left = b.split(x, sizes, 1) if len(sizes) > 1 else [x]
+    right = b.split(weight, sizes, 1) if len(sizes) > 1 else [weight]
+    return int32_sum(b, [b.call("conv2d", p, q, shape=n.out_shape(), options=options) for p, q in zip(left, right, strict=True)])
+
+
 TABLE: dict[str, Handler] = {
+    "ConvInteger": conv_integer,
     "DequantizeLinear": dequantize,
     "DynamicQuantizeLinear": dynamic_quantize,
     "MatMulInteger": matmul_integer,
