@@ -3,49 +3,130 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mconv import graph
 from mconv.errors import UnsupportedError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PRECISIONS = ("fp16",)
 TOOLS = ("onnx", "onnxruntime")
-DOMAINS = frozenset({"", "com.microsoft"})
-LARGEST = 65504.0
+LARGEST = 65504.0  # IEEE 754 binary16
+MASK_FROM = 1e8  # a constant this large only means "never": attention masks of -1e9, -1e10, -3.4e38
+MASK = 1e4  # e^-10000 is 0 in any float, and a few such masks may be added up without overflow
 
 
 def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any) -> dict[str, Any]:
-    """Convert with onnxruntime's float16 converter. Constants beyond ±65504 (masks of -3.4e38) become ±1e4, which a softmax
-    treats alike. Raises UnsupportedError where there is nothing to convert."""
-    import numpy as np
+    """Convert with onnxruntime's float16 converter, which leaves operators without a 16-bit form (TopK, Range …) in fp32.
+
+    Masks (constants of 1e8 and beyond) become ±1e4, which a softmax treats alike; operators that read any other constant
+    beyond ±65504 stay in fp32. Raises UnsupportedError where there is nothing to convert, or the result is not valid.
+    """
     import onnx
-    from onnx import numpy_helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     proto = graph.load(model)
-    floats = [t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
-    if not floats and not any(n.op_type == "Constant" for n in proto.graph.node):
+    for body in _graphs(proto.graph):
+        _constants_as_tensors(body)
+    if not any(tensor.data_type == onnx.TensorProto.FLOAT for body in _graphs(proto.graph) for _, tensor in _tensors(body)):
         raise UnsupportedError("the model has no 32-bit float weights to convert", hint="deliver it as fp32")
-    clipped = 0
-
-    def finite(tensor: Any) -> None:
-        nonlocal clipped
-        if tensor.data_type != onnx.TensorProto.FLOAT:
-            return
-        values = numpy_helper.to_array(tensor)
-        if values.size and np.abs(values).max() > LARGEST:
-            clipped += 1
-            tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -1e4, 1e4).astype(np.float32), tensor.name))
-
-    for tensor in proto.graph.initializer:
-        finite(tensor)
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                finite(attribute.t)
+    masks, kept = 0, set()
+    for body in _graphs(proto.graph):
+        found, large = _finite(body)
+        masks += found
+        kept |= large
     del proto.graph.value_info[:]
-    half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=False))
+    half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, node_block_list=sorted(kept) or None))
+    _straighten(half.model.graph)
     half.topological_sort()  # the converter appends its Cast nodes at the end
     graph.save(half.model, out)
-    return {"clipped constants": clipped} if clipped else {}
+    try:
+        onnx.checker.check_model(str(out))
+    except onnx.checker.ValidationError as problem:
+        said = " ".join(str(problem).split())[:300]
+        raise UnsupportedError(f"the conversion to fp16 broke the graph: {said}", hint="deliver it as fp32") from problem
+    notes = {"masks made finite": masks, "operators kept in fp32 for a constant beyond 65504": len(kept)}
+    return {what: count for what, count in notes.items() if count}
+
+
+def _graphs(body: Any) -> Iterator[Any]:
+    """A graph and every control-flow body in it."""
+    yield body
+    for node in body.node:
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from _graphs(inner)
+
+
+def _tensors(body: Any) -> Iterator[tuple[str, Any]]:
+    """Constants of one graph: (the name they are read by, the tensor)."""
+    for tensor in body.initializer:
+        yield tensor.name, tensor
+    for node in body.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield node.output[0], attribute.t
+
+
+def _constants_as_tensors(body: Any) -> None:
+    """``value_float`` and ``value_floats`` as ``value``, the only form of Constant that the converter knows."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    for node in body.node:
+        if node.op_type != "Constant" or node.attribute[0].name not in ("value_float", "value_floats"):
+            continue
+        value = np.asarray(helper.get_attribute_value(node.attribute[0]), np.float32)
+        del node.attribute[:]
+        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(value)))
+
+
+def _finite(body: Any) -> tuple[int, set[str]]:
+    """Make masks finite in place; returns how many, and the names of nodes that must keep a large constant in fp32."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    masks, large = 0, set()
+    for name, tensor in _tensors(body):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        beyond = np.isfinite(values) & (np.abs(values) > LARGEST)
+        if not beyond.any():
+            continue
+        if np.abs(values[beyond]).min() >= MASK_FROM:
+            masks += 1
+            tensor.CopyFrom(numpy_helper.from_array(np.where(beyond, np.copysign(MASK, values), values).astype("f4"), tensor.name))
+        else:
+            large.add(name)
+    kept = set()
+    for index, node in enumerate(body.node):
+        if large & {*node.input, *node.output}:
+            node.name = node.name or f"{node.op_type}_fp32_{index}"
+            kept.add(node.name)
+    return masks, kept
+
+
+def _straighten(body: Any) -> None:
+    """Between two operators kept in fp32 the converter casts down and up again, which loses digits or overflows: go straight."""
+    from onnx import TensorProto, helper
+
+    narrow, wide = {}, []
+    for node in body.node:
+        if node.op_type == "Cast":
+            to = helper.get_node_attr_value(node, "to")
+            if to == TensorProto.FLOAT16:
+                narrow[node.output[0]] = node
+            elif to == TensorProto.FLOAT:
+                wide.append(node)
+    for node in wide:
+        if node.input[0] in narrow:
+            node.input[0] = narrow[node.input[0]].input[0]
+    used = {name for inner in _graphs(body) for node in inner.node for name in node.input}
+    used |= {value.name for inner in _graphs(body) for value in inner.output}
+    kept = [node for node in body.node if not (node.op_type == "Cast" and node.output[0] in narrow and node.output[0] not in used)]
+    del body.node[:]
+    body.node.extend(kept)
