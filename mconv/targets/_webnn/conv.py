@@ -173,7 +173,7 @@ def average_pool(b: Builder, n: Node) -> Value:
         if n.attr("count_include_pad", 0):
             declared = given[count + i] if i < count and n.attr("auto_pad", "NOTSET") == "NOTSET" else w.pads[i][1]
             low, high = -begin, size + (declared if i < count else 0)
-        starts = np.arange(shape[2 + i]) * stride - begin
+        starts: np.ndarray = np.arange(shape[2 + i]) * stride - begin
         counted = np.minimum(starts + kernel, high) - np.maximum(starts, low)
         factors.append(kernel / counted)
     options = {"windowDimensions": w.kernel, "strides": w.strides, "outputSizes": list(shape[2:])}

@@ -54,6 +54,7 @@ def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> 
     finally:
         builder.close()
     if refused:
+        (out / WEIGHTS_FILE).unlink()
         raise UnsupportedError(explain(refused), hint="the onnxruntime-web flavour of this target runs more operators")
     (out / GRAPH_FILE).write_text(module(graph, builder, outputs, unused, precision), encoding="utf-8")
     return EmitResult(

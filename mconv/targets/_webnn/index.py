@@ -16,7 +16,7 @@ def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value
     ``sizes``: of the axis, or one for each entry of the last axis.
     """
     if n.is_constant(index):
-        array = n.const(index, "indices").astype(np.int64)
+        array: np.ndarray = n.const(index, "indices").astype(np.int64)
         limit = np.asarray(sizes)
         if np.any(array < -limit) or np.any(array >= limit):
             raise Refusal("a constant index is out of range")
@@ -62,7 +62,7 @@ def flat_index(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) ->
         raise Refusal("a tensor of more than 2^31 elements with indices computed at run time")
     strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     grid = np.indices(indices.shape)
-    offset = sum((grid[i] * strides[i] for i in range(len(shape)) if i != axis), np.zeros(indices.shape, np.int64))
+    offset: np.ndarray = sum((grid[i] * strides[i] for i in range(len(shape)) if i != axis), np.zeros(indices.shape, np.int64))
     step = b.binary("mul", indices, b.scalar(strides[axis], "int32"))
     return b.binary("add", step, b.constant(np.asarray(offset, np.int32), "offsets"))
 
@@ -110,7 +110,7 @@ def one_hot(b: Builder, n: Node) -> Value:
     zero = b.scalar(0, x.dtype)
     size = b.scalar(depth, x.dtype)
     x = b.call("where", b.binary("lesser", x, zero, dtype="uint8"), b.binary("add", x, size), x, shape=x.shape, dtype=x.dtype)
-    steps = np.arange(depth, dtype=x.dtype).reshape([depth if i == axis else 1 for i in range(len(out))])
+    steps: np.ndarray = np.arange(depth, dtype=x.dtype).reshape([depth if i == axis else 1 for i in range(len(out))])
     hit = b.binary("equal", x, b.constant(steps, "positions"), dtype="uint8")
     off, on = b.constant(values[0:1].reshape(()), "off"), b.constant(values[1:2].reshape(()), "on")
     return b.call("where", hit, on, off, shape=out, dtype=on.dtype)

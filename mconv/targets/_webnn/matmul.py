@@ -64,8 +64,8 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
     half = 1 << (bits - 1)
     packed = n.const(1, "weight").reshape(rows, blocks, -1)
     codes = unpack(packed, bits, block)
-    scale = n.const(2, "scales").reshape(rows, blocks, 1).astype(x.dtype)
-    zero = np.full((rows, blocks, 1), half, np.int32)
+    scale: np.ndarray = n.const(2, "scales").reshape(rows, blocks, 1).astype(x.dtype)
+    zero: np.ndarray = np.full((rows, blocks, 1), half, np.int32)
     shift = None  # float zero points are subtracted after the dequantization
     if n.has(3):
         given = n.const(3, "zero points")

@@ -31,7 +31,7 @@ def operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None = Non
     """A quantized input; constants below 8 bits become int4."""
     kind = n.dtype(index)
     if kind in NARROW:
-        array = n.const(index, "tensor").astype(np.int32) - NARROW[kind]
+        array: np.ndarray = n.const(index, "tensor").astype(np.int32) - NARROW[kind]
         return b.constant(array if shape is None else array.reshape(shape), n.step.inputs[index], dtype="int4")
     if n.is_constant(index) and shape is not None:
         return b.constant(n.const(index, "tensor").reshape(shape), n.step.inputs[index])
@@ -65,7 +65,7 @@ def dequantize(b: Builder, n: Node) -> Value:
 
 
 def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
-    """A weight [K, N] in blocks along K, stored as [N, blocks, size]: the browser dequantizes blocks on the last axis twice as fast."""
+    """A weight [K, N] in blocks along K, stored as [N, blocks, size]: twice as fast in the browser."""
     kind, (rows, columns), (count, _) = n.dtype(0), n.shape(0), shape
     narrow, base, names = kind in NARROW, NARROW.get(kind, 0), n.step.inputs
     target = "int4" if narrow else kind
@@ -80,7 +80,7 @@ def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
     if n.has(2):
         zero = b.constant(turned(2).reshape(columns, count, 1), names[2], dtype=target)
     else:
-        zeros = np.full((columns, count, 1), -base, np.int32 if narrow else kind)
+        zeros: np.ndarray = np.full((columns, count, 1), -base, np.int32 if narrow else kind)
         zero = b.constant(zeros, "zero points", dtype=target)
     y = b.call("dequantizeLinear", x, scale, zero, shape=x.shape, dtype=scale.dtype)
     return b.transpose(b.reshape(y, [columns, rows]), [1, 0])

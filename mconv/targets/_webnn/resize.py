@@ -16,7 +16,7 @@ from mconv.targets._webnn.shape import take
 
 def coordinates(mode: str, size: int, out: int, scale: float) -> np.ndarray:
     """Positions in the input for each output position (ONNX coordinate_transformation_mode)."""
-    x = np.arange(out, dtype=np.float64)
+    x: np.ndarray = np.arange(out, dtype=np.float64)
     if mode == "half_pixel":
         return (x + 0.5) / scale - 0.5
     if mode == "pytorch_half_pixel":
