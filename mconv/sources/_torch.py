@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from mconv import compare, graph, samples
 from mconv.errors import SourceError, UnsupportedError
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers
 OPSET_TORCHSCRIPT = 17
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
 Sampler = Callable[[int, int, Mapping[str, int]], "list[Mapping[str, np.ndarray]] | None"]
 
@@ -183,26 +183,35 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
     )
 
 
-def _reason(problem: Exception) -> str:
+def _reason(problem: BaseException) -> str:
+    """The innermost cause in one line: exporters wrap it in pages of advice."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
     text = problem.message if isinstance(problem, UnsupportedError) else f"{type(problem).__name__}: {problem}"
-    return " ".join(text.split())[:300]
+    return " ".join(_ANSI.sub("", text).split())[:300]
+
+
+def _feed(model: TorchModel, axes: set[str], which: int) -> Mapping[str, np.ndarray]:
+    """A feed to trace (0) or to prove (0 and 1) with; the two differ in the size of every axis in ``axes``.
+
+    A free batch is 2, then 3, since the exporters take 0 and 1 for constants; a fixed one is 1. Other lengths are those of the
+    model's own samples, the first of which fixes the axes that are not free.
+    """
+    names = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
+    dims = {d: ((2, 3)[which] if d in axes else 1) for d in names if "batch" in d}
+    first = (model.samples(2, samples.SEED, dims) or [])[0]
+    for spec in model.inputs:
+        for dim, size in zip(spec.shape, first[spec.name].shape, strict=True):
+            if isinstance(dim, str) and dim not in axes:
+                dims.setdefault(dim, size)
+    return (model.samples(2, samples.SEED, dims) or [])[which]
 
 
 def _example(model: TorchModel, axes: set[str]) -> tuple[torch.Tensor, ...]:
-    """Tensors to trace with: 2 for a batch and a length of 16, since the exporters take 0 and 1 for constants."""
     import torch
 
-    feeds = model.samples(2, samples.SEED, {d: _size(d, 0, axes) for s in model.inputs for d in s.shape if isinstance(d, str)})
-    assert feeds
-    return tuple(torch.from_numpy(feeds[0][spec.name].copy()) for spec in model.inputs)
-
-
-def _size(dim: str, which: int, axes: set[str]) -> int:
-    """The size an axis has in proof ``which``; a fixed axis keeps its first, 1 for a batch."""
-    batch = "batch" in dim
-    if dim not in axes:
-        return 1 if batch else 16
-    return ((2, 3) if batch else (16, 11))[which]
+    feed = _feed(model, axes, 0)
+    return tuple(torch.from_numpy(feed[spec.name].copy()) for spec in model.inputs)
 
 
 def _wrapped(model: TorchModel) -> Any:
@@ -218,7 +227,9 @@ def _wrapped(model: TorchModel) -> Any:
         def forward(self, *tensors: Any) -> Any:
             return model.call(*tensors)
 
-    return Positional().eval()
+    wrapper = Positional()
+    wrapper.training = False  # eval() would go down into the module, and exported programs refuse that
+    return wrapper
 
 
 def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
@@ -247,8 +258,9 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
     dynamic = {
         s.name: {i: d for i, d in enumerate(s.shape) if isinstance(d, str) and (d in axes or s in model.outputs)} for s in specs
     }
+    scripted = isinstance(model.module, torch.jit.ScriptModule)  # cannot be traced inside another module
     torch.onnx.export(
-        _wrapped(model),
+        model.module if scripted else _wrapped(model),
         _example(model, axes),
         str(target),
         dynamo=False,
@@ -300,8 +312,7 @@ def _prove(model: TorchModel, target: Path, axes: set[str]) -> None:
     if missing:
         raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")
     for which in (0, 1):
-        dims = {d: _size(d, which, axes) for s in model.inputs for d in s.shape if isinstance(d, str)}
-        feed = (model.samples(1, samples.SEED + which, dims) or [])[0]
+        feed = _feed(model, axes, which)
         wanted = model.run(feed)
         got = dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(feed)), strict=True))
         if wanted.keys() != got.keys():
@@ -330,8 +341,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def renamed(specs: Sequence[TensorSpec], names: Sequence[str]) -> tuple[TensorSpec, ...]:
-    """The same specs under other names, in order."""
-    return tuple(msgspec.structs.replace(s, name=n) for s, n in zip(specs, names, strict=True))

@@ -291,16 +291,16 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     def sampler(count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
         return list(inputs.samples(specs, count, seed, dims))
 
+    headless = any("pooler" in key for key in missing)
+    if lacking := [key for key in missing if "pooler" not in key]:
+        raise SourceError(
+            f"{path.name} lacks weights: {', '.join(lacking[:5])}{' …' if len(lacking) > 5 else ''}",
+            hint="is `task` right for this checkpoint?",
+        )
     module.eval()
     with torch.inference_mode():
         probe = {k: torch.from_numpy(v) for k, v in inputs.samples(specs, 1, 0, {})[0].items()}
         names = list(_torch.flatten(dict(module(**probe).items())))
-    headless = any("pooler" in key for key in missing)
-    if missing and not headless:
-        raise SourceError(
-            f"{path.name} lacks weights: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}",
-            hint="is `task` right for this checkpoint?",
-        )
     dropped = ("pooler_output",) if headless else ()
     keep = [n for n in names if n not in (*dropped, "past_key_values", "encoder_last_hidden_state", "loss") and "past_key" not in n]
     return _torch.TorchModel(module, specs, sampler=sampler, keep=keep)

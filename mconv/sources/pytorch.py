@@ -184,6 +184,9 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             program = torch.export.load(str(path))
         except Exception as problem:  # torch.export raises many kinds
             raise SourceError(f"{path.name} cannot be loaded by torch.export: {' '.join(str(problem).split())[:400]}") from problem
+        if program.example_inputs and program.example_inputs[1]:
+            names = ", ".join(program.example_inputs[1])
+            raise SourceError(f"{path.name} takes keyword inputs ({names})", hint="export it again with positional inputs")
         return program.module(), config.inputs or _program_inputs(program)
     module = _build(config)
     if not isinstance(module, torch.nn.Module):
@@ -219,6 +222,8 @@ def load(config: SourceConfig) -> _torch.TorchModel:
 
     torch.manual_seed(0)
     module, inputs = _module(config)
+    if kind(Path(config.path)) == "program":  # its placeholders are positional, whatever they are called
+        return _torch.TorchModel(module, inputs, by_name=False)
     forward = getattr(module, "forward", module)
     try:
         parameters = set(inspect.signature(forward).parameters)

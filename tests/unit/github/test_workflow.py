@@ -1,0 +1,63 @@
+"""Workflow commands, outputs and the summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mconv.github import workflow
+from mconv.values import Place
+from tests.unit.reports.factory import report
+
+
+def test_escaping() -> None:
+    said = workflow.annotation("error", "50% of\r\nit: a, b", title="a:b,c", place=Place(file="m,x.yml", line=3, column=2))
+    assert said == "::error title=a%3Ab%2Cc,file=m%2Cx.yml,line=3,col=2::50%25 of%0D%0Ait: a, b"
+
+
+def test_at_most_ten_annotations_and_the_rest_is_counted() -> None:
+    commands = workflow.annotate(report(passed=3, failed=25))
+    assert len(commands) == 10
+    assert "16 more variants" in commands[-1]
+    assert all("line=12" in c for c in commands[:9])
+    assert len(workflow.annotate(report(failed=10))) == 10
+
+
+def test_environment_of_a_pull_request(tmp_path: Path) -> None:
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"pull_request": {"number": 12, "head": {"sha": "c" * 40}}}))
+    variables = {"GITHUB_EVENT_PATH": str(event), "GITHUB_REPOSITORY": "o/r", "GITHUB_RUN_ID": "5", "GITHUB_SHA": "d" * 40}
+    found = workflow.Environment.read({**variables, "GITHUB_API_URL": "https://ghe.example/api/v3/"})
+    assert (found.pull_request, found.head_sha) == (12, "c" * 40)
+    assert found.api_url == "https://ghe.example/api/v3"
+    assert found.run_url == "https://github.com/o/r/actions/runs/5"
+    event.write_text("[]")
+    assert workflow.Environment.read(variables).pull_request is None
+    assert workflow.Environment.read({}).pull_request is None
+
+
+def test_outputs_cannot_be_forged_by_a_value(tmp_path: Path) -> None:
+    file = tmp_path / "output"
+    file.touch()
+    environment = workflow.Environment(output_file=str(file))
+    workflow.set_outputs(environment, {"a": "1\nconclusion<<X\nsuccess\nX", "b": "2"})
+    lines = file.read_text().splitlines()
+    first = lines[0].partition("<<")[2]
+    assert lines[5] == first
+    assert lines[6].startswith("b<<mconv_")
+    assert lines[6].partition("<<")[2] != first
+
+
+def test_a_summary_too_large_is_not_written(tmp_path: Path) -> None:
+    environment = workflow.Environment(summary_file=str(tmp_path / "summary"))
+    assert workflow.add_summary(environment, "x" * 900_000)
+    assert not workflow.add_summary(environment, "x" * 200_000)
+    assert workflow.add_summary(environment, "y")
+    assert not workflow.add_summary(workflow.Environment(), "y")
+
+
+def test_neutralise() -> None:
+    assert list(workflow.neutralise(["::set-output name=a::b", "x ##[error]y"])) == [
+        ":\u200b:set-output name=a:\u200b:b",
+        "x #\u200b#[error]y",
+    ]

@@ -1,0 +1,134 @@
+"""fp16: every form a constant takes, bodies, masks; against onnxruntime's answer to the float model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from mconv.errors import UnsupportedError
+from mconv.quantizers import fp16
+from tests.models import linear
+from tests.unit.quantizers.graphs import BOOL, INT64, LOWEST, answer, body, feeds_of, model, node, tensor, value, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+X, Y, M = value("x", ["b", 8]), value("y", ["b", 8]), value("m", ["b", 8], BOOL)
+W, H = tensor("W", weights(8, 8)), node("MatMul", "x W", "h")
+SOFTMAX = node("Softmax", "w", "y")
+DOUBLE = body("t", [node("Mul", "h two", "a")], [], [value("a", ["b", 8])], [tensor("two", 2)])
+MORE = body("e", [node("Add", "h three", "c")], [], [value("c", ["b", 8])], [tensor("three", 3)])
+HALVE = body(
+    "l",
+    [node("Identity", "c0", "c1"), node("Mul", "a0 half", "a1")],
+    [value("i", [], INT64), value("c0", [], BOOL), value("a0", ["b", 8])],
+    [value("c1", [], BOOL), value("a1", ["b", 8])],
+    [tensor("half", 0.5)],
+)
+CASES: dict[str, Any] = {
+    "if": model(
+        [
+            H,
+            node("ReduceSum", "h", "s", keepdims=0),
+            node("Greater", "s z", "q"),
+            node("If", "q", "y", then_branch=DOUBLE, else_branch=MORE),
+        ],
+        [X],
+        [Y],
+        [W, tensor("z", 0)],
+    ),
+    "loop": model([H, node("Loop", "n _ h", "y", body=HALVE)], [X], [Y], [W, tensor("n", 3, "i8")]),
+    "where-mask": model([H, node("Where", "m big h", "w"), SOFTMAX], [X, M], [Y], [W, tensor("big", LOWEST)]),
+    "two-masks": model(
+        [H, node("Add", "h k", "u"), node("Add", "u k", "w"), SOFTMAX], [X], [Y], [W, tensor("k", [0] * 6 + [LOWEST] * 2)]
+    ),
+    "constant-mask": model(
+        [H, node("Constant", "", "k", value=tensor("", [0] * 6 + [-1e9] * 2)), node("Add", "h k", "w"), SOFTMAX], [X], [Y], [W]
+    ),
+    "scalar-constant": model([H, node("Constant", "", "k", value_float=LOWEST), node("Max", "h k", "y")], [X], [Y], [W]),
+    "list-constant": model([H, node("Constant", "", "k", value_floats=[1.5] * 8), node("Mul", "h k", "y")], [X], [Y], [W]),
+    "filled-mask": model(
+        [
+            H,
+            node("Shape", "h", "s"),
+            node("ConstantOfShape", "s", "k", value=tensor("", [LOWEST])),
+            node("Where", "m k h", "w"),
+            SOFTMAX,
+        ],
+        [X, M],
+        [Y],
+        [W],
+    ),
+    "multiplied-mask": model(
+        [node("Cast", "m", "f", to=1), node("Mul", "f big", "k"), H, node("Add", "h k", "w"), SOFTMAX],
+        [X, M],
+        [Y],
+        [W, tensor("big", LOWEST)],
+    ),
+    "large": model([H, node("Mul", "h k", "p"), node("Div", "p l", "y")], [X], [Y], [W, tensor("k", 1e5), tensor("l", 2e5)]),
+    "range": model(
+        [node("Range", "a e d", "r"), H, node("Add", "h r", "y")], [X], [Y], [W, tensor("a", 0), tensor("e", 8), tensor("d", 1)]
+    ),
+    "layer-norm": model(
+        [H, node("LayerNormalization", "h s k", "y", epsilon=1e-12)], [X], [Y], [W, tensor("s", [1] * 8), tensor("k", [0] * 8)]
+    ),
+    "output-read-inside": model([node("MatMul", "x W", "y"), node("Relu", "y", "z")], [X], [Y, value("z", ["b", 8])], [W]),
+    "top-k": model(
+        [H, node("TopK", "h k", "v i")], [X], [value("v", ["b", 3]), value("i", ["b", 3], INT64)], [W, tensor("k", [3], "i8")]
+    ),
+    "resize": model(
+        [H, node("Reshape", "h s", "q"), node("Resize", "q _ r", "y")],
+        [X],
+        [value("y", ["b", 1, 4, 8])],
+        [W, tensor("s", [-1, 1, 2, 4], "i8"), tensor("r", [1, 1, 2, 2])],
+    ),
+}
+
+
+def convert(proto: Any, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    notes = fp16.quantize(folder / "in.onnx", folder / "out.onnx", precision="fp16", options={}, calibration=None)
+    return onnx.load(folder / "out.onnx"), notes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_answers_stay_within_half_precision(name: str, tmp_path: Path) -> None:
+    made, _ = convert(CASES[name], tmp_path)
+    feed = feeds_of(CASES[name])
+    expected, got = answer(CASES[name], feed), answer(made, feed)
+    for output, reference in expected.items():
+        assert got[output].dtype == reference.dtype
+        assert np.isfinite(got[output]).all()
+        # binary16 keeps 11 bits; sums of 8 products and two more operations stay within 16 units in the last place
+        np.testing.assert_allclose(got[output], reference, rtol=16 * 2.0**-11, atol=16 * 2.0**-11)
+    assert next(t for t in made.graph.initializer if t.name == "W").data_type == TensorProto.FLOAT16
+
+
+def test_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
+    proto = linear()
+    made, notes = convert(proto, tmp_path)
+    after = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+    for before in proto.graph.initializer:
+        np.testing.assert_array_equal(after[before.name], numpy_helper.to_array(before).astype(np.float16))
+    assert notes == {}
+    assert [(v.name, v.type.tensor_type.elem_type) for v in (*made.graph.input, *made.graph.output)] == [("x", 1), ("y", 1)]
+
+
+def test_notes_say_what_was_changed(tmp_path: Path) -> None:
+    assert convert(CASES["where-mask"], tmp_path)[1] == {"masks made finite": 1}
+    made, notes = convert(CASES["large"], tmp_path)
+    assert notes == {"operators kept in fp32 for a constant beyond 65504": 2}
+    kinds = {t.name: t.data_type for t in made.graph.initializer}
+    assert (kinds["k"], kinds["l"]) == (TensorProto.FLOAT, TensorProto.FLOAT)
+
+
+def test_nothing_to_convert_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="no 32-bit float weights"):
+        convert(model([node("Relu", "x", "y")], [X], [Y], []), tmp_path)
+    half, _ = convert(linear(), tmp_path)
+    with pytest.raises(UnsupportedError, match="no 32-bit float weights"):
+        convert(half, tmp_path)

@@ -1,0 +1,141 @@
+"""int8: codes against the published formula, answers against the float model, sizes, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper, numpy_helper
+
+from mconv.errors import UnsupportedError
+from mconv.quantizers import int8_dynamic
+from tests.models import convolution, linear
+from tests.unit.quantizers.graphs import INT64, answer, feeds_of, model, node, tensor, value, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+X, Y = value("x", ["b", 32]), value("y", ["b", 32])
+IMAGE, MAPS = value("x", ["b", 8, 6, 6]), value("y", ["b", 32, 6, 6])
+SQUARE, B = tensor("W", weights(32, 32)), tensor("B", weights(32, seed=1))
+CASES: dict[str, Any] = {
+    "gemm": model([node("Gemm", "x W B", "y")], [X], [Y], [SQUARE, B]),
+    "gemm-without-bias": model([node("Gemm", "x W", "y", transB=1)], [X], [Y], [SQUARE]),
+    "gemm-shared": model([node("Gemm", "x W B", "h", transB=1), node("Gemm", "h W B", "y", transB=1)], [X], [Y], [SQUARE, B]),
+    "gemm-shared-both-ways": model([node("Gemm", "x W B", "h", transB=1), node("MatMul", "h W", "y")], [X], [Y], [SQUARE, B]),
+    "gemm-scaled": model([node("Gemm", "x W B", "y", alpha=0.5, beta=2.0, transB=1)], [X], [Y], [SQUARE, B]),
+    "tied-embedding": model(
+        [node("Gather", "E i", "h"), node("Transpose", "E", "T", perm=[1, 0]), node("MatMul", "h T", "y")],
+        [value("i", ["b"], INT64)],
+        [value("y", ["b", 64])],
+        [tensor("E", weights(64, 32))],
+    ),
+    "conv": model([node("Conv", "x W B", "y", pads=[1] * 4)], [IMAGE], [MAPS], [tensor("W", weights(32, 8, 3, 3)), B]),
+    "conv-grouped": model([node("Conv", "x W", "y", pads=[1] * 4, group=4)], [IMAGE], [MAPS], [tensor("W", weights(32, 2, 3, 3))]),
+    "conv-transpose": model(
+        [node("ConvTranspose", "x W", "y", pads=[1] * 4)], [IMAGE], [MAPS], [tensor("W", weights(8, 32, 3, 3))]
+    ),
+    "conv-transpose-grouped": model(
+        [node("ConvTranspose", "x W", "y", pads=[1] * 4, group=2)], [IMAGE], [MAPS], [tensor("W", weights(8, 16, 3, 3))]
+    ),
+    "lstm": model(
+        [node("LSTM", "x W R", "_ y", hidden_size=32)],
+        [value("x", [5, "b", 32])],
+        [value("y", [1, "b", 32])],
+        [tensor("W", weights(1, 128, 32)), tensor("R", weights(1, 128, 32, seed=2))],
+    ),
+    "gru": model(
+        [node("GRU", "x W R", "_ y", hidden_size=32)],
+        [value("x", [5, "b", 32])],
+        [value("y", [1, "b", 32])],
+        [tensor("W", weights(1, 96, 32)), tensor("R", weights(1, 96, 32, seed=2))],
+    ),
+    "opset-11": model([node("MatMul", "x W", "y")], [X], [Y], [SQUARE], opset=11),
+}
+
+
+def convert(proto: Any, folder: Path, **options: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    notes = int8_dynamic.quantize(folder / "in.onnx", folder / "out.onnx", precision="int8", options=options, calibration=None)
+    return onnx.load(folder / "out.onnx"), notes
+
+
+@pytest.mark.parametrize("options", [{}, {"scheme": "symmetric"}, {"per_channel": False}])
+@pytest.mark.parametrize("name", CASES)
+def test_answers_stay_close_and_the_file_shrinks(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    before = CASES[name]
+    made, notes = convert(before, tmp_path, **options)
+    onnx.checker.check_model(made)
+    assert sum(notes.values()) > 0
+    feed = feeds_of(before)
+    expected, got = answer(before, feed)["y"], answer(made, feed)["y"]
+    noise = 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum())
+    # 8 bits over a normal distribution's range of about ±3.5 sigma give some 40 dB; two roundings, and less per tensor
+    assert noise > 27
+    small = {TensorProto.INT8, TensorProto.UINT8}
+    kept = sum(int(np.prod(t.dims)) for t in before.graph.initializer if len(t.dims) > 1)
+    codes = sum(int(np.prod(t.dims)) for t in made.graph.initializer if t.data_type in small and len(t.dims) > 1)
+    assert codes >= kept
+    large = [t.name for t in made.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256]
+    assert large == []
+
+
+@given(arrays(np.float32, (4, 3, 5), elements=st.floats(-100, 100, width=32)), st.sampled_from([None, 0, 1, 2]))
+def test_codes_follow_the_formula(values: np.ndarray, axis: int | None) -> None:
+    codes, scale = int8_dynamic.symmetric(values, axis)
+    assert codes.dtype == np.int8
+    assert codes.shape == values.shape
+    assert scale.size == (1 if axis is None else values.shape[axis])
+    assert np.abs(codes.astype(int)).max() <= 127
+    assert (np.abs(codes * scale - values) <= scale * 0.5 * (1 + 1e-4)).all()
+
+
+def test_convolutions_fold_at_load(tmp_path: Path) -> None:
+    """What the optimiser of onnxruntime leaves of the graph has no Cast or Mul: nothing is dequantized at inference."""
+    import onnxruntime
+
+    convert(CASES["conv"], tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), options, providers=["CPUExecutionProvider"])
+    kinds = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert "Conv" in kinds
+    assert not {"Cast", "Mul", "DequantizeLinear"} & set(kinds)
+
+
+def test_scheme_and_granularity_are_obeyed(tmp_path: Path) -> None:
+    def product(**options: Any) -> tuple[int, int]:
+        made, _ = convert(linear(), tmp_path, **options)
+        tensors = {t.name: t for t in made.graph.initializer}
+        integer = [n for n in made.graph.node if n.op_type == "MatMulInteger"]
+        assert len(integer) == 2
+        zero = numpy_helper.to_array(tensors[integer[0].input[3]])
+        return tensors[integer[0].input[1]].data_type, zero.size
+
+    assert product() == (TensorProto.UINT8, 32)
+    assert product(scheme="symmetric") == (TensorProto.INT8, 32)
+    assert product(per_channel=False) == (TensorProto.UINT8, 1)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    bare = model([node("Relu", "x", "y")], [X], [Y], [])
+    with pytest.raises(UnsupportedError, match="no weights to quantize"):
+        convert(bare, tmp_path)
+    made, _ = convert(convolution(), tmp_path)
+    with pytest.raises(UnsupportedError, match=r"quantized already: it has .*MatMulInteger"):
+        convert(made, tmp_path)
+    half = helper.make_tensor_value_info
+    proto = model(
+        [node("MatMul", "x W", "y")],
+        [half("x", TensorProto.FLOAT16, ["b", 32])],
+        [half("y", TensorProto.FLOAT16, ["b", 32])],
+        [tensor("W", weights(32, 32), "f2")],
+    )
+    with pytest.raises(UnsupportedError, match="16-bit floats"):
+        convert(proto, tmp_path)

@@ -1,0 +1,131 @@
+"""Hugging Face folders of small configs: text, vision, audio; compared with transformers itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+
+from mconv.errors import SourceError, UsageError
+from mconv.sources import huggingface
+from mconv.values import SourceConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def bert() -> transformers.PreTrainedModel:
+    return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=200, num_labels=3, **SMALL))
+
+
+def vit() -> transformers.PreTrainedModel:
+    return transformers.ViTForImageClassification(transformers.ViTConfig(image_size=32, patch_size=8, num_labels=5, **SMALL))
+
+
+def resnet() -> transformers.PreTrainedModel:
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=4)
+    return transformers.ResNetForImageClassification(config)
+
+
+def wav2vec2() -> transformers.PreTrainedModel:
+    config = transformers.Wav2Vec2Config(
+        vocab_size=20, conv_dim=(16, 16), conv_stride=(5, 4), conv_kernel=(10, 8), num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4, num_feat_extract_layers=2, **SMALL,
+    )  # fmt: skip
+    return transformers.Wav2Vec2ForCTC(config)
+
+
+def gpt2() -> transformers.PreTrainedModel:
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=2))
+
+
+FAMILIES = {
+    "bert": (bert, "text-classification", {"logits": ("batch", 3)}),
+    "vit": (vit, "image-classification", {"logits": ("batch", 5)}),
+    "resnet": (resnet, "image-classification", {"logits": ("batch", 4)}),
+    "wav2vec2": (wav2vec2, "automatic-speech-recognition", None),
+    "gpt2": (gpt2, "text-generation", {"logits": ("batch", "sequence", 100)}),
+}
+
+
+def config(path: Path, **options: str) -> SourceConfig:
+    return SourceConfig(format="huggingface", path=str(path), root=str(path.parent), options=dict(options))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family(tmp_path: Path, name: str) -> None:
+    make, task, outputs = FAMILIES[name]
+    torch.manual_seed(0)
+    original = make().eval()
+    folder = tmp_path / name
+    original.save_pretrained(folder)
+    found = config(folder)
+    assert huggingface.detect(folder)
+    huggingface.check(found)
+    assert huggingface.task_of(json.loads((folder / "config.json").read_text())) == task
+    model = huggingface.load(found)
+    if outputs:
+        assert {o.name: o.shape for o in model.outputs} == outputs
+    assert model.parameters == original.num_parameters()
+    (tmp_path / "out").mkdir()
+    info = huggingface.export(found, tmp_path / "out")
+    assert info.exporter
+    session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
+    for feed in model.samples(3, 99, {}) or []:
+        with torch.inference_mode():
+            wanted = original(**{k: torch.from_numpy(v) for k, v in feed.items()}).logits.numpy()
+        got = session.run(["logits"], dict(feed))[0]
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_minilm_takes_its_own_tokenizer(examples: Path) -> None:
+    found = config(examples / "minilm/model")
+    model = huggingface.load(found)
+    assert [s.name for s in model.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert [o.name for o in model.outputs] == ["last_hidden_state", "pooler_output"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(examples / "minilm/model"))
+    feeds = model.samples(4, 1, {})
+    assert feeds is not None
+    texts = [tokenizer.decode(row, skip_special_tokens=True) for feed in feeds for row in feed["input_ids"]]
+    assert len(set(texts)) == len(texts) == 7
+    assert all(" " in text for text in texts)
+    assert len({feed["input_ids"].shape for feed in feeds}) > 1
+    fixed = model.samples(2, 1, {"batch": 2, "sequence": 16})
+    assert fixed is not None
+    assert {feed["input_ids"].shape for feed in fixed} == {(2, 16)}
+    again = model.samples(4, 1, {})
+    assert again is not None
+    assert all((a["input_ids"] == b["input_ids"]).all() for a, b in zip(feeds, again, strict=True))
+
+
+def test_an_output_of_missing_weights_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=200, **SMALL), add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "headless")
+    assert [o.name for o in huggingface.load(config(tmp_path / "headless")).outputs] == ["last_hidden_state"]
+
+
+def test_refusals(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    bert().save_pretrained(folder)
+    with pytest.raises(SourceError, match="lacks weights"):
+        huggingface.load(config(folder, task="question-answering"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(SourceError, match="cannot load"):
+        huggingface.load(config(folder))
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**about, "auto_map": {"AutoModel": "code.Model"}}))
+    with pytest.raises(UsageError, match="does not run"):
+        huggingface.check(config(folder))
+    weights.unlink()
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match="no weights"):
+        huggingface.check(config(folder))
+    assert not huggingface.detect(folder)

@@ -1,0 +1,209 @@
+"""PyTorch files of every kind, exported and compared with torch itself."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mconv.errors import SourceError, UsageError
+from mconv.sources import pytorch
+from mconv.values import SourceConfig, TensorSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CODE = """
+import dataclasses
+
+import torch
+
+from layers.block import Block
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block(6, 5)
+
+    def forward(self, x, scale):
+        y = self.block(x) * scale
+        return {"scores": y.softmax(-1), "best": y.max(-1).values}
+
+
+def build():
+    return Net()
+
+
+@dataclasses.dataclass
+class Out:
+    first: torch.Tensor
+    nothing: torch.Tensor | None
+    pair: tuple[torch.Tensor, torch.Tensor]
+
+
+class Nested(torch.nn.Module):
+    def forward(self, x):
+        return Out(x + 1, None, (x * 2, x.sum(-1)))
+
+
+def nested():
+    return Nested()
+"""
+BLOCK = "import torch\n\n\nclass Block(torch.nn.Linear):\n    pass\n"
+INPUTS = (TensorSpec(name="x", dtype="float32", shape=("batch", 6)), TensorSpec(name="scale", dtype="float32", shape=(1,)))
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [m for m in sys.modules if m == "net" or m.startswith("layers")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "net.py").write_text(CODE)
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers/__init__.py").write_text("")
+    (tmp_path / "layers/block.py").write_text(BLOCK)
+    (tmp_path / "unrelated.py").write_text("raise SystemExit")
+    return tmp_path
+
+
+def weights() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {"block.weight": torch.randn(5, 6, generator=generator), "block.bias": torch.randn(5, generator=generator)}
+
+
+def config(path: Path, root: Path, factory: str | None = "net:build", inputs: tuple[TensorSpec, ...] = INPUTS) -> SourceConfig:
+    return SourceConfig(
+        format="pytorch", path=str(path), root=str(root), options={"factory": factory} if factory else {}, inputs=inputs
+    )
+
+
+def proved(found: SourceConfig, out: Path) -> None:
+    """Export, and compare with the module at sizes that were not used in the export."""
+    out.mkdir()
+    info = pytorch.export(found, out)
+    model = pytorch.load(found)
+    assert info.model.inputs == model.inputs
+    assert [o.name for o in info.model.outputs] == [o.name for o in model.outputs]
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"))
+    for rows in (1, 7):
+        feed = {
+            s.name: np.random.default_rng(rows).standard_normal([rows if d == "batch" else d for d in s.shape]).astype(np.float32)
+            for s in model.inputs
+        }
+        wanted = model.run(feed)
+        for name, got in zip(wanted, session.run(list(wanted), feed), strict=True):
+            np.testing.assert_allclose(got, wanted[name], rtol=1e-5, atol=1e-6)
+
+
+def test_state_dict_and_safetensors_with_a_factory(repository: Path) -> None:
+    torch.save({"state_dict": weights(), "epoch": 3}, repository / "w.pt")
+    save_file(weights(), repository / "w.safetensors")
+    for name in ("w.pt", "w.safetensors"):
+        assert pytorch.detect(repository / name)
+        found = config(repository / name, repository)
+        pytorch.check(found)
+        proved(found, repository / f"out-{name}")
+        model = pytorch.load(found)
+        assert model.parameters == 35
+        assert [o.name for o in model.outputs] == ["scores", "best"]
+        x = torch.ones(2, 6)
+        direct = (torch.nn.functional.linear(x, *weights().values()) * 2).softmax(-1)
+        got = model.run({"x": x.numpy(), "scale": np.array([2], np.float32)})["scores"]
+        np.testing.assert_allclose(got, direct.numpy(), rtol=1e-5)
+
+
+def test_key_files_are_the_factory_and_its_local_imports_only(repository: Path) -> None:
+    torch.save(weights(), repository / "w.pt")
+    found = {p.relative_to(repository).as_posix() for p in pytorch.files(config(repository / "w.pt", repository))}
+    assert found == {"w.pt", "net.py", "layers/__init__.py", "layers/block.py"}
+
+
+def test_torchscript_and_exported_program(repository: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh()).eval()
+    one = (TensorSpec(name="x", dtype="float32", shape=("batch", 6)),)
+    torch.jit.trace(module, torch.zeros(2, 6)).save(str(repository / "script.pt"))
+    assert pytorch.kind(repository / "script.pt") == "torchscript"
+    proved(config(repository / "script.pt", repository, None, one), repository / "a")
+
+    program = torch.export.export(module, (torch.zeros(2, 6),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(program, repository / "program.pt2")
+    assert pytorch.kind(repository / "program.pt2") == "program"
+    proved(config(repository / "program.pt2", repository, None, ()), repository / "b")
+
+
+def test_nested_outputs_get_names(repository: Path) -> None:
+    torch.save({}, repository / "none.pt")
+    one = (TensorSpec(name="x", dtype="float32", shape=("batch", 6)),)
+    found = config(repository / "none.pt", repository, "net:nested", one)
+    assert [o.name for o in pytorch.load(found).outputs] == ["first", "pair_0", "pair_1"]
+    proved(found, repository / "out")
+
+
+def test_export_is_the_same_in_another_process(repository: Path) -> None:
+    torch.save(weights(), repository / "w.pt")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mconv.sources import pytorch\n"
+        "from mconv.values import SourceConfig, from_json\n"
+        "pytorch.export(from_json(sys.argv[1], SourceConfig), Path(sys.argv[2]))"
+    )
+    from mconv.values import to_json
+
+    files = []
+    for name in ("a", "b"):
+        (repository / name).mkdir()
+        argv = [sys.executable, "-c", code, to_json(config(repository / "w.pt", repository)), str(repository / name)]
+        subprocess.run(argv, check=True, timeout=120, capture_output=True, cwd=repository / name)
+        files.append((repository / name / "model.onnx").read_bytes())
+    assert files[0] == files[1]
+    assert str(repository).encode() not in files[0]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path("exploded").touch, ())
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    torch.save({"w": Bomb()}, repository / "bomb.pt")
+    (repository / "old.pth").write_bytes(pickle.dumps(Bomb()))
+    for name in ("bomb.pt", "old.pth"):
+        with pytest.raises(SourceError, match=r"run code|cannot be read"):
+            pytorch.load(config(repository / name, repository))
+    assert not (repository / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("factory", "inputs", "words"),
+    [
+        (None, INPUTS, "only weights"),
+        ("net", INPUTS, "module:function"),
+        ("nowhere:f", INPUTS, "not in the repository"),
+        ("net:build", (), "inputs"),
+    ],
+)
+def test_check_says_what_is_missing(repository: Path, factory: str | None, inputs: tuple[TensorSpec, ...], words: str) -> None:
+    torch.save(weights(), repository / "w.pt")
+    with pytest.raises(UsageError, match=words):
+        pytorch.check(config(repository / "w.pt", repository, factory, inputs))
+
+
+def test_damaged_and_foreign_files(repository: Path) -> None:
+    torch.save(weights(), repository / "w.pt")
+    save_file(weights(), repository / "w.safetensors")
+    cut = repository / "cut.safetensors"
+    cut.write_bytes((repository / "w.safetensors").read_bytes()[:-8])
+    with pytest.raises(SourceError, match="not a complete safetensors"):
+        pytorch.load(config(cut, repository))
+    torch.save({"other": torch.zeros(1)}, repository / "other.pt")
+    with pytest.raises(SourceError, match="does not fit"):
+        pytorch.load(config(repository / "other.pt", repository))
+    (repository / "picture.pt").write_bytes(b"\x89PNG")
+    assert not pytorch.detect(repository / "picture.pt")
