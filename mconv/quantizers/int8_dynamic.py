@@ -3,7 +3,8 @@
 MatMul, Gemm and embedding tables go through onnxruntime's ``quantize_dynamic``. Its ConvInteger is slower than the float
 convolution and loses accuracy, so convolution weights are stored as int8 with one scale an output channel, and turned back by
 Cast and Mul: constant arithmetic, which onnxruntime folds when it loads the model. A quarter of the size at fp32 speed;
-behind a DequantizeLinear, which is not folded, the same network takes twice the time at every inference.
+behind a DequantizeLinear, which is not folded, the same network takes twice the time at every inference. Recurrent layers
+go the same way: DynamicQuantizeLSTM refuses weights with a zero point.
 
 Weights are uint8 with a zero point by default: x86 processors without VNNI saturate the sums of uint8 activations times int8
 weights (onnxruntime's documentation on quantization, "When and why do I need to try U8U8"). With VNNI both keep a cosine of
@@ -49,8 +50,15 @@ QUANTIZED = {
     "QLinearMatMul",
     "GatherBlockQuantized",
 }
-DYNAMIC = ("MatMul", "Gather", "EmbedLayerNormalization", "Attention", "LSTM")
-WEIGHT_ONLY = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}  # operator → axis of its output channels
+DYNAMIC = ("MatMul", "Gather", "EmbedLayerNormalization", "Attention")
+WEIGHT_ONLY = {  # operator → its weights by input, with the axis of their output channels
+    "Conv": {1: 0},
+    "ConvTranspose": {1: 1},
+    "Gemm": {1: 1},
+    "GRU": {1: 1, 2: 1},
+    "LSTM": {1: 1, 2: 1},
+    "RNN": {1: 1, 2: 1},
+}
 MIN_OPSET = 13  # per-axis DequantizeLinear, which quantize_dynamic writes for embeddings, starts here
 SMALLEST = 256  # weights of fewer elements gain nothing
 
@@ -92,7 +100,7 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     dynamic = sum(n.op_type in QUANTIZED - {"DynamicQuantizeLinear"} for n in result.graph.node)
     if not dynamic and not stored:
         raise UnsupportedError(
-            "the model has no weights to quantize: no MatMul, Gemm, Conv or embedding with a constant weight",
+            "the model has no weights to quantize: no matrix product, convolution, recurrent layer or embedding of constants",
             hint="deliver it as fp16",
         )
     del result.metadata_props[:]
@@ -135,7 +143,7 @@ def _plain_products(proto: Any) -> None:
 
 
 def _weight_only(proto: Any, *, per_channel: bool) -> int:
-    """Store weights of convolutions, and of the Gemm that are left, as int8; returns of how many nodes."""
+    """Store weights of convolutions, recurrent layers and the Gemm that are left as int8; returns of how many nodes."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -144,25 +152,27 @@ def _weight_only(proto: Any, *, per_channel: bool) -> int:
     nodes = []
     count = 0
     for node in proto.graph.node:
-        weight = node.input[1] if node.op_type in WEIGHT_ONLY else ""
-        tensor = tensors.get(weight)
-        if tensor is None or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
-            nodes.append(node)
-            continue
-        said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        axis = 0 if node.op_type == "Gemm" and said.get("transB") else WEIGHT_ONLY[node.op_type]
-        if node.op_type == "ConvTranspose" and said.get("group", 1) != 1:
-            axis = 0  # [C_in, C_out / groups, …]: axis 1 would share a scale between groups
-        if (weight, axis) not in done:
-            name = done[weight, axis] = f"{weight}_float{axis}"
-            codes, scale = symmetric(numpy_helper.to_array(tensor), axis if per_channel else None)
-            stored, step, cast = f"{name}_int8", f"{name}_scale", f"{name}_cast"
-            proto.graph.initializer.extend([numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, step)])
-            nodes.append(helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT))
-            nodes.append(helper.make_node("Mul", [cast, step], [name], name=name))
-        node.input[1] = done[weight, axis]
+        said = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in ("transB", "group")}
+        touched = False
+        for index, usual in WEIGHT_ONLY.get(node.op_type, {}).items():
+            weight = node.input[index]
+            tensor = tensors.get(weight)
+            if tensor is None or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
+                continue
+            # a grouped ConvTranspose has [C_in, C_out / groups, …]: axis 1 would share a scale between groups
+            turned = said.get("transB") or (node.op_type == "ConvTranspose" and said.get("group", 1) != 1)
+            axis = 0 if turned else usual
+            if (weight, axis) not in done:
+                name = done[weight, axis] = f"{weight}_float{axis}"
+                codes, scale = symmetric(numpy_helper.to_array(tensor), axis if per_channel else None)
+                stored, step, cast = f"{name}_int8", f"{name}_scale", f"{name}_cast"
+                proto.graph.initializer.extend([numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, step)])
+                nodes.append(helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT))
+                nodes.append(helper.make_node("Mul", [cast, step], [name], name=name))
+            node.input[index] = done[weight, axis]
+            touched = True
         nodes.append(node)
-        count += 1
+        count += touched
     _replace(proto.graph, nodes)
     return count
 

@@ -16,11 +16,20 @@ TOOLS = ("onnx",)
 
 
 def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    """``model.onnx``, with ``model.onnx.data`` where it passes 1.5 GB. Raises UnsupportedError for what the checker refuses."""
+    """``model.onnx``, with ``model.onnx.data`` where it passes 1.5 GB.
+
+    Raises UnsupportedError for what ONNX's checker refuses, or an opset newer than ONNX Runtime loads.
+    """
     import onnx
 
     target = out / graph.MODEL_FILE
-    graph.save(graph.load(model), target)
+    proto = graph.load(model)
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx") and opset.version > graph.MAX_OPSET:
+            raise UnsupportedError(
+                f"the graph is of opset {opset.version}; onnxruntime loads at most {graph.MAX_OPSET}", hint="export an older opset"
+            )
+    graph.save(proto, target)
     try:
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:
