@@ -25,7 +25,7 @@ ARGUMENTS = (
 )
 TIME_LIMIT = 60  # seconds, for building and running one graph
 SCRIPT = """
-async ({ folder, feeds, types, limit }) => {
+async ({ folder, count, feeds, types, limit }) => {
   const late = new Promise((_, no) => setTimeout(() => no(new Error(`no answer in ${limit} s`)), limit * 1000));
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const text = (array) => {
@@ -36,8 +36,8 @@ async ({ folder, feeds, types, limit }) => {
   };
   const work = async () => {
     const runtime = await import('/runtime.mjs');
-    const graph = await import(`${folder}/graph.mjs`);
-    const weights = await (await fetch(`${folder}/weights.bin`)).arrayBuffer();
+    const graph = await import(`${folder}/graph.mjs?${count}`);
+    const weights = await (await fetch(`${folder}/weights.bin?${count}`)).arrayBuffer();
     const start = performance.now();
     const session = await runtime.open(graph, weights, { deviceType: 'cpu' });
     const built = performance.now();
@@ -79,6 +79,7 @@ class Page:
         self._address = address
         self._root = root
         self._page: Any = None
+        self._count = 0
         self.requests: list[str] = []
         self.timing: dict[str, Any] = {}
 
@@ -86,8 +87,10 @@ class Page:
         """Build and run what was emitted into ``folder`` (under the server's root). Raises PageError."""
         from playwright.sync_api import Error
 
+        self._count += 1
         argument = {
             "folder": "/" + folder.relative_to(self._root).as_posix(),
+            "count": self._count,
             "feeds": {n: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode() for n, a in feeds.items()},
             "types": {n: ARRAYS[a.dtype.name] for n, a in feeds.items()},
             "limit": TIME_LIMIT,

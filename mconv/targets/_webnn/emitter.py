@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mconv.errors import UnsupportedError
 from mconv.targets._webnn.builder import Builder, Refusal, Value, Weight, data_type, literal
+from mconv.targets._webnn.embedding import fuse
 from mconv.targets._webnn.node import Node
 from mconv.targets._webnn.operators import OPERATORS
 from mconv.targets._webnn.prepare import Graph, Step, prepare
@@ -43,6 +44,7 @@ def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> 
     Raises UnsupportedError listing every operator that WebNN or this generator cannot represent, with its nodes and reasons.
     """
     graph = prepare(model, dims, set(OPERATORS))
+    fuse(graph)
     builder = Builder(out / WEIGHTS_FILE)
     values: dict[str, Value] = {}
     refused: dict[tuple[str, str], list[str]] = {}

@@ -251,10 +251,25 @@ def _matmul_nbits(step: Step, graph: Graph) -> onnx.TypeProto:
     return onnx.helper.make_tensor_type_proto(elem, None if shape is None else [*shape[:-1], step.attributes["N"]])
 
 
+def _gather_block(step: Step, graph: Graph) -> onnx.TypeProto:
+    table, (_, index), (kind, _) = graph.types[step.inputs[0]], graph.types[step.inputs[1]], graph.types[step.inputs[2]]
+    rows, bits, axis = table[1], step.attributes.get("bits", 4), step.attributes.get("gather_axis", 0)
+    elem = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    if rows is None or index is None:
+        return onnx.helper.make_tensor_type_proto(elem, None)
+    last = rows[-1] * 8 // bits if table[0] == "uint8" else rows[-1]
+    shape = [*rows[:axis], *index, *rows[axis + 1 : -1], last] if axis != len(rows) - 1 else None
+    return onnx.helper.make_tensor_type_proto(elem, shape)
+
+
 def _as_input(step: Step, graph: Graph) -> onnx.TypeProto:
     dtype, shape = graph.types[step.inputs[0]]
     return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
 
 
 # operators that ONNX's inference does not know, or (GroupNormalization since opset 21) gives no shape for
-OWN_INFERENCE = {"com.microsoft.MatMulNBits": _matmul_nbits, "GroupNormalization": _as_input}
+OWN_INFERENCE = {
+    "com.microsoft.GatherBlockQuantized": _gather_block,
+    "com.microsoft.MatMulNBits": _matmul_nbits,
+    "GroupNormalization": _as_input,
+}

@@ -1,0 +1,120 @@
+"""Rows of quantized tables: the codes are gathered first and only those rows are dequantized, at run time.
+
+WebNN gathers no int4, so 4-bit tables travel as bytes of two codes and are taken apart with exact float arithmetic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mconv.targets._webnn.builder import Builder, Refusal, Value
+from mconv.targets._webnn.index import indices_of
+from mconv.targets._webnn.matmul import unpack
+from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.prepare import Graph, Step
+
+ROWS = "mconv.DequantizedRows"  # Gather of a DequantizeLinear: codes, indices, scale, zero point
+LEAST = {"int4": -8, "uint4": 0, "int8": -128, "uint8": 0}
+
+
+def fuse(graph: Graph) -> None:
+    """Turn Gather(DequantizeLinear(constant table), indices) along the rows into one step that dequantizes what it gathered."""
+    producers = {
+        s.outputs[0]: s for s in graph.steps if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
+    }
+    steps = []
+    for step in graph.steps:
+        source = producers.get(step.inputs[0]) if step.op == "Gather" and step.attributes.get("axis", 0) == 0 else None
+        if source is not None and by_rows(source, graph):
+            inputs = (source.inputs[0], step.inputs[1], *source.inputs[1:])
+            step = dataclasses.replace(step, op=ROWS, attributes=source.attributes, inputs=inputs)
+        steps.append(step)
+    used = {name for step in steps for name in step.inputs} | set(graph.outputs)
+    graph.steps = [s for s in steps if any(n in used for n in s.outputs)]
+
+
+def by_rows(source: Step, graph: Graph) -> bool:
+    """Whether a table [rows, columns] has a scale for each row or for blocks of each row, or one for all."""
+    table, scale = graph.constants[source.inputs[0]], graph.constants[source.inputs[1]]
+    if table.ndim != 2 or table.dtype.name not in LEAST or (table.dtype.name.endswith("int4") and table.shape[1] % 2):
+        return False
+    axis, block = source.attributes.get("axis", 1) % 2, source.attributes.get("block_size", 0)
+    if scale.size == 1:
+        return True
+    if block:
+        return bool(axis == 1 and table.shape[1] % scale.shape[1] == 0)
+    return bool(axis == 0)
+
+
+def gather_rows(b: Builder, n: Node, codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, *, narrow: bool, name: str) -> Value:
+    """(code - zero) * scale of the rows that input 1 names. ``codes`` [rows, columns] and ``zero`` from 0, or from -128 if int8.
+
+    ``scale`` and ``zero`` are [rows or 1, blocks]; ``narrow``: codes are 0..15 and stored two a byte.
+    """
+    index = indices_of(b, n, 1, len(codes))
+    kind = str(scale.dtype)
+
+    def rows(table: np.ndarray, what: str) -> Value:
+        x = b.constant(table, what)
+        return b.call("gather", x, index, shape=(*index.shape, table.shape[1]), options={"axis": 0})
+
+    if narrow:
+        pairs = b.cast(rows((codes[:, 0::2] | codes[:, 1::2] << 4).astype(np.uint8), name), kind)
+        high = b.unary("floor", b.binary("mul", pairs, b.scalar(1 / 16, kind)))
+        low = b.binary("sub", pairs, b.binary("mul", high, b.scalar(16.0, kind)))
+        halves = [b.reshape(half, [*half.shape, 1]) for half in (low, high)]
+        x = b.concat(halves, len(halves[0].shape) - 1)
+    else:
+        x = b.cast(rows(codes, name), kind)
+    count = scale.shape[1]
+    x = b.reshape(x, [*index.shape, count, codes.shape[1] // count])
+
+    def parameter(array: np.ndarray, what: str) -> Value:
+        if array.size == 1 or np.all(array == array.flat[0]):
+            return b.scalar(array.flat[0].item(), kind)
+        value = b.cast(rows(array, what), kind) if len(array) > 1 else b.cast(b.constant(array.reshape(-1), what), kind)
+        return b.reshape(value, [*value.shape, 1])
+
+    x = b.binary("sub", x, parameter(zero, f"{name} zero points"))
+    return b.reshape(b.binary("mul", x, parameter(scale, f"{name} scales")), n.out_shape())
+
+
+def dequantized_rows(b: Builder, n: Node) -> Value:
+    table, scale = n.const(0, "table"), n.const(2, "scale")
+    kind = table.dtype.name
+    narrow = kind.endswith("int4")
+    shift = 8 if kind == "int4" else 0
+    zero: Any = n.const(3, "zero points") if n.has(3) else np.zeros(scale.shape, np.int32)
+    if scale.ndim < 2:
+        scale, zero = scale.reshape(-1, 1), zero.reshape(-1, 1)
+    if narrow:
+        table, zero = table.astype(np.int32) + shift, zero.astype(np.int32) + shift
+    return gather_rows(b, n, table, scale, zero.astype(np.int32 if narrow else table.dtype), narrow=narrow, name=n.step.inputs[0])
+
+
+def gather_block_quantized(b: Builder, n: Node) -> Value:
+    """com.microsoft.GatherBlockQuantized on rows of a matrix. Source: onnxruntime, docs/ContribOperators.md."""
+    table, scale, bits = n.const(0, "table"), n.const(2, "scales"), int(n.attr("bits", 4))
+    kind = table.dtype.name
+    if table.ndim != 2 or axis_of(n.attr("gather_axis", 0), 2) != 0 or axis_of(n.attr("quantize_axis", 1), 2) != 1:
+        raise Refusal("only rows of a matrix, quantized along the rows, are supported")
+    packed = kind == "uint8" and bits < 8
+    shift = 8 if kind == "int4" else 0
+    columns = table.shape[1] * 8 // bits if packed else table.shape[1]
+    zero: Any = n.const(3, "zero points") if n.has(3) else None
+    if zero is None:
+        zero = np.full(scale.shape, 1 << (bits - 1) if kind == "uint8" else 0, np.int32)
+    elif packed:
+        zero = unpack(zero.reshape(len(table), -1), bits, scale.shape[1])
+    codes = unpack(table, bits, columns) if packed else table.astype(np.int32)
+    if columns % scale.shape[1] or columns // scale.shape[1] != n.attr("block_size", 128):
+        raise Refusal(f"blocks of {n.attr('block_size', 128)} that do not divide {columns} columns")
+    codes, zero = codes + shift, zero.astype(np.int32) + shift
+    narrow = bool(codes.max() < 16) and columns % 2 == 0
+    return gather_rows(b, n, codes if narrow else codes.astype(np.uint8), scale, zero, narrow=narrow, name=n.step.inputs[0])
+
+
+TABLE: dict[str, Handler] = {ROWS: dequantized_rows, "com.microsoft.GatherBlockQuantized": gather_block_quantized}
