@@ -87,7 +87,7 @@ class OnnxRuntimeSession:
             device="cpu",
             nodes=sum(ran.values()),
             elsewhere=dict(sorted(strays.items())),
-            witnesses=("profile",) if ran else (),
+            witnesses=("profile",) if ran or strays else (),
         )
 
     def details(self) -> dict[str, Any]:
