@@ -5,6 +5,7 @@ A leaf that plug-ins may import. A *feed* is one call of a model: a mapping of i
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SEED = 20260101
 COUNT = 4
 BATCH = 64  # rows of a user's file fed at once where the batch axis is free
+STATIC_LENGTH = 32  # of a free axis where a target needs fixed shapes and the manifest gives none
 FREE_SIZES = (1, 2, 3)  # sizes a free leading axis takes, feed by feed
 FREE_LENGTHS = (16, 24, 9)  # sizes any other free axis takes
 
@@ -58,6 +60,16 @@ def resolve_shape(spec: TensorSpec, index: int, dims: Mapping[str, int]) -> tupl
             sizes = FREE_SIZES if leading else FREE_LENGTHS
             shape.append(sizes[index % len(sizes)])
     return tuple(shape)
+
+
+def static_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, int]) -> dict[str, int]:
+    """A size for every free axis: the user's, else 1 for a leading axis or one named batch, else 32."""
+    found = dict(dims)
+    for spec in inputs:
+        for axis, dim in enumerate(spec.shape):
+            if isinstance(dim, str):
+                found.setdefault(dim, 1 if axis == 0 or "batch" in dim.lower() else STATIC_LENGTH)
+    return found
 
 
 def draw_feeds(
@@ -103,7 +115,7 @@ def read_user_file(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, KeyError, AttributeError) as problem:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
         raise UsageError(
             f"{path.name} is not a readable .npz of plain arrays: {problem}", hint="write it with numpy.savez"
         ) from problem
