@@ -8,7 +8,7 @@ from html import escape
 from mconv.reports import _format
 from mconv.values import Report
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 320, 70, 45, 15, 20
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 320, 70, 45, 15, 40
 
 
 def pareto(report: Report) -> str:
