@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,9 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
         found, large = _finite(body)
         masks += found
         kept |= large
-    del proto.graph.value_info[:]
-    half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, node_block_list=sorted(kept) or None))
+    proto = _with_types(proto, out.parent)
+    blocked = sorted(kept) or None
+    half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True, node_block_list=blocked))
     _straighten(half.model.graph)
     half.topological_sort()  # the converter appends its Cast nodes at the end
     graph.save(half.model, out)
@@ -50,6 +52,20 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
         raise UnsupportedError(f"the conversion to fp16 broke the graph: {said}", hint="deliver it as fp32") from problem
     notes = {"masks made finite": masks, "operators kept in fp32 for a constant beyond 65504": len(kept)}
     return {what: count for what, count in notes.items() if count}
+
+
+def _with_types(proto: Any, folder: Path) -> Any:
+    """The model with the types of all its tensors inferred anew; through files where protobuf could not hold it in one."""
+    import onnx
+
+    del proto.graph.value_info[:]
+    if proto.ByteSize() <= graph.INLINE_LIMIT:
+        return onnx.shape_inference.infer_shapes(proto)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        plain, typed = Path(scratch) / "plain.onnx", Path(scratch) / "typed.onnx"
+        graph.save(proto, plain)
+        onnx.shape_inference.infer_shapes_path(str(plain), str(typed))
+        return graph.load(typed)
 
 
 def _graphs(body: Any) -> Iterator[Any]:

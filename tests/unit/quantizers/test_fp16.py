@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.quantizers import fp16
 from tests.models import linear
@@ -132,3 +133,15 @@ def test_nothing_to_convert_is_refused(tmp_path: Path) -> None:
     half, _ = convert(linear(), tmp_path)
     with pytest.raises(UnsupportedError, match="no 32-bit float weights"):
         convert(half, tmp_path)
+
+
+def test_models_beyond_protobufs_limit_come_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = model([H, node("Softmax", "h", "y")], [value("x", ["b", 64])], [value("y", ["b", 64])], [tensor("W", weights(64, 64))])
+    small, _ = convert(proto, tmp_path)
+    monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", None)  # it takes no model of 2 GB
+    large, _ = convert(proto, tmp_path)
+    assert (tmp_path / "out.onnx.data").stat().st_size > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "out.onnx.data"]
+    feed = feeds_of(proto)
+    np.testing.assert_array_equal(answer(large, feed)["y"], answer(small, feed)["y"])

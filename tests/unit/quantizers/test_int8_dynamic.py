@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
+from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.quantizers import int8_dynamic
 from tests.models import convolution, linear
@@ -139,3 +140,14 @@ def test_refusals(tmp_path: Path) -> None:
     )
     with pytest.raises(UnsupportedError, match="16-bit floats"):
         convert(proto, tmp_path)
+
+
+def test_models_beyond_protobufs_limit_come_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, _ = convert(CASES["conv"], tmp_path)
+    monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", None)  # it takes no model of 2 GB
+    large, _ = convert(CASES["conv"], tmp_path)
+    assert (tmp_path / "out.onnx.data").stat().st_size > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "out.onnx.data"]
+    feed = feeds_of(CASES["conv"])
+    np.testing.assert_array_equal(answer(large, feed)["y"], answer(small, feed)["y"])
