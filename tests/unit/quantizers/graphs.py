@@ -39,7 +39,9 @@ def body(name: str, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequen
 
 def model(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], tensors: Sequence[Any], opset: int = 18) -> Any:
     made = helper.make_model(
-        body("g", nodes, inputs, outputs, tensors), opset_imports=[helper.make_opsetid("", opset)], ir_version=9
+        body("g", nodes, inputs, outputs, tensors),
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)],
+        ir_version=9,
     )
     onnx.checker.check_model(made)
     return made

@@ -56,6 +56,12 @@ CASES: dict[str, Any] = {
         [value("y", [1, "b", 32])],
         [tensor("W", weights(1, 96, 32)), tensor("R", weights(1, 96, 32, seed=2))],
     ),
+    "fused-attention": model(
+        [node("Attention", "x W B", "y", domain="com.microsoft", num_heads=4)],
+        [value("x", ["b", 6, 64])],
+        [value("y", ["b", 6, 64])],
+        [tensor("W", weights(64, 192)), tensor("B", weights(192, seed=1))],
+    ),
     "opset-11": model([node("MatMul", "x W", "y")], [X], [Y], [SQUARE], opset=11),
 }
 
