@@ -1,4 +1,5 @@
-# `make demo` and `make test` do all their own set-up: a virtual environment in .venv, node packages in node_modules.
+# `make demo` and `make test` do all their own set-up: a virtual environment in .venv, node packages (with the
+# headless browser) in node_modules.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ OUT := out
 
 .PHONY: setup demo test lint schemas lock clean
 
-setup: $(VENV)/.done node_modules/.done
+setup: $(VENV)/.done node_modules/.done node_modules/.mconv-chromium/.done
 
 $(VENV)/.done: requirements.lock requirements-dev.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "mconv needs Python 3.11; set PYTHON=…" >&2; exit 1; }
@@ -23,6 +24,16 @@ $(VENV)/.done: requirements.lock requirements-dev.lock pyproject.toml
 
 node_modules/.done: package-lock.json
 	npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+	touch $@
+
+# The browser comes unpacked from npm; it wants three small system libraries.
+node_modules/.mconv-chromium/.done: node_modules/.done $(VENV)/.done
+	@if ! ldconfig -p | grep -q libnss3.so || ! ldconfig -p | grep -q libexpat.so; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends libnss3 libnspr4 libexpat1; \
+	  else echo "the browser needs libnss3, libnspr4 and libexpat1: install them" >&2; exit 1; fi; fi
+	rm -rf node_modules/.mconv-chromium
+	$(BIN)/python -c "from mconv.runtimes import _browser; print(_browser.find())"
 	touch $@
 
 demo: setup

@@ -115,7 +115,7 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
         }
     if "verify" in entries:
         verified, evaluation = verification(entries["verify"], config)
-        base |= {"verification": verified, "evaluation": evaluation}
+        base |= {"verification": verified, "evaluation": evaluation, "download_bytes": verified.details.get("download_bytes")}
     if "measure" in entries:
         base["benchmark"] = msgspec.convert(entries["measure"].result, Benchmark)
     if error is not None:

@@ -18,7 +18,7 @@ import msgspec
 
 from mconv import compare, graph, registry, samples
 from mconv.errors import MconvError, SourceError, StepError, UnsupportedError, UsageError
-from mconv.values import Latency, ModelInfo, SourceConfig, TensorSpec
+from mconv.values import Latency, ModelInfo, SourceConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,6 @@ Folders = Mapping[str, Path]
 REFERENCE_FILE, SAMPLES_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "samples.npz", "expected.npz", "labels.npz"
 PASS_TOLERANCE = 1e-4  # an optimisation pass may move an output by this much of its largest magnitude
 ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
-STATIC_LENGTH = 32
 
 
 def export(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
@@ -39,16 +38,6 @@ def export(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
     if opset is None or opset > graph.MAX_OPSET:
         raise UnsupportedError(f"the export is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}")
     return {"export": msgspec.to_builtins(info)}
-
-
-def static_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, int]) -> dict[str, int]:
-    """A size for every free axis: the user's, else 1 for a leading axis or one named batch, else 32."""
-    found = dict(dims)
-    for spec in inputs:
-        for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, str):
-                found.setdefault(dim, 1 if axis == 0 or "batch" in dim.lower() else STATIC_LENGTH)
-    return found
 
 
 def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
@@ -72,7 +61,7 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     config = msgspec.convert(params["source"], SourceConfig)
     model = registry.sources()[config.format].load(config)
     fixed = _exported_dims(model, folders)
-    dims = {**(static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
+    dims = {**(samples.static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
     expected: list[dict[str, np.ndarray]] = []
     others: dict[str, np.ndarray] = {}
     feeds: Sequence[Mapping[str, np.ndarray]]

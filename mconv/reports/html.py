@@ -116,6 +116,8 @@ def _details(v: VariantResult) -> str:
             f"{found.samples} calls, reference: {found.reference}"
         )
         parts.append(f"<p>{escape(_format.plain(said, 2000))}</p>")
+    if v.download_bytes is not None:
+        parts.append(f"<p>Download: {_format.size(v.download_bytes)} (brotli)</p>")
     if v.benchmark:
         b = v.benchmark
         source = f", source framework {_format.duration(b.reference.p50_ms)}" if b.reference else ""

@@ -135,6 +135,8 @@ def _details(v: VariantResult) -> list[str]:
                 top1,
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    if v.download_bytes is not None:
+        lines += ["", f"Download: {_format.size(v.download_bytes)} (brotli)."]
     if v.benchmark:
         b = v.benchmark
         source = f"; {esc(b.reference_runtime or '')} {_format.duration(b.reference.p50_ms)}" if b.reference else ""

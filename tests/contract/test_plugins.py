@@ -17,12 +17,11 @@ from tests.models import convolution, linear
 pytestmark = pytest.mark.filterwarnings("ignore")  # engines warn about themselves
 
 ALL = [(family, name) for family in registry.FAMILIES for name in registry.plugins(family)]
-WEB = {name for name, r in registry.runtimes().items() if r.service}
 PAIRS = [
     (target.name, precision)
     for target in registry.targets().values()
     for precision in target.precisions
-    if target.runtimes and target.runtimes[0] not in WEB
+    if target.runtimes and not target.static  # web packages have tests of their own, in tests/browser
 ]
 MODELS = {"linear": linear, "convolution": convolution}
 

@@ -31,7 +31,8 @@ def results(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 @pytest.mark.parametrize("name", ["digits", "minilm", "keras", "ready"])
 def test_every_variant_passes_with_numbers(results: dict[str, tuple[dict, Path]], name: str) -> None:
     whole, out = results[name]
-    assert {(v["target"], v["precision"]) for v in whole["variants"]} == {(t, p) for t in ("onnx", "openvino") for p in PRECISIONS}
+    targets = ["onnx", "openvino", *(["webnn"] if name in ("digits", "minilm") else [])]
+    assert {(v["target"], v["precision"]) for v in whole["variants"]} == {(t, p) for t in targets for p in PRECISIONS}
     for variant in whole["variants"]:
         assert variant["status"] == "passed"
         assert variant["size_bytes"] > 0
@@ -72,6 +73,14 @@ def test_minilm_int8_shows_its_real_cosine_and_size(results: dict[str, tuple[dic
     assert 0.98 < cosine["last_hidden_state"] < 0.9999  # int8 is not exact, and the report does not say so
     exact = {o["name"]: o["cosine"] for o in variants["minilm/onnx/fp32"]["verification"]["outputs"]}
     assert exact["last_hidden_state"] > 0.999999
+
+
+def test_minilm_in_the_browser_loads_no_runtime(results: dict[str, tuple[dict, Path]]) -> None:
+    found = by_id(results["minilm"][0])["minilm/webnn/fp32"]
+    assert min(o["cosine"] for o in found["verification"]["outputs"]) >= 0.9999
+    assert found["verification"]["details"]["requests"] == ["/graph.mjs", "/index.mjs", "/runtime.mjs", "/weights.bin"]
+    assert found["verification"]["placement"]["provider"] == "WebNN"
+    assert 0 < found["download_bytes"] < found["size_bytes"]
 
 
 def test_the_ready_example_is_held_to_its_authors_outputs(results: dict[str, tuple[dict, Path]]) -> None:
