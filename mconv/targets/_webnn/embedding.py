@@ -22,6 +22,7 @@ LEAST = {"int4": -8, "uint4": 0, "int8": -128, "uint8": 0}
 
 def fuse(graph: Graph) -> None:
     """Turn Gather(DequantizeLinear(constant table), indices) along the rows into one step that dequantizes what it gathered."""
+    transpose_weights(graph)
     producers = {
         s.outputs[0]: s for s in graph.steps if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
     }
@@ -34,6 +35,29 @@ def fuse(graph: Graph) -> None:
         steps.append(step)
     used = {name for step in steps for name in step.inputs} | set(graph.outputs)
     graph.steps = [s for s in steps if any(n in used for n in s.outputs)]
+
+
+def transpose_weights(graph: Graph) -> None:
+    """Turn Transpose(DequantizeLinear(constant)) into the dequantization of the transposed constant.
+
+    It saves the transposition, and the browser compiles none of a tensor with a scale for each row.
+    """
+    sources = {
+        s.outputs[0]: s for s in graph.steps if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
+    }
+    for position, step in enumerate(graph.steps):
+        source = sources.get(step.inputs[0]) if step.op == "Transpose" else None
+        if source is None or source.attributes.get("block_size", 0):
+            continue
+        table = graph.constants[source.inputs[0]]
+        order = list(step.attributes.get("perm") or range(table.ndim)[::-1])
+        name = f"{source.inputs[0]} transposed for {step.name}"
+        graph.constants[name] = np.ascontiguousarray(table.transpose(order))
+        graph.types[name] = (table.dtype.name, graph.constants[name].shape)
+        attributes = {**source.attributes, "axis": order.index(source.attributes.get("axis", 1) % table.ndim) if table.ndim else 0}
+        graph.steps[position] = dataclasses.replace(
+            source, inputs=(name, *source.inputs[1:]), outputs=step.outputs, attributes=attributes
+        )
 
 
 def by_rows(source: Step, graph: Graph) -> bool:

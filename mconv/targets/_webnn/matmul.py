@@ -74,24 +74,25 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
         else:
             shift = ((given.reshape(rows, blocks, 1).astype(np.float64) - half) * scale).astype(x.dtype)
     names = n.step.inputs
+    if blocks == 1:  # a scale for each column of the transposed weight: the browser compiles no transposed scales of rows
+        codes, zero, scale = codes[:, 0, :inner].T, zero[:, 0].T, scale[:, 0].T
+        shift = None if shift is None else shift[:, 0].T
     if bits <= 4:
         weight = b.constant(codes - half, names[1], dtype="int4")
         zeros = b.constant(zero - half, f"{names[1]} zero points", dtype="int4")
     else:
         weight = b.constant(codes.astype(np.uint8), names[1])
         zeros = b.constant(zero.astype(np.uint8), f"{names[1]} zero points")
-    if blocks == 1:  # one block a row is a scale for each row
-        weight, zeros = b.reshape(weight, [rows, block]), b.reshape(zeros, [rows, 1])
-        scale = scale.reshape(rows, 1)
-        shift = None if shift is None else shift.reshape(rows, 1)
     scales = b.constant(scale, names[2])
     full = b.call("dequantizeLinear", weight, scales, zeros, shape=weight.shape, dtype=x.dtype)
     if shift is not None:
         full = b.binary("sub", full, b.constant(shift, f"{names[3]} scaled"))
-    full = b.reshape(full, [rows, blocks * block])
-    if blocks * block != inner:
-        full = b.call("slice", full, [0, 0], [rows, inner], shape=[rows, inner])
-    y = product(b, x, b.transpose(full, [1, 0]), n.out_shape())
+    if blocks > 1:
+        full = b.reshape(full, [rows, blocks * block])
+        if blocks * block != inner:
+            full = b.call("slice", full, [0, 0], [rows, inner], shape=[rows, inner])
+        full = b.transpose(full, [1, 0])
+    y = product(b, x, full, n.out_shape())
     return b.binary("add", y, n.value(5)) if n.has(5) else y
 
 
