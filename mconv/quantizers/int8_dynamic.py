@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("int8",)
 TOOLS = ("onnx", "onnxruntime")
-DOMAINS = frozenset({"", "com.microsoft"})
+DOMAINS = frozenset({""})  # operators of com.microsoft come out only where they went in (Attention → QAttention)
 OPTIONS = {
     "per_channel": {"type": "boolean", "default": True, "description": "one scale an output channel instead of one a tensor"},
     "scheme": {

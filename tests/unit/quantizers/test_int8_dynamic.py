@@ -79,6 +79,7 @@ def test_answers_stay_close_and_the_file_shrinks(name: str, options: dict[str, A
     made, notes = convert(before, tmp_path, **options)
     onnx.checker.check_model(made)
     assert sum(notes.values()) > 0
+    assert {n.domain for n in made.graph.node} <= int8_dynamic.DOMAINS | {n.domain for n in before.graph.node}
     feed = feeds_of(before)
     expected, got = answer(before, feed)["y"], answer(made, feed)["y"]
     noise = 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum())
