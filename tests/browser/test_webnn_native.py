@@ -223,6 +223,40 @@ def test_transposed_weights_with_a_scale_for_each_row(page: Page, root: Path, tm
         assert np.abs(have - want).max() < 1e-4 * np.abs(want).max()
 
 
+FUSED = {  # operator -> attributes, shapes of float inputs (None: left out; a tuple of one dtype and shape: a mask)
+    "Attention": ({"num_heads": 2}, [(2, 5, 8), (8, 24), (24,), ("mask", 2, 5)]),
+    "BiasGelu": ({}, [(2, 3, 8), (8,)]),
+    "FastGelu": ({}, [(2, 3, 8), (8,)]),
+    "FusedMatMul": ({"alpha": 0.5, "transB": 1}, [(2, 3, 8), (2, 4, 8)]),
+    "Gelu": ({}, [(3, 8)]),
+    "MultiHeadAttention": ({"num_heads": 2}, [(2, 5, 8), (2, 7, 8), (2, 7, 8), (24,), ("mask", 2, 7)]),
+    "QuickGelu": ({"alpha": 1.5}, [(3, 8)]),
+    "SkipLayerNormalization": ({"epsilon": 1e-5}, [(2, 3, 8), (2, 3, 8), (8,), (8,), (8,)]),
+}
+
+
+@pytest.mark.parametrize("op", sorted(FUSED))
+def test_fused_operators_of_onnxruntime(page: Page, root: Path, tmp_path: Path, op: str) -> None:
+    rng = np.random.default_rng(0)
+    attributes, shapes = FUSED[op]
+    feeds: dict[str, np.ndarray] = {}
+    inputs = []
+    for i, shape in enumerate(shapes):
+        masked = shape[0] == "mask"
+        size = shape[1:] if masked else shape
+        array = np.tril(np.ones(size)).astype(np.int32) if masked else rng.standard_normal(size).astype(np.float32)
+        feeds[f"x{i}"] = array
+        kind = onnx.TensorProto.INT32 if masked else onnx.TensorProto.FLOAT
+        inputs.append(helper.make_tensor_value_info(f"x{i}", kind, size))
+    node = helper.make_node(op, list(feeds), ["y"], domain="com.microsoft", **attributes)
+    graph = helper.make_graph([node], "g", inputs, [onnx.ValueInfoProto(name="y")])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    got = answer(page, root / op, path, feeds)["y"]
+    assert np.allclose(got, reference(path, feeds)[0], atol=5e-6)
+
+
 def test_truncated_weights_are_refused(page: Page, root: Path, tmp_path: Path) -> None:
     path, folder = tmp_path / "model.onnx", root / "truncated"
     path.write_bytes(linear().SerializeToString())

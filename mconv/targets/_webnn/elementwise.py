@@ -110,8 +110,11 @@ def prelu(b: Builder, n: Node) -> Value:
 
 def gelu(b: Builder, n: Node) -> Value:
     x = n.value(0)
-    if n.attr("approximate", "none") == "none":
-        return b.unary("gelu", x)
+    return b.unary("gelu", x) if n.attr("approximate", "none") == "none" else tanh_gelu(b, x)
+
+
+def tanh_gelu(b: Builder, x: Value) -> Value:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))."""
     cube = b.binary("mul", b.binary("mul", x, x), x)
     inner = b.binary("add", x, b.binary("mul", cube, b.scalar(0.044715, x.dtype)))
     gate = b.unary("tanh", b.binary("mul", inner, b.scalar(math.sqrt(2 / math.pi), x.dtype)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mconv.targets._webnn import conv, elementwise, embedding, index, matmul, norm, quant, reduce, resize, shape
+from mconv.targets._webnn import contrib, conv, elementwise, embedding, index, matmul, norm, quant, reduce, resize, shape
 from mconv.targets._webnn.node import Handler
 
 FAMILIES: dict[str, dict[str, Handler]] = {
@@ -15,6 +15,7 @@ FAMILIES: dict[str, dict[str, Handler]] = {
     "shape": shape.TABLE,
     "indices": index.TABLE,
     "quantization": quant.TABLE,
+    "fused by onnxruntime": contrib.TABLE,
     "quantized tables": {k: v for k, v in embedding.TABLE.items() if k != embedding.ROWS},
 }
 OPERATORS: dict[str, Handler] = {op: handler for table in FAMILIES.values() for op, handler in table.items()} | embedding.TABLE

@@ -20,9 +20,10 @@ from onnx import numpy_helper
 
 from mconv import graph as files
 from mconv.errors import UnsupportedError
+from mconv.targets._webnn import inference
 from mconv.targets._webnn.evaluate import evaluate
+from mconv.targets._webnn.inference import Type
 
-Type = tuple[str, tuple[int, ...] | None]  # NumPy's dtype name, shape where it is static
 DOMAINS = {"": "", "ai.onnx": ""}
 KEEP_PACKED = {"DequantizeLinear", "QuantizeLinear"}
 KNOWN_DATA = 4096  # elements; constants up to this size are shown to shape inference
@@ -187,9 +188,10 @@ def infer(
     used = [name for name in node.input if name]
     if any(name not in types for name in used):
         return {}, "the type of an input is not known"
-    if step.op in OWN_INFERENCE:
+    if step.op in inference.RULES:
         try:
-            return {step.outputs[0]: OWN_INFERENCE[step.op](step, graph)}, ""
+            types_in = [graph.types[n] if n else ("", None) for n in step.inputs]
+            return inference.infer(step.op, step.attributes, types_in, list(step.outputs)), ""
         except (KeyError, IndexError, TypeError) as problem:
             return {}, f"attributes or inputs are missing: {problem}"
     if "." in step.op or not onnx.defs.has(node.op_type, step.version, ""):
@@ -243,33 +245,3 @@ def remove_unused(graph: Graph) -> None:
             kept.append(step)
     graph.steps = kept[::-1]
     graph.needed = needed
-
-
-def _matmul_nbits(step: Step, graph: Graph) -> onnx.TypeProto:
-    dtype, shape = graph.types[step.inputs[0]]
-    elem = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    return onnx.helper.make_tensor_type_proto(elem, None if shape is None else [*shape[:-1], step.attributes["N"]])
-
-
-def _gather_block(step: Step, graph: Graph) -> onnx.TypeProto:
-    table, (_, index), (kind, _) = graph.types[step.inputs[0]], graph.types[step.inputs[1]], graph.types[step.inputs[2]]
-    rows, bits, axis = table[1], step.attributes.get("bits", 4), step.attributes.get("gather_axis", 0)
-    elem = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    if rows is None or index is None:
-        return onnx.helper.make_tensor_type_proto(elem, None)
-    last = rows[-1] * 8 // bits if table[0] == "uint8" else rows[-1]
-    shape = [*rows[:axis], *index, *rows[axis + 1 : -1], last] if axis != len(rows) - 1 else None
-    return onnx.helper.make_tensor_type_proto(elem, shape)
-
-
-def _as_input(step: Step, graph: Graph) -> onnx.TypeProto:
-    dtype, shape = graph.types[step.inputs[0]]
-    return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
-
-
-# operators that ONNX's inference does not know, or (GroupNormalization since opset 21) gives no shape for
-OWN_INFERENCE = {
-    "com.microsoft.GatherBlockQuantized": _gather_block,
-    "com.microsoft.MatMulNBits": _matmul_nbits,
-    "GroupNormalization": _as_input,
-}
