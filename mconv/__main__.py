@@ -58,7 +58,8 @@ def main_inner(argv: Sequence[str] | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run mconv; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):  # as PID 1, or in the background of a shell, Python would ignore them
+        signal.signal(number, _terminated)
     try:
         return main_inner(argv)
     except ManifestError as problem:
