@@ -216,7 +216,7 @@ def table(outcomes: list[Outcome], browser: str) -> str:
         "",
         f"ONNX's backend node tests (the frozen set of `{WHEEL}`), run in {browser} on its CPU backend:",
         f"**{total['passed']} passed, {total['refused']} refused, {total['wrong']} wrong**,",
-        f"of the cases whose operators are claimed; {sum(o.folded for o in outcomes)} of those passed had nothing left to run, because",
+        f"of the cases whose operators are claimed. {sum(o.folded for o in outcomes)} of those passed had nothing left to run:",
         "the test's integer inputs were made constants and all was evaluated when written: the table does not count these.",
         "A refusal is an error when the model is written, with the operator, the node and the reason; nothing is approximated.",
         "`Shape`, `Size`, `Range` and everything else that depends on constants only is evaluated when the graph is written.",

@@ -47,6 +47,8 @@ def window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Wi
         reach = (kernel[i] - 1) * dilations[i] + 1
         total = (out[i] - 1) * strides[i] + reach - size[i]
         if mode in ("SAME_UPPER", "SAME_LOWER"):
+            if total < 0 and n.op.endswith("Pool"):
+                raise Refusal(f"auto_pad {mode} with a stride above the window: engines disagree on where the windows lie")
             total = max(total, 0)
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
         else:
@@ -88,6 +90,8 @@ def conv_transpose(b: Builder, n: Node) -> Value:
         total = full + extra[i] - out[2 + i]
         if mode == "NOTSET" and n.attr("output_shape") is None:
             begin = given[i]
+        elif total < 0:
+            raise Refusal("an output larger than the convolution reaches: engines disagree on where it lies")
         else:  # the odd one goes to the end under SAME_UPPER, to the beginning else (ONNX ConvTranspose, auto_pad)
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
         pads.append((begin, total - begin))

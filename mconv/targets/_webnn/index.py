@@ -42,7 +42,7 @@ def gather_elements(b: Builder, n: Node) -> Value:
     x = n.value(0)
     axis = axis_of(n.attr("axis", 0), x.rank)
     indices = indices_of(b, n, 1, x.shape[axis])
-    if n.is_constant(1):
+    if n.is_constant(1) and same_but(axis, x.shape, indices.shape):
         return b.call("gatherElements", x, indices, shape=n.out_shape(), options={"axis": axis})
     return b.call(
         "gather",
@@ -51,6 +51,11 @@ def gather_elements(b: Builder, n: Node) -> Value:
         shape=n.out_shape(),
         options={"axis": 0},
     )
+
+
+def same_but(axis: int, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
+    """Whether two shapes agree on every other axis: WebNN wants that of elements and indices, ONNX does not."""
+    return all(i == axis or a == b for i, (a, b) in enumerate(zip(one, two, strict=True)))
 
 
 def flat_index(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) -> Value:
@@ -84,7 +89,7 @@ def scatter_elements(b: Builder, n: Node) -> Value:
     x = n.value(0)
     axis = axis_of(n.attr("axis", 0), x.rank)
     indices = indices_of(b, n, 1, x.shape[axis])
-    if n.is_constant(1):
+    if n.is_constant(1) and same_but(axis, x.shape, indices.shape):
         return b.call("scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis})
     count = math.prod(indices.shape)
     where = b.reshape(flat_index(b, indices, x.shape, axis), [count, 1])

@@ -69,6 +69,21 @@ RULES: dict[str, Rule] = {
     "com.microsoft.QuickGelu": as_input,
     "com.microsoft.SkipLayerNormalization": as_input,
 }
+POOLS = {"AveragePool", "LpPool", "MaxPool"}
+
+
+def whole_windows(attributes: dict[str, Any], shape: tuple[int, ...], kind: onnx.TypeProto) -> None:
+    """With ceil_mode a window that would start in the end's padding does not exist (ONNX, MaxPool); the inference counts it.
+
+    ``shape`` is the pool's input's; ``kind``, its output's type, is corrected in place.
+    """
+    count = len(shape) - 2
+    pads, strides = attributes.get("pads") or [0] * 2 * count, attributes.get("strides") or [1] * count
+    for i, dim in enumerate(kind.tensor_type.shape.dim[2:]):
+        if (dim.dim_value - 1) * strides[i] >= shape[2 + i] + pads[i]:
+            dim.dim_value -= 1
+
+
 FOURTH = {"com.microsoft.SkipLayerNormalization"}  # whose fourth output has the type of the first
 
 

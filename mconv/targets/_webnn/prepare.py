@@ -203,11 +203,16 @@ def infer(
     }
     schema = onnx.defs.get_schema(node.op_type, step.version, "")
     try:
-        return onnx.shape_inference.infer_node_outputs(
+        found = onnx.shape_inference.infer_node_outputs(
             schema, node, {n: types[n] for n in used}, data, opset_imports=list(model.opset_import), ir_version=model.ir_version
-        ), ""
+        )
     except Exception as problem:  # onnx raises InferenceError and, from its C++ side, RuntimeError
         return {}, str(problem).strip().splitlines()[0]
+    shape = graph.types[node.input[0]][1] if used else None
+    if step.op in inference.POOLS and step.attributes.get("ceil_mode", 0) and shape is not None:
+        for kind in found.values():
+            inference.whole_windows(step.attributes, shape, kind)
+    return dict(found), ""
 
 
 def fold(

@@ -82,7 +82,8 @@ def slice_(b: Builder, n: Node) -> Value:
             y = take(b, y, list(positions), axis)
             begin[axis], sizes[axis], strides[axis] = 0, len(positions), 1
         else:
-            begin[axis], sizes[axis], strides[axis] = positions[0], positions[-1] - positions[0] + 1, step
+            begin[axis], sizes[axis] = positions[0], positions[-1] - positions[0] + 1
+            strides[axis] = step if len(positions) > 1 else 1
     if sizes == list(y.shape):
         return b.unary("identity", y) if y is x else y
     options = {"strides": strides} if any(s != 1 for s in strides) else None

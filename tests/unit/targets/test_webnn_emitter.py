@@ -229,3 +229,38 @@ def test_resize_weights_are_those_of_the_reference(transform: str, mode: str, si
     else:
         have = weights(positions, size, mode, -0.75, False)
     assert np.allclose(have, want, atol=1e-6)
+
+
+def test_ceil_mode_makes_no_window_in_the_end_padding(tmp_path: Path) -> None:
+    """5 elements, window 1, stride 3: windows at 0 and 3; ONNX's inference also counts one at 6, which lies outside."""
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[1], strides=[3], ceil_mode=1)
+    result, _, _ = write(tmp_path, model([node], {"x": (FLOAT, [1, 1, 5])}, ["y"]))
+    assert result.outputs[0].shape == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("AveragePool", {"kernel_shape": [1], "strides": [3], "auto_pad": "SAME_UPPER"}),
+        ("MaxPool", {"kernel_shape": [2], "dilations": [2]}),
+        ("LpPool", {"kernel_shape": [2], "p": 3}),
+    ],
+)
+def test_pools_that_engines_or_the_browser_do_not_share_are_refused(tmp_path: Path, op: str, attributes: dict[str, object]) -> None:
+    node = helper.make_node(op, ["x"], ["y"], name="pool", **attributes)
+    with pytest.raises(UnsupportedError, match=rf"{op}: .*\(node pool\)"):
+        write(tmp_path, model([node], {"x": (FLOAT, [1, 1, 6])}, ["y"]))
+
+
+def test_transposed_quantized_weights_are_stored_transposed(tmp_path: Path) -> None:
+    codes = np.arange(12, dtype=np.int8).reshape(3, 4)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["f"], axis=0),
+        helper.make_node("Transpose", ["f"], ["t"]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    tensors = {"w": codes, "s": np.ones(3, np.float32) / 4}
+    result, text, data = write(tmp_path, model(nodes, {"x": (FLOAT, [2, 4])}, ["y"], tensors))
+    assert calls(text) == ["dequantizeLinear", "matmul"]
+    row = next(w for w in result.weights if w.shape == (4, 3) and w.dtype == "int8")
+    assert data[row.offset : row.offset + row.bytes] == np.ascontiguousarray(codes.T).tobytes()
