@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
-import io
-import tarfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mconv.runtimes import _browser
 from mconv.targets._webnn import RUNTIME
 from mconv.targets._webnn.emitter import EmitResult
 
-ARGUMENTS = (
-    "--no-sandbox",
-    "--enable-unsafe-webgpu",
-    "--enable-features=WebMachineLearningNeuralNetwork",
-    "--use-webgpu-adapter=swiftshader",
-    "--disable-background-networking",
-)
 TIME_LIMIT = 60  # seconds, for building and running one graph
 SCRIPT = """
 async ({ folder, count, feeds, types, limit }) => {
@@ -69,36 +58,9 @@ ARRAYS = {
 }
 
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def find_browser() -> Path:
-    """A Chromium that has WebNN: the npm package's, unpacked once into .browser/, else Playwright's own."""
-    unpacked = ROOT / ".browser" / "native" / "chromium"
-    packed = ROOT / "node_modules" / "@sparticuz" / "chromium" / "bin"
-    if not unpacked.is_file() and packed.is_dir():
-        unpack(packed, unpacked.parent)
-    if unpacked.is_file():
-        return unpacked
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-    assert own.is_file(), "no browser: run `npm ci`, which brings @sparticuz/chromium, or `playwright install chromium`"
-    return own
-
-
-def unpack(packed: Path, folder: Path) -> None:
-    """The executable and its software renderer, as the package's own loader lays them out."""
-    import brotli
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(brotli.decompress((packed / "swiftshader.tar.br").read_bytes()))) as archive:
-        archive.extractall(folder, filter="data")
-    partial = folder / "chromium.partial"
-    partial.write_bytes(brotli.decompress((packed / "chromium.br").read_bytes()))
-    partial.chmod(0o755)
-    partial.rename(folder / "chromium")
+def find_browser() -> Path | None:
+    """The browser that mconv itself would take; None leaves it to Playwright."""
+    return _browser.find()
 
 
 class PageError(Exception):
@@ -144,34 +106,15 @@ class Page:
         }
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript"}
-
-    def end_headers(self) -> None:
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-
 @contextmanager
-def open_page(root: Path, browser: Path) -> Iterator[Page]:
+def open_page(root: Path, browser: Path | None) -> Iterator[Page]:
     """A browser with one page, and a server of ``root`` on loopback."""
     from playwright.sync_api import sync_playwright
 
-    (root / "index.html").write_text("<!doctype html><title>mconv</title>")
     (root / "runtime.mjs").write_bytes(RUNTIME.read_bytes())
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(executable_path=browser, args=list(ARGUMENTS))
-            try:
-                yield Page(chromium.new_context(), f"http://127.0.0.1:{server.server_port}/index.html", root)
-            finally:
-                chromium.close()
-    finally:
-        server.shutdown()
-        server.server_close()
+    with _browser.serve(root) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=list(_browser.ARGUMENTS))
+        try:
+            yield Page(chromium.new_context(), f"{address}/", root)
+        finally:
+            chromium.close()
