@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from mconv import hardware, registry
+from mconv import hardware
 from mconv.errors import StepError, StoreError
 from mconv.plan import Plan, Step
 from mconv.store import Entry, Store
 from mconv.values import ErrorInfo
-from mconv.worker import Request, environment, run_step, worker_uid
-
-SERVICE_START_SECONDS = 60
+from mconv.worker import Request, run_step, worker_uid
 
 
 class Progress(Protocol):
@@ -39,75 +34,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     entries: dict[str, Entry]
     cached: frozenset[str]
     errors: dict[str, ErrorInfo]
-
-
-class Service:
-    """A long-lived helper process (a browser) that workers of one runtime share; started again when it has died."""
-
-    def __init__(self, runtime: registry.Runtime, home: Path) -> None:
-        self.runtime = runtime
-        self.home = home
-        self.process: subprocess.Popen[bytes] | None = None
-        self.endpoint = ""
-        self.lock = threading.Lock()
-
-    def address(self) -> str:
-        """The endpoint, the helper running. Raises StepError where it does not start."""
-        with self.lock:
-            if self.process is None or self.process.poll() is not None:
-                self.stop()
-                self._start()
-            return self.endpoint
-
-    def _start(self) -> None:
-        self.home.mkdir(exist_ok=True)
-        uid = worker_uid()
-        if uid is not None:
-            shutil.chown(self.home, uid, uid)
-        log = (self.home / "service.log").open("ab")
-        with log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.runtime.module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment(self.home, str(self.home), 2, {}),
-                cwd=self.home,
-                start_new_session=True,
-                user=uid,
-                group=uid,
-                extra_groups=[] if uid is not None else None,
-            )
-        assert self.process.stdout is not None
-        timer = threading.Timer(SERVICE_START_SECONDS, self.process.kill)
-        timer.start()
-        line = self.process.stdout.readline()
-        timer.cancel()
-        try:
-            self.endpoint = str(msgspec.json.decode(line)["endpoint"])
-        except (msgspec.DecodeError, KeyError, TypeError) as problem:
-            self.stop()
-            said = (self.home / "service.log").read_text(errors="replace")[-1500:].strip()
-            raise StepError(
-                f"the helper of runtime {self.runtime.name} did not start: {said or 'it said nothing'}",
-                hint="`mconv list` shows what each runtime needs",
-            ) from problem
-
-    def stop(self) -> None:
-        import os
-        import signal
-
-        if self.process is None:
-            return
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process = None
 
 
 def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[dict[str, Entry], set[str]]:
@@ -147,7 +73,6 @@ class Executor:
         self.progress = progress
         self.jobs = jobs or hardware.cores()
         self.stop = threading.Event()
-        self.services: dict[str, Service] = {}
         self.errors: dict[str, ErrorInfo] = {}
         self.entries: dict[str, Entry] = {}
 
@@ -162,9 +87,6 @@ class Executor:
                 self._drain(todo)
             finally:
                 self.stop.set()
-                for service in self.services.values():
-                    service.stop()
-                    shutil.rmtree(service.home, ignore_errors=True)
                 self.progress.end()
         return Outcome(entries=self.entries, cached=cached, errors=self.errors)
 
@@ -213,7 +135,6 @@ class Executor:
         self.progress.started(step)
         workspace = self.store.workspace(worker_uid())
         try:
-            extra = {"MCONV_BROWSER_ENDPOINT": self._service(step.service)} if step.service else {}
             request = Request(
                 kind=step.kind,
                 plugin=step.plugin,
@@ -229,7 +150,6 @@ class Executor:
                 timeout_s=step.timeout_s,
                 memory_bytes=step.memory_bytes,
                 stop=self.stop,
-                extra=extra,
             )
             error = done.error
             if error is None:
@@ -253,8 +173,3 @@ class Executor:
         if error is not None:
             self.errors[step.key] = error
         self.progress.finished(step, seconds, error)
-
-    def _service(self, name: str) -> str:
-        if name not in self.services:
-            self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
-        return self.services[name].address()

@@ -64,15 +64,6 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def external_files(path: Path) -> tuple[Path, ...]:
-    """The external data files that the model at ``path`` names, sorted. Imports onnx."""
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
-
-    model = load(path, data=False)
-    names = {ExternalDataInfo(t).location for t in _get_all_tensors(model) if uses_external_data(t)}
-    return tuple(path.parent / name for name in sorted(names))
-
-
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write ``model`` at ``path`` deterministically, with external data beside it where it would pass 1.5 GB."""
     import onnx

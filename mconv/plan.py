@@ -45,7 +45,6 @@ class Step(Frozen, frozen=True, kw_only=True):
     timeout_s: float
     memory_bytes: int | None = None
     exclusive: bool = False
-    service: str | None = None
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
@@ -198,7 +197,7 @@ class _Planner:
             keys["optimize"] = last = self.step("optimize", "optimizers", passes[0], params, inputs=inputs, others=others)
         calibration: dict[str, str] = {}
         quantizer = registry.quantizer_for(target, config.precision, config.method)
-        if (quantizer and quantizer.calibration) or getattr(target, "calibration", False):
+        if quantizer and quantizer.calibration:
             keys["calibrate"] = calibration["calibration"] = self.calibrate(keys["export"])
         if quantizer:
             params = {"precision": config.precision, "options": config.quantizer_options}
@@ -216,8 +215,7 @@ class _Planner:
         if evaluate:
             params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}
         inputs = {"artifact": last, "reference": keys["reference"]}
-        service = runtime.name if runtime.service else None
-        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
+        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs)
         if measure:
             params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
             here = hardware.machine()
@@ -232,7 +230,6 @@ class _Planner:
                 also=also,
                 others=[source],
                 exclusive=True,
-                service=service,
             )
         return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
 

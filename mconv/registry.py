@@ -134,14 +134,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What can run an artifact's folder on samples. ``service``: it needs a long-lived helper that workers share (a browser)."""
+    """What can run an artifact's folder on samples."""
 
     name: str
     summary: str
     module: str
     load: Callable[..., Session]
     tools: tuple[str, ...] = ()
-    service: bool = False
 
 
 Plugin = Source | Optimizer | Quantizer | Target | Runtime

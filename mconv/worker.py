@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     peak_rss_bytes: int | None
 
 
-def environment(home: Path, root: str, threads: int, extra: Mapping[str, str]) -> dict[str, str]:
+def environment(home: Path, root: str, threads: int) -> dict[str, str]:
     """The worker's whole environment: no token, no runner variables, nothing that reaches a network hub."""
     clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     package = str(Path(__file__).resolve().parent.parent)
@@ -86,7 +85,6 @@ def environment(home: Path, root: str, threads: int, extra: Mapping[str, str]) -
         "OPENBLAS_NUM_THREADS": count,
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
-        **extra,
     }
 
 
@@ -105,7 +103,6 @@ def run_step(
     timeout_s: float,
     memory_bytes: int | None,
     stop: threading.Event,
-    extra: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run one step in a child process; never raises for what the child does. ``stop`` set: the child is killed."""
     uid = worker_uid()
@@ -123,7 +120,7 @@ def run_step(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(home, root, threads, extra or {}),
+            env=environment(home, root, threads),
             cwd=home,
             start_new_session=True,
             user=uid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mconv.values import Frozen, Place, Report, VariantResult
@@ -129,9 +129,3 @@ def add_summary(environment: Environment, body: str) -> bool:
     with open(environment.summary_file, "ab") as file:
         file.write(data)
     return True
-
-
-def neutralise(lines: Iterable[str]) -> Iterable[str]:
-    """Text of others made harmless for a runner's log: no line begins a command, ``##[`` stands nowhere (CVE-2020-15228)."""
-    for line in lines:
-        yield line.replace("::", ":\u200b:").replace("##[", "#\u200b#[")

@@ -54,10 +54,3 @@ def test_a_summary_too_large_is_not_written(tmp_path: Path) -> None:
     assert not workflow.add_summary(environment, "x" * 200_000)
     assert workflow.add_summary(environment, "y")
     assert not workflow.add_summary(workflow.Environment(), "y")
-
-
-def test_neutralise() -> None:
-    assert list(workflow.neutralise(["::set-output name=a::b", "x ##[error]y"])) == [
-        ":\u200b:set-output name=a:\u200b:b",
-        "x #\u200b#[error]y",
-    ]

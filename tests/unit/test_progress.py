@@ -1,0 +1,46 @@
+"""Lines for CI carry a stranger's text; a runner must read no command in them (CVE-2020-15228)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mconv.plan import Step
+from mconv.progress import Bar, Lines, plain, reporter
+from mconv.values import ErrorInfo
+
+STEP = Step(key="k", kind="export", plugin="onnx", label="a\n::error::b: export", params={}, inputs={}, tools={}, timeout_s=1)
+
+
+def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = reporter()
+    assert isinstance(lines, Lines)
+    lines.begin(2)
+    lines.started(STEP)
+    lines.finished(STEP, 1.25, None)
+    lines.finished(STEP, 0.5, ErrorInfo(type="SourceError", message="x\n##[error]y\x1b[31m"))
+    lines.end()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("[1/2] a ")
+    assert said[0].endswith("done (1.2 s)")
+    assert "SourceError: x" in said[1]
+    assert "::" not in "".join(said)
+    assert "##[" not in "".join(said)
+    assert "\x1b" not in "".join(said)
+
+
+def test_bar_counts_and_prints_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    bar.begin(2)
+    bar.started(STEP)
+    bar.finished(STEP, 1.0, ErrorInfo(type="SourceError", message="[red]broken[/red]"))
+    bar.started(STEP)
+    bar.finished(STEP, 1.0, None)
+    bar.end()
+    said = capsys.readouterr().err
+    assert "[red]broken[/red]" in said.replace("\n", "")
+    assert "2/2" in said
+
+
+def test_plain_is_cut() -> None:
+    assert len(plain("x" * 10_000)) == 500
