@@ -25,6 +25,7 @@ class Progress(Protocol):
     def begin(self, total: int) -> None: ...
     def started(self, step: Step) -> None: ...
     def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None: ...
+    def skipped(self, step: Step, cause: ErrorInfo) -> None: ...
     def end(self) -> None: ...
 
 
@@ -102,7 +103,7 @@ class Executor:
                     blocked = next((k for k in step.inputs.values() if k in self.errors), None)
                     if blocked is not None:  # a dependent of a failure is skipped and carries its cause
                         self.errors[key] = self.errors[blocked]
-                        self.progress.finished(step, 0.0, self.errors[key])
+                        self.progress.skipped(step, self.errors[key])
                         continue
                     running[pool.submit(self._run, step)] = step
                 if running:

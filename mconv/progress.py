@@ -34,6 +34,12 @@ class Lines:
             said = f"{error.type}: {plain(error.message)}" if error else "done"
             print(f"[{self.done}/{self.total}] {plain(step.label)}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
 
+    def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        with self.lock:
+            self.done += 1
+            said = f"skipped, since {cause.step} failed"
+            print(f"[{self.done}/{self.total}] {plain(step.label)}: {said}", file=sys.stderr, flush=True)
+
     def end(self) -> None:
         return None
 
@@ -72,6 +78,10 @@ class Bar:
                         f"{plain(step.label)}: {error.type}: {plain(error.message)}", markup=False, highlight=False
                     )
             self._show()
+
+    def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.advance(self.task)
 
     def end(self) -> None:
         if self.bar is not None:

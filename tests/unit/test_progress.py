@@ -14,13 +14,15 @@ STEP = Step(key="k", kind="export", plugin="onnx", label="a\n::error::b: export"
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lines = reporter()
     assert isinstance(lines, Lines)
-    lines.begin(2)
+    lines.begin(3)
     lines.started(STEP)
     lines.finished(STEP, 1.25, None)
     lines.finished(STEP, 0.5, ErrorInfo(type="SourceError", message="x\n##[error]y\x1b[31m"))
+    lines.skipped(STEP, ErrorInfo(type="SourceError", message="x", step="export"))
     lines.end()
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2
+    assert len(said) == 3
+    assert said[2].endswith("skipped, since export failed")
     assert said[0].startswith("[1/2] a ")
     assert said[0].endswith("done (1.2 s)")
     assert "SourceError: x" in said[1]
@@ -31,15 +33,16 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bar_counts_and_prints_errors(capsys: pytest.CaptureFixture[str]) -> None:
     bar = Bar()
-    bar.begin(2)
+    bar.begin(3)
     bar.started(STEP)
     bar.finished(STEP, 1.0, ErrorInfo(type="SourceError", message="[red]broken[/red]"))
     bar.started(STEP)
     bar.finished(STEP, 1.0, None)
+    bar.skipped(STEP, ErrorInfo(type="SourceError", message="x", step="export"))
     bar.end()
     said = capsys.readouterr().err
     assert "[red]broken[/red]" in said.replace("\n", "")
-    assert "2/2" in said
+    assert "3/3" in said
 
 
 def test_plain_is_cut() -> None:
