@@ -23,7 +23,7 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3
     assert said[2].endswith("skipped, since export failed")
-    assert said[0].startswith("[1/2] a ")
+    assert said[0].startswith("[1/3] a ")
     assert said[0].endswith("done (1.2 s)")
     assert "SourceError: x" in said[1]
     assert "::" not in "".join(said)
