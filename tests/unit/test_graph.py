@@ -32,7 +32,6 @@ def external(folder: Path, location: str = "weights.bin") -> Path:
 
 def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
     path = external(tmp_path)
-    assert graph.external_files(path) == (tmp_path / "weights.bin",)
     for before, after in zip(linear().graph.initializer, graph.load(path).graph.initializer, strict=True):
         np.testing.assert_array_equal(numpy_helper.to_array(before), numpy_helper.to_array(after))
 
