@@ -19,7 +19,8 @@ COPY mconv /src/mconv
 RUN /opt/mconv/bin/pip install --no-deps /src
 COPY --from=browser /src/node_modules /browser/node_modules
 WORKDIR /browser
-RUN /opt/mconv/bin/python -c "from mconv.runtimes import _browser; print(_browser.find())"
+RUN /opt/mconv/bin/python -c "from mconv.runtimes import _browser; print(_browser.find())" \
+    && rm -r node_modules/@sparticuz
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="mconv" \
@@ -29,12 +30,13 @@ LABEL org.opencontainers.image.title="mconv" \
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mconv
 ENV PATH=/opt/mconv/bin:$PATH \
     MCONV_WORKER_UID=10001 \
-    MCONV_BROWSER=/opt/chromium/chromium \
+    MCONV_NODE_MODULES=/opt/node_modules \
+    MCONV_BROWSER=/opt/node_modules/.mconv-chromium/chromium \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends libnss3 libnspr4 libexpat1 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/mconv /opt/mconv
-COPY --from=build /browser/node_modules/.mconv-chromium /opt/chromium
+COPY --from=build /browser/node_modules /opt/node_modules
 COPY entrypoint.py /opt/mconv/entrypoint.py
 ENTRYPOINT ["python", "/opt/mconv/entrypoint.py"]

@@ -1,5 +1,7 @@
 """The action's entry point: INPUT_* → `mconv run`, then `mconv publish`; outputs for the workflow. Nothing else.
 
+With the input ``results`` it only publishes that file and loads no model: the trusted half of docs/github.md.
+
 The token leaves the environment before anything of the repository runs: the process replaces itself by one that never had it
 there (what a process was started with stays readable in /proc/PID/environ) and reads it once from a pipe. PR_SET_DUMPABLE
 then keeps workers, which have a uid of their own in the image, out of its memory.
@@ -16,11 +18,15 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from mconv.__main__ import main as mconv
+from mconv.commands import report as reports
+from mconv.errors import MconvError
 from mconv.github import workflow
 
 PR_SET_DUMPABLE = 4
+USAGE = 2
 TOKEN_PIPE = "MCONV_SECRETS_FD"
-SECRETS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+TOKENS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN")  # given back to `mconv publish`
+DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")  # the runner's cache, artifacts and OIDC, and gh's names: never needed
 TRUE = ("true", "1", "yes", "on")
 
 
@@ -46,39 +52,50 @@ def run_argv(inputs: Mapping[str, str]) -> list[str]:
     return argv
 
 
+def results_file(inputs: Mapping[str, str]) -> Path:
+    """The results.json to publish: the one named, else the one that the run writes."""
+    return Path(get(inputs, "results") or Path(get(inputs, "out", "mconv-out")) / "results.json")
+
+
 def publish_argv(inputs: Mapping[str, str]) -> list[str]:
     """The command line of `mconv publish` for these inputs."""
-    argv = ["publish", str(Path(get(inputs, "out", "mconv-out")) / "results.json")]
+    argv = ["publish", str(results_file(inputs)), "--comment-id", get(inputs, "comment-id", "default")]
+    argv += ["--comment-author", get(inputs, "comment-author", "github-actions[bot]")]
     if flag(inputs, "comment", "true"):
-        argv += ["--comment", "--comment-id", get(inputs, "comment-id", "default")]
+        argv.append("--comment")
     if flag(inputs, "checks", "false"):
         argv.append("--checks")
     return argv
 
 
-def outputs(out: Path, code: int) -> dict[str, str]:
-    """The action's outputs, from results.json where there is one."""
-    values = {"results": "", "artifacts": str(out), "passed": "0", "failed": "0", "errors": "0", "conclusion": "failure"}
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        summary = json.loads((out / "results.json").read_text(encoding="utf-8"))["summary"]
-        values |= {
-            "results": str(out / "results.json"),
-            "passed": str(summary["passed"]),
-            "failed": str(summary["failed"] + summary["unverified"]),
-            "errors": str(summary["error"]),
-        }
-    values["conclusion"] = "success" if code == 0 else "failure"
-    return values
+def relative(path: Path, workspace: Path) -> str:
+    """``path`` from the workspace; a path outside of it stays as it is."""
+    full = Path(os.path.abspath(path))
+    return str(full.relative_to(workspace)) if full.is_relative_to(workspace) else str(path)
+
+
+def outputs(results: Path, artifacts: Path, code: int, workspace: Path) -> dict[str, str]:
+    """The action's outputs, counts from results.json where there is one; paths are relative to the workspace, where the
+    following steps run."""
+    counts = {"passed": 0, "failed": 0, "errors": 0}
+    found, conclusion = "", "failure"
+    with contextlib.suppress(MconvError):
+        summary = reports.read(results).summary
+        counts = {"passed": summary.passed, "failed": summary.failed + summary.unverified, "errors": summary.error}
+        found = relative(results, workspace)
+        conclusion = "failure" if code else summary.conclusion
+    values = {"results": found, "artifacts": relative(artifacts, workspace)}
+    return {**values, **{name: str(n) for name, n in counts.items()}, "conclusion": conclusion}
 
 
 def without_secrets() -> None:
     """Replace this process by itself, the secrets in a pipe instead of the environment."""
-    secrets = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
+    secrets = {name: os.environ[name] for name in TOKENS if os.environ.get(name)}
     reader, writer = os.pipe()
     os.write(writer, json.dumps(secrets).encode())
     os.close(writer)
     os.set_inheritable(reader, True)
-    clean = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    clean = {name: value for name, value in os.environ.items() if name not in TOKENS and not name.startswith(DROPPED)}
     os.execve(sys.executable, [sys.executable, *sys.argv], {**clean, TOKEN_PIPE: str(reader)})
 
 
@@ -89,19 +106,29 @@ def read_secrets(variables: MutableMapping[str, str]) -> dict[str, str]:
 
 
 def main(variables: MutableMapping[str, str]) -> int:
-    """Run and publish; the exit code is that of the run: the models' verdict."""
+    """Run and publish; the exit code is that of the run: the models' verdict. Only publishing, 0: the run had its verdict."""
     secrets = read_secrets(variables)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     inputs = {name: value for name, value in variables.items() if name.startswith("INPUT_")}
-    os.chdir(get(inputs, "working-directory", "."))
-    out = Path(get(inputs, "out", "mconv-out"))
-    (out / "results.json").unlink(missing_ok=True)  # an older run's must not be published as this one's
-    code = mconv(run_argv(inputs))
-    if (out / "results.json").is_file():
+    workspace = Path.cwd()
+    folder = get(inputs, "working-directory", ".")
+    try:
+        os.chdir(folder)
+    except OSError as problem:
+        print(workflow.annotation("error", f"working-directory {folder}: {problem.strerror}", title="mconv"), flush=True)
+        return USAGE
+    results = results_file(inputs)
+    if get(inputs, "results"):
         variables.update(secrets)
-        mconv(publish_argv(inputs))
-    workflow.set_outputs(workflow.Environment.read(variables), outputs(out, code))
+        code = mconv(publish_argv(inputs))
+    else:
+        results.unlink(missing_ok=True)  # an older run's must not be published as this one's
+        code = mconv(run_argv(inputs))
+        if results.is_file():
+            variables.update(secrets)
+            mconv(publish_argv(inputs))
+    workflow.set_outputs(workflow.Environment.read(variables), outputs(results, results.parent, code, workspace))
     return code
 
 

@@ -63,11 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return main_inner(argv)
     except ManifestError as problem:
-        for each in problem.problems:
-            print(f"error: {each}", file=sys.stderr)
+        _say(problem.problems)
         return problem.exit_code
     except MconvError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        _say([problem])
         return problem.exit_code
     except KeyboardInterrupt:
         print("interrupted; finished steps are kept in the store", file=sys.stderr)
@@ -81,6 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = f"{type(problem).__name__}: {problem}"
         print(f"error: this is a fault of mconv's own: {said}\n  hint: please report it with {log.name}", file=sys.stderr)
         return FAULT
+
+
+def _say(problems: Sequence[MconvError]) -> None:
+    """Errors on stderr; in a GitHub job also as annotations at their places, and nothing in them that its runner would obey."""
+    said = "\n".join(f"error: {each}" for each in problems)
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        print(said, file=sys.stderr)
+        return
+    from mconv.github import workflow
+
+    print(workflow.neutralise(said), file=sys.stderr)
+    prefix = workflow.Environment.read(os.environ).prefix
+    print("\n".join(workflow.annotate_errors(problems, prefix=prefix)), file=sys.stderr, flush=True)
 
 
 def _terminated(_: int, __: FrameType | None) -> None:

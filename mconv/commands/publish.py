@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mconv.commands import report as report_command
-from mconv.errors import MconvError, UsageError
+from mconv.errors import MconvError, PublishError, UsageError
 from mconv.values import Report
+
+if TYPE_CHECKING:
+    from mconv.github.api import Api
+    from mconv.github.workflow import Environment
 
 HELP = "publish results.json on GitHub"
 
@@ -19,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
     parser.add_argument("--comment", action="store_true", help="create or update the comment on the pull request")
     parser.add_argument("--comment-id", default="default", metavar="KEY", help="tells several mconv jobs on one pull request apart")
+    parser.add_argument(
+        "--comment-author",
+        default="github-actions[bot]",
+        metavar="LOGIN",
+        help="who comments with the token, where it is the token of an app (default: github-actions[bot])",
+    )
     parser.add_argument("--checks", action="store_true", help="create a check run (needs checks: write)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be published, send nothing")
 
@@ -33,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         sys.stdout.write(body + "\n")
         return 0
-    for command in workflow.annotate(report):
-        print(command, flush=True)
+    if environment.other_run is None:  # the lines of a manifest are those of the run that converted
+        for command in workflow.annotate(report, prefix=environment.prefix):
+            print(command, flush=True)
     notes = _send(args, report, environment, body)
     summary = markdown.render_summary(report) + "".join(f"\n\n> {note}" for note in notes)
     if not workflow.add_summary(environment, summary):
@@ -44,12 +55,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _send(args: argparse.Namespace, report: Report, environment: object, body: str) -> list[str]:
+def _send(args: argparse.Namespace, report: Report, environment: Environment, body: str) -> list[str]:
     """Comment and check run; what could not be published is said and never changes the verdict on the models."""
-    from mconv.github import publish, workflow
-    from mconv.github.api import Api, ReadOnlyTokenError
+    from mconv.github import publish
+    from mconv.github.api import Api
 
-    assert isinstance(environment, workflow.Environment)
     if not (args.comment or args.checks):
         return []
     if not environment.repository:
@@ -57,21 +67,40 @@ def _send(args: argparse.Namespace, report: Report, environment: object, body: s
     if not environment.token:
         return ["there is no token, so no comment was made: pass `github-token`"]
     api = Api(environment.api_url, environment.token, environment.repository)
+
+    def comment() -> str:
+        number = _pull_request(api, environment)
+        return " ".join(publish.comment(api, number, body, key=args.comment_id, author=args.comment_author))
+
+    def check() -> str:
+        if environment.other_run is not None:
+            _pull_request(api, environment)  # no check on a commit that the event alone vouches for
+        name = "mconv" if args.comment_id == "default" else f"mconv ({args.comment_id})"
+        key = f"{environment.run_id}/{args.comment_id}" if environment.run_id else ""
+        head, prefix = environment.head_sha, environment.prefix
+        return "created " + publish.check_run(api, report, head, body, name=name, run_id=key, prefix=prefix)
+
     notes: list[str] = []
-    if args.comment and environment.pull_request is None:
-        notes.append("this run belongs to no pull request, so no comment was made")
-    tasks: list[tuple[str, Callable[[], tuple[str, str]]]] = []
-    if args.comment and environment.pull_request is not None:
-        number = environment.pull_request
-        tasks.append(("comment", lambda: publish.comment(api, number, body, key=args.comment_id)))
-    if args.checks:
-        tasks.append(("check run", lambda: ("created", publish.check_run(api, report, environment.head_sha, body))))
-    for what, task in tasks:
+    for what, wanted, task in (("comment", args.comment, comment), ("check run", args.checks, check)):
+        if not wanted:
+            continue
         try:
-            done, url = task()
-            print(f"{what} {done}: {url}", file=sys.stderr)
-        except ReadOnlyTokenError as problem:
-            notes.append(f"no {what}: {problem.message}. {problem.hint}. The results are in this summary.")
+            print(f"{what} {task()}", file=sys.stderr)
         except MconvError as problem:
-            notes.append(f"no {what}: {problem.message}")
+            hint = f" ({problem.hint})" if problem.hint else ""
+            notes.append(f"no {what} was made: {problem.message}{hint}; the results are in this summary")
     return notes
+
+
+def _pull_request(api: Api, environment: Environment) -> int:
+    """The number of the pull request. Raises PublishError where there is none to write to."""
+    from mconv.github import event
+
+    number = environment.pull_request
+    if environment.other_run is not None:
+        number = event.find_pull_request(api, environment.other_run)
+        if number is None:
+            raise PublishError("no open pull request is at the commit that was converted")
+    if number is None:
+        raise PublishError("this run belongs to no pull request")
+    return number

@@ -1,8 +1,8 @@
 """A thin client of GitHub's REST API: pages, rate limits, and what a failed write may have done.
 
 Rules from GitHub's "Best practices for using the REST API": one second between writes; ``retry-after`` first, then
-``x-ratelimit-reset``; a 403 can be a secondary limit. A POST that ended in a 5xx is not repeated here: the caller looks
-whether it took effect first.
+``x-ratelimit-reset``; a 403 can be a secondary limit. A write that adds something and ended in a 5xx is not repeated here:
+the caller looks whether it took effect first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mconv.errors import PublishError
 
 ATTEMPTS = 5
 WRITE_PAUSE = 1.0
-MAX_WAIT = 120.0
+MAX_WAIT = 300.0  # of one answer; asked for more than that, give up rather than come back too early
 TIMEOUT = 30.0
 
 
@@ -61,28 +61,32 @@ class Api:
             following = response.links.get("next", {}).get("url")
             if not following:
                 return
-            if httpx.URL(following).host != self.client.base_url.host:  # never take the token elsewhere
+            if httpx.URL(following).copy_with(path="/", query=None) != self.client.base_url.copy_with(path="/"):
+                # never take the token elsewhere
                 raise PublishError(f"GitHub's next page is on another host: {following}")
             response = self._request("GET", following)
 
-    def write(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """POST or PATCH. Raises ReadOnlyTokenError, UncertainWriteError (POST after a 5xx), PublishError."""
+    def write(self, method: str, path: str, body: dict[str, Any], *, again: bool = False) -> Any:
+        """POST or PATCH. ``again``: doing it twice is as good as once, so that it may be repeated after a 5xx.
+
+        Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not ``again``), PublishError.
+        """
         pause = self.last_write + WRITE_PAUSE - self.now()
         if pause > 0:
             self.sleep(pause)
         try:
-            return self._request(method, path, json=body).json()
+            return self._request(method, path, again=again, json=body).json()
         finally:
             self.last_write = self.now()
 
-    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, *, again: bool = True, **options: Any) -> httpx.Response:
         problem = "no answer"
         for attempt in range(ATTEMPTS):
             try:
                 response = self.client.request(method, path, **options)
             except httpx.TransportError as error:
                 problem = f"{type(error).__name__}: {error}"
-                if method == "POST":
+                if not again:
                     raise UncertainWriteError(f"{method} {path}: {problem}") from error
                 self.sleep(2.0**attempt)
                 continue
@@ -90,16 +94,18 @@ class Api:
                 return response
             message = _message(response)
             problem = f"{response.status_code} {message}"
-            if response.status_code in (401, 403, 404) and "not accessible by integration" in message:
+            if response.status_code in (401, 403, 404) and "Resource not accessible by" in message:
                 raise ReadOnlyTokenError(
                     "the token may not write to this repository",
                     hint="runs of forks get a read-only token; see docs/github.md for the two-workflow setup",
                 )
             if response.status_code in (403, 429) and (wait := self._wait(response, attempt)) is not None:
+                if wait > MAX_WAIT:
+                    raise PublishError(f"GitHub asks to wait {wait:.0f} s before {method} {path}", hint="run the job again later")
                 self.sleep(wait)
                 continue
             if response.status_code >= 500:
-                if method == "POST":
+                if not again:
                     raise UncertainWriteError(f"{method} {path}: {problem}")
                 self.sleep(2.0**attempt)
                 continue
@@ -109,14 +115,14 @@ class Api:
         )
 
     def _wait(self, response: httpx.Response, attempt: int) -> float | None:
-        """Seconds to wait where the answer is a rate limit, capped at two minutes; None for a plain refusal."""
+        """Seconds to wait where the answer is a rate limit; None for a plain refusal."""
         if (after := response.headers.get("retry-after", "")).isdigit():
-            return min(float(after), MAX_WAIT)
+            return float(after)
         if response.headers.get("x-ratelimit-remaining") == "0":
             reset = response.headers.get("x-ratelimit-reset", "")
-            return min(max(float(reset) - self.now(), 1.0), MAX_WAIT) if reset.isdigit() else MAX_WAIT
+            return max(float(reset) - self.now(), 1.0) if reset.isdigit() else MAX_WAIT
         if response.status_code == 429 or "secondary rate limit" in _message(response):
-            return min(10.0 * 2**attempt, MAX_WAIT)
+            return min(60.0 * 2**attempt, MAX_WAIT)  # "wait for at least one minute", then longer each time
         return None
 
 

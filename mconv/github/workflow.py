@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mconv.errors import MconvError
+from mconv.github import event as events
 from mconv.values import Frozen, Place, Report, VariantResult
 
 MAX_ANNOTATIONS = 10  # of a kind in a step; the runner drops the rest without a word
@@ -16,7 +17,11 @@ SUMMARY_LIMIT = 1_000_000  # a summary over 1 MiB is dropped
 
 
 class Environment(Frozen, frozen=True, kw_only=True):
-    """What the runner says of the job; read once, at the edge."""
+    """What the runner says of the job; read once, at the edge.
+
+    ``other_run`` is set in the trusted half only. ``run_url`` is the run that converted. ``prefix`` is the path of the working
+    directory from the workspace, which a runner resolves annotations against: ``""`` or ``models/``.
+    """
 
     repository: str = ""
     sha: str = ""
@@ -25,14 +30,19 @@ class Environment(Frozen, frozen=True, kw_only=True):
     pull_request: int | None = None
     head_sha: str = ""
     run_url: str = ""
+    run_id: str = ""
+    other_run: events.OtherRun | None = None
     token: str = ""
+    prefix: str = ""
     output_file: str | None = None
     summary_file: str | None = None
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
         """From environment variables. A missing or unreadable event file leaves the pull request None."""
-        number, head = _pull_request(variables.get("GITHUB_EVENT_PATH"))
+        event = events.read(variables.get("GITHUB_EVENT_PATH"))
+        named = variables.get("GITHUB_EVENT_NAME", "")
+        other = event.other_run if named == "workflow_run" else None
         repository = variables.get("GITHUB_REPOSITORY", "")
         run = variables.get("GITHUB_RUN_ID", "")
         server = variables.get("GITHUB_SERVER_URL", "https://github.com")
@@ -41,27 +51,25 @@ class Environment(Frozen, frozen=True, kw_only=True):
             repository=repository,
             sha=sha,
             api_url=(variables.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/"),
-            event=variables.get("GITHUB_EVENT_NAME", ""),
-            pull_request=number,
-            head_sha=head or sha,
-            run_url=f"{server}/{repository}/actions/runs/{run}" if run and repository else "",
+            event=named,
+            pull_request=event.pull_request,
+            head_sha=event.head_sha or sha,
+            run_url=other.url if other else f"{server}/{repository}/actions/runs/{run}" if run and repository else "",
+            run_id=f"{run}.{variables.get('GITHUB_RUN_ATTEMPT', '1')}" if run else "",
+            other_run=other,
+            prefix=_prefix(variables.get("GITHUB_WORKSPACE")),
             token=variables.get("INPUT_GITHUB-TOKEN") or variables.get("GITHUB_TOKEN") or "",
             output_file=variables.get("GITHUB_OUTPUT") or None,
             summary_file=variables.get("GITHUB_STEP_SUMMARY") or None,
         )
 
 
-def _pull_request(path: str | None) -> tuple[int | None, str]:
-    """Number and head SHA from event.json; on pull_request events GITHUB_SHA is a merge commit nobody sees."""
-    if not path:
-        return None, ""
-    try:
-        event = json.loads(Path(path).read_text(encoding="utf-8"))
-        found = event.get("pull_request") or {}
-        number = found.get("number")
-        return (number if isinstance(number, int) else None), str((found.get("head") or {}).get("sha") or "")
-    except (OSError, ValueError, AttributeError):
-        return None, ""
+def _prefix(workspace: str | None) -> str:
+    """The working directory from ``workspace``, with a slash; empty where it is the workspace or outside of it."""
+    here = Path.cwd()
+    if not workspace or not here.is_relative_to(root := Path(workspace).resolve()) or here == root:
+        return ""
+    return here.relative_to(root).as_posix() + "/"
 
 
 def escape_data(text: str) -> str:
@@ -72,29 +80,50 @@ def escape_property(text: str) -> str:
     return escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def annotation(level: str, message: str, *, title: str = "", place: Place | None = None) -> str:
-    """One workflow command; ``level`` is error, warning or notice."""
+def annotation(level: str, message: str, *, title: str = "", place: Place | None = None, prefix: str = "") -> str:
+    """One workflow command; ``level`` is error, warning or notice, ``prefix`` as in :class:`Environment`."""
     properties = {"title": title}
     if place:
-        properties |= {"file": place.file, "line": str(place.line), "col": str(place.column)}
+        properties |= {"file": located(place, prefix), "line": str(place.line), "col": str(place.column)}
     said = ",".join(f"{k}={escape_property(v)}" for k, v in properties.items() if v)
     return f"::{level} {said}::{escape_data(message[:MAX_MESSAGE])}"
 
 
-def annotate(report: Report) -> list[str]:
+def located(place: Place, prefix: str) -> str:
+    """The file of ``place`` from the workspace's root."""
+    return place.file if Path(place.file).is_absolute() else os.path.normpath(prefix + place.file)
+
+
+def annotate(report: Report, *, prefix: str = "") -> list[str]:
     """A command for each variant that did not pass, at its line of the manifest; beyond ten of a kind, one that counts them."""
     commands: dict[str, list[str]] = {"error": [], "warning": []}
     for variant in report.variants:
         if variant.status == "passed":
             continue
         level = "warning" if variant.status == "skipped" else "error"
-        commands[level].append(annotation(level, _message(variant), title=f"{variant.id}: {variant.status}", place=variant.place))
-    found: list[str] = []
-    for level, lines in commands.items():
-        found += lines if len(lines) <= MAX_ANNOTATIONS else lines[: MAX_ANNOTATIONS - 1]
-        if len(lines) > MAX_ANNOTATIONS:
-            found.append(annotation(level, f"{len(lines) - MAX_ANNOTATIONS + 1} more variants did not pass; see the summary"))
-    return found
+        title = f"{variant.id}: {variant.status}"
+        commands[level].append(annotation(level, _message(variant), title=title, place=variant.place, prefix=prefix))
+    more = "more variants did not pass; see the summary"
+    return [line for level, lines in commands.items() for line in _capped(level, lines, more)]
+
+
+def annotate_errors(problems: Sequence[MconvError], *, prefix: str = "") -> list[str]:
+    """A command for each error that ended the run before there was a report, at its place."""
+    said = [f"{p.message}\nhint: {p.hint}" if p.hint else p.message for p in problems]
+    lines = [annotation("error", text, title="mconv", place=p.place, prefix=prefix) for text, p in zip(said, problems, strict=True)]
+    return _capped("error", lines, "more errors; see the log")
+
+
+def _capped(level: str, lines: list[str], more: str) -> list[str]:
+    if len(lines) <= MAX_ANNOTATIONS:
+        return lines
+    kept = MAX_ANNOTATIONS - 1
+    return [*lines[:kept], annotation(level, f"{len(lines) - kept} {more}")]
+
+
+def neutralise(text: str) -> str:
+    """Text of others made harmless for a runner's log: no line begins a command, ``##[`` stands nowhere (CVE-2020-15228)."""
+    return text.replace("\r", "\n").replace("::", ":\u200b:").replace("##[", "#\u200b#[")
 
 
 def _message(variant: VariantResult) -> str:

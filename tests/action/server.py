@@ -28,6 +28,9 @@ PATHS = (
     "/repos/{owner}/{repo}/issues/comments/{comment_id}",
     "/repos/{owner}/{repo}/check-runs",
     "/repos/{owner}/{repo}/check-runs/{check_run_id}",
+    "/repos/{owner}/{repo}/commits/{ref}/check-runs",
+    "/repos/{owner}/{repo}/commits/{commit_sha}/pulls",
+    "/repos/{owner}/{repo}/pulls",
 )
 
 
@@ -52,12 +55,45 @@ def description() -> dict[str, Any]:
     return kept
 
 
+def example(schema: dict[str, Any]) -> Any:
+    """The smallest value that the description allows for ``schema``: required properties only."""
+    if "$ref" in schema:
+        _, _, kind, name = schema["$ref"].split("/")
+        return example(description()["components"][kind][name])
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return example(schema[key][0])
+    if "allOf" in schema:
+        return {name: value for part in schema["allOf"] for name, value in example(part).items()}
+    if "enum" in schema:
+        return schema["enum"][0]
+    kind = schema.get("type")
+    if "null" in kind if isinstance(kind, list) else schema.get("nullable"):
+        return None
+    if kind == "object":
+        return {name: example(schema["properties"][name]) for name in schema.get("required", ())}
+    formats = {"uri": "https://example.com", "date-time": "2026-01-01T00:00:00Z"}
+    return {"string": formats.get(schema.get("format", ""), "x"), "integer": 1, "boolean": False, "array": []}[kind]
+
+
+def pull(number: int, *, base: str, head: str, sha: str, state: str = "open") -> dict[str, Any]:
+    """A pull request as the lists show it."""
+    made = example({"$ref": "#/components/schemas/pull-request-simple"})
+    made |= {"number": number, "state": state}
+    made["base"] |= {"repo": {**made["base"]["repo"], "full_name": base}}
+    made["head"] |= {"repo": {**made["head"]["repo"], "full_name": head}, "sha": sha}
+    return made
+
+
 @dataclass
 class GitHub:
     """The server's state. ``faults`` are answers given instead of the real one, in order: (method, status, headers, effect):
     with ``effect`` the request is carried out all the same, as when a gateway loses the answer."""
 
     login: str = "github-actions[bot]"
+    person: bool = False  # a personal token may ask who it is, an installation token may not
+    unreadable: str = ""  # a repository that the token does not see
+    pulls: list[dict[str, Any]] = field(default_factory=list)
     read_only: bool = False
     prefix: str = ""
     page: int = 30
@@ -67,6 +103,7 @@ class GitHub:
     faults: list[tuple[str, int, dict[str, str], bool]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     url: str = ""
+    port: int = 0
 
     def add_comment(self, body: str, login: str) -> dict[str, Any]:
         number = 1000 + len(self.comments)
@@ -103,6 +140,7 @@ def user(login: str) -> dict[str, Any]:
     }
 
 
+USER = {"$ref": "#/components/schemas/public-user"}
 REFUSED = {"message": "Resource not accessible by integration", "documentation_url": "https://docs.github.com/rest"}
 
 
@@ -126,6 +164,8 @@ def application(state: GitHub) -> Starlette:
             if fault[3]:
                 answer(request, body)
             return JSONResponse({"message": "fault"}, fault[1], headers=fault[2])
+        if state.unreadable and f"/repos/{state.unreadable}/" in request.url.path:
+            return JSONResponse({"message": "Not Found"}, 404)  # every path can answer this, the description lists it for some
         response = answer(request, body)
         try:
             openapi.validate_response(check, StarletteOpenAPIResponse(response))
@@ -138,12 +178,22 @@ def application(state: GitHub) -> Starlette:
         if request.method != "GET" and state.read_only:
             return JSONResponse(REFUSED, 403)
         if path == "/user":
-            return JSONResponse(REFUSED, 403)  # what GITHUB_TOKEN gets
+            return JSONResponse(
+                {**example(USER), "login": state.login, "user_view_type": "public"} if state.person else REFUSED,
+                200 if state.person else 403,
+            )
+        if path.endswith("/pulls"):
+            return JSONResponse(pulls(path, request.query_params.get("head", "")))
+        if "/commits/" in path:
+            shown = [{k: v for k, v in c.items() if k != "annotations"} for c in state.checks]
+            return JSONResponse({"total_count": len(shown), "check_runs": shown})
         sent = json.loads(body) if body else {}
         if path.endswith("/check-runs"):
             return check_run(sent)
         if "/check-runs/" in path:
-            return JSONResponse({**state.checks[-1], **append(sent)}, 200)
+            if request.method == "PATCH":
+                append(sent)
+            return JSONResponse({k: v for k, v in state.checks[-1].items() if k != "annotations"}, 200)
         if request.method == "PATCH":
             comment = next(c for c in state.comments if str(c["id"]) == path.rpartition("/")[2])
             comment["body"] = sent["body"]
@@ -158,9 +208,15 @@ def application(state: GitHub) -> Starlette:
             headers["Link"] = f'<{state.url}{path}?per_page={size}&page={number + 1}>; rel="next"'
         return JSONResponse(shown, 200, headers=headers)
 
-    def append(sent: dict[str, Any]) -> dict[str, Any]:
+    def pulls(path: str, head: str) -> list[dict[str, Any]]:
+        """Those of a commit by any repository of the network, or this repository's by owner:branch."""
+        sha = path.split("/")[-2] if "/commits/" in path else ""
+        owner = head.partition(":")[0]
+        return [p for p in state.pulls if p["head"]["sha"] == sha or (owner and p["head"]["repo"]["full_name"].startswith(owner))]
+
+    def append(sent: dict[str, Any]) -> None:
         state.checks[-1]["annotations"] += sent["output"]["annotations"]
-        return {}
+        state.checks[-1]["output"]["annotations_count"] = len(state.checks[-1]["annotations"])
 
     def check_run(sent: dict[str, Any]) -> Response:
         output = sent["output"]
@@ -168,7 +224,7 @@ def application(state: GitHub) -> Starlette:
             "id": 4,
             "head_sha": sent["head_sha"],
             "node_id": "CR_4",
-            "external_id": "",
+            "external_id": sent["external_id"],
             "url": f"{state.url}/repos/octo/models/check-runs/4",
             "html_url": "https://github.com/octo/models/runs/4",
             "details_url": "https://example.com",
@@ -211,8 +267,8 @@ def serve(state: GitHub) -> Iterator[GitHub]:
     while not server.started:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    state.url = f"http://127.0.0.1:{port}{state.prefix}"
+    state.port = server.servers[0].sockets[0].getsockname()[1]
+    state.url = f"http://127.0.0.1:{state.port}{state.prefix}"
     try:
         yield state
     finally:

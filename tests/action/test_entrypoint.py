@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from mconv.github import publish
-from tests.action.server import GitHub, serve
+from mconv.values import to_json
+from tests.action.server import GitHub, pull, serve
 from tests.models import write_linear
+from tests.unit.reports.factory import report
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = """version: 1
@@ -33,12 +35,17 @@ def workspace(tmp_path: Path) -> Path:
     return folder
 
 
-def run(workspace: Path, state: GitHub, **inputs: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str], str]:
+PULL = {"pull_request": {"number": 7, "head": {"sha": "a" * 40}}}
+
+
+def run(
+    workspace: Path, state: GitHub, event: str = "pull_request", payload: object = PULL, **inputs: str
+) -> tuple[subprocess.CompletedProcess[str], dict[str, str], str]:
     """Start the entry point; (process, outputs, summary)."""
     files = workspace.parent
     (files / "output").write_text("")
     (files / "summary").write_text("")
-    (files / "event.json").write_text(json.dumps({"pull_request": {"number": 7, "head": {"sha": "a" * 40}}}))
+    (files / "event.json").write_text(json.dumps(payload))
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(files),
@@ -46,7 +53,9 @@ def run(workspace: Path, state: GitHub, **inputs: str) -> tuple[subprocess.Compl
         "GITHUB_REPOSITORY": "octo/models",
         "GITHUB_SHA": "b" * 40,
         "GITHUB_API_URL": state.url,
-        "GITHUB_EVENT_NAME": "pull_request",
+        "GITHUB_EVENT_NAME": event,
+        "GITHUB_WORKSPACE": str(workspace),
+        "ACTIONS_RUNTIME_TOKEN": "runtime_secret",
         "GITHUB_EVENT_PATH": str(files / "event.json"),
         "GITHUB_OUTPUT": str(files / "output"),
         "GITHUB_STEP_SUMMARY": str(files / "summary"),
@@ -106,6 +115,7 @@ def test_a_manifest_error_fails_with_2_and_publishes_nothing_old(workspace: Path
         done, outputs, _ = run(workspace, state)
         assert done.returncode == 2
         assert "models.yml:2:9" in done.stderr
+        assert re.search(r"^::error title=mconv,file=models.yml,line=2,col=9::", done.stderr, re.M)
         assert outputs["results"] == ""
         assert outputs["conclusion"] == "failure"
 
@@ -134,5 +144,84 @@ def test_a_factory_cannot_see_the_token_and_its_output_is_not_printed(workspace:
     text = (workspace / "mconv-out/results.json").read_text() + done.stdout + done.stderr
     assert "seen" in text
     assert "ghs_secret" not in text
+    assert "runtime_secret" not in text
     assert not re.search(r"^::set-output", done.stdout + done.stderr, re.M)
     assert "##[error]" not in done.stdout + done.stderr
+
+
+def test_a_manifest_cannot_speak_to_the_runner(workspace: Path) -> None:
+    (workspace / "models.yml").write_text('version: 1\nmodels: []\n"x\\n::add-mask::y\\r##[error]z": 1\n')
+    with serve(GitHub()) as state:
+        done, _, _ = run(workspace, state)
+    assert done.returncode == 2
+    said = done.stdout + done.stderr
+    assert "add-mask" in said
+    assert not re.search(r"^::add-mask", said, re.M)
+    assert not any(line.startswith("::") and not line.startswith("::error ") for line in re.split(r"[\r\n]", said))
+    assert not any("##[" in line for line in said.splitlines() if not line.startswith("::error "))
+
+
+def test_paths_with_a_working_directory_are_those_of_the_workspace(workspace: Path) -> None:
+    folder = workspace / "sub"
+    folder.mkdir()
+    for name in ("linear.onnx", "models.yml"):
+        (workspace / name).rename(folder / name)
+    with (folder / "models.yml").open("a") as file:
+        file.write("    limits: {max_size: 10B}\n")
+    with serve(GitHub()) as state:
+        done, outputs, _ = run(workspace, state, working_directory="sub")
+        assert done.returncode == 1, done.stderr
+        assert (outputs["results"], outputs["artifacts"]) == ("sub/mconv-out/results.json", "sub/mconv-out")
+        assert re.search(r"^::error .*file=sub/models.yml,line=5", done.stdout, re.M)
+        done, outputs, _ = run(workspace, state, working_directory="none")
+        assert done.returncode == 2
+        assert re.search(r"^::error .*working-directory none: No such file", done.stdout, re.M)
+
+
+def trusted(state: GitHub) -> dict[str, object]:
+    """The event of the run that converted, of a fork's pull request."""
+    sha = "e" * 40
+    state.pulls = [pull(7, base="octo/models", head="eve/models", sha=sha)]
+    url = "https://github.com/octo/models/actions/runs/3"
+    head = {"head_sha": sha, "head_branch": "patch-1", "html_url": url, "head_repository": {"full_name": "eve/models"}}
+    return {"workflow_run": head}
+
+
+def test_the_trusted_half_publishes_a_report_and_runs_nothing(workspace: Path) -> None:
+    shown = report(passed=1, failed=1)
+    (workspace / "given.json").write_text(to_json(shown))
+    with serve(GitHub()) as state:
+        done, outputs, summary = run(workspace, state, "workflow_run", trusted(state), results="given.json", checks="true")
+        assert done.returncode == 0, done.stderr
+        assert (outputs["passed"], outputs["failed"], outputs["conclusion"]) == ("1", "1", "failure")
+        assert outputs["results"] == "given.json"
+        assert "bad-0" in state.comments[0]["body"]
+        assert "actions/runs/3" in state.comments[0]["body"]
+        assert ("POST", "/repos/octo/models/issues/7/comments") in state.requests
+        assert state.checks[0]["head_sha"] == "e" * 40
+        assert "bad-0" in summary
+        assert "::error" not in done.stdout + done.stderr  # they would be placed in the default branch
+    assert not (workspace / "mconv-out").exists()
+
+
+def test_the_trusted_half_writes_nowhere_when_no_pull_request_matches(workspace: Path) -> None:
+    (workspace / "given.json").write_text(to_json(report()))
+    with serve(GitHub()) as state:
+        event = trusted(state)
+        state.pulls[0]["head"]["sha"] = "f" * 40
+        done, _, summary = run(workspace, state, "workflow_run", event, results="given.json", checks="true")
+        assert done.returncode == 0, done.stderr
+        assert summary.count("no open pull request") == 2
+        assert (state.comments, state.checks) == ([], [])
+        assert {method for method, _ in state.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"schema": 1, "pull_request": 9}', '{"schema": 2}'])
+def test_the_trusted_half_refuses_what_is_no_report(text: str, workspace: Path) -> None:
+    (workspace / "given.json").write_text(text)
+    with serve(GitHub()) as state:
+        done, outputs, _ = run(workspace, state, "workflow_run", trusted(state), results="given.json")
+        assert done.returncode == 2
+        assert "not a results.json" in done.stderr
+        assert outputs["conclusion"] == "failure"
+        assert state.requests == []

@@ -77,7 +77,7 @@ def test_defaults_of_action_and_entry_point_agree() -> None:
 
 
 def test_outputs_of_action_and_entry_point_agree(tmp_path: Path) -> None:
-    assert set(action()["outputs"]) == set(entrypoint.outputs(tmp_path, 2))
+    assert set(action()["outputs"]) == set(entrypoint.outputs(tmp_path / "results.json", tmp_path, 2, tmp_path))
 
 
 def test_every_expression_in_action_names_something_that_exists() -> None:
@@ -110,10 +110,57 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"mconv {name}" in readme, name
 
 
+def test_actions_to_pin_are_listed_in_the_docs() -> None:
+    listed = (ROOT / "docs/github.md").read_text().partition("## What to pin")[2]
+    for path in WORKFLOWS:
+        for used in re.findall(r"uses: ([\w./-]+@v\S+)", path.read_text()):
+            assert f"`{used}`" in listed, used
+
+
+def test_workflows_of_the_docs_pass_their_schema(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/github.md").read_text(), re.S)
+    assert len(blocks) == 3
+    files = [tmp_path / f"{i}.yml" for i in range(len(blocks))]
+    for file, text in zip(files, blocks, strict=True):
+        file.write_text(text)
+        for step in [s for job in yaml.safe_load(text)["jobs"].values() for s in job.get("steps", ())]:
+            if "mconv@" in step.get("uses", ""):
+                assert set(step.get("with", {})) <= set(action()["inputs"])
+    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *map(str, files))
+
+
+def test_workflows_use_what_the_action_has() -> None:
+    convert, comment = (yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text()) for name in ("convert", "comment"))
+    for step in convert["jobs"]["convert"]["steps"] + comment["jobs"]["comment"]["steps"]:
+        if step["uses"] in ("./", "./.mconv-action"):
+            assert set(step["with"]) <= set(action()["inputs"])
+    text = (ROOT / ".github/workflows/convert.yml").read_text()
+    assert set(re.findall(r"steps\.mconv\.outputs\.([\w-]+)", text)) <= set(action()["outputs"])
+    assert comment[True]["workflow_run"]["workflows"] == [yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["name"]]
+
+
+def test_the_half_that_runs_a_pull_request_has_no_token_and_no_right_to_write() -> None:
+    job = yaml.safe_load((ROOT / ".github/workflows/convert.yml").read_text())["jobs"]["convert"]
+    assert job["permissions"] == {"contents": "read"}
+    (step,) = [s for s in job["steps"] if s["uses"] == "./.mconv-action"]
+    assert (step["with"]["github-token"], step["with"]["comment"]) == ("", "false")
+
+
+def test_the_release_pins_every_image_of_the_dockerfile() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    images = set(re.findall(r"^FROM \$\{(\w+)\}", dockerfile, re.M))
+    assert not re.findall(r"^FROM (?!\$\{)", dockerfile, re.M)
+    release = (ROOT / ".github/workflows/release.yml").read_text()
+    assert set(re.search(r"for name in (.*); do", release)[1].split()) == images  # type: ignore[index]
+    for name in images:
+        assert f'--build-arg "{name}=' in release
+        assert len(re.findall(rf"^ARG {name}=\S+$", dockerfile, re.M)) == 1
+
+
 def test_everything_is_pinned() -> None:
     for path in WORKFLOWS:
         for used in re.findall(r"uses: (\S+)", path.read_text()):
-            assert used == "./" or re.fullmatch(r"[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})", used), used
+            assert used.startswith("./") or re.fullmatch(r"[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})", used), used
     for lock in ("requirements.lock", "requirements-dev.lock"):
         for line in (ROOT / lock).read_text().splitlines():
             assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line), line

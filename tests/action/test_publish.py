@@ -104,6 +104,75 @@ def test_check_run_in_chunks_of_fifty() -> None:
         assert state.checks[0]["conclusion"] == "failure"
 
 
+@pytest.mark.parametrize("effect", [False, True])
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_bad_gateway_never_doubles_a_check_run_or_its_annotations(method: str, effect: bool) -> None:
+    with serve(GitHub(faults=[(method, 502, {}, effect)])) as state:
+        publish.check_run(api(state), report(passed=2, failed=120), "a" * 40, "summary", run_id="5.1")
+        assert len(state.checks) == 1
+        titles = [note["title"] for note in state.checks[0]["annotations"]]
+        assert len(titles) == len(set(titles)) == 120
+
+
+def test_check_run_of_another_attempt_is_not_taken_for_this_one() -> None:
+    with serve(GitHub()) as state:
+        publish.check_run(api(state), report(), "a" * 40, "first", run_id="5.1")
+        state.faults = [("POST", 502, {}, False)]
+        publish.check_run(api(state), report(), "a" * 40, "second", run_id="5.2")
+        assert [c["external_id"] for c in state.checks] == ["mconv:5.1", "mconv:5.2"]
+
+
+def test_annotations_of_a_check_run_are_placed_from_the_workspace() -> None:
+    with serve(GitHub()) as state:
+        publish.check_run(api(state), report(failed=1), "a" * 40, "summary", prefix="models/")
+        assert state.checks[0]["annotations"][0]["path"] == "models/models.yml"
+
+
+def test_comment_of_an_app_is_known_by_the_author_named() -> None:
+    with serve(GitHub(login="acme[bot]")) as state:
+        for text in ("first", "second"):
+            publish.comment(api(state), 7, text, author="acme[bot]")
+        assert len(state.comments) == 1
+
+
+def test_comment_of_a_person_is_known_by_the_token() -> None:
+    with serve(GitHub(login="ada", person=True)) as state:
+        for text in ("first", "second"):
+            publish.comment(api(state), 7, text)
+        assert len(state.comments) == 1
+
+
+def test_not_knowing_who_we_are_posts_nothing() -> None:
+    with serve(GitHub(faults=[("GET", 502, {}, False)] * 5)) as state, pytest.raises(PublishError, match="502"):
+        publish.comment(api(state), 7, "whose?")
+    assert state.comments == []
+
+
+def test_a_wait_too_long_gives_up_instead_of_coming_back_early() -> None:
+    waits: list[float] = []
+    with serve(GitHub(faults=[("GET", 429, {"retry-after": "3600"}, False)])) as state, pytest.raises(PublishError, match="3600 s"):
+        publish.comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
+    assert waits == []
+
+
+def test_a_secondary_limit_without_a_time_waits_a_minute() -> None:
+    waits: list[float] = []
+    with serve(GitHub(faults=[("POST", 429, {}, False)])) as state:
+        publish.comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
+    assert waits == [60.0]
+    assert len(state.comments) == 1
+
+
+def test_the_token_is_not_taken_to_another_host() -> None:
+    with serve(GitHub(page=1)) as state:
+        state.add_comment("one", "person")
+        state.add_comment("two", "person")
+        state.url = "http://localhost:1"  # what the next Link names
+        client = Api(f"http://127.0.0.1:{state.port}", "t0ken", REPOSITORY, sleep=lambda _: None)
+        with pytest.raises(PublishError, match="another host"):
+            publish.comment(client, 7, "ours")
+
+
 def test_the_server_itself_catches_what_breaks_the_description() -> None:
     import httpx
 

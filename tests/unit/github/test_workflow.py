@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from mconv.errors import ManifestError
 from mconv.github import workflow
 from mconv.values import Place
 from tests.unit.reports.factory import report
@@ -54,3 +57,40 @@ def test_a_summary_too_large_is_not_written(tmp_path: Path) -> None:
     assert not workflow.add_summary(environment, "x" * 200_000)
     assert workflow.add_summary(environment, "y")
     assert not workflow.add_summary(workflow.Environment(), "y")
+
+
+def test_errors_before_a_report_are_annotations_at_their_places() -> None:
+    problems = [ManifestError("unknown key 'nme'", hint="did you mean name?", place=Place(file="m.yml", line=3, column=5))] * 12
+    lines = workflow.annotate_errors(problems, prefix="sub/")
+    assert lines[0] == "::error title=mconv,file=sub/m.yml,line=3,col=5::unknown key 'nme'%0Ahint: did you mean name?"
+    assert len(lines) == 10
+    assert "3 more errors" in lines[-1]
+
+
+def test_text_of_others_cannot_begin_a_command() -> None:
+    said = workflow.neutralise("a\r::set-output name=x::y\n::error::z ##[error]w")
+    assert "::" not in said
+    assert "##[" not in said
+    assert "\r" not in said
+
+
+@pytest.mark.parametrize(("folder", "prefix"), [(".", ""), ("a/b", "a/b/"), ("..", "")])
+def test_places_are_those_of_the_workspace(folder: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = tmp_path / "workspace"
+    (workspace / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(workspace / folder)
+    environment = workflow.Environment.read({"GITHUB_WORKSPACE": str(workspace)})
+    assert environment.prefix == prefix
+    assert workflow.located(Place(file="../m.yml"), "a/b/") == "a/m.yml"
+    assert workflow.located(Place(file="/elsewhere/m.yml"), "a/b/") == "/elsewhere/m.yml"
+
+
+def test_only_a_workflow_run_is_about_another_run(tmp_path: Path) -> None:
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps({"workflow_run": {"head_sha": "c" * 40, "html_url": "https://github.com/o/r/actions/runs/3"}}))
+    variables = {"GITHUB_EVENT_PATH": str(file), "GITHUB_REPOSITORY": "o/r", "GITHUB_RUN_ID": "5", "GITHUB_RUN_ATTEMPT": "2"}
+    found = workflow.Environment.read({**variables, "GITHUB_EVENT_NAME": "workflow_run"})
+    assert found.other_run is not None
+    assert found.run_url.endswith("/runs/3")
+    assert found.run_id == "5.2"
+    assert workflow.Environment.read({**variables, "GITHUB_EVENT_NAME": "push"}).other_run is None
