@@ -187,7 +187,8 @@ def symmetric(values: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndar
 
     others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
-    scale = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
+    scale = (largest / 127.0).astype(np.float32)
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))  # subnormal: nothing that 8 bits can tell from 0
     return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
 
 
