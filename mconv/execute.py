@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mconv import hardware
+from mconv import hardware, registry
 from mconv.errors import StepError, StoreError
 from mconv.plan import Plan, Step
+from mconv.service import Service
 from mconv.store import Entry, Store
 from mconv.values import ErrorInfo
 from mconv.worker import Request, run_step, worker_uid
@@ -74,6 +75,7 @@ class Executor:
         self.progress = progress
         self.jobs = jobs or hardware.cores()
         self.stop = threading.Event()
+        self.services: dict[str, Service] = {}
         self.errors: dict[str, ErrorInfo] = {}
         self.entries: dict[str, Entry] = {}
 
@@ -83,11 +85,15 @@ class Executor:
         cached = frozenset(self.entries)
         if todo:
             self.store.sweep()
+            for name in sorted({s for key in todo if (s := self.plan.steps[key].service)}):
+                self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
             self.progress.begin(len(todo))
             try:
                 self._drain(todo)
             finally:
                 self.stop.set()
+                for service in self.services.values():
+                    service.stop()
                 self.progress.end()
         return Outcome(entries=self.entries, cached=cached, errors=self.errors)
 
@@ -151,6 +157,7 @@ class Executor:
                 timeout_s=step.timeout_s,
                 memory_bytes=step.memory_bytes,
                 stop=self.stop,
+                extra=self.services[step.service].variables() if step.service else None,
             )
             error = done.error
             if error is None:

@@ -28,7 +28,7 @@ MANIFEST_KEYS = ("version", "defaults", "models")
 SHARED_KEYS = ("samples", "calibration", "evaluate", "optimize", "targets", "limits", "tolerance", "depends_on", "resources")
 MODEL_KEYS = ("name", "source", "inputs", *SHARED_KEYS)
 SOURCE_KEYS = ("format", "path")
-VARIANT_KEYS = ("precision", "method", "tolerance", "limits")
+VARIANT_KEYS = ("as", "precision", "method", "tolerance", "limits")
 LIMIT_KEYS = ("max_size", "max_latency")
 TOLERANCE_KEYS = tuple(f.name for f in msgspec.structs.fields(Tolerance))
 DEFAULT_TIMEOUT_MS = 30 * 60_000.0
@@ -52,9 +52,13 @@ class Evaluate(Frozen, frozen=True, kw_only=True):
 
 
 class VariantConfig(Frozen, frozen=True, kw_only=True):
-    """One (target, precision) of one model, its options validated and filled with their defaults."""
+    """One (target, precision) of one model, its options validated and filled with their defaults.
+
+    ``label`` stands for the target in ids and folders, so that one target can be delivered twice with different options.
+    """
 
     target: str
+    label: str
     precision: str
     method: str | None
     options: dict[str, Any]
@@ -161,9 +165,11 @@ class _Reader:
         variants: dict[tuple[str, str], VariantConfig] = {}
         for child in fields["targets"].children() if "targets" in fields else ():
             for variant in self.variants(child, tolerances, limits):
-                if (variant.target, variant.precision) in variants:
-                    child.fail(f"{variant.target}:{variant.precision} is listed twice")
-                variants[variant.target, variant.precision] = variant
+                if (variant.label, variant.precision) in variants:
+                    child.fail(
+                        f"{variant.label}:{variant.precision} is listed twice", "`as: another-name` tells two of one target apart"
+                    )
+                variants[variant.label, variant.precision] = variant
         resources = fields["resources"].mapping(("timeout", "memory")) if "resources" in fields else {}
         timeout = resources["timeout"].duration_ms() if "timeout" in resources else DEFAULT_TIMEOUT_MS
         memory = resources["memory"].size() if "memory" in resources else None
@@ -334,8 +340,7 @@ class _Reader:
         fields: dict[str, Node] = {}
         if body is not None and not (isinstance(body.raw.value, str) and not body.raw.value):
             body.what = f"target {target}"
-            method_names = {q for q in plugin.precisions.values() if q}
-            extra = {k for q in registry.quantizers().values() if q.name in method_names for k in q.options}
+            extra = {k for q in registry.quantizers().values() if set(q.precisions) & set(plugin.precisions) for k in q.options}
             fields = body.mapping((*VARIANT_KEYS, *plugin.options, *sorted(extra)))
         names = (
             [(c, c.text()) for c in fields["precision"].children()] if "precision" in fields else [(node, precision_text or "fp32")]
@@ -362,6 +367,12 @@ class _Reader:
                 f"{plugin.name} offers: {', '.join(plugin.precisions)}",
             )
             return None
+        label = (fields["as"].text() if "as" in fields else None) or plugin.name
+        if not NAME.fullmatch(label) or (label != plugin.name and label in registry.targets()):
+            fields["as"].fail(
+                f"{label!r} cannot name a variant", "letters, digits, dots, dashes and underscores; not another target"
+            )
+            return None
         method = fields["method"].choice(registry.quantizers()) if "method" in fields else None
         quantizer = registry.quantizer_for(plugin, precision, method)
         if method and quantizer and precision not in quantizer.precisions:
@@ -381,6 +392,7 @@ class _Reader:
             return None
         return VariantConfig(
             target=plugin.name,
+            label=label,
             precision=precision,
             method=quantizer.name if quantizer else None,
             options=options,
@@ -448,12 +460,12 @@ def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
         kept = [
             v
             for v in model.variants
-            if any(fnmatch.fnmatch(f"{model.name}/{v.target}/{v.precision}", p) or fnmatch.fnmatch(model.name, p) for p in patterns)
+            if any(fnmatch.fnmatch(f"{model.name}/{v.label}/{v.precision}", p) or fnmatch.fnmatch(model.name, p) for p in patterns)
         ]
         if kept:
             models.append(msgspec.structs.replace(model, variants=tuple(kept)))
     if not models:
-        names = [f"{m.name}/{v.target}/{v.precision}" for m in manifest.models for v in m.variants]
+        names = [f"{m.name}/{v.label}/{v.precision}" for m in manifest.models for v in m.variants]
         raise ManifestError(
             f"no variant matches --only {' '.join(patterns)}.{nearest(patterns[0], names)}",
             hint=f"variants: {', '.join(names[:20])}",

@@ -32,7 +32,7 @@ CALIBRATION_COUNT = 32
 class Step(Frozen, frozen=True, kw_only=True):
     """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
 
-    ``exclusive`` steps run alone on the machine. ``runs_code``: the worker executes code of the repository.
+    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must be there.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     timeout_s: float
     memory_bytes: int | None = None
     exclusive: bool = False
+    service: str | None = None
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
@@ -155,8 +156,8 @@ class _Planner:
     def export(self) -> str:
         return self.step("export", "sources", self.model.source.format, self.source_params, also=self.source_key)
 
-    def reference(self, export: str, static: bool, dims: Mapping[str, int]) -> str:
-        """Samples and the source framework's answers to them."""
+    def reference(self, export: str, static: bool, dims: Mapping[str, int], shapes: Sequence[Mapping[str, int]] = ()) -> str:
+        """Samples and the source framework's answers to them; of each of ``shapes`` laid over ``dims`` where there are any."""
         samples = self.model.samples
         evaluate = self.model.evaluate
         params = {
@@ -167,6 +168,7 @@ class _Planner:
             "seed": SEED,
             "static": static,
             "dims": dict(dims),
+            "shapes": [dict(s) for s in shapes],
         }
         also = {**self.source_key, "samples": sha256(Path(samples)) if samples else None}
         return self.step("reference", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
@@ -183,7 +185,7 @@ class _Planner:
         keys: dict[str, str] = {}
         keys["export"] = last = self.export()
         dims = config.options.get("dims") or {}
-        keys["reference"] = self.reference(last, target.static, dims)
+        keys["reference"] = self.reference(last, target.static, dims, config.options.get("shapes") or ())
         passes = [
             o.name
             for o in sorted(registry.optimizers().values(), key=lambda o: o.order)
@@ -195,6 +197,7 @@ class _Planner:
             others: list[tuple[registry.Family, str]] = [("optimizers", p) for p in passes[1:]]
             inputs = {"model": last, "reference": checked}
             keys["optimize"] = last = self.step("optimize", "optimizers", passes[0], params, inputs=inputs, others=others)
+        fp32 = last
         calibration: dict[str, str] = {}
         quantizer = registry.quantizer_for(target, config.precision, config.method)
         if quantizer and quantizer.calibration:
@@ -215,7 +218,8 @@ class _Planner:
         if evaluate:
             params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}
         inputs = {"artifact": last, "reference": keys["reference"]}
-        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs)
+        service = runtime.name if runtime.service else None
+        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
         if measure:
             params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
             here = hardware.machine()
@@ -226,15 +230,16 @@ class _Planner:
                 "runtimes",
                 runtime.name,
                 params,
-                inputs=inputs,
+                inputs={**inputs, "model": fp32} if runtime.peers else inputs,
                 also=also,
                 others=[source],
                 exclusive=True,
+                service=service,
             )
         return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
 
     def id(self, config: VariantConfig) -> str:
-        return f"{self.model.name}/{config.target}/{config.precision}"
+        return f"{self.model.name}/{config.label}/{config.precision}"
 
 
 @cache

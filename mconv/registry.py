@@ -134,12 +134,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What can run an artifact's folder on samples."""
+    """What can run an artifact's folder on samples. ``service``: its workers share a helper process (see :mod:`mconv.service`),
+    whose address they find in the environment variable of this name. ``peers(session, model, threads)`` is a context that yields
+    other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each."""
 
     name: str
     summary: str
     module: str
     load: Callable[..., Session]
+    service: str | None = None
+    peers: Callable[..., Any] | None = None
     tools: tuple[str, ...] = ()
 
 

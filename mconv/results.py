@@ -40,7 +40,7 @@ PROVENANCE = "mconv.json"
 
 def directory(config: VariantConfig, model: str) -> str:
     """Where a variant's files lie, relative to OUT."""
-    return f"{model}/{config.target}-{config.precision}"
+    return f"{model}/{config.label}-{config.precision}"
 
 
 def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:

@@ -96,15 +96,19 @@ def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]
     for target in registry.targets().values():
         precisions = list(target.precisions)
         names += [target.name, *(f"{target.name}:{p}" for p in precisions)]
-        methods = [q.name for q in registry.quantizers().values() if set(q.precisions) & set(precisions)]
-        used = [registry.quantizers()[q] for q in set(target.precisions.values()) if q]
+        used = [q for q in registry.quantizers().values() if set(q.precisions) & set(precisions)]
         precision = {"enum": precisions}
         bodies[target.name] = {
             "description": target.summary,
             **_object(
                 {
                     "precision": {"oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]},
-                    "method": {"enum": sorted(methods)},
+                    "method": {"enum": sorted(q.name for q in used)},
+                    "as": {
+                        "type": "string",
+                        "pattern": f"^{manifest.NAME.pattern}$",
+                        "description": "name in place of the target's",
+                    },
                     "tolerance": tolerance,
                     "limits": limits,
                     **{k: dict(v) for q in sorted(used, key=lambda q: q.name) for k, v in q.options.items()},

@@ -61,17 +61,23 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     config = msgspec.convert(params["source"], SourceConfig)
     model = registry.sources()[config.format].load(config)
     fixed = _exported_dims(model, folders)
-    dims = {**(samples.static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
+    base = {**(samples.static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
     expected: list[dict[str, np.ndarray]] = []
-    others: dict[str, np.ndarray] = {}
-    feeds: Sequence[Mapping[str, np.ndarray]]
-    if params["samples"]:
-        path = Path(params["samples"])
-        arrays = samples.read_user_file(path)
-        feeds, expected, others = samples.user_feeds(arrays, model.inputs, model.outputs, dims=dims, file=path.name)
-    else:
+    labels: list[np.ndarray] = []
+    feeds: list[Mapping[str, np.ndarray]] = []
+    for shape in params["shapes"] or [{}]:
+        dims = {**base, **shape}
+        if params["samples"]:
+            path = Path(params["samples"])
+            arrays = samples.read_user_file(path)
+            given, answers, others = samples.user_feeds(arrays, model.inputs, model.outputs, dims=dims, file=path.name)
+            feeds += given
+            expected += answers
+            if params["labels"]:
+                labels.append(_labels(others, params["labels"]))
+            continue
         found = model.samples(params["count"], params["seed"], dims)
-        feeds = (
+        feeds += (
             found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
         )
     answers = [model.run(feed) for feed in feeds]
@@ -79,13 +85,20 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     samples.save_feeds(out / REFERENCE_FILE, answers)
     if expected:
         samples.save_feeds(out / EXPECTED_FILE, expected)
-    if params["labels"]:
-        if params["labels"] not in others:
-            held = ", ".join(sorted(others)) or "no other array"
-            raise UsageError(f"the samples hold no labels {params['labels']!r}, only {held}", hint="see `evaluate.labels`")
-        samples.save_feeds(out / LABELS_FILE, [{"labels": others[params["labels"]]}])
+    if labels:
+        import numpy as np
+
+        samples.save_feeds(out / LABELS_FILE, [{"labels": np.concatenate(labels)}])
     info = ModelInfo(inputs=model.inputs, outputs=model.outputs, parameters=model.parameters)
     return {"info": msgspec.to_builtins(info), "count": len(feeds), "expected": sorted(expected[0]) if expected else []}
+
+
+def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The labels that go with a user's samples. Raises UsageError where the file has none of this name."""
+    if name not in others:
+        held = ", ".join(sorted(others)) or "no other array"
+        raise UsageError(f"the samples hold no labels {name!r}, only {held}", hint="see `evaluate.labels`")
+    return others[name]
 
 
 def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
@@ -283,10 +296,16 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
         model.run(feed)
     ours: list[float] = []
     theirs: list[float] = []
-    for _round in range(ROUNDS):
-        ours += timer(feed, MIN_RUNS) if timer else _time(lambda: session.run(feed))
-        theirs += _time(lambda: model.run(feed))
-    session.close()
+    others: dict[str, list[float]] = {}
+    peers = registry.runtimes()[plugin].peers
+    with contextlib.ExitStack() as stack:
+        stack.callback(session.close)
+        beside = stack.enter_context(peers(session, folders["model"] / graph.MODEL_FILE, params["threads"])) if peers else {}
+        for _round in range(ROUNDS):
+            ours += timer(feed, MIN_RUNS) if timer else _time(lambda: session.run(feed))
+            theirs += _time(lambda: model.run(feed))
+            for name, clock in beside.items():
+                others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
     ran, source = _latency(ours), _latency(theirs)
     return {
         "runtime": plugin,
@@ -300,6 +319,7 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
         "reference": msgspec.to_builtins(source),
         "speedup": source.p50_ms / ran.p50_ms,
         "comparable": not placement.software,
+        "others": {name: msgspec.to_builtins(_latency(times)) for name, times in others.items()},
         "shapes": {name: list(array.shape) for name, array in feed.items()},
     }
 

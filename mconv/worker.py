@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     peak_rss_bytes: int | None
 
 
-def environment(home: Path, root: str, threads: int) -> dict[str, str]:
-    """The worker's whole environment: no token, no runner variables, nothing that reaches a network hub."""
+def environment(home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The worker's whole environment: no token, no runner variables, nothing that reaches a network hub; and ``extra``."""
     clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     package = str(Path(__file__).resolve().parent.parent)
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -85,6 +86,7 @@ def environment(home: Path, root: str, threads: int) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": count,
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
+        **(extra or {}),
     }
 
 
@@ -103,6 +105,7 @@ def run_step(
     timeout_s: float,
     memory_bytes: int | None,
     stop: threading.Event,
+    extra: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run one step in a child process; never raises for what the child does. ``stop`` set: the child is killed."""
     uid = worker_uid()
@@ -120,7 +123,7 @@ def run_step(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(home, root, threads),
+            env=environment(home, root, threads, extra),
             cwd=home,
             start_new_session=True,
             user=uid,

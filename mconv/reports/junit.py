@@ -25,7 +25,7 @@ def render(report: Report) -> str:
 
 def _case(suite: ElementTree.Element, variant: VariantResult) -> None:
     seconds = sum(s.seconds for s in variant.steps if not s.cached)
-    name = f"{variant.target}/{variant.precision}"
+    name = variant.id.partition("/")[2]
     case = ElementTree.SubElement(suite, "testcase", classname=_format.plain(variant.model), name=name, time=f"{seconds:.3f}")
     if variant.place:
         case.set("file", _format.plain(variant.place.file))

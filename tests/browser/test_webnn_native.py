@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from mconv.targets._webnn.emitter import emit
+from mconv.targets._webnn import emit
 from tests.browser import webnn_node_tests
 from tests.browser.page import Page, PageError, find_browser, open_page
 from tests.models import convolution, linear

@@ -24,7 +24,8 @@ import onnx
 from onnx import numpy_helper
 
 from mconv.errors import MconvError
-from mconv.targets._webnn.emitter import EmitResult, emit
+from mconv.targets._webnn import emit
+from mconv.targets._webnn.emitter import EmitResult
 from mconv.targets._webnn.operators import FAMILIES, OPERATORS
 from tests.browser.page import Page, PageError, find_browser, open_page
 

@@ -78,7 +78,7 @@ ORDER = (
     ("graph", "compare", "samples", "yamlread", "store", "hardware"),
     ("registry",),
     ("manifest", "worker", "steps"),
-    ("plan", "schema"),
+    ("plan", "schema", "service"),
     ("execute", "progress"),
     ("results",),
     ("__main__",),

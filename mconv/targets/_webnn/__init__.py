@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 RUNTIME = Path(__file__).parent / "runtime.mjs"  # opens a context, builds a graph and runs it; copied beside graph.mjs
 
 
+def graph_file(index: int) -> str:
+    """Name of the module of the graph ``index``, counted from 0."""
+    return f"graph-{index + 1}.mjs" if index else "graph.mjs"
+
+
 def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> EmitResult:
-    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``. See ``emitter.emit``."""
+    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``. See ``emitter.emit_all``."""
+    return emit_all(model, out, shapes=[dims], precision=precision)[0]
+
+
+def emit_all(model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], precision: str) -> list[EmitResult]:
+    """Write ``graph.mjs``, ``graph-2.mjs`` … for each of ``shapes``, and one ``weights.bin``. See ``emitter.emit_all``."""
     from mconv.targets._webnn import emitter
 
-    return emitter.emit(model, out, dims=dims, precision=precision)
+    return emitter.emit_all(model, out, shapes=shapes, precision=precision)

@@ -79,21 +79,37 @@ def pack_int4(array: np.ndarray) -> bytes:
     return bytes((flat[0::2] | (flat[1::2] << 4)).astype(np.uint8).tobytes())
 
 
-class Builder:
-    """Collects the lines of ``build()`` and writes the weights as they come."""
+class Pool:
+    """A file of weights, each content once; graphs of several shapes share one."""
 
-    def __init__(self, weights: Path) -> None:
-        self.lines: list[str] = []
-        self.weights: list[Weight] = []
-        self.calls: Counter[str] = Counter()
-        self._file = weights.open("wb")
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
         self._size = 0
         self._stored: dict[str, tuple[int, int]] = {}  # digest -> offset, bytes
-        self._constants: dict[tuple[Any, ...], Value] = {}
-        self._count = 0
+
+    def store(self, digest: str, data: bytes) -> tuple[int, int]:
+        """(offset, bytes) of ``data``, whose SHA-256 is ``digest``."""
+        if digest not in self._stored:
+            padding = -self._size % ALIGNMENT
+            self._file.write(bytes(padding) + data)
+            self._stored[digest] = (self._size + padding, len(data))
+            self._size += padding + len(data)
+        return self._stored[digest]
 
     def close(self) -> None:
         self._file.close()
+
+
+class Builder:
+    """Collects the lines of ``build()`` and writes the weights into the pool as they come."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.lines: list[str] = []
+        self.weights: list[Weight] = []
+        self.calls: Counter[str] = Counter()
+        self._pool = pool
+        self._constants: dict[tuple[Any, ...], Value] = {}
+        self._count = 0
 
     # --- constants
 
@@ -111,18 +127,10 @@ class Builder:
         digest = hashlib.sha256(data).hexdigest()
         key = (digest, dtype, shape)
         if key not in self._constants:
-            offset, length = self._store(digest, data)
+            offset, length = self._pool.store(digest, data)
             self.weights.append(Weight(name, dtype, shape, offset, length))
             self._constants[key] = self._line("w", f"w({literal(dtype)}, {literal(shape)}, {offset}, {length})", dtype, shape)
         return self._constants[key]
-
-    def _store(self, digest: str, data: bytes) -> tuple[int, int]:
-        if digest not in self._stored:
-            padding = -self._size % ALIGNMENT
-            self._file.write(bytes(padding) + data)
-            self._stored[digest] = (self._size + padding, len(data))
-            self._size += padding + len(data)
-        return self._stored[digest]
 
     def _pieces(self, array: np.ndarray, name: str, dtype: str) -> Value:
         """A tensor above the browser's limit for one constant, as pieces along its first axis."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mconv.errors import UnsupportedError
-from mconv.targets._webnn.builder import Builder, Refusal, Value, Weight, data_type, literal
+from mconv.targets._webnn import graph_file
+from mconv.targets._webnn.builder import Builder, Pool, Refusal, Value, Weight, data_type, literal
 from mconv.targets._webnn.embedding import fuse
 from mconv.targets._webnn.node import Node
 from mconv.targets._webnn.operators import OPERATORS
 from mconv.targets._webnn.prepare import Graph, Step, prepare
 from mconv.values import TensorSpec
 
-GRAPH_FILE = "graph.mjs"
 WEIGHTS_FILE = "weights.bin"
 
 
@@ -37,34 +37,44 @@ class EmitResult:
     unused: tuple[str, ...]
 
 
-def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> EmitResult:
-    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the .onnx file ``model``.
+def emit_all(model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], precision: str) -> list[EmitResult]:
+    """Write ``out/graph.mjs``, ``graph-2.mjs`` … and one ``out/weights.bin`` from the .onnx file ``model``.
 
-    ``dims``: a size for each free dimension, by name. ``precision`` is only named in the file's head: the model is as it is to be.
+    ``shapes``: for each graph a size for each free dimension, by name. ``precision`` is only named in the files' heads: the model
+    is as it is to be.
     Raises UnsupportedError listing every operator that WebNN or this generator cannot represent, with its nodes and reasons.
     """
+    pool = Pool(out / WEIGHTS_FILE)
+    try:
+        made = [emit(model, out / graph_file(i), pool, dims=dims, precision=precision) for i, dims in enumerate(shapes)]
+    except UnsupportedError:
+        pool.close()
+        (out / WEIGHTS_FILE).unlink()
+        raise
+    pool.close()
+    return made
+
+
+def emit(model: Path, module_file: Path, pool: Pool, *, dims: Mapping[str, int], precision: str) -> EmitResult:
+    """Write one graph's module, its weights into ``pool``."""
     graph = prepare(model, dims, set(OPERATORS))
     fuse(graph)
-    builder = Builder(out / WEIGHTS_FILE)
+    builder = Builder(pool)
     values: dict[str, Value] = {}
     refused: dict[tuple[str, str], list[str]] = {}
-    try:
-        unused = declare_inputs(graph, builder, values, refused)
-        for step in graph.steps:
-            emit_step(step, graph, builder, values, refused)
-        outputs = declare_outputs(graph, builder, values, refused)
-    finally:
-        builder.close()
+    unused = declare_inputs(graph, builder, values, refused)
+    for step in graph.steps:
+        emit_step(step, graph, builder, values, refused)
+    outputs = declare_outputs(graph, builder, values, refused)
     if refused:
-        (out / WEIGHTS_FILE).unlink()
         raise UnsupportedError(explain(refused), hint="the onnxruntime-web flavour of this target runs more operators")
-    (out / GRAPH_FILE).write_text(module(graph, builder, outputs, unused, precision), encoding="utf-8")
+    module_file.write_text(module(graph, builder, outputs, unused, precision), encoding="utf-8")
     return EmitResult(
         nodes=sum(builder.calls.values()),
         operators=dict(sorted(Counter(s.op for s in graph.steps).items())),
         calls=dict(sorted(builder.calls.items())),
         weights=tuple(builder.weights),
-        weights_bytes=(out / WEIGHTS_FILE).stat().st_size,
+        weights_bytes=max((w.offset + w.bytes for w in builder.weights), default=0),
         inputs=tuple(spec(graph, name) for name in graph.inputs),
         outputs=tuple(spec(graph, name) for name in graph.outputs),
         unused=tuple(unused),
@@ -196,7 +206,7 @@ export const outputs = {outputs};
 /** Inputs of the model that no output depends on: the graph does not take them. */
 export const unusedInputs = {unused};
 
-/** Size of weights.bin in bytes. */
+/** Bytes of weights.bin that the graph needs. */
 export const weightsByteLength = {size};
 
 /**

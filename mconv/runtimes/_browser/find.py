@@ -1,0 +1,80 @@
+"""Finding a browser, and unpacking the one that comes from npm; finding onnxruntime-web."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mconv.errors import StepError
+
+PACKAGE = Path("@sparticuz/chromium/bin")
+UNPACKED = Path(".mconv-chromium")
+ORT = Path("onnxruntime-web/dist")
+SYSTEM = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--enable-unsafe-webgpu",
+    "--enable-features=WebMachineLearningNeuralNetwork",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+)
+
+
+def node_modules() -> Iterator[Path]:
+    """Folders of npm packages, in order of preference: $MCONV_NODE_MODULES, mconv's own, those of the working directory."""
+    if named := os.environ.get("MCONV_NODE_MODULES"):
+        yield Path(named)
+    for folder in (Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents):
+        yield folder / "node_modules"
+
+
+def find_ort() -> Path | None:
+    """The ``dist`` folder of onnxruntime-web, or None."""
+    return next((folder / ORT for folder in node_modules() if (folder / ORT).is_dir()), None)
+
+
+def find() -> Path | None:
+    """The browser: $MCONV_BROWSER, the one from npm (unpacked on first use), one of the system; None leaves it to Playwright.
+
+    Raises StepError where $MCONV_BROWSER names no file.
+    """
+    if named := os.environ.get("MCONV_BROWSER"):
+        if not Path(named).is_file():
+            raise StepError(f"MCONV_BROWSER names {named}, which is not there", hint="give the path of a Chromium executable")
+        return Path(named)
+    for folder in node_modules():
+        if (folder / UNPACKED / "chromium").is_file():
+            return folder / UNPACKED / "chromium"
+        if (folder / PACKAGE / "chromium.br").is_file():
+            return unpack(folder)
+    return next((Path(found) for name in SYSTEM if (found := shutil.which(name))), None)
+
+
+def unpack(folder: Path) -> Path:
+    """Unpack @sparticuz/chromium in the node_modules ``folder``, or into a temporary folder where that cannot be written."""
+    import brotli
+
+    target = folder / UNPACKED
+    try:
+        staged = Path(tempfile.mkdtemp(prefix=".mconv-", dir=folder))
+    except OSError:
+        staged = target = Path(tempfile.mkdtemp(prefix="mconv-chromium-"))
+    (staged / "chromium").write_bytes(brotli.decompress((folder / PACKAGE / "chromium.br").read_bytes()))
+    (staged / "chromium").chmod(0o755)
+    archive = staged / "swiftshader.tar"
+    archive.write_bytes(brotli.decompress((folder / PACKAGE / "swiftshader.tar.br").read_bytes()))
+    with tarfile.open(archive) as tar:
+        tar.extractall(staged, filter="data")
+    archive.unlink()
+    staged.chmod(0o755)
+    if staged != target:
+        try:
+            os.rename(staged, target)
+        except OSError:  # another process was quicker
+            shutil.rmtree(staged)
+    return target / "chromium"

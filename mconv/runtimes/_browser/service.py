@@ -1,0 +1,115 @@
+"""A browser for a whole run: started once, reached by every worker through its debugging port."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from mconv.errors import StepError
+from mconv.runtimes._browser.find import ARGUMENTS, find
+
+ENDPOINT = "MCONV_BROWSER_ENDPOINT"
+START_SECONDS = 30
+QUIET = ("--headless", "--no-first-run", "--disable-gpu-watchdog", "--disable-component-update", "--disable-sync", "--mute-audio")
+HINT = "`npm ci` brings one, or `playwright install chromium`, or name one in MCONV_BROWSER; it needs libnss3"
+
+
+def executable() -> str:
+    """The browser that :func:`find` finds, or Playwright's. Raises StepError where there is none."""
+    if found := find():
+        return str(found)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path: str = playwright.chromium.executable_path
+    if not Path(path).is_file():
+        raise StepError("there is no browser", hint=HINT)
+    return path
+
+
+@contextmanager
+def started() -> Iterator[dict[str, str]]:
+    """A headless browser of its own: ``endpoint`` (http), ``executable``, ``version``. Ended when the block is left."""
+    path = executable()
+    profile = Path(tempfile.mkdtemp(prefix="mconv-browser-"))
+    environment = {**os.environ, "HOME": str(profile)}
+    command = [path, *QUIET, *ARGUMENTS, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+    log = (profile / "mconv.log").open("w+b")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+    try:
+        yield {"executable": path, **_reached(process, profile)}
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+def _reached(process: subprocess.Popen[bytes], profile: Path) -> dict[str, str]:
+    """Wait for the port that the browser writes into its profile, and ask its version there."""
+    port_file = profile / "DevToolsActivePort"
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            port = int(port_file.read_text().splitlines()[0])
+            endpoint = f"http://127.0.0.1:{port}"
+            with urllib.request.urlopen(f"{endpoint}/json/version", timeout=5) as answer:
+                return {"endpoint": endpoint, "version": str(json.load(answer)["Browser"])}
+        except (OSError, ValueError, IndexError, KeyError):  # not written, or not listening yet
+            time.sleep(0.05)
+    said = " ".join((profile / "mconv.log").read_text(errors="replace").split())[-500:]
+    state = "did not answer" if process.poll() is None else f"ended with code {process.returncode}"
+    raise StepError(f"no browser could be started: {state}: {said}", hint=HINT)
+
+
+@contextmanager
+def connected() -> Iterator[tuple[Any, Any]]:
+    """(browser, a context of its own): of the run's browser where $MCONV_BROWSER_ENDPOINT names one, else of one started here.
+
+    Raises StepError where that browser is dead, or none can be started.
+    """
+    from playwright.sync_api import Error, sync_playwright
+
+    with ExitStack() as stack:
+        endpoint = os.environ.get(ENDPOINT) or stack.enter_context(started())["endpoint"]
+        playwright = stack.enter_context(sync_playwright())
+        try:
+            browser = playwright.chromium.connect_over_cdp(endpoint, timeout=START_SECONDS * 1000)
+            context = browser.new_context()
+        except Error as problem:
+            said = " ".join(problem.message.split())[:300]
+            raise StepError(f"the browser of this run cannot be reached: {said}", hint="it may have died; run again") from problem
+        stack.callback(_quietly, browser.close)
+        stack.callback(_quietly, context.close)
+        yield browser, context
+
+
+def _quietly(close: Any) -> None:
+    from playwright.sync_api import Error
+
+    try:
+        close()
+    except Error:
+        return  # a browser that died has closed everything
+
+
+def serve_forever() -> int:
+    """Start a browser, print where it is as one line of JSON, and keep it until standard input ends or the browser dies."""
+    with started() as about:
+        print(json.dumps(about), flush=True)
+        sys.stdin.buffer.read()
+    return 0

@@ -1,0 +1,31 @@
+"""WebGPU through onnxruntime-web: an npm package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mconv.errors import UnsupportedError
+from mconv.targets._web import ort
+from mconv.values import ModelInfo
+
+PRECISIONS = {"fp32": None, "fp16": "weight_only", "int8": "weight_only", "int4": "weight_only"}
+RUNTIMES = ("browser",)
+DOMAINS = frozenset({"", "com.microsoft"})
+TOOLS = ("onnx",)
+OPTIONS = ort.OPTIONS
+
+
+def check(*, precision: str, options: dict[str, Any], info: ModelInfo | None, method: str | None) -> None:
+    """Refuses what onnxruntime-web's WebGPU provider has no kernels for."""
+    if method == "int8_dynamic":
+        raise UnsupportedError(
+            "WebGPU has no kernels for MatMulInteger and DynamicQuantizeLinear: they would run on the CPU",
+            hint="leave `method` out: weights of 8 bits, computed in float",
+        )
+
+
+def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
+    """The npm package. fp16 is stored as such and computed in fp32, unless ``method: fp16`` made a graph that needs shader-f16."""
+    dims = options.get("dims") or {}
+    return ort.write(model, out, provider="webgpu", precision=precision, options=options, name=name, dims=dims)
