@@ -7,7 +7,13 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from mconv.values import Machine
+from mconv.values import Device, Machine
+
+# Of x86 (flags) and Arm (Features): what int8, fp16 and bf16 kernels ask for.
+INSTRUCTION_SETS = {
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"),
+}
 
 
 @cache
@@ -38,11 +44,33 @@ def memory_bytes() -> int:
     return total
 
 
+def cpu_device() -> Device:
+    """The processor with its vendor and the instruction sets that matter to kernels, as the operating system names them."""
+    about = _cpuinfo()
+    flags = set((about.get("flags") or about.get("Features") or "").split())
+    return Device(
+        engine="system",
+        name="CPU",
+        available=True,
+        description=machine().cpu,
+        details={
+            "vendor": about.get("vendor_id") or about.get("CPU implementer"),
+            "architecture": platform.machine(),
+            "cores": cores(),
+            "memory_bytes": memory_bytes(),
+            "instruction_sets": sorted(flags & INSTRUCTION_SETS),
+        },
+    )
+
+
 def _cpu_name() -> str:
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> dict[str, str]:
+    """/proc/cpuinfo of the first processor; empty where there is none."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mconv.errors import MconvError
-from mconv.values import ExportInfo, ModelInfo, Placement, SourceConfig, TensorSpec
+from mconv.values import Device, ExportInfo, ModelInfo, Placement, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,8 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. See the module docstring."""
+    """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. ``devices`` tells what the
+    framework finds on this machine. See the module docstring."""
 
     name: str
     summary: str
@@ -81,6 +82,7 @@ class Source:
     files: Callable[[SourceConfig], Sequence[Path]]
     check: Callable[[SourceConfig], None]
     options: Options = field(default_factory=dict)
+    devices: Callable[[], Sequence[Device]] | None = None
     tools: tuple[str, ...] = ()
 
 
@@ -136,7 +138,8 @@ class Target:
 class Runtime:
     """What can run an artifact's folder on samples. ``service``: its workers share a helper process (see :mod:`mconv.service`),
     whose address they find in the environment variable of this name. ``peers(session, model, threads)`` is a context that yields
-    other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each."""
+    other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each.
+    ``devices`` tells what the engine finds on this machine."""
 
     name: str
     summary: str
@@ -144,6 +147,7 @@ class Runtime:
     load: Callable[..., Session]
     service: str | None = None
     peers: Callable[..., Any] | None = None
+    devices: Callable[[], Sequence[Device]] | None = None
     tools: tuple[str, ...] = ()
 
 

@@ -275,6 +275,18 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
     info: ModelInfo | None = None
 
 
+class Device(Frozen, frozen=True, kw_only=True):
+    """Something that can run models, as ``engine`` itself tells of it; ``reason`` says why it is not available."""
+
+    engine: str
+    name: str
+    available: bool
+    description: str = ""
+    reason: str | None = None
+    software: bool = False
+    details: dict[str, Any] = {}
+
+
 class Machine(Frozen, frozen=True, kw_only=True):
     """Where the run happened."""
 

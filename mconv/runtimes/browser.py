@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from mconv.errors import MconvError, StepError, UnsupportedError
 from mconv.runtimes import _browser
 from mconv.runtimes._browser import placement, service
 from mconv.runtimes._feed import check_feed
-from mconv.values import Placement, TensorSpec
+from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,8 +118,7 @@ class BrowserSession:
             return self._native(seen)
         if self.provider == "webgl":
             return self._webgl(seen)
-        adapter = ", ".join(str(v) for k, v in (self.adapter or {}).items() if v and k not in ("features", "fallback")) or None
-        software = (self.adapter or {}).get("fallback", False) or any(word in (adapter or "").lower() for word in SOFTWARE)
+        adapter, software = describe_adapter(self.adapter)
         return placement.of_profile(
             self.provider,
             placement.nodes(seen["profile"]),
@@ -145,11 +145,14 @@ class BrowserSession:
     def _webgl(self, seen: Mapping[str, Any]) -> Placement:
         """The WebGL bundle has no other provider for a node to go to; what it draws is counted."""
         draws = int(seen["draws"])
+        renderer = self.page.call("renderer")
+        software = is_software(renderer)
         return Placement(
             provider="webgl",
-            device="gpu (software)",
+            device="gpu (software)" if software else "gpu",
             nodes=draws,
-            software=True,
+            adapter=renderer,
+            software=software,
             witnesses=(f"WebGL draws ×{draws}",) if draws else (),
         )
 
@@ -238,6 +241,59 @@ def _encoded(feed: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> BrowserSession:
     """Load an npm package's folder in a page. Raises UnsupportedError with the browser's own words where it is refused."""
     return BrowserSession(directory, options, threads)
+
+
+def devices() -> list[Device]:
+    """WebGPU's adapter and WebNN's device types of every browser here, as its own pages see them."""
+    found = []
+    with tempfile.TemporaryDirectory() as empty, _browser.serve(Path(empty)) as address:
+        for origin, path in _browser.find_all().items():
+            try:
+                with service.connected(str(path)) as (browser, context):
+                    found += _probe(f"Chromium {browser.version} ({origin})", Page(context, address), str(path))
+            except StepError as problem:
+                found.append(Device(engine=f"browser ({origin})", name="browser", available=False, reason=problem.message))
+    if not found:
+        found.append(Device(engine="browser", name="browser", available=False, reason=f"there is no browser: {service.HINT}"))
+    return found
+
+
+def _probe(engine: str, page: Page, path: str) -> list[Device]:
+    adapter = page.call("adapter", SECONDS)
+    words, software = describe_adapter(adapter)
+    found = [
+        Device(
+            engine=engine,
+            name="webgpu",
+            available=adapter is not None,
+            description=words or "",
+            reason=None if adapter else "requestAdapter() gives none",
+            software=software,
+            details={"path": path, **(adapter or {})},
+        )
+    ]
+    for kind in ("cpu", "gpu", "npu"):
+        about = page.call("webnn", kind, SECONDS)
+        error = about.get("error")
+        said = "" if error else f"{len(about['operators'])} operators; the browser may run graphs on another device"
+        details = {} if error else about
+        found.append(
+            Device(engine=engine, name=f"webnn {kind}", available=error is None, description=said, reason=error, details=details)
+        )
+    return found
+
+
+def describe_adapter(adapter: Mapping[str, Any] | None) -> tuple[str | None, bool]:
+    """(vendor, architecture, device in words, whether it is software) of a GPUAdapterInfo."""
+    if not adapter:
+        return None, False
+    words = ", ".join(str(adapter[k]) for k in ("vendor", "architecture", "device", "description") if adapter.get(k)) or None
+    return words, bool(adapter.get("fallback")) or is_software(words)
+
+
+def is_software(words: str | None) -> bool:
+    """Whether an adapter's or renderer's own name is that of a rasterizer on the CPU."""
+    return any(word in (words or "").lower() for word in SOFTWARE)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import graph
 from mconv.errors import StepError, UnsupportedError
 from mconv.runtimes._feed import check_feed
-from mconv.values import ModelInfo, Placement, TensorSpec
+from mconv.values import Device, ModelInfo, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,3 +106,21 @@ class OnnxRuntimeSession:
 def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OnnxRuntimeSession:
     """Load ``model.onnx`` of an artifact's folder. Raises UnsupportedError where onnxruntime refuses it."""
     return OnnxRuntimeSession(directory / graph.MODEL_FILE, threads)
+
+
+def devices() -> list[Device]:
+    """Every execution provider that onnxruntime knows, and whether this build has it."""
+    import onnxruntime
+
+    here = set(onnxruntime.get_available_providers())
+    build = f"onnxruntime {onnxruntime.__version__}"
+    return [
+        Device(
+            engine="onnxruntime",
+            name=name,
+            available=name in here,
+            description=build,
+            reason=None if name in here else "not in the onnxruntime that is installed",
+        )
+        for name in onnxruntime.get_all_providers()
+    ]

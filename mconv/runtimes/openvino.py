@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import StepError, UnsupportedError
 from mconv.runtimes._feed import check_feed
-from mconv.values import Placement, TensorSpec
+from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,3 +101,22 @@ def _spec(port: Any) -> TensorSpec:
 def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OpenVinoSession:
     """Load an artifact's folder. Raises UnsupportedError where OpenVINO refuses it."""
     return OpenVinoSession(directory / FILE, threads)
+
+
+def devices() -> list[Device]:
+    """CPU, GPU and NPU: those that OpenVINO finds, by their full names and what they compute in."""
+    import openvino
+
+    core = openvino.Core()
+    found = {}
+    for name in core.available_devices:
+        about = {key: str(core.get_property(name, key)) for key in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")}
+        found[name] = about
+    listed = [
+        Device(engine="openvino", name=name, available=True, description=about["FULL_DEVICE_NAME"], details=about)
+        for name, about in found.items()
+    ]
+    absent = [kind for kind in ("CPU", "GPU", "NPU") if not any(name.startswith(kind) for name in found)]
+    return listed + [
+        Device(engine="openvino", name=kind, available=False, reason="OpenVINO finds no such device or driver") for kind in absent
+    ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from mconv.errors import SourceError, UsageError
 from mconv.sources import _torch
-from mconv.values import ExportInfo, Place, SourceConfig, TensorSpec
+from mconv.values import Device, ExportInfo, Place, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 OPTIONS = {
@@ -235,3 +235,26 @@ def load(config: SourceConfig) -> _torch.TorchModel:
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
     return _torch.export(load(config), out)
+
+
+def devices() -> list[Device]:
+    """CUDA, ROCm and Metal as the torch that is installed sees them."""
+    import torch
+
+    hip = torch.version.hip
+    ready = torch.cuda.is_available()
+    build = f"torch {torch.__version__}"
+    found = []
+    for name, built, version in (("cuda", torch.version.cuda, torch.version.cuda), ("rocm", hip, hip)):
+        here = bool(built) and ready
+        lacking = f"torch finds no {name.upper()} device" if built else f"this build of torch has no {name.upper()}"
+        reason = None if here else lacking
+        cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if here else []
+        details = {"version": version, "cards": cards} if here else {}
+        found.append(
+            Device(engine="torch", name=name, available=here, description=", ".join(cards) or build, reason=reason, details=details)
+        )
+    mps = torch.backends.mps.is_available()
+    reason = None if mps else "this build of torch has no Metal" if not torch.backends.mps.is_built() else "torch finds no Metal"
+    found.append(Device(engine="torch", name="mps", available=mps, description=build, reason=reason))
+    return found

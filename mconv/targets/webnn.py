@@ -70,7 +70,9 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
         return _native(model, out, precision, options, name, about, shapes)
     except UnsupportedError as problem:
         if not options.get("fallback"):
-            raise UnsupportedError(problem.message, hint=problem.hint or "`fallback: true` delivers the ort flavour") from problem
+            raise UnsupportedError(
+                problem.message, hint="`fallback: true` delivers the ort flavour then, `flavour: ort` always"
+            ) from problem
         for path in out.iterdir():
             path.unlink()
         made = ort.write(model, out, provider="webnn", precision=precision, options=options, name=name, dims=_used(about, dims))

@@ -66,6 +66,24 @@ def test_right_and_placed(package: Path) -> None:
     session.close()
 
 
+def test_several_shapes_in_one_package(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(convolution().SerializeToString())
+    out = tmp_path / "out"
+    out.mkdir()
+    options = {"shapes": [{"batch": 2}, {"batch": 5}]}
+    info = webnn.write(tmp_path / "model.onnx", out, precision="fp32", options=options, name="net", calibration=None)
+    assert info.inputs[0].shape == ("batch", 3, 8, 8)
+    assert {"graph.mjs", "graph-2.mjs"} < {p.name for p in out.iterdir()}
+    with contextlib.closing(browser.load(out, options=options, threads=1, precision="fp32")) as session:
+        for batch in (5, 2):
+            feed = {"image": np.random.default_rng(batch).standard_normal((batch, 3, 8, 8)).astype(np.float32)}
+            expected = onnx.reference.ReferenceEvaluator(convolution()).run(None, feed)[0]
+            np.testing.assert_allclose(session.run(feed)["scores"], expected, rtol=1e-4, atol=1e-5)
+        with pytest.raises(StepError, match="compiled for"):
+            session.run({"image": np.zeros((3, 3, 8, 8), np.float32)})
+    assert (out / "weights.bin").stat().st_size < 2 * (16 * 3 * 9 + 16 * 16) * 4  # shared
+
+
 def test_the_package_is_the_same_every_time(package: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(convolution().SerializeToString())

@@ -55,6 +55,35 @@ def find() -> Path | None:
     return next((Path(found) for name in SYSTEM if (found := shutil.which(name))), None)
 
 
+def find_all() -> dict[str, Path]:
+    """Every browser here by path, with where it comes from: setting, npm, Playwright, system."""
+    found: dict[str, Path] = {}
+    if named := os.environ.get("MCONV_BROWSER"):
+        found["MCONV_BROWSER"] = Path(named)
+    for folder in node_modules():
+        if (folder / PACKAGE / "chromium.br").is_file() or (folder / UNPACKED / "chromium").is_file():
+            there = folder / UNPACKED / "chromium"
+            found.setdefault("npm", there if there.is_file() else unpack(folder))
+    if (path := playwrights()) is not None:
+        found["playwright"] = path
+    for name in SYSTEM:
+        if path_of := shutil.which(name):
+            found[f"system ({name})"] = Path(path_of)
+    unique: dict[Path, str] = {}
+    for origin, path in found.items():
+        unique.setdefault(path.resolve(), origin)
+    return {origin: path for path, origin in unique.items()}
+
+
+def playwrights() -> Path | None:
+    """The browser of `playwright install chromium`, or None."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = Path(playwright.chromium.executable_path)
+    return path if path.is_file() else None
+
+
 def unpack(folder: Path) -> Path:
     """Unpack @sparticuz/chromium in the node_modules ``folder``, or into a temporary folder where that cannot be written."""
     import brotli

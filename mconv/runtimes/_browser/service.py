@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mconv.errors import StepError
-from mconv.runtimes._browser.find import ARGUMENTS, find
+from mconv.runtimes._browser.find import ARGUMENTS, find, playwrights
 
 ENDPOINT = "MCONV_BROWSER_ENDPOINT"
 START_SECONDS = 30
@@ -28,27 +31,35 @@ def executable() -> str:
     """The browser that :func:`find` finds, or Playwright's. Raises StepError where there is none."""
     if found := find():
         return str(found)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        path: str = playwright.chromium.executable_path
-    if not Path(path).is_file():
+    if (path := playwrights()) is None:
         raise StepError("there is no browser", hint=HINT)
-    return path
+    return str(path)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A browser that runs: ``endpoint`` is the http address of its debugging port."""
+
+    executable: str
+    endpoint: str
+    version: str
+    process: subprocess.Popen[bytes]
 
 
 @contextmanager
-def started() -> Iterator[dict[str, str]]:
-    """A headless browser of its own: ``endpoint`` (http), ``executable``, ``version``. Ended when the block is left."""
-    path = executable()
+def started(path: str | None = None) -> Iterator[Started]:
+    """A headless browser of its own. Ended when the block is left, or Python."""
+    path = path or executable()
     profile = Path(tempfile.mkdtemp(prefix="mconv-browser-"))
     environment = {**os.environ, "HOME": str(profile)}
     command = [path, *QUIET, *ARGUMENTS, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
     log = (profile / "mconv.log").open("w+b")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+    atexit.register(process.kill)  # a session that nobody closed
     try:
-        yield {"executable": path, **_reached(process, profile)}
+        yield Started(executable=path, process=process, **_reached(process, profile))
     finally:
+        atexit.unregister(process.kill)
         process.terminate()
         try:
             process.wait(5)
@@ -76,16 +87,28 @@ def _reached(process: subprocess.Popen[bytes], profile: Path) -> dict[str, str]:
     raise StepError(f"no browser could be started: {state}: {said}", hint=HINT)
 
 
+def _answers(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{endpoint}/json/version", timeout=START_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
 @contextmanager
-def connected() -> Iterator[tuple[Any, Any]]:
-    """(browser, a context of its own): of the run's browser where $MCONV_BROWSER_ENDPOINT names one, else of one started here.
+def connected(path: str | None = None) -> Iterator[tuple[Any, Any]]:
+    """(browser, a context of its own): of the browser at ``path`` started here, else of the run's browser where
+    $MCONV_BROWSER_ENDPOINT names one, else of one found and started here.
 
     Raises StepError where that browser is dead, or none can be started.
     """
     from playwright.sync_api import Error, sync_playwright
 
     with ExitStack() as stack:
-        endpoint = os.environ.get(ENDPOINT) or stack.enter_context(started())["endpoint"]
+        shared = None if path else os.environ.get(ENDPOINT)
+        if shared and not _answers(shared):  # it died; whoever keeps it has not noticed yet
+            shared = None
+        endpoint = shared or stack.enter_context(started(path)).endpoint
         playwright = stack.enter_context(sync_playwright())
         try:
             browser = playwright.chromium.connect_over_cdp(endpoint, timeout=START_SECONDS * 1000)
@@ -110,6 +133,14 @@ def _quietly(close: Any) -> None:
 def serve_forever() -> int:
     """Start a browser, print where it is as one line of JSON, and keep it until standard input ends or the browser dies."""
     with started() as about:
-        print(json.dumps(about), flush=True)
-        sys.stdin.buffer.read()
+        print(json.dumps({"endpoint": about.endpoint, "version": about.version}), flush=True)
+        end = threading.Event()
+        for wait in (sys.stdin.buffer.read, about.process.wait):
+            threading.Thread(target=_then, args=(wait, end), daemon=True).start()
+        end.wait()
     return 0
+
+
+def _then(wait: Callable[[], object], event: threading.Event) -> None:
+    wait()
+    event.set()

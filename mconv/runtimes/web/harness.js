@@ -66,6 +66,11 @@
       for (const name in found.limits) limits[name] = Number(found.limits[name]);
       return { vendor, architecture, device, description, fallback: Boolean(isFallbackAdapter), features: [...found.features].sort(), limits };
     })(), seconds),
+    renderer: () => {
+      const gl = document.createElement('canvas').getContext('webgl2');
+      const about = gl?.getExtension('WEBGL_debug_renderer_info');
+      return gl ? String(gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER)) : null;
+    },
     // what WebNN says of a device type: whether a context can be made, and the data types that each operator takes
     webnn: (deviceType, seconds) => limited((async () => {
       if (!navigator.ml) return { error: 'no navigator.ml' };

@@ -67,7 +67,7 @@ def emit(model: Path, module_file: Path, pool: Pool, *, dims: Mapping[str, int],
         emit_step(step, graph, builder, values, refused)
     outputs = declare_outputs(graph, builder, values, refused)
     if refused:
-        raise UnsupportedError(explain(refused), hint="the onnxruntime-web flavour of this target runs more operators")
+        raise UnsupportedError(explain(refused))
     module_file.write_text(module(graph, builder, outputs, unused, precision), encoding="utf-8")
     return EmitResult(
         nodes=sum(builder.calls.values()),

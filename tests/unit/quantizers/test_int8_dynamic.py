@@ -17,53 +17,9 @@ from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.quantizers import int8_dynamic
 from tests.models import convolution, linear
-from tests.unit.quantizers.graphs import INT64, answer, feeds_of, model, node, tensor, value, weights
+from tests.unit.quantizers.graphs import CASES, X, Y, answer, feeds_of, model, node, tensor, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-X, Y = value("x", ["b", 32]), value("y", ["b", 32])
-IMAGE, MAPS = value("x", ["b", 8, 6, 6]), value("y", ["b", 32, 6, 6])
-SQUARE, B = tensor("W", weights(32, 32)), tensor("B", weights(32, seed=1))
-CASES: dict[str, Any] = {
-    "gemm": model([node("Gemm", "x W B", "y")], [X], [Y], [SQUARE, B]),
-    "gemm-without-bias": model([node("Gemm", "x W", "y", transB=1)], [X], [Y], [SQUARE]),
-    "gemm-shared": model([node("Gemm", "x W B", "h", transB=1), node("Gemm", "h W B", "y", transB=1)], [X], [Y], [SQUARE, B]),
-    "gemm-shared-both-ways": model([node("Gemm", "x W B", "h", transB=1), node("MatMul", "h W", "y")], [X], [Y], [SQUARE, B]),
-    "gemm-scaled": model([node("Gemm", "x W B", "y", alpha=0.5, beta=2.0, transB=1)], [X], [Y], [SQUARE, B]),
-    "tied-embedding": model(
-        [node("Gather", "E i", "h"), node("Transpose", "E", "T", perm=[1, 0]), node("MatMul", "h T", "y")],
-        [value("i", ["b"], INT64)],
-        [value("y", ["b", 64])],
-        [tensor("E", weights(64, 32))],
-    ),
-    "conv": model([node("Conv", "x W B", "y", pads=[1] * 4)], [IMAGE], [MAPS], [tensor("W", weights(32, 8, 3, 3)), B]),
-    "conv-grouped": model([node("Conv", "x W", "y", pads=[1] * 4, group=4)], [IMAGE], [MAPS], [tensor("W", weights(32, 2, 3, 3))]),
-    "conv-transpose": model(
-        [node("ConvTranspose", "x W", "y", pads=[1] * 4)], [IMAGE], [MAPS], [tensor("W", weights(8, 32, 3, 3))]
-    ),
-    "conv-transpose-grouped": model(
-        [node("ConvTranspose", "x W", "y", pads=[1] * 4, group=2)], [IMAGE], [MAPS], [tensor("W", weights(8, 16, 3, 3))]
-    ),
-    "lstm": model(
-        [node("LSTM", "x W R", "_ y", hidden_size=32)],
-        [value("x", [5, "b", 32])],
-        [value("y", [1, "b", 32])],
-        [tensor("W", weights(1, 128, 32)), tensor("R", weights(1, 128, 32, seed=2))],
-    ),
-    "gru": model(
-        [node("GRU", "x W R", "_ y", hidden_size=32)],
-        [value("x", [5, "b", 32])],
-        [value("y", [1, "b", 32])],
-        [tensor("W", weights(1, 96, 32)), tensor("R", weights(1, 96, 32, seed=2))],
-    ),
-    "fused-attention": model(
-        [node("Attention", "x W B", "y", domain="com.microsoft", num_heads=4)],
-        [value("x", ["b", 6, 64])],
-        [value("y", ["b", 6, 64])],
-        [tensor("W", weights(64, 192)), tensor("B", weights(192, seed=1))],
-    ),
-    "opset-11": model([node("MatMul", "x W", "y")], [X], [Y], [SQUARE], opset=11),
-}
 
 
 def convert(proto: Any, folder: Path, **options: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:

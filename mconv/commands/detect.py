@@ -1,0 +1,70 @@
+"""Ask the system, every engine and every browser here what they can run models on."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from mconv import hardware, registry
+from mconv.values import Device, to_json
+
+HELP = "show what this machine can run models on"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout, with every limit and operator")
+
+
+def devices() -> list[Device]:
+    """Every device that an engine here knows of. An engine that fails is a device that is not available, with its words."""
+    found = [hardware.cpu_device()]
+    plugins: list[registry.Source | registry.Runtime] = [*registry.sources().values(), *registry.runtimes().values()]
+    for plugin in plugins:
+        if plugin.devices is not None:
+            found += _asked(plugin.name, plugin.devices)
+    return found
+
+
+def _asked(engine: str, ask: Callable[[], Sequence[Device]]) -> Sequence[Device]:
+    try:
+        return ask()
+    except Exception as problem:  # whatever an engine raises is its answer
+        said = " ".join(str(problem).split())[:300] or type(problem).__name__
+        return [Device(engine=engine, name=engine, available=False, reason=said)]
+
+
+def run(args: argparse.Namespace) -> int:
+    found = devices()
+    if args.json:
+        sys.stdout.write(to_json(found))
+        return 0
+    width = max(len(device.name) for device in found if device.available)
+    for engine, members in itertools.groupby(found, key=lambda device: device.engine):
+        print(engine)
+        absent: dict[str, list[str]] = {}
+        for device in members:
+            if not device.available:
+                absent.setdefault(device.reason or "not available", []).append(device.name)
+                continue
+            software = " (software)" if device.software else ""
+            print(f"  yes  {device.name:<{width}}  {device.description}{software}")
+            for line in _more(device):
+                print(f"       {'':<{width}}  {line}")
+        for reason, names in absent.items():
+            print(textwrap.fill(f"{', '.join(names)}: {reason}", 120, initial_indent="  no   ", subsequent_indent="       "))
+    return 0
+
+
+def _more(device: Device) -> list[str]:
+    """What a person wants of the details; the rest is in the JSON."""
+    about = device.details
+    if sets := about.get("instruction_sets"):
+        return [f"{about['vendor']}, {about['cores']} cores, {about['memory_bytes'] / 1e9:.1f} GB", " ".join(sets)]
+    if "features" in about:
+        sizes = about["limits"]
+        half = "has shader-f16" if "shader-f16" in about["features"] else "no shader-f16"
+        return [f"{half}; buffers up to {sizes['maxBufferSize'] / 2**20:.0f} MiB, {len(about['features'])} features"]
+    return []
