@@ -58,6 +58,7 @@ lint: setup
 schemas: setup
 	$(BIN)/mconv schema models > schemas/models.schema.json
 	$(BIN)/mconv schema results > schemas/results.schema.json
+	$(BIN)/mconv schema mixed > schemas/mixed.schema.json
 
 lock: setup
 	$(BIN)/python scripts/lock.py

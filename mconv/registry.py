@@ -39,10 +39,11 @@ class Model(Protocol):
     outputs: tuple[TensorSpec, ...]
     parameters: int | None
 
-    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Feed] | None:
+    def samples(self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False) -> list[Feed] | None:
         """``count`` plausible feeds (tokenised text, processed images …), or None to have them drawn from the input specs.
 
-        ``dims`` fixes free axes by name; a free axis that is not in it should vary between feeds, so that it is tested.
+        ``dims`` fixes free axes by name; a free axis that is not in it should vary between feeds, so that it is tested. Feeds for
+        ``calibration`` share no content with the others, and have one row each where the batch is free: no padding.
         """
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
@@ -102,13 +103,15 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Quantizer:
-    """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need."""
+    """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need. ``configure`` says what would
+    be done to each layer, for a person to change."""
 
     name: str
     summary: str
     module: str
     precisions: tuple[str, ...]
     quantize: Callable[..., dict[str, Any]]
+    configure: Callable[..., dict[str, Any]] | None = None
     options: Options = field(default_factory=dict)
     calibration: bool = False
     domains: frozenset[str] = frozenset({""})

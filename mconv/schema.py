@@ -5,20 +5,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from mconv import manifest, registry
-from mconv.values import Report
+from mconv.values import Frozen, Report
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-NAMES = ("models", "results")
+NAMES = ("models", "results", "mixed")
 
 
 def get(name: str) -> dict[str, Any]:
     """The schema called ``name`` (one of NAMES)."""
-    return {"models": models, "results": results}[name]()
+    return {"models": models, "results": results, "mixed": mixed}[name]()
+
+
+class MixedLayer(Frozen, frozen=True, kw_only=True):
+    """A layer of mixed.json: ``bits`` is what a person may change; the rest says what the layer is and what each width costs
+    (relative squared error of the model's outputs with this layer alone in it)."""
+
+    bits: Literal[2, 3, 4, 5, 6, 8, 32]
+    kind: str = ""
+    role: str = ""
+    elements: int = 0
+    error: dict[str, float] = {}
+
+
+class Mixed(Frozen, frozen=True, kw_only=True):
+    """mixed.json: the quantizer, its options, and the bits of every layer by its weight's name."""
+
+    version: Literal[1]
+    quantizer: str
+    options: dict[str, Any] = {}
+    layers: dict[str, MixedLayer]
+
+
+def mixed() -> dict[str, Any]:
+    """Schema of mixed.json."""
+    return {"$schema": DRAFT, "title": "mconv mixed.json", **msgspec.json.schema(Mixed)}
+
+
+def mixed_problem(value: Any) -> str | None:
+    """What is wrong with ``value`` as mixed.json, or None."""
+    try:
+        msgspec.convert(value, Mixed)
+    except msgspec.ValidationError as problem:
+        return str(problem)
+    return None
 
 
 def results() -> dict[str, Any]:

@@ -111,7 +111,7 @@ def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
         path = Path(params["data"])
         feeds, _, _ = samples.user_feeds(samples.read_user_file(path), model.inputs, (), dims=dims, file=path.name)
     else:
-        found = model.samples(params["count"], params["seed"], dims)
+        found = model.samples(params["count"], params["seed"], dims, calibration=True)
         feeds = (
             found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,16 +44,104 @@ SENTENCES = (
     "The server returned an error because the request was too large.",
 )
 
+CALIBRATION = (  # none of them is one of SENTENCES, which verification uses
+    "The harbour freezes over in January, and the ferries stop until March.",
+    "Can you send me the invoice for last month's delivery again?",
+    "Three goals in the final ten minutes turned the match around.",
+    "Cells divide faster when the growth factor is present in the medium.",
+    "I have been waiting for a reply for more than two weeks now.",
+    "The new library has a reading room, a café and a garden on the roof.",
+    "Turn left at the church and follow the river until you reach the mill.",
+    "According to the report, unemployment fell in all but two regions.",
+    "This jacket is warm, light and surprisingly cheap.",
+    "The function returns the index of the first element that matches.",
+    "Her grandmother taught her to knit before she could read.",
+    "Without a permit you may not fish in these waters.",
+    "Which of the two proposals would cost the city less?",
+    "The orchestra opened the season with a symphony by Dvořák.",
+    "My phone will not charge unless I hold the cable at an angle.",
+    "Sea levels have risen by about twenty centimetres since 1900.",
+    "He apologised for the mistake and offered to pay for the repairs.",
+    "A thin layer of ice covered the windscreen this morning.",
+    "The hotel was clean and quiet, and the staff could not have been kinder.",
+    "If the signal is lost, the drone returns to where it took off.",
+    "Scientists still disagree about what caused the extinction.",
+    "Mix the butter and sugar until pale, then add the eggs one by one.",
+    "The prime minister declined to comment on the rumours.",
+    "Would you rather live by the sea or in the mountains?",
+    "Share prices recovered slightly towards the end of the day.",
+    "The novel follows four friends from their school days into old age.",
+    "Patients who exercised regularly recovered in half the time.",
+    "It was the worst customer service I have ever had.",
+    "To install the package, run the command below in a terminal.",
+    "The desert blooms for only a few days after the rain.",
+    "Every employee must complete the safety training by the end of June.",
+    "The children built a raft out of barrels and rope.",
+    "Gravity bends light, which is why the star seems to have moved.",
+    "How many calories are there in a slice of rye bread?",
+    "The witness could not remember the colour of the car.",
+    "Volunteers planted two thousand oaks along the motorway.",
+    "The plot is thin, but the photography is breathtaking.",
+    "Sales of electric bicycles have doubled in the past three years.",
+    "Store the medicine in a cool, dry place, out of reach of children.",
+    "The committee meets on the first Tuesday of every month.",
+    "A power cut left forty thousand homes in the dark.",
+    "I love the way she writes about ordinary things.",
+    "The algorithm sorts the list in place and needs no extra memory.",
+    "Ancient traders carried salt, silk and spices along this road.",
+    "Please keep your seat belt fastened until the sign is switched off.",
+    "The goalkeeper dived the wrong way, and the stadium erupted.",
+    "What time does the pharmacy close on Saturdays?",
+    "Bees find their way by the position of the sun.",
+    "The judge adjourned the hearing until after the holidays.",
+    "Their first album sold poorly but is now considered a classic.",
+    "The recipe calls for two cloves of garlic and a pinch of saffron.",
+    "Astronomers have discovered a planet that orbits two stars.",
+    "The refund was in my account within a day; highly recommended.",
+    "Strong winds forced the airport to close one of its runways.",
+    "He could not decide whether to laugh or to cry.",
+    "The museum offers free admission on the first Sunday of the month.",
+    "Copper conducts heat better than iron does.",
+    "We regret to inform you that your application was not successful.",
+    "The castle burned down twice and was rebuilt in stone.",
+    "Is it safe to eat the leaves of this plant?",
+    "The bank lowered its forecast for growth to one per cent.",
+    "After the storm the beach was covered with driftwood and weed.",
+    "The tutorial explains step by step how to train a small network.",
+    "Nobody had expected the smallest team to win the cup.",
+)
 
-def sentences(count: int, seed: int) -> list[str]:
-    """``count`` sentences in a seeded order; beyond the list's length, pairs of them."""
+
+@cache
+def prose() -> tuple[str, ...]:
+    """English sentences of Python's own manual, which comes with Python: its help topics, in their order. May be empty."""
+    try:
+        from pydoc_data import topics
+    except ImportError:  # some distributions leave it out
+        return ()
+    found: dict[str, None] = {}
+    for _, text in sorted(topics.topics.items()):
+        for paragraph in re.split(r"\n\s*\n", str(text)):
+            if re.match(r"\S", paragraph):  # neither code nor a list
+                for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z])", " ".join(paragraph.split())):
+                    if 40 <= len(sentence) <= 160 and re.fullmatch(r"[A-Z][A-Za-z ,;'()\-]+[.?!]", sentence):
+                        found[sentence] = None
+    return tuple(found)
+
+
+def sentences(count: int, seed: int, *, calibration: bool = False) -> list[str]:
+    """``count`` sentences in a seeded order; beyond the list's length, pairs of them. Those for ``calibration`` are others."""
     import numpy as np
 
-    order = np.random.default_rng(seed).permutation(len(SENTENCES))
-    found = [SENTENCES[i] for i in order]
+    stock = SENTENCES
+    if calibration:
+        order = np.random.default_rng(seed).permutation(len(prose()))
+        stock = CALIBRATION + tuple(prose()[i] for i in order[: max(0, count - len(CALIBRATION))])
+    order = np.random.default_rng(seed).permutation(len(stock))
+    found = [stock[i] for i in order]
     while len(found) < count:
         i = len(found)
-        found.append(f"{found[i % len(SENTENCES)]} {found[(i * 7 + 3) % len(SENTENCES)]}")
+        found.append(f"{found[i % len(stock)]} {found[(i * 7 + 3) % len(stock)]}")
     return found[:count]
 
 

@@ -28,7 +28,7 @@ OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxrun
 OPSET_TORCHSCRIPT = 17
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
-Sampler = Callable[[int, int, Mapping[str, int]], "list[Mapping[str, np.ndarray]] | None"]
+Sampler = Callable[[int, int, Mapping[str, int], bool], list[Mapping[str, "np.ndarray"]] | None]
 
 
 def flatten(answer: Any, prefix: str = "output") -> dict[str, torch.Tensor]:
@@ -95,8 +95,10 @@ class TorchModel:
     def _probes(self) -> list[Mapping[str, np.ndarray]]:
         return list(self.samples(2, samples.SEED, {}) or [])
 
-    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
-        if self.sampler is not None and (found := self.sampler(count, seed, dims)) is not None:
+    def samples(
+        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+    ) -> list[Mapping[str, np.ndarray]] | None:
+        if self.sampler is not None and (found := self.sampler(count, seed, dims, calibration)) is not None:
             return found
         return list(samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high))
 

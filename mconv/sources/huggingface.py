@@ -186,16 +186,18 @@ class _Inputs:
             width = (wanted.get("width") if hasattr(wanted, "get") else None) or edge or width
         return ("batch", getattr(about, "num_channels", 3), height, width)
 
-    def samples(self, specs: Sequence[TensorSpec], count: int, seed: int, dims: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
-        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free."""
+    def samples(
+        self, specs: Sequence[TensorSpec], count: int, seed: int, dims: Mapping[str, int], calibration: bool = False
+    ) -> list[dict[str, np.ndarray]]:
+        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free, of 1 for calibration."""
         feeds = []
-        texts = _plausible.sentences(count * 3, seed)
+        texts = _plausible.sentences(count if calibration else count * 3, seed, calibration=calibration)
         for index in range(count):
-            rows = dims.get("batch", (1, 2, 3)[index % 3])
+            rows = dims.get("batch", 1 if calibration else (1, 2, 3)[index % 3])
             feed: dict[str, np.ndarray] = {}
             wanted = {s.name: s for s in specs}
             if "input_ids" in wanted:
-                chosen = [texts[(index * 3 + r) % len(texts)] for r in range(rows)]
+                chosen = [texts[(index * (1 if calibration else 3) + r) % len(texts)] for r in range(rows)]
                 feed |= self.text(chosen, dims.get("sequence"), seed + index, wanted)
             if "pixel_values" in wanted:
                 shape = [dims.get(d, d) if isinstance(d, str) else d for d in wanted["pixel_values"].shape]
@@ -288,8 +290,8 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     inputs = _Inputs(module, path)
     specs = config.inputs or inputs.specs()
 
-    def sampler(count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
-        return list(inputs.samples(specs, count, seed, dims))
+    def sampler(count: int, seed: int, dims: Mapping[str, int], calibration: bool) -> list[Mapping[str, np.ndarray]] | None:
+        return list(inputs.samples(specs, count, seed, dims, calibration))
 
     headless = any("pooler" in key for key in missing)
     if lacking := [key for key in missing if "pooler" not in key]:

@@ -94,7 +94,9 @@ class OnnxModel:
         self.high = _index_bounds(model)
         self.session = _session(path)
 
-    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
+    def samples(
+        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+    ) -> list[Mapping[str, np.ndarray]] | None:
         """Seeded feeds; an integer input that indexes a table stays inside it, a mask is all ones."""
         import numpy as np
 

@@ -157,7 +157,9 @@ class TensorFlowModel:
     def draw(self, count: int, seed: int, dims: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
         return samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims)
 
-    def samples(self, count: int, seed: int, dims: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
+    def samples(
+        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+    ) -> list[Mapping[str, np.ndarray]] | None:
         return None
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,12 @@ from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.values import ModelInfo
 
-PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "int8_dynamic"}
+PRECISIONS = {
+    "fp32": None,
+    "fp16": "fp16",
+    "int8": "int8_dynamic",
+    **dict.fromkeys(("int4", "int3", "int2", "mixed"), "nbits"),
+}
 RUNTIMES = ("onnxruntime",)
 DOMAINS = frozenset({"", "com.microsoft"})
 TOOLS = ("onnx",)

@@ -1,0 +1,150 @@
+"""GPTQ (Frantar et al., 2023): columns are rounded one after another, the rest taking up the error that the inputs would see."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mconv.quantizers._nbits.grid import Grid, blocks_of, fit, snap, steps_of
+
+DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
+PROPAGATION_DAMPING = 0.1
+SWEEPS = 4
+
+
+def hessian(inputs: np.ndarray) -> np.ndarray:
+    """H = XᵀX / n of ``inputs`` [n, columns], float64."""
+    matrix: np.ndarray = inputs.astype(np.float64)
+    return matrix.T @ matrix / len(matrix)
+
+
+def loss(difference: np.ndarray, moments: np.ndarray) -> float:
+    """Mean squared error of the product: tr(Δ H Δᵀ), Δ [rows, columns]."""
+    wide: np.ndarray = difference.astype(np.float64)
+    return float(((wide @ moments) * wide).sum())
+
+
+def quantize(
+    weights: np.ndarray, moments: np.ndarray, bits: int, block: int, *, symmetric: bool = False, fine: bool = False
+) -> tuple[np.ndarray, Grid]:
+    """(codes [rows, columns] uint8, grid) of ``weights`` [rows, columns] for inputs of second moments ``moments``.
+
+    The columns are taken in their order with ranges fitted to what is left of each block, and in falling order of their moments
+    with ranges fitted before: the better of the two by :func:`loss`, and never worse than rounding to the nearest.
+    """
+    importance = np.diag(moments).astype(np.float32)
+    nearest = fit(weights, bits, block, symmetric=symmetric, fine=fine, importance=importance)
+    candidates = [(nearest.encode(weights), nearest)]
+    candidates.append(_in_order(weights, moments, bits, block, symmetric, fine))
+    candidates.append((_by_importance(weights, moments, nearest), nearest))
+    candidates += [refine(weights, moments, *found, sweeps=SWEEPS) for found in candidates]
+    return min(candidates, key=lambda found: loss(found[1].decode(found[0]) - weights, moments))
+
+
+def factor(moments: np.ndarray) -> np.ndarray:
+    """The upper Cholesky factor of the damped inverse. More damping where the matrix is not positive definite."""
+    size = len(moments)
+    mean = float(np.diag(moments).mean()) or 1.0
+    for damping in (DAMPING, 0.05, 0.2, 1.0):
+        damped = moments + np.eye(size) * damping * mean
+        try:
+            inverse = np.linalg.inv(damped)
+            return np.linalg.cholesky((inverse + inverse.T) / 2).T
+        except np.linalg.LinAlgError:
+            continue
+    return np.eye(size)
+
+
+def _in_order(
+    weights: np.ndarray, moments: np.ndarray, bits: int, block: int, symmetric: bool, fine: bool
+) -> tuple[np.ndarray, Grid]:
+    upper: np.ndarray = factor(moments).astype(np.float32)
+    importance = np.diag(moments).astype(np.float32)
+    left: np.ndarray = weights.astype(np.float32).copy()
+    rows, columns = left.shape
+    codes = np.empty((rows, columns), np.uint8)
+    scales, zeros = [], []
+    step = steps_of(blocks_of(left, block), bits, symmetric)
+    for start in range(0, columns, block):
+        end = min(start + block, columns)
+        grid = fit(left[:, start:end], bits, block, symmetric=symmetric, fine=fine, importance=importance[start:end], step=step)
+        scales.append(grid.scale)
+        zeros.append(grid.zero)
+        scale, zero = grid.scale[:, 0], grid.zero[:, 0]
+        errors = np.empty((rows, end - start), np.float32)
+        for j in range(start, end):
+            code = np.clip(np.rint(left[:, j] / scale + zero), 0, grid.largest)
+            codes[:, j] = code
+            errors[:, j - start] = error = (left[:, j] - (code - zero) * scale) / upper[j, j]
+            left[:, j + 1 : end] -= error[:, None] * upper[j, j + 1 : end]
+        left[:, end:] -= errors @ upper[start:end, end:]
+    return codes, Grid(bits, block, np.concatenate(scales, 1), np.concatenate(zeros, 1), step)
+
+
+def _by_importance(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray:
+    """Codes on a fixed grid, columns in falling order of their moments; 64 at a time."""
+    order = np.argsort(-np.diag(moments), kind="stable")
+    upper: np.ndarray = factor(moments[np.ix_(order, order)]).astype(np.float32)
+    left: np.ndarray = weights[:, order].astype(np.float32)
+    scale, zero = grid.spread(weights.shape[1])
+    scale, zero = scale[:, order], zero[:, order]
+    codes = np.empty(left.shape, np.uint8)
+    for start in range(0, left.shape[1], 64):
+        end = min(start + 64, left.shape[1])
+        errors = np.empty((len(left), end - start), np.float32)
+        for j in range(start, end):
+            code = np.clip(np.rint(left[:, j] / scale[:, j] + zero[:, j]), 0, grid.largest)
+            codes[:, j] = code
+            errors[:, j - start] = error = (left[:, j] - (code - zero[:, j]) * scale[:, j]) / upper[j, j]
+            left[:, j + 1 : end] -= error[:, None] * upper[j, j + 1 : end]
+        left[:, end:] -= errors @ upper[start:end, end:]
+    back = np.empty_like(codes)
+    back[:, order] = codes
+    return back
+
+
+def refine(weights: np.ndarray, moments: np.ndarray, codes: np.ndarray, grid: Grid, *, sweeps: int) -> tuple[np.ndarray, Grid]:
+    """Codes and scales improved one after another, each to the best value the others leave it (coordinate descent, as in
+    CDQuant: Nair and Suggala, 2024). The loss never rises by more than the rounding of scales.
+    """
+    matrix: np.ndarray = moments.astype(np.float32)
+    diagonal = np.maximum(np.diag(matrix), np.float32(1e-12))
+    codes = codes.astype(np.float32)
+    scales = grid.scale.copy()
+    columns = weights.shape[1]
+    slope = (grid.decode(codes) - weights) @ matrix  # half the gradient
+    for _ in range(sweeps):
+        for index, start in enumerate(range(0, columns, grid.block)):
+            part = slice(start, min(start + grid.block, columns))
+            inner = matrix[part, part]
+            zero = grid.zero[:, index : index + 1]
+            old = (codes[:, part] - zero) * scales[:, index : index + 1]
+            local = slope[:, part].copy()
+            centred = codes[:, part] - zero
+            steepness = np.einsum("rj,rj->r", centred @ inner, centred)
+            move = np.where(steepness > 0, (centred * local).sum(1) / np.maximum(steepness, np.float32(1e-20)), 0)
+            scale = snap(scales[:, index] - move, grid.step)
+            scale = np.where(np.abs(scale - scales[:, index]) <= scales[:, index] * np.float32(0.3), scale, scales[:, index])
+            local += (centred * (scale - scales[:, index])[:, None]) @ inner
+            scales[:, index] = scale
+            for j in range(part.stop - start):
+                wanted = codes[:, start + j] - local[:, j] / (diagonal[start + j] * scale)
+                code = np.clip(np.rint(wanted), 0, grid.largest)
+                change = (code - codes[:, start + j]) * scale
+                codes[:, start + j] = code
+                local += change[:, None] * inner[j]
+            new = (codes[:, part] - zero) * scale[:, None]
+            slope += (new - old) @ matrix[part]
+    return codes.astype(np.uint8), Grid(grid.bits, grid.block, scales, grid.zero, grid.step)
+
+
+def compensated(weights: np.ndarray, moments: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """The weights that answer the disturbed inputs most like ``weights`` answer the clean ones (least squares).
+
+    ``moments``: XqᵀXq / n, ``cross``: XᵀXq / n. W* = W (XᵀXq + λI) (XqᵀXq + λI)⁻¹, so that W stays where inputs say nothing
+    (error propagation as in QEP: Arai and Ichikawa, 2025).
+    """
+    size = len(moments)
+    damping = np.eye(size) * (float(np.diag(moments).mean()) or 1.0) * PROPAGATION_DAMPING
+    turned = np.linalg.solve(moments + damping, (cross + damping).T).T
+    result: np.ndarray = (weights.astype(np.float64) @ turned).astype(np.float32)
+    return result

@@ -1,0 +1,193 @@
+"""Weights of 2 to 8 bits in blocks, embeddings included, rounded by GPTQ on calibration samples; for ONNX Runtime.
+
+Products read their codes through MatMulNBits, tables through GatherBlockQuantized. Kernels exist for 2, 4 and 8 bits; other
+widths are stored at their true size, in planes of bits that standard operators put together into the next wider kernel's form when
+the model is loaded. Convolutions, recurrent layers and weights with several kinds of readers are turned back into floats then.
+Scales are bytes, with a step for each row.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv import graph
+from mconv.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mconv.quantizers._nbits.layers import Layer
+
+PRECISIONS = ("int8", "int4", "int3", "int2", "mixed")
+CALIBRATION = True
+DOMAINS = frozenset({"", "com.microsoft"})
+TOOLS = ("onnx", "onnxruntime", "numpy")
+OPSET = 18  # BitwiseAnd and BitwiseOr
+BITS = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}
+BLOCKS = {8: 128}
+BLOCK = {"product": 16, "table": 32, "folded": 32}
+OPTIONS = {
+    "block_size": {
+        "enum": [16, 32, 64, 128],
+        "description": "weights that share a scale (default: 16 in products, 32 elsewhere; int8 128)",
+    },
+    "scheme": {"enum": ["asymmetric", "symmetric"], "default": "asymmetric", "description": "blocks with a zero point, or without"},
+    "rounding": {
+        "enum": ["gptq", "hqq", "nearest"],
+        "default": "gptq",
+        "description": "gptq: on calibration samples; hqq: without; nearest: with ranges chosen by error",
+    },
+    "embeddings": {"type": "boolean", "default": True, "description": "quantize embedding tables too"},
+    "accuracy_level": {
+        "enum": [0, 1, 4],
+        "default": 0,
+        "description": "of MatMulNBits; 4 quantizes activations too, quicker and less exact",
+    },
+    "average_bits": {
+        "type": "number",
+        "minimum": 2,
+        "maximum": 9,
+        "default": 4.5,
+        "description": "mixed: bits a weight, scales included, over all layers",
+    },
+    "layers": {
+        "type": "object",
+        "additionalProperties": {"enum": [2, 3, 4, 5, 6, 8, 32]},
+        "description": "bits of the layers whose names match a glob; 32 leaves them as they are",
+    },
+}
+CONFIG_VERSION = 1
+
+
+def quantize(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Sequence[Mapping[str, np.ndarray]] | None
+) -> dict[str, Any]:
+    """Raises UnsupportedError for a model quantized already or without weights, UsageError for calibration data that do not fit."""
+    from mconv.quantizers._nbits import layers
+
+    proto = at_least(graph.load(model), OPSET)
+    layers.constants_to_initializers(proto.graph)
+    found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
+    widths, _ = widths_of(proto, found, precision, options, calibration)
+    return apply(proto, found, widths, out, options, calibration)
+
+
+def configure(
+    model: Path, *, precision: str, options: dict[str, Any], calibration: Sequence[Mapping[str, np.ndarray]] | None
+) -> dict[str, Any]:
+    """What :func:`quantize` would do to each layer, as mixed.json has it: a person may change the bits and give it back."""
+    from mconv.quantizers._nbits import layers
+
+    proto = at_least(graph.load(model), OPSET)
+    layers.constants_to_initializers(proto.graph)
+    found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
+    widths, errors = widths_of(proto, found, precision, options, calibration)
+    listed = {}
+    for layer in found:
+        about: dict[str, Any] = {"bits": widths[layer.name], "kind": layer.kind, "role": layer.role, "elements": layer.elements}
+        if layer.name in errors:
+            about["error"] = {str(bits): float(f"{error:.3g}") for bits, error in errors[layer.name].items()}
+        listed[layer.name] = about
+    return {"version": CONFIG_VERSION, "quantizer": "nbits", "options": _stated(options), "layers": listed}
+
+
+def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k in OPTIONS and k not in ("layers", "average_bits") and v is not None}
+
+
+def widths_of(
+    proto: Any,
+    found: Sequence[Layer],
+    precision: str,
+    options: Mapping[str, Any],
+    calibration: Sequence[Mapping[str, np.ndarray]] | None,
+) -> tuple[dict[str, int], dict[str, dict[int, float]]]:
+    """(bits by layer, measured errors by layer and width). Raises UsageError for a glob in ``layers`` that matches none."""
+    from mconv.quantizers._nbits import allocate
+    from mconv.quantizers._nbits.activations import Activations
+
+    errors: dict[str, dict[int, float]] = {}
+    given = dict(options.get("layers") or {})
+    if precision != "mixed":
+        widths = {layer.name: BITS[precision] for layer in found}
+    elif all(layer.name in given for layer in found):
+        widths = {}
+    elif calibration:
+
+        def block(layer: Layer, bits: int) -> int:
+            return block_of(layer, bits, options)
+
+        errors = allocate.measured(Activations(proto, found, calibration), found, block)
+        budget = float(options.get("average_bits", 4.5)) * sum(layer.elements for layer in found)
+        widths = allocate.within(found, errors, block, budget)
+    else:
+        widths = allocate.recipe(found, float(options.get("average_bits", 4.5)))
+    for glob, bits in given.items():
+        matched = [layer.name for layer in found if fnmatch.fnmatchcase(layer.name, glob) or layer.name == glob]
+        if not matched:
+            names = ", ".join(layer.name for layer in found[:10])
+            raise UsageError(f"no layer matches {glob!r}", hint=f"layers are, among others: {names}")
+        widths |= dict.fromkeys(matched, int(bits))
+    return widths, errors
+
+
+def apply(
+    proto: Any,
+    found: Sequence[Layer],
+    widths: Mapping[str, int],
+    out: Path,
+    options: Mapping[str, Any],
+    calibration: Sequence[Mapping[str, np.ndarray]] | None,
+) -> dict[str, Any]:
+    """Store each layer in its width, write the model, and say what was done. Layers of 16 and more bits stay as they are."""
+    from mconv.quantizers._nbits.rounding import Rounder
+    from mconv.quantizers._nbits.surgery import Surgeon
+
+    chosen = [layer for layer in found if widths.get(layer.name, 32) <= 8]
+    rounder = Rounder(proto, chosen, options, calibration)
+    surgeon = Surgeon(proto.graph)
+    level = int(options.get("accuracy_level", 0))
+    for layer in rounder.order():
+        bits = widths[layer.name]
+        codes, grid = rounder.round(layer, bits, block_of(layer, bits, options))
+        surgeon.put(layer, codes, grid, accuracy_level=level)
+    surgeon.finish(proto)
+    graph.save(proto, out)
+    return {**rounder.notes(), **{f"{kind} of {bits} bits": count for (kind, bits), count in _counts(chosen, widths)}}
+
+
+def block_of(layer: Layer, bits: int, options: Mapping[str, Any]) -> int:
+    """Block size of a layer: as asked for, halved down to 16 until it divides a table's row."""
+    size = int(options.get("block_size") or BLOCKS.get(bits, BLOCK[layer.kind]))
+    while layer.kind == "table" and size > 16 and layer.columns % size:
+        size //= 2
+    return size
+
+
+def _counts(found: Sequence[Layer], widths: Mapping[str, int]) -> list[tuple[tuple[str, int], int]]:
+    words = {"product": "products", "table": "tables", "folded": "other weights"}
+    counts: dict[tuple[str, int], int] = {}
+    for layer in found:
+        key = (words[layer.kind], widths[layer.name])
+        counts[key] = counts.get(key, 0) + 1
+    return sorted(counts.items())
+
+
+def at_least(proto: Any, opset: int) -> Any:
+    """``proto`` in opset ``opset`` or newer. Raises UnsupportedError where it cannot be raised."""
+    from onnx import version_converter
+
+    current = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+    if current >= opset:
+        return proto
+    try:
+        return version_converter.convert_version(proto, opset)
+    except Exception as problem:  # the converter raises RuntimeError and others of its own
+        said = " ".join(str(problem).split())[:300]
+        raise UnsupportedError(
+            f"the graph is of opset {current} and cannot be raised to {opset}, which these weights need: {said}",
+            hint=f"export it with opset {opset} or later",
+        ) from problem
