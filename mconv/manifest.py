@@ -32,6 +32,7 @@ VARIANT_KEYS = ("as", "precision", "method", "tolerance", "limits")
 LIMIT_KEYS = ("max_size", "max_latency")
 TOLERANCE_KEYS = tuple(f.name for f in msgspec.structs.fields(Tolerance))
 DEFAULT_TIMEOUT_MS = 30 * 60_000.0
+AUTO = "auto"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -55,6 +56,7 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
     """One (target, precision) of one model, its options validated and filled with their defaults.
 
     ``label`` stands for the target in ids and folders, so that one target can be delivered twice with different options.
+    ``candidates``: of precision ``auto``, one for each precision that is tried, from cheap to dear.
     """
 
     target: str
@@ -66,6 +68,7 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
     tolerance: Tolerance
     limits: Limits
     place: Place
+    candidates: tuple[VariantConfig, ...] = ()
 
 
 class ModelConfig(Frozen, frozen=True, kw_only=True):
@@ -360,6 +363,8 @@ class _Reader:
         limits: Limits,
         place: Place,
     ) -> VariantConfig | None:
+        if precision == AUTO and len(plugin.precisions) > 1:
+            return self.auto(node, plugin, fields, tolerances, limits, place)
         if precision not in plugin.precisions:
             known = "precision" if precision in PRECISIONS else "known precision"
             node.fail(
@@ -401,6 +406,32 @@ class _Reader:
             limits=limits,
             place=place,
         )
+
+    def auto(
+        self,
+        node: Node,
+        plugin: registry.Target,
+        fields: Mapping[str, Node],
+        tolerances: Mapping[str, Mapping[str, float]],
+        limits: Limits,
+        place: Place,
+    ) -> VariantConfig | None:
+        """Every precision of the target, all held to the tolerance of ``auto``; those that the target refuses are left out."""
+        own = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
+        asked: dict[str, Any] = msgspec.structs.asdict(DEFAULT_TOLERANCES[AUTO])
+        for layer in (tolerances, own):
+            asked |= {**layer.get("*", {}), **layer.get(AUTO, {})}
+        rest = {k: v for k, v in fields.items() if k not in ("tolerance", "method")}
+        before = len(self.problems.found)
+        found = []
+        for precision in plugin.precisions:
+            made = self.variant(node, plugin, precision, rest, {}, limits, place)
+            if made is not None:
+                found.append(msgspec.structs.replace(made, tolerance=Tolerance(**asked)))
+        if found:
+            del self.problems.found[before:]
+            return msgspec.structs.replace(found[0], precision=AUTO, method=None, candidates=tuple(found))
+        return None
 
     def options(self, fields: Mapping[str, Node], options: registry.Options, defaults: bool = True) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -49,12 +49,13 @@ class Step(Frozen, frozen=True, kw_only=True):
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
-    """One variant and the keys of its steps, in order, by kind."""
+    """One variant and the keys of its steps, in order, by kind. ``candidates``: of ``auto``, the variants it chooses from."""
 
     id: str
     model: str
     config: VariantConfig
     steps: dict[str, str]
+    candidates: tuple[VariantPlan, ...] = ()
 
 
 class Plan(Frozen, frozen=True, kw_only=True):
@@ -181,6 +182,9 @@ class _Planner:
         return self.step("calibrate", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
 
     def variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
+        if config.candidates:
+            tried = tuple(self.variant(each, measure) for each in config.candidates)
+            return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=tried[0].steps, candidates=tried)
         target = registry.targets()[config.target]
         keys: dict[str, str] = {}
         keys["export"] = last = self.export()

@@ -6,7 +6,7 @@ import datetime
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mconv.plan import Plan, VariantPlan
 from mconv.store import Entry, Store, copy_files, write_text
 from mconv.values import (
     Benchmark,
+    Candidate,
     Evaluation,
     ExportInfo,
     Limits,
@@ -45,7 +46,9 @@ def directory(config: VariantConfig, model: str) -> str:
 
 def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
     """One frozen Report of everything that happened."""
-    variants = tuple(_variant(plan, outcome, v, measured) for v in plan.variants)
+    variants = tuple(
+        _auto(plan, outcome, v, measured) if v.candidates else _variant(plan, outcome, v, measured) for v in plan.variants
+    )
     models = tuple(_model(plan, outcome, m) for m in plan.models.values())
     tools: dict[str, str] = {}
     for step in plan.steps.values():
@@ -123,6 +126,69 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
         return VariantResult(**base, status="error", error=msgspec.structs.replace(error, place=place))
     status, reasons = _judge(base, config.limits, measured)
     return VariantResult(**base, status=status, reasons=reasons)
+
+
+def _auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) -> VariantResult:
+    """The smallest candidate that keeps tolerance and limits; where none does, the one that breaks the fewest, as ``failed``."""
+    tried = [_variant(plan, outcome, v, measured) for v in variant.candidates]
+    good = [t for t in tried if t.status == "passed"]
+    pool = good or [t for t in tried if t.status == "failed"] or tried
+    taken = min(pool, key=lambda t: (len(t.reasons), t.size_bytes if t.size_bytes is not None else float("inf")))
+    made = msgspec.structs.replace(
+        taken,
+        id=variant.id,
+        precision=variant.config.precision,
+        directory=directory(variant.config, variant.model) if taken.directory else None,
+        chosen=taken.precision,
+        candidates=(candidates := front(tried)),
+        notes=(*taken.notes, *(_candidate(c, taken.precision) for c in candidates)),
+    )
+    if good or taken.status != "failed":
+        return made
+    said = tuple(f"{t.precision}: {'; '.join(t.reasons)}" for t in tried if t.status == "failed")
+    return msgspec.structs.replace(made, reasons=("no precision keeps the tolerance and the limits", *said))
+
+
+def _candidate(one: Candidate, chosen: str) -> str:
+    """A line for the report."""
+    parts = [f"{one.size_bytes:,} bytes" if one.size_bytes is not None else ""]
+    parts.append(f"1 − cosine {one.error:.2g}" if one.error is not None else "")
+    parts.append(f"drop {one.drop:.4f}" if one.drop is not None else "")
+    parts.append(f"{one.p50_ms:.3g} ms" if one.p50_ms is not None else "")
+    state = "chosen" if one.precision == chosen else one.status
+    where = ", on the Pareto front" if one.front else ""
+    return f"auto: {one.precision} {state}{where}: {', '.join(p for p in parts if p)}"
+
+
+def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
+    """What each candidate came to, and whether it is on the Pareto front of size, error and latency."""
+    made = []
+    for result in tried:
+        outputs = result.verification.outputs if result.verification else ()
+        cosines = [o.cosine for o in outputs if o.cosine is not None]
+        made.append(
+            Candidate(
+                precision=result.precision,
+                status=result.status,
+                size_bytes=result.size_bytes,
+                error=1 - min(cosines) if cosines else None,
+                drop=result.evaluation.drop if result.evaluation else None,
+                p50_ms=result.benchmark.latency.p50_ms if result.benchmark else None,
+                shortfall=result.reasons or ((result.error.message,) if result.error else ()),
+            )
+        )
+
+    def costs(one: Candidate) -> tuple[float, ...] | None:
+        if one.size_bytes is None or one.error is None:
+            return None
+        return (one.size_bytes, max(one.error, 0.0), one.p50_ms if one.p50_ms is not None else 0.0)
+
+    def beaten(one: Candidate) -> bool:
+        own = costs(one)
+        others = [c for other in made if other is not one and (c := costs(other)) is not None]
+        return own is None or any(c != own and all(x <= y for x, y in zip(c, own, strict=True)) for c in others)
+
+    return tuple(msgspec.structs.replace(one, front=not beaten(one)) for one in made)
 
 
 def _steps(plan: Plan, outcome: Outcome, variant: VariantPlan, entries: Mapping[str, Entry]) -> tuple[StepRecord, ...]:
@@ -211,8 +277,9 @@ def _judge(base: Mapping[str, Any], limits: Limits, measured: bool) -> tuple[Sta
 
 def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path) -> None:
     """Copy each variant's files to OUT with their provenance beside them; folders of variants that have none now are removed."""
-    for planned, result in zip(plan.variants, report.variants, strict=True):
-        folder = out / directory(planned.config, planned.model)
+    for variant, result in zip(plan.variants, report.variants, strict=True):
+        planned = next((c for c in variant.candidates if c.config.precision == result.chosen), variant)
+        folder = out / directory(variant.config, variant.model)
         entry = outcome.entries.get(planned.steps["write"])
         if entry is None:
             if (folder / PROVENANCE).is_file():  # ours, from an earlier run: an old artifact must not pass for this run's
@@ -260,7 +327,7 @@ def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict
 def want_files(plan: Plan, out: Path | None) -> dict[str, bool]:
     """The final keys of every variant, and whether the files of each are needed (they are where OUT lacks them)."""
     wanted: dict[str, bool] = {}
-    for variant in plan.variants:
+    for variant in [each for v in plan.variants for each in (v.candidates or (v,))]:
         for kind, key in variant.steps.items():
             if kind == "write":
                 wanted[key] = wanted.get(key, False) or out is not None

@@ -129,9 +129,10 @@ def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]
     names, bodies = [], {}
     for target in registry.targets().values():
         precisions = list(target.precisions)
-        names += [target.name, *(f"{target.name}:{p}" for p in precisions)]
+        offered = [*precisions, manifest.AUTO] if len(precisions) > 1 else precisions
+        names += [target.name, *(f"{target.name}:{p}" for p in offered)]
         used = [q for q in registry.quantizers().values() if set(q.precisions) & set(precisions)]
-        precision = {"enum": precisions}
+        precision = {"enum": offered}
         bodies[target.name] = {
             "description": target.summary,
             **_object(

@@ -237,8 +237,27 @@ class ErrorInfo(Frozen, frozen=True, kw_only=True):
     log: str = ""
 
 
+class Candidate(Frozen, frozen=True, kw_only=True):
+    """One precision that ``auto`` tried. ``front``: no other is at least as small, as right and as quick.
+
+    ``error`` is 1 - cosine of the worst output; ``shortfall`` says which limits it breaks and by how much.
+    """
+
+    precision: str
+    status: Status
+    size_bytes: int | None = None
+    error: float | None = None
+    drop: float | None = None
+    p50_ms: float | None = None
+    front: bool = False
+    shortfall: tuple[str, ...] = ()
+
+
 class VariantResult(Frozen, frozen=True, kw_only=True):
-    """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT."""
+    """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT.
+
+    ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried.
+    """
 
     id: str
     model: str
@@ -260,6 +279,8 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     baseline: tuple[Delta, ...] = ()
     error: ErrorInfo | None = None
+    chosen: str | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 class ModelResult(Frozen, frozen=True, kw_only=True):
