@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.quantizers._static_graph import WEIGHTS, Candidate
 from mconv.quantizers._static_ranges import Ranges, session, watch
+from mconv.quantizers._static_write import parameters
 from mconv.quantizers.int8_dynamic import symmetric
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 
 FEEDS = 8  # samples that sensitivity is measured on
 FLAGS = "mconv_switches"
-
-
-def parameters(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of uint8 codes over [low, high] widened to hold 0 (Jacob et al. 2018, section 2.1)."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / 255
-    if scale < 1.2e-38:  # float32's smallest normal: nothing but zeros
-        return 1.0, 0
-    return scale, round(-low / scale)
 
 
 def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
@@ -80,10 +72,11 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
                     node.input[place] = through(name, at, "in")
                 elif name == candidate.weight:
                     weight = numpy_helper.to_array(tensors[name])
-                    codes, scale = symmetric(weight, WEIGHTS[node.op_type] % weight.ndim)
-                    stored = constant(f"{name}_codes", codes)
+                    turned = any(a.name == "transB" and a.i for a in node.attribute)
+                    codes, scale = symmetric(weight, 0 if turned else WEIGHTS[node.op_type] % weight.ndim)
+                    stored = constant(f"{name}_{at}_codes", codes)
                     nodes.append(helper.make_node("Cast", [stored], [f"{name}_{at}_c"], to=TensorProto.FLOAT))
-                    step = constant(f"{name}_steps", scale)
+                    step = constant(f"{name}_{at}_steps", scale)
                     nodes.append(helper.make_node("Mul", [f"{name}_{at}_c", step], [f"{name}_{at}_m"]))
                     node.input[place] = choose(f"{name}_{at}_m", name, at, f"{name}_{at}_w")
         nodes.append(node)
@@ -103,8 +96,7 @@ class Trial:
         import numpy as np
 
         self.count = len(found)
-        step = max(1, len(feeds) // FEEDS)
-        self.feeds = list(feeds)[::step][:FEEDS]
+        self.feeds = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, FEEDS).astype(int))]
         self.running = session(switched(proto, found, bounds), folder)
         floating = ("tensor(float)", "tensor(double)")
         self.names = [o.name for o in self.running.get_outputs() if o.type in floating]
@@ -149,7 +141,7 @@ def work(proto: Any, found: Sequence[Candidate], feed: Feed, folder: Path) -> li
         if c.kind == "Conv":
             made.append(float(size * math.prod(tensors[str(c.weight)][1:])))
         else:
-            made.append(float(size * shapes[c.activations[0]][-1]) if c.kind == "MatMul" else float(size))
+            made.append(float(size * shapes[c.activations[0]][-1]) if c.kind in ("MatMul", "Gemm") else float(size))
     return made
 
 

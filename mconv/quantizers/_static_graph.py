@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import graph
 from mconv.errors import UnsupportedError, UsageError
-from mconv.quantizers.int8_dynamic import QUANTIZED, SMALLEST, _at_least, _plain_products, _replace, symmetric
+from mconv.quantizers.int8_dynamic import QUANTIZED, SMALLEST, _at_least, _replace, symmetric
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ JOINTS = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool")  # have in
 PASSING = ("MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")  # carry 8-bit codes through
 BOUNDING = ("Relu", "Clip")  # a convolution's range is taken behind them, and onnxruntime drops them
 WEIGHTS = {"MatMul": -1, "Conv": 0, "ConvTranspose": 1, "Gemm": 1}  # operator → axis of the output channels of input 1
-ROWS = "_rows"  # suffix of an embedding's codes
+BLOCK = 64  # weights that share a scale where they are stored as int8 and computed in float
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Candidate:
 
 
 def prepare(model: Path) -> Any:
-    """Read a float model, with Gemm as MatMul and Add and every node named.
+    """Read a float model; every node named, MatMul and Add of a bias as Gemm where the input has two axes.
 
     Raises UnsupportedError for a model quantized already, of 16-bit floats, or without weights of 256 elements or more.
     """
@@ -49,7 +49,7 @@ def prepare(model: Path) -> Any:
     if any(t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for t in proto.graph.initializer):
         raise UnsupportedError("the model's weights are 16-bit floats; int8 is made from 32-bit ones", hint="export it as fp32")
     proto = _at_least(proto, MIN_OPSET)
-    _plain_products(proto)
+    _as_gemm(proto)
     taken: Counter[str] = Counter(n.name for n in proto.graph.node)
     for index, node in enumerate(proto.graph.node):
         if not node.name or taken[node.name] > 1:
@@ -61,6 +61,32 @@ def prepare(model: Path) -> Any:
             hint="deliver it as fp16",
         )
     return proto
+
+
+def _as_gemm(proto: Any) -> None:
+    """MatMul of rank 2 and a bias as Gemm. onnxruntime does so itself at load, behind which it finds no int8 kernel."""
+    import onnx
+    from onnx import helper
+
+    if proto.ByteSize() > graph.INLINE_LIMIT:
+        return  # shape inference takes no model of 2 GB; such a model only loses some speed
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    weights, read = floats(proto, 1), readers(proto)
+    vectors = {t.name: t.dims[0] for t in proto.graph.initializer if t.data_type == 1 and len(t.dims) == 1}
+    gone, nodes = set(), []
+    for node in proto.graph.node:
+        following = read.get(node.output[0], []) if node.op_type == "MatMul" else []
+        add = following[0] if len(following) == 1 and following[0] is not None and following[0].op_type == "Add" else None
+        bias = next((n for n in add.input if n != node.output[0]), "") if add is not None else ""
+        weight = weights.get(node.input[1]) if len(node.input) > 1 else None
+        fits = weight is not None and len(weight.dims) == 2 and vectors.get(bias) == weight.dims[1]
+        if add is not None and fits and ranks.get(node.input[0]) == 2:
+            nodes.append(helper.make_node("Gemm", [*node.input, bias], [add.output[0]], name=node.name))
+            gone.add(add.output[0])
+        elif node.output[0] not in gone:
+            nodes.append(node)
+    _replace(proto.graph, nodes)
 
 
 def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
@@ -125,12 +151,22 @@ def candidates(proto: Any) -> list[Candidate]:
             weight = inputs[1] if inputs[1] in weights else None
             if (weight and len(weights[weight].dims) == 2) or len(active) == 2:
                 found.append(Candidate(node.name, node.op_type, active, weight, None))
+        elif node.op_type == "Gemm" and inputs[1] in weights and len(active) == 1 and _plain(node):
+            joined = set(active) <= spatial and None not in read[_bounded(node, read)]
+            if joined:
+                spatial.add(node.output[0])
+            found.append(Candidate(node.name, node.op_type, active, inputs[1], _bounded(node, read) if joined else None))
         elif node.op_type in PASSING and set(active) <= spatial:
             spatial.update(node.output)
         elif node.op_type in JOINTS and len(active) == len(inputs) and set(active) <= spatial:
             spatial.update(node.output)
             found.append(Candidate(node.name, node.op_type, active, None, _bounded(node, read)))
     return found
+
+
+def _plain(node: Any) -> bool:
+    said = {a.name: a.f if a.name in ("alpha", "beta") else a.i for a in node.attribute}
+    return said.get("alpha", 1.0) == 1.0 and said.get("beta", 1.0) == 1.0 and not said.get("transA")
 
 
 def carried(proto: Any, found: Sequence[Candidate]) -> dict[str, tuple[str, ...]]:
@@ -154,42 +190,74 @@ def _bounded(node: Any, read: Mapping[str, list[Any]]) -> str:
     return name
 
 
-def store_rows(proto: Any) -> int:
-    """Embedding tables as int8 codes with one scale a row, looked up before they are turned to float; returns how many.
+def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
+    """Embedding tables as int8 codes, looked up before they are turned to float; returns how many lookups.
 
-    Gather(codes) · Gather(scales): only the rows asked for are dequantized. Tables that are also read elsewhere stay.
+    [V, H] becomes codes [V, H/64, 64] with a scale each block, so that only the rows asked for are dequantized:
+    Reshape(Gather(codes) · Gather(scales)). ``rank``: axes of each lookup's output. Tables that are also read elsewhere stay.
     """
+    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     tables = {name: t for name, t in floats(proto).items() if len(t.dims) == 2}
     read = readers(proto)
-    nodes, done = [], 0
+    nodes, made, done = [], set(), 0
     for node in proto.graph.node:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        name = node.input[0] if node.input else ""
-        if node.op_type != "Gather" or axis != 0 or name not in tables or any(n is None or n.op_type != "Gather" for n in read[name]):
+        if not is_lookup(node, tables) or any(n is None or not is_lookup(n, tables) for n in read[node.input[0]]):
             nodes.append(node)
             continue
-        stored, steps, out = f"{name}_int8", f"{name}_scale", node.output[0]
-        if not any(t.name == stored for t in proto.graph.initializer):
-            codes, scale = symmetric(numpy_helper.to_array(tables[name]), 0)
+        table, out = node.input[0], node.output[0]
+        stored, steps, shape = f"{table}_int8", f"{table}_scale", f"{out}_shape"
+        if table not in made:
+            made.add(table)
+            codes, scale = blocks(numpy_helper.to_array(tables[table]), 1)
             proto.graph.initializer.extend([numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, steps)])
+        target = np.array([0] * (rank[out] - 1) + [-1], np.int64)
+        proto.graph.initializer.append(numpy_helper.from_array(target, shape))
         nodes += [
             helper.make_node("Gather", [stored, node.input[1]], [f"{out}_codes"], name=f"{node.name}_codes", axis=0),
             helper.make_node("Gather", [steps, node.input[1]], [f"{out}_scale"], name=f"{node.name}_scale", axis=0),
             helper.make_node("Cast", [f"{out}_codes"], [f"{out}_cast"], name=f"{node.name}_cast", to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale"], [out], name=f"{node.name}_rows"),
+            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale"], [f"{out}_blocks"], name=f"{node.name}_blocks"),
+            helper.make_node("Reshape", [f"{out}_blocks", shape], [out], name=f"{node.name}_rows"),
         ]
         done += 1
     _replace(proto.graph, nodes)
     return done
 
 
-def store_weights(proto: Any) -> int:
-    """Float weights that are left, as int8 codes with a scale a channel behind Cast and Mul; returns of how many nodes.
+def is_lookup(node: Any, tables: Mapping[str, Any]) -> bool:
+    """Gather of rows of one of ``tables``."""
+    return node.op_type == "Gather" and node.input[0] in tables and not any(a.name == "axis" and a.i for a in node.attribute)
 
-    Constant arithmetic: onnxruntime folds it when it loads the model, and computes in float.
+
+def lookups(proto: Any) -> list[str]:
+    """Outputs of every lookup in a float table."""
+    tables = {name: t for name, t in floats(proto).items() if len(t.dims) == 2}
+    return [n.output[0] for n in proto.graph.node if is_lookup(n, tables)]
+
+
+def blocks(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 codes of [A, B] in blocks of 64 along ``axis``, and their scales: axis 1 as [A, B/64, 64] and [A, B/64, 1],
+    axis 0 as [A/64, 64, B] and [A/64, 1, B]. An axis that 64 does not divide is one block."""
+    import numpy as np
+
+    size = BLOCK if values.shape[axis] % BLOCK == 0 else values.shape[axis]
+    first, second = values.shape
+    cut = values.reshape((first // size, size, second) if axis == 0 else (first, second // size, size))
+    last = np.moveaxis(cut, axis + 1, -1)
+    codes, scale = symmetric(last.reshape(-1, size), 0)
+    codes, scale = (np.moveaxis(x.reshape(*last.shape[:-1], -1), -1, axis + 1) for x in (codes, scale))
+    return np.ascontiguousarray(codes), np.ascontiguousarray(scale)
+
+
+def store_weights(proto: Any) -> int:
+    """Float weights that are left, as int8 codes behind constant arithmetic; returns of how many nodes.
+
+    Matrices in blocks of 64 input channels, others with a scale an output channel. onnxruntime folds Cast, Mul and Reshape when
+    it loads the model, and computes in float.
     """
+    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     tensors = floats(proto)
@@ -198,20 +266,22 @@ def store_weights(proto: Any) -> int:
         name = node.input[1] if node.op_type in WEIGHTS and len(node.input) > 1 else ""
         if name in tensors:
             said = {a.name: a.i for a in node.attribute if a.name in ("transB", "group")}
-            rank = len(tensors[name].dims)
-            axis = WEIGHTS[node.op_type] % rank
+            values = numpy_helper.to_array(tensors[name])
+            axis = WEIGHTS[node.op_type] % values.ndim
             if said.get("transB") or (node.op_type == "ConvTranspose" and said.get("group", 1) != 1):
                 axis = 0
             base = f"{name}_float{axis}"
             if base not in made:
                 made.add(base)
-                codes, scale = symmetric(numpy_helper.to_array(tensors[name]), axis)
+                codes, scale = blocks(values, 1 - axis) if values.ndim == 2 else symmetric(values, axis)
+                shape = numpy_helper.from_array(np.array(values.shape, np.int64), f"{base}_shape")
                 parts = [numpy_helper.from_array(codes, f"{base}_int8"), numpy_helper.from_array(scale, f"{base}_scale")]
-                proto.graph.initializer.extend(parts)
-                nodes.append(
-                    helper.make_node("Cast", [f"{base}_int8"], [f"{base}_cast"], name=f"{base}_cast", to=TensorProto.FLOAT)
-                )
-                nodes.append(helper.make_node("Mul", [f"{base}_cast", f"{base}_scale"], [base], name=base))
+                proto.graph.initializer.extend([*parts, shape])
+                nodes += [
+                    helper.make_node("Cast", [parts[0].name], [f"{base}_cast"], name=f"{base}_cast", to=TensorProto.FLOAT),
+                    helper.make_node("Mul", [f"{base}_cast", parts[1].name], [f"{base}_mul"], name=f"{base}_mul"),
+                    helper.make_node("Reshape", [f"{base}_mul", shape.name], [base], name=base),
+                ]
             node.input[1] = base
             done += 1
         nodes.append(node)

@@ -15,6 +15,7 @@ from mconv.quantizers.int8_dynamic import _replace, symmetric
 if TYPE_CHECKING:
     import numpy as np
 
+PRODUCTS = ("MatMul", "Gemm")
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8)
 GAIN = 0.9  # of the plain error: what smoothing must come below to be worth a Mul
 
@@ -62,62 +63,86 @@ def best(peak: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray 
     return tried[winner] if errors[winner] < GAIN * error(None) else None
 
 
-def smooth(proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]) -> int:
-    """Smooth, in place, every activation that only constant weights multiply; returns how many activations were.
+def scales(proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Activation → its factors [K], for activations that products of constant weights read and that smoothing helps.
 
-    ``seen``: tensor → (peak by channel, rows). 1/s goes into the scale and bias of a LayerNormalization that nothing else
-    reads, else into a Mul in front of the products.
+    ``seen``: activation → (largest magnitude by channel [K], vectors [R, K]).
     """
+    import numpy as np
+    from onnx import numpy_helper
+
+    tensors = {t.name: t for t in proto.graph.initializer}
+    turned = {n.name: _turned(n) for n in proto.graph.node}
+    groups: dict[str, list[Any]] = {}
+    for c in found:
+        if c.weight and c.activations[0] in seen and c.kind in PRODUCTS:
+            weight = numpy_helper.to_array(tensors[c.weight])
+            groups.setdefault(c.activations[0], []).append(weight.T if turned[c.name] else weight)
+    made = {tensor: best(*seen[tensor], np.concatenate(weights, 1)) for tensor, weights in groups.items()}
+    return {tensor: scale for tensor, scale in made.items() if scale is not None}
+
+
+def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarray]) -> Any:
+    """A copy of ``proto`` where the products ``found`` read X / s from a Mul, ``<activation>_smooth``, and hold s W."""
     import numpy as np
     from onnx import helper, numpy_helper
 
+    made = type(proto)()
+    made.CopyFrom(proto)
+    tensors = {t.name: t for t in made.graph.initializer}
+    smoothed = {c.name: c for c in found if c.weight and c.kind in PRODUCTS and c.activations[0] in factor}
+    pending = {}
+    for tensor in dict.fromkeys(c.activations[0] for c in smoothed.values()):
+        name = f"{tensor}_smooth"
+        made.graph.initializer.append(numpy_helper.from_array((1 / factor[tensor]).astype(np.float32), f"{name}_factor"))
+        pending[tensor] = helper.make_node("Mul", [tensor, f"{name}_factor"], [name], name=name)
+    nodes = [pending.pop(v.name) for v in made.graph.input if v.name in pending]
+    for node in made.graph.node:
+        if node.name in smoothed:
+            c = smoothed[node.name]
+            scale = factor[c.activations[0]]
+            node.input[0] = f"{c.activations[0]}_smooth"
+            node.input[1] = name = f"{c.weight}_{c.activations[0]}_smooth"
+            if name not in tensors:
+                shape = (1, -1) if _turned(node) else (-1, 1)
+                value = (numpy_helper.to_array(tensors[str(c.weight)]) * scale.reshape(shape)).astype(np.float32)
+                tensors[name] = numpy_helper.from_array(value, name)
+                made.graph.initializer.append(tensors[name])
+        nodes.append(node)
+        nodes += [pending.pop(o) for o in node.output if o in pending]
+    _replace(made.graph, nodes)
+    return made
+
+
+def fold(proto: Any) -> int:
+    """1/s into the scale and bias of a LayerNormalization that nothing else reads, in place of the Mul; returns how many."""
+    import numpy as np
+    from onnx import numpy_helper
+
     tensors = {t.name: t for t in proto.graph.initializer}
-    groups: dict[str, list[Candidate]] = {}
-    for candidate in found:
-        if candidate.kind == "MatMul" and candidate.weight and candidate.activations[0] in seen:
-            groups.setdefault(candidate.activations[0], []).append(candidate)
     producers = {o: n for n in proto.graph.node for o in n.output}
     read = readers(proto)
-    nodes = {n.name: n for n in proto.graph.node}
-    inserted: dict[str, Any] = {}
-    done = 0
-    for tensor, group in groups.items():
-        weights = [numpy_helper.to_array(tensors[str(c.weight)]) for c in group]
-        peak, rows = seen[tensor]
-        scale = best(peak, rows, np.concatenate(weights, 1))
-        if scale is None:
-            continue
-        done += 1
-        norm = producers.get(tensor)
-        members = {c.name for c in group}
-        alone = all(n is not None and n.name in members for n in read[tensor])
-        folded = norm is not None and norm.op_type == "LayerNormalization" and alone
-        folded = folded and all(name in tensors for name in norm.input[1:]) and list(tensors[norm.input[1]].dims) == [len(scale)]
-        if folded:
-            for index in range(1, len(norm.input)):
-                name = f"{norm.input[index]}_{tensor}_smooth"
-                value = (numpy_helper.to_array(tensors[norm.input[index]]) / scale).astype(np.float32)
-                proto.graph.initializer.append(numpy_helper.from_array(value, name))
-                norm.input[index] = name
-        else:
-            name = f"{tensor}_smooth"
-            proto.graph.initializer.append(numpy_helper.from_array((1 / scale).astype(np.float32), f"{name}_factor"))
-            inserted[tensor] = helper.make_node("Mul", [tensor, f"{name}_factor"], [name], name=name)
-        for candidate, weight in zip(group, weights, strict=True):
-            node = nodes[candidate.name]
-            name = f"{candidate.weight}_{tensor}_smooth"
-            if not any(t.name == name for t in proto.graph.initializer):
-                proto.graph.initializer.append(numpy_helper.from_array((weight * scale[:, None]).astype(np.float32), name))
-            node.input[1] = name
-            if not folded:
-                node.input[0] = f"{tensor}_smooth"
-    ordered = []
-    pending = dict(inserted)
-    for name in [v.name for v in proto.graph.input]:
-        if name in pending:
-            ordered.append(pending.pop(name))
+    gone = set()
     for node in proto.graph.node:
-        ordered.append(node)
-        ordered += [pending.pop(o) for o in node.output if o in pending]
-    _replace(proto.graph, ordered)
-    return done
+        if not (node.op_type == "Mul" and node.name.endswith("_smooth") and f"{node.name}_factor" in tensors):
+            continue
+        norm = producers.get(node.input[0])
+        factor = numpy_helper.to_array(tensors[f"{node.name}_factor"])
+        if norm is None or norm.op_type != "LayerNormalization" or read[node.input[0]] != [node]:
+            continue
+        if any(name not in tensors or list(tensors[name].dims) != [len(factor)] for name in norm.input[1:]):
+            continue
+        for index in range(1, len(norm.input)):
+            name = f"{norm.input[index]}_{node.name}"
+            value = (numpy_helper.to_array(tensors[norm.input[index]]) * factor).astype(np.float32)
+            proto.graph.initializer.append(numpy_helper.from_array(value, name))
+            norm.input[index] = name
+        norm.output[0] = node.output[0]
+        gone.add(node.name)
+    _replace(proto.graph, [n for n in proto.graph.node if n.name not in gone])
+    return len(gone)
+
+
+def _turned(node: Any) -> bool:
+    """Whether a Gemm holds its weights as [N, K]."""
+    return any(a.name == "transB" and a.i for a in node.attribute)

@@ -9,7 +9,7 @@ from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.values import ModelInfo
 
-PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "int8_dynamic"}
+PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "int8_dynamic", "int8-static": "int8_static"}
 RUNTIMES = ("onnxruntime",)
 DOMAINS = frozenset({"", "com.microsoft"})
 TOOLS = ("onnx",)
