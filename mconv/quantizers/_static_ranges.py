@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 BINS = 2048  # of a histogram; the paper of entropy calibration uses 2048 (Migacz, 8-bit inference with TensorRT, GTC 2017)
 LEVELS = 128  # that the entropy of a candidate range is taken over, as in the same paper
-PERCENTILE = 99.999  # onnxruntime's
+PERCENTILE = 99.999  # onnxruntime's default
 ROWS = 256  # vectors kept of an activation, over all samples
 Ranges = dict[str, tuple[float, float]]
 
@@ -89,26 +87,87 @@ def rows(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path
 
 
 def ranges(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], method: str, folder: Path) -> Ranges:
-    """(lowest, highest) of each tensor by ``method``: all values, entropy (Migacz 2017), or percentile 99.999 of both tails.
+    """(lowest, highest) of each tensor by ``method``: all values, :func:`entropy`, or :func:`percentile`.
 
-    The histograms are onnxruntime's, fed sample by sample: its calibrators stack samples and so fail on differing lengths.
-    Its default of 128 bins for entropy leaves a single candidate range, the whole one; here there are 2048.
+    onnxruntime's calibrators stack the samples, which fails on differing lengths, and its entropy calibrator's 128 bins leave a
+    single candidate, the whole range. Here histograms over the range seen in a first pass are summed sample by sample.
     """
     import numpy as np
-    from onnxruntime.quantization.calibrate import HistogramCollector
 
+    found: Ranges = {}
+
+    def see(name: str, array: Any) -> None:
+        if array.size:
+            low, high = found.get(name, (np.inf, -np.inf))
+            found[name] = (min(low, float(array.min())), max(high, float(array.max())))
+
+    watch(proto, feeds, tensors, folder, see)
     if method == "minmax":
-        found: Ranges = {}
-
-        def see(name: str, array: Any) -> None:
-            if array.size:
-                low, high = found.get(name, (np.inf, -np.inf))
-                found[name] = (min(low, float(array.min())), max(high, float(array.max())))
-
-        watch(proto, feeds, tensors, folder, see)
         return found
-    collector = HistogramCollector(method, False, BINS, LEVELS, PERCENTILE, "same")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
-        watch(proto, feeds, tensors, folder, lambda name, array: collector.collect({name: array.reshape(-1)}) if array.size else None)
-        made = collector.compute_collection_result()
-    return {name: (float(data.range_value[0]), float(data.range_value[1])) for name, data in made.data.items()}
+    counts: dict[str, Any] = {}
+
+    def count(name: str, array: Any) -> None:
+        if array.size:
+            bound = max(map(abs, found[name])) or 1.0
+            counts[name] = counts.get(name, 0) + np.histogram(array, BINS, (-bound, bound))[0]
+
+    watch(proto, feeds, tensors, folder, count)
+    pick = {"entropy": entropy, "percentile": percentile}[method]
+    made = {}
+    for name, histogram in counts.items():
+        low, high = pick(histogram, max(map(abs, found[name])) or 1.0)
+        made[name] = (max(low, found[name][0]), min(high, found[name][1]))
+    return made
+
+
+def percentile(histogram: np.ndarray, bound: float) -> tuple[float, float]:
+    """The range that leaves out (100 - 99.999) / 2 per cent of the values at each end; bins are even over [-bound, bound]."""
+    import numpy as np
+
+    edges = np.linspace(-bound, bound, len(histogram) + 1)
+    share = np.cumsum(histogram) / histogram.sum()
+    cut = (100 - PERCENTILE) / 200
+    return float(edges[np.searchsorted(share, cut)]), float(edges[min(np.searchsorted(share, 1 - cut) + 1, len(histogram))])
+
+
+def entropy(histogram: np.ndarray, bound: float) -> tuple[float, float]:
+    """The symmetric range whose values, clipped and in 128 levels, diverge least from the histogram (Migacz 2017).
+
+    For each number of bins kept, P is the clipped distribution, Q the same in 128 levels spread over P's non-empty bins; both
+    smoothed (0.0001 for empty bins), compared by the Kullback-Leibler divergence Σ p log(p / q).
+    """
+    import numpy as np
+
+    edges = np.linspace(-bound, bound, len(histogram) + 1)
+    middle, total = len(histogram) // 2, np.concatenate([[0], np.cumsum(histogram)])
+    best, chosen = np.inf, len(histogram) // 2
+    for half in range(LEVELS // 2, middle + 1):
+        start, end = middle - half, min(middle + half + 1, len(histogram))
+        kept = histogram[start:end]
+        p = kept.copy()
+        p[0] += total[start]
+        p[-1] += total[-1] - total[end]
+        width = len(kept) // LEVELS
+        body = width * LEVELS
+        levels = kept[:body].reshape(LEVELS, width).sum(1)
+        levels[-1] += kept[body:].sum()
+        filled = (p[:body].reshape(LEVELS, width) != 0).sum(1)
+        spread = np.floor(np.divide(levels, filled, out=np.zeros(LEVELS), where=filled > 0))
+        q = np.concatenate([np.repeat(spread, width), np.zeros(len(kept) - body)])
+        divergence = _divergence(p.astype(np.float64), q)
+        if divergence < best:
+            best, chosen = divergence, half
+    return float(edges[middle - chosen]), float(edges[min(middle + chosen + 1, len(histogram))])
+
+
+def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+    import numpy as np
+
+    smooth = []
+    for values in (p, q):
+        empty = values == 0
+        if empty.all():
+            return float(np.inf)
+        smooth.append(np.where(empty, 1e-4, values - 1e-4 * empty.sum() / (~empty).sum()))
+    first, second = (values / values.sum() for values in smooth)
+    return float((first * np.log(first / second)).sum())

@@ -1,7 +1,7 @@
 """8-bit weights and activations, ranges fixed by calibration: QuantizeLinear and DequantizeLinear around what runs on int8.
 
 1. Activations are watched on the calibration samples; those with outliers are smoothed into the weights (SmoothQuant).
-2. Ranges by ``method``: minmax, entropy or percentile.
+2. Ranges by ``ranges``: minmax, entropy or percentile.
 3. The error that each operator adds on 8 bits to the model's outputs is measured; those that do not fit ``max_noise`` are
    computed in float, their weights stored as int8 all the same.
 4. Weights per channel around zero; embeddings, and weights of what runs in float, in blocks of 64.
@@ -23,10 +23,9 @@ CALIBRATION = True
 TOOLS = ("onnx", "onnxruntime")
 MAX_NOISE = 0.003
 OPTIONS = {
-    "method": {
+    "ranges": {
         "enum": ["minmax", "entropy", "percentile"],
-        "default": "minmax",
-        "description": "how the range of an activation is found from the calibration samples",
+        "description": "how activation ranges are found: the manifest's calibration method unless given here, else minmax",
     },
     "smoothing": {"type": "boolean", "default": True, "description": "move outliers of activations into the weights (SmoothQuant)"},
     "max_noise": {
@@ -68,7 +67,7 @@ def _activations(
 ) -> tuple[Any, dict[str, Any]]:
     """The graph with as many of ``found`` on 8 bits as fit the budget; smoothed only where they do not fit without."""
     budget = float(options.get("max_noise", MAX_NOISE))
-    method = options.get("method", "minmax")
+    method = options.get("ranges", "minmax")
     plain, factors = proto, {}
     bounds, trial = _trial(proto, found, method, feeds, folder)
     if options.get("smoothing", True) and trial.error(range(len(found))) > budget / 4:
