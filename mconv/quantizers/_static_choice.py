@@ -48,9 +48,9 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
         base = f"{tensor}_{at}_{tag}"
         nodes.append(helper.make_node("QuantizeLinear", [tensor, step, middle], [f"{base}_q"]))
         nodes.append(helper.make_node("DequantizeLinear", [f"{base}_q", step, middle], [f"{base}_d"]))
-        return choose(f"{base}_d", tensor, at, base)
+        return either(f"{base}_d", tensor, at, base)
 
-    def choose(yes: str, no: str, at: int, base: str) -> str:
+    def either(yes: str, no: str, at: int, base: str) -> str:
         nodes.append(helper.make_node("Gather", [FLAGS, constant(f"switch_{at}", np.int64(at))], [f"{base}_f"]))
         nodes.append(helper.make_node("Where", [f"{base}_f", yes, no], [base]))
         return base
@@ -78,7 +78,7 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
                     nodes.append(helper.make_node("Cast", [stored], [f"{name}_{at}_c"], to=TensorProto.FLOAT))
                     step = constant(f"{name}_{at}_steps", scale)
                     nodes.append(helper.make_node("Mul", [f"{name}_{at}_c", step], [f"{name}_{at}_m"]))
-                    node.input[place] = choose(f"{name}_{at}_m", name, at, f"{name}_{at}_w")
+                    node.input[place] = either(f"{name}_{at}_m", name, at, f"{name}_{at}_w")
         nodes.append(node)
         for name in node.output:
             if name in ends and name not in outputs:
@@ -109,7 +109,7 @@ class Trial:
         """Noise over signal, Σ(a - r)² / Σr², of the worst output, with the candidates of these numbers on 8 bits."""
         import numpy as np
 
-        flags = np.zeros(self.count, bool)
+        flags: np.ndarray = np.zeros(self.count, bool)
         flags[list(chosen)] = True
         noise = np.zeros(len(self.names))
         signal = np.zeros(len(self.names))

@@ -78,7 +78,7 @@ def scales(proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]) -> d
         if c.weight and c.activations[0] in seen and c.kind in PRODUCTS:
             weight = numpy_helper.to_array(tensors[c.weight])
             groups.setdefault(c.activations[0], []).append(weight.T if turned[c.name] else weight)
-    made = {tensor: best(*seen[tensor], np.concatenate(weights, 1)) for tensor, weights in groups.items()}
+    made = {tensor: best(seen[tensor][0], seen[tensor][1], np.concatenate(weights, 1)) for tensor, weights in groups.items()}
     return {tensor: scale for tensor, scale in made.items() if scale is not None}
 
 

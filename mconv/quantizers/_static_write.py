@@ -132,8 +132,9 @@ def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges) -> None:
                 node.input[place] = writer.activation(name)
         first = node.output[0]
         following = read.get(first, [])
-        behind = following[0].output[0] if len(following) == 1 and following[0] is not None else ""
-        relu = candidate is not None and behind in ends and following[0].op_type == "Relu" and bounds[behind][0] >= 0
+        after = following[0] if len(following) == 1 and following[0] is not None else None
+        behind = after.output[0] if after is not None and after.op_type in BOUNDING else ""
+        relu = candidate is not None and behind in ends and read[first][0].op_type == "Relu" and bounds[behind][0] >= 0
         if first not in dropped:
             writer.nodes.append(node)
         if relu:

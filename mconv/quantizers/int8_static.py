@@ -1,4 +1,4 @@
-"""8-bit weights and activations, ranges fixed by calibration: QuantizeLinear and DequantizeLinear around what runs on int8.
+"""8-bit weights and activations with ranges fixed by calibration: QDQ around what runs on int8.
 
 1. Activations are watched on the calibration samples; those with outliers are smoothed into the weights (SmoothQuant).
 2. Ranges by ``ranges``: minmax, entropy or percentile.
