@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError, UsageError
+from mconv.targets import _nncf_choice
 from mconv.values import ModelInfo
 
 if TYPE_CHECKING:
@@ -47,17 +48,15 @@ OPTIONS: dict[str, Any] = {
         "default": 0.6,
         "description": "int8-static of transformers: how much of an activation's outliers goes into the weights (SmoothQuant)",
     },
-    "max_cosine_drop": {
+    "max_noise": {
         "type": "number",
         "minimum": 0,
-        "maximum": 1,
-        "description": "int8-static: layers go back to float until the cosine of the outputs to those of the float "
-        "model, on the calibration samples, is at most this far from 1; takes long",
+        "default": 0.003,
+        "description": "int8-static: share of an output's energy that may become noise; the worst layers stay in float to keep it",
     },
 }
 CODES = ("i8", "u8", "i4", "u4")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "Integer", "QLinear", "QGemm", "NBits", "BlockQuantized", "FakeQuantize")
-HINTS = {"INFERENCE_PRECISION_HINT": "f32"}  # bf16, the default of processors that have it, blurs the reference
 NO_WEIGHTS = "the model has no weights to quantize: NNCF quantizes those of matrix products, convolutions and embeddings"
 
 
@@ -152,44 +151,19 @@ def _static(network: Any, options: Mapping[str, Any], feeds: Sequence[Feed]) -> 
         "subset_size": len(feeds),
         "model_type": nncf.ModelType.TRANSFORMER if _attention(network) else None,
     }
-    advanced = AdvancedQuantizationParameters(
-        smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=float(options["smooth_alpha"]))
-    )
-    if "max_cosine_drop" not in options:
-        return nncf.quantize(network, dataset, advanced_parameters=advanced, **settings)
-    import openvino
+    alphas = AdvancedSmoothQuantParameters(matmul=float(options["smooth_alpha"]))
 
-    exact = [_answers(openvino.compile_model(network, "CPU", HINTS), feed) for feed in feeds]
+    def quantize(left: list[str]) -> Any:
+        made = nncf.quantize(
+            network.clone(),
+            dataset,
+            ignored_scope=nncf.IgnoredScope(names=left) if left else None,
+            advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+            **settings,
+        )
+        return nncf.compress_weights(made, mode=nncf.CompressWeightsMode.INT8_ASYM) if left else made
 
-    def cosine(model: Any, items: Iterable[Any]) -> tuple[float, None]:
-        return min(_cosine([_answers(model, feed) for feed in items], exact)), None
-
-    return nncf.quantize_with_accuracy_control(
-        network,
-        dataset,
-        dataset,
-        cosine,
-        max_drop=float(options["max_cosine_drop"]),
-        advanced_quantization_parameters=advanced,
-        **settings,
-    )
-
-
-def _answers(model: Any, feed: Feed) -> list[Any]:
-    return [result.copy() for result in model(dict(feed)).values()]
-
-
-def _cosine(answers: Sequence[Sequence[Any]], exact: Sequence[Sequence[Any]]) -> list[float]:
-    """Of each floating output over all samples."""
-    import numpy as np
-
-    found = []
-    for index, first in enumerate(exact[0]):
-        if first.dtype.kind == "f":
-            a, r = (np.concatenate([x[index].ravel().astype(np.float64) for x in many]) for many in (answers, exact))
-            norm = float(np.linalg.norm(a) * np.linalg.norm(r))
-            found.append(float(a @ r) / norm if norm else 1.0)
-    return found or [1.0]
+    return _nncf_choice.choose(network, feeds, float(options["max_noise"]), quantize)[0]
 
 
 def _attention(network: Any) -> bool:
