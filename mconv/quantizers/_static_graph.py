@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import graph
 from mconv.errors import UnsupportedError, UsageError
-from mconv.quantizers.int8_dynamic import QUANTIZED, SMALLEST, _at_least, _replace, symmetric
+from mconv.quantizers.int8_dynamic import QUANTIZED, SMALLEST, WEIGHT_ONLY, _at_least, _replace, symmetric
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,8 @@ MIN_OPSET = 13  # per-axis DequantizeLinear starts here
 JOINTS = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool")  # have int8 kernels; worth it between convolutions only
 PASSING = ("MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")  # carry 8-bit codes through
 BOUNDING = ("Relu", "Clip")  # a convolution's range is taken behind them, and onnxruntime drops them
-WEIGHTS = {"MatMul": -1, "Conv": 0, "ConvTranspose": 1, "Gemm": 1}  # operator → axis of the output channels of input 1
+WEIGHTS = {"MatMul": -1, "Conv": 0, "Gemm": 1}  # what can be computed on 8 bits → axis of the output channels of its weights
+STORED = {**WEIGHT_ONLY, "MatMul": {0: 0, 1: -1}, "Attention": {1: -1}}  # operator → its weights by input, and their axis
 BLOCK = 64  # weights that share a scale where they are stored as int8 and computed in float
 
 
@@ -49,13 +50,15 @@ def prepare(model: Path) -> Any:
     if any(t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for t in proto.graph.initializer):
         raise UnsupportedError("the model's weights are 16-bit floats; int8 is made from 32-bit ones", hint="export it as fp32")
     proto = _at_least(proto, MIN_OPSET)
-    _as_gemm(proto)
+    ranks = _ranks(proto)
+    _open_attention(proto, ranks)
+    _as_gemm(proto, ranks)
     taken: Counter[str] = Counter(n.name for n in proto.graph.node)
     for index, node in enumerate(proto.graph.node):
         if not node.name or taken[node.name] > 1:
             node.name = f"{node.op_type}_{index}_{node.output[0]}"
     constant = floats(proto)
-    if not any(n.op_type in (*WEIGHTS, "Gather") and constant.keys() & set(n.input) for n in proto.graph.node):
+    if not any(n.op_type in (*STORED, "Gather") and constant.keys() & set(n.input) for n in proto.graph.node):
         raise UnsupportedError(
             "the model has no weights to quantize: no matrix product, convolution or embedding of constants",
             hint="deliver it as fp16",
@@ -63,15 +66,55 @@ def prepare(model: Path) -> Any:
     return proto
 
 
-def _as_gemm(proto: Any) -> None:
-    """MatMul of rank 2 and a bias as Gemm. onnxruntime does so itself at load, behind which it finds no int8 kernel."""
+def _ranks(proto: Any) -> dict[str, int]:
+    """Axes of every tensor whose shape can be inferred; of none in a model too large to infer, which only loses some speed."""
     import onnx
-    from onnx import helper
 
     if proto.ByteSize() > graph.INLINE_LIMIT:
-        return  # shape inference takes no model of 2 GB; such a model only loses some speed
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
-    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+        return {}
+    found = onnx.shape_inference.infer_shapes(proto).graph
+    values = [v for v in (*found.input, *found.value_info, *found.output) if v.type.tensor_type.HasField("shape")]
+    return {v.name: len(v.type.tensor_type.shape.dim) for v in values}
+
+
+def _open_attention(proto: Any, ranks: Mapping[str, int]) -> None:
+    """com.microsoft's Attention, which has its projection inside, as MatMul, Split and MultiHeadAttention, in place.
+
+    Those with a past, rotary positions or a mask of more than two axes stay, computed in float.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    weights = floats(proto, 1)
+    nodes = []
+    for node in proto.graph.node:
+        said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        given = [*node.input, *[""] * 7][:7]
+        data, weight, bias, mask, past, extra, _ = given
+        width = weights[weight].dims[1] if weight in weights and len(weights[weight].dims) == 2 else 0
+        sizes = list(said.get("qkv_hidden_sizes", [width // 3] * 3))
+        odd = past or said.get("do_rotary") or len(node.output) > 1 or (mask and ranks.get(mask, 3) > 2) or sum(sizes) != width
+        if node.op_type != "Attention" or node.domain != "com.microsoft" or not width or odd:
+            nodes.append(node)
+            continue
+        out = node.output[0]
+        parts = [f"{out}_{part}" for part in ("query", "key", "value")]
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), f"{out}_sizes"))
+        kept = {k: v for k, v in said.items() if k in ("num_heads", "unidirectional", "mask_filter_value", "scale")}
+        nodes += [
+            helper.make_node("MatMul", [data, weight], [f"{out}_qkv"], name=f"{out}_qkv"),
+            helper.make_node("Split", [f"{out}_qkv", f"{out}_sizes"], parts, name=f"{out}_split", axis=-1),
+            helper.make_node(
+                "MultiHeadAttention", [*parts, bias, mask, extra], [out], name=node.name, domain="com.microsoft", **kept
+            ),
+        ]
+    _replace(proto.graph, nodes)
+
+
+def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
+    """MatMul of rank 2 and a bias as Gemm. onnxruntime does so itself at load, behind which it finds no int8 kernel."""
+    from onnx import helper
+
     weights, read = floats(proto, 1), readers(proto)
     vectors = {t.name: t.dims[0] for t in proto.graph.initializer if t.data_type == 1 and len(t.dims) == 1}
     gone, nodes = set(), []
@@ -194,16 +237,16 @@ def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
     """Embedding tables as int8 codes, looked up before they are turned to float; returns how many lookups.
 
     [V, H] becomes codes [V, H/64, 64] with a scale each block, so that only the rows asked for are dequantized:
-    Reshape(Gather(codes) · Gather(scales)). ``rank``: axes of each lookup's output. Tables that are also read elsewhere stay.
+    Reshape(Gather(codes) · Gather(scales)). ``rank``: axes of each lookup's output.
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     tables = {name: t for name, t in floats(proto).items() if len(t.dims) == 2}
     read = readers(proto)
-    nodes, made, done = [], set(), 0
+    nodes, made, tied, done = [], set(), [], 0
     for node in proto.graph.node:
-        if not is_lookup(node, tables) or any(n is None or not is_lookup(n, tables) for n in read[node.input[0]]):
+        if not is_lookup(node, tables):
             nodes.append(node)
             continue
         table, out = node.input[0], node.output[0]
@@ -212,6 +255,10 @@ def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
             made.add(table)
             codes, scale = blocks(numpy_helper.to_array(tables[table]), 1)
             proto.graph.initializer.extend([numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, steps)])
+            others = [n for n in read[table] if n is not None and not is_lookup(n, tables)]
+            if others:  # tied to an output layer, which reads all of it: float again, once, when the model is loaded
+                tied.append(table)
+                nodes = [*_restored(proto, table, tables[table].dims), *nodes]
         target = np.array([0] * (rank[out] - 1) + [-1], np.int64)
         proto.graph.initializer.append(numpy_helper.from_array(target, shape))
         nodes += [
@@ -222,8 +269,24 @@ def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
             helper.make_node("Reshape", [f"{out}_blocks", shape], [out], name=f"{node.name}_rows"),
         ]
         done += 1
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in tied]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
     _replace(proto.graph, nodes)
     return done
+
+
+def _restored(proto: Any, name: str, shape: Sequence[int]) -> list[Any]:
+    """Nodes that make ``name`` of ``<name>_int8`` and ``<name>_scale``: constant arithmetic, folded when the model is loaded."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), f"{name}_shape"))
+    return [
+        helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], name=f"{name}_cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [f"{name}_mul"], name=f"{name}_mul"),
+        helper.make_node("Reshape", [f"{name}_mul", f"{name}_shape"], [name], name=f"{name}_restored"),
+    ]
 
 
 def is_lookup(node: Any, tables: Mapping[str, Any]) -> bool:
@@ -254,36 +317,33 @@ def blocks(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 def store_weights(proto: Any) -> int:
     """Float weights that are left, as int8 codes behind constant arithmetic; returns of how many nodes.
 
-    Matrices in blocks of 64 input channels, others with a scale an output channel. onnxruntime folds Cast, Mul and Reshape when
-    it loads the model, and computes in float.
+    Matrices in blocks of 64 input channels, others with a scale an output channel. onnxruntime folds the arithmetic when it loads
+    the model, and computes in float.
     """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper
 
     tensors = floats(proto)
     nodes, done, made = [], 0, set()
     for node in proto.graph.node:
-        name = node.input[1] if node.op_type in WEIGHTS and len(node.input) > 1 else ""
-        if name in tensors:
-            said = {a.name: a.i for a in node.attribute if a.name in ("transB", "group")}
+        said = {a.name: a.i for a in node.attribute if a.name in ("transB", "group")}
+        turned = bool(said.get("transB")) or (node.op_type == "ConvTranspose" and said.get("group", 1) != 1)
+        touched = False
+        for place, usual in STORED.get(node.op_type, {}).items():
+            name = node.input[place] if place < len(node.input) else ""
+            if name not in tensors:
+                continue
             values = numpy_helper.to_array(tensors[name])
-            axis = WEIGHTS[node.op_type] % values.ndim
-            if said.get("transB") or (node.op_type == "ConvTranspose" and said.get("group", 1) != 1):
-                axis = 0
+            axis = 0 if turned else usual % values.ndim
             base = f"{name}_float{axis}"
             if base not in made:
                 made.add(base)
                 codes, scale = blocks(values, 1 - axis) if values.ndim == 2 else symmetric(values, axis)
-                shape = numpy_helper.from_array(np.array(values.shape, np.int64), f"{base}_shape")
                 parts = [numpy_helper.from_array(codes, f"{base}_int8"), numpy_helper.from_array(scale, f"{base}_scale")]
-                proto.graph.initializer.extend([*parts, shape])
-                nodes += [
-                    helper.make_node("Cast", [parts[0].name], [f"{base}_cast"], name=f"{base}_cast", to=TensorProto.FLOAT),
-                    helper.make_node("Mul", [f"{base}_cast", parts[1].name], [f"{base}_mul"], name=f"{base}_mul"),
-                    helper.make_node("Reshape", [f"{base}_mul", shape.name], [base], name=base),
-                ]
-            node.input[1] = base
-            done += 1
+                proto.graph.initializer.extend(parts)
+                nodes += _restored(proto, base, values.shape)
+            node.input[place] = base
+            touched = True
         nodes.append(node)
+        done += touched
     _replace(proto.graph, nodes)
     return done

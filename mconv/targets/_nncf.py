@@ -45,7 +45,7 @@ OPTIONS: dict[str, Any] = {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "default": 0.6,
+        "default": 0.5,
         "description": "int8-static of transformers: how much of an activation's outliers goes into the weights (SmoothQuant)",
     },
     "max_noise": {

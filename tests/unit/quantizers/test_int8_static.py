@@ -265,6 +265,56 @@ def test_lookups_dequantize_only_their_rows(tmp_path: Path) -> None:
     assert (np.abs(got - np.maximum(table, 0)[ids[0]["i"]]) <= steps * 0.501).all()
 
 
+def test_fused_attention_is_opened_for_its_projection(tmp_path: Path) -> None:
+    attention = node("Attention", "x W B m", "y", domain="com.microsoft", num_heads=4)
+    tensors = [tensor("W", weights(64, 192)), tensor("B", weights(192, seed=1))]
+    proto = model([attention], [LONG, value("m", ["b", "n"], TensorProto.INT32)], [value("y", ["b", "n", 64])], tensors)
+    many = [{"x": f["x"], "m": np.tile(np.arange(f["x"].shape[1]) < 5, (len(f["x"]), 1)).astype("i4")} for f in feeds()]
+    opened = _prepared(proto, tmp_path)
+    assert [n.op_type for n in opened.graph.node] == ["MatMul", "Split", "MultiHeadAttention"]
+    for feed in many:
+        np.testing.assert_allclose(answer(opened, feed)["y"], answer(proto, feed)["y"], rtol=1e-4, atol=1e-5)
+    made, notes = convert(proto, tmp_path, many)
+    assert notes["computed on int8"] == 1
+    assert noise_db([answer(made, f)["y"] for f in many], [answer(proto, f)["y"] for f in many]) > 25
+
+
+RECURRENT = model(
+    [node("LSTM", "x W R", "_ y", hidden_size=32)],
+    [value("x", [5, "b", 32])],
+    [value("y", [1, "b", 32])],
+    [tensor("W", weights(1, 128, 32)), tensor("R", weights(1, 128, 32, seed=2))],
+)
+TIED = model(
+    [node("Gather", "E i", "h"), node("Transpose", "E", "T", perm=[1, 0]), node("MatMul", "h T", "y")],
+    [value("i", ["b"], INT64)],
+    [value("y", ["b", 64])],
+    [tensor("E", weights(64, 32))],
+)
+LEFT = model(
+    [node("Transpose", "x", "t", perm=[1, 0]), node("MatMul", "W t", "y")],
+    [X],
+    [value("y", [64, "b"])],
+    [tensor("W", weights(64, 32))],
+)
+
+
+@pytest.mark.parametrize(
+    ("proto", "feed"),
+    [
+        (RECURRENT, {"x": np.random.default_rng(0).standard_normal((5, 2, 32)).astype("f4")}),
+        (TIED, {"i": np.arange(8)}),
+        (LEFT, {"x": np.random.default_rng(0).standard_normal((3, 32)).astype("f4")}),
+    ],
+    ids=["recurrent", "tied", "left"],
+)
+def test_weights_without_an_integer_kernel_are_stored_as_int8(proto: Any, feed: dict[str, np.ndarray], tmp_path: Path) -> None:
+    made, _ = convert(proto, tmp_path, [feed])
+    onnx.checker.check_model(made)
+    assert [t.name for t in made.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256] == []
+    assert noise_db([answer(made, feed)["y"]], [answer(proto, feed)["y"]]) > 30
+
+
 def test_the_same_file_every_time(tmp_path: Path) -> None:
     files = []
     for _ in range(2):
