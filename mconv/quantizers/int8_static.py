@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mconv import graph
-from mconv.quantizers import _static_choice, _static_graph, _static_ranges, _static_smooth, _static_write
+from mconv.quantizers import _static_choice, _static_graph, _static_ranges, _static_smooth, _static_store, _static_write
 from mconv.quantizers._static_graph import Candidate
 
 PRECISIONS = ("int8-static",)
@@ -48,7 +48,7 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
         if found := _static_graph.candidates(proto):
             proto, said = _activations(proto, found, options, calibration, folder)
             notes |= said
-    notes["stored as int8 weights, computed in float"] = _static_graph.store_weights(proto)
+    notes["stored as int8 weights, computed in float"] = _static_store.store_weights(proto)
     del proto.metadata_props[:], proto.graph.value_info[:]
     graph.save(proto, out)
     return {what: value for what, value in notes.items() if value}
@@ -56,10 +56,10 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
 
 def _embeddings(proto: Any, feed: Mapping[str, Any], folder: Path) -> int:
     ranks: dict[str, int] = {}
-    found = _static_graph.lookups(proto)
+    found = _static_store.lookups(proto)
     if found:
         _static_ranges.watch(proto, [feed], found, folder, lambda name, array: ranks.update({name: array.ndim}))
-    return _static_graph.store_rows(proto, ranks)
+    return _static_store.store_rows(proto, ranks)
 
 
 def _activations(

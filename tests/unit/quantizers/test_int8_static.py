@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
 from mconv.errors import UnsupportedError, UsageError
-from mconv.quantizers import _static_choice, _static_graph, _static_ranges, _static_smooth, _static_write, int8_static
+from mconv.quantizers import (
+    _static_choice,
+    _static_graph,
+    _static_ranges,
+    _static_smooth,
+    _static_store,
+    _static_write,
+    int8_static,
+)
 from tests.models import convolution, linear
 from tests.unit.quantizers.graphs import INT64, answer, model, node, tensor, value, weights
 
@@ -353,7 +361,7 @@ def test_refusals(tmp_path: Path) -> None:
 def test_codes_of_weights_left_in_float_follow_the_formula(tmp_path: Path) -> None:
     for axis in (0, 1):
         values = weights(128, 192)
-        codes, scale = _static_graph.blocks(values, axis)
+        codes, scale = _static_store.blocks(values, axis)
         assert codes.dtype == np.int8
         assert (np.abs((codes * scale).reshape(values.shape) - values) <= np.abs(values).max() / 127 * 0.501).all()
         assert scale.size == values.size // 64
