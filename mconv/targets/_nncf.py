@@ -55,7 +55,7 @@ OPTIONS: dict[str, Any] = {
         "description": "int8-static: share of an output's energy that may become noise; the worst layers stay in float to keep it",
     },
 }
-CODES = ("i8", "u8", "i4", "u4")
+FOUR, EIGHT = ("i4", "u4"), ("i8", "u8")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "Integer", "QLinear", "QGemm", "NBits", "BlockQuantized", "FakeQuantize")
 NO_WEIGHTS = "the model has no weights to quantize: NNCF quantizes those of matrix products, convolutions and embeddings"
 
@@ -98,6 +98,10 @@ def lower(network: Any, precision: str, options: Mapping[str, Any], feeds: Seque
         raise UnsupportedError(f"NNCF cannot quantize the model: {' '.join(str(problem).split())[:500]}") from problem
     if _codes(network) <= before:
         raise UnsupportedError(NO_WEIGHTS, hint="deliver it as fp16")
+    if precision == "int4" and not _codes(network, FOUR):
+        raise UnsupportedError(
+            "no weight came out in 4 bits: NNCF keeps those of convolutions, and ragged ones, in 8", hint="deliver it as int8"
+        )
     return network
 
 
@@ -107,10 +111,10 @@ def _needed(feeds: Sequence[Feed] | None, what: str) -> Sequence[Feed]:
     return feeds
 
 
-def _codes(network: Any) -> int:
-    """Bytes of 8-bit and 4-bit codes in tensors of two axes or more (a zero point or a scalar is none)."""
+def _codes(network: Any, kinds: Sequence[str] = (*FOUR, *EIGHT)) -> int:
+    """Bytes of codes of ``kinds`` in tensors of two axes or more (a zero point or a scalar is none)."""
     constants = [op for op in network.get_ordered_ops() if op.get_type_name() == "Constant"]
-    coded = [op for op in constants if op.get_element_type().get_type_name() in CODES and len(op.get_output_shape(0)) > 1]
+    coded = [op for op in constants if op.get_element_type().get_type_name() in kinds and len(op.get_output_shape(0)) > 1]
     return sum(int(op.get_byte_size()) for op in coded)
 
 
@@ -136,7 +140,9 @@ def _weights(network: Any, precision: str, options: Mapping[str, Any], feeds: Se
         awq=options["awq"] or None,
         scale_estimation=options["scale_estimation"] or None,
         gptq=options["gptq"] or None,
-        advanced_parameters=AdvancedCompressionParameters(group_size_fallback_mode=GroupSizeFallbackMode.ADJUST),
+        advanced_parameters=AdvancedCompressionParameters(
+            group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=8
+        ),
     )
 
 

@@ -182,6 +182,10 @@ def test_refusals(tmp_path: Path) -> None:
         bare = model([node("Relu", "x", "y")], [value("x", ["b", 8])], [value("y", ["b", 8])], [])
         with pytest.raises(UnsupportedError, match="no weights to quantize"):
             write(bare, tmp_path / f"bare-{precision}", precision, rows())
+    maps = [value("x", ["b", 8, 6, 6])], [value("y", ["b", 32, 6, 6])]
+    conv = model([node("Conv", "x W", "y", pads=[1] * 4)], *maps, [tensor("W", weights(32, 8, 3, 3))])
+    with pytest.raises(UnsupportedError, match="no weight came out in 4 bits"):
+        write(conv, tmp_path / "conv", "int4", None)
     coded = model(
         [node("DequantizeLinear", "c s", "W"), node("MatMul", "x W", "y")],
         [value("x", ["b", 8])],
