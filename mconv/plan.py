@@ -204,12 +204,12 @@ class _Planner:
         fp32 = last
         calibration: dict[str, str] = {}
         quantizer = registry.quantizer_for(target, config.precision, config.method)
-        if quantizer and quantizer.calibration:
+        if (quantizer and quantizer.calibration) or config.precision in target.calibrated:
             keys["calibrate"] = calibration["calibration"] = self.calibrate(keys["export"])
         if quantizer:
             params = {"precision": config.precision, "options": config.quantizer_options}
-            if self.model.calibration and self.model.calibration.method and "method" in quantizer.options:
-                params["options"] = {"method": self.model.calibration.method, **config.quantizer_options}
+            if self.model.calibration and self.model.calibration.method and "ranges" in quantizer.options:
+                params["options"] = {"ranges": self.model.calibration.method, **config.quantizer_options}
             inputs = {"model": last, **calibration}
             keys["quantize"] = last = self.step("quantize", "quantizers", quantizer.name, params, inputs=inputs)
         params = {"precision": config.precision, "options": config.options, "name": self.model.name}

@@ -121,7 +121,8 @@ class Quantizer:
 @dataclass(frozen=True)
 class Target:
     """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from the fp32 ONNX graph,
-    or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it)."""
+    or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it).
+    ``calibrated``: the precisions for which ``write`` itself is given calibration feeds."""
 
     name: str
     summary: str
@@ -134,6 +135,7 @@ class Target:
     accepts: tuple[str, ...] = ("onnx",)
     domains: frozenset[str] = frozenset({""})
     static: bool = False
+    calibrated: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
 
 

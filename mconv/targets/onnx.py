@@ -13,6 +13,7 @@ PRECISIONS = {
     "fp32": None,
     "fp16": "fp16",
     "int8": "int8_dynamic",
+    "int8-static": "int8_static",
     **dict.fromkeys(("int4", "int3", "int2", "mixed"), "nbits"),
 }
 RUNTIMES = ("onnxruntime",)

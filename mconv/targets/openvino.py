@@ -13,35 +13,39 @@ from typing import Any
 
 from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.targets import _nncf
 from mconv.values import ModelInfo
 
-PRECISIONS = {"fp32": None, "fp16": None, "int8": None}
+PRECISIONS = {"fp32": None, "fp16": None, "int8": None, "int8-static": None, "int4": None}
+CALIBRATED = ("int8-static", "int4")
 RUNTIMES = ("openvino",)
 TOOLS = ("openvino", "nncf", "onnx")
 OPTIONS = {
     "scheme": {
         "enum": ["asymmetric", "symmetric"],
         "default": "asymmetric",
-        "description": "int8 weights with a zero point, or around zero",
+        "description": "int8 or int4 weights with a zero point, or around zero",
     },
+    **_nncf.OPTIONS,
 }
 FILE = "openvino_model.xml"
 PASSIVE = ("Parameter", "Result", "Constant")  # operators that compute nothing
-CODES = ("i8", "u8")
 _LAYER = re.compile(r'<layer id="(\d+)" name="([^"]*)" type="([^"]*)"')
 
 
 def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    """``openvino_model.xml`` and ``.bin``; fp16 stores the weights so, int8 compresses them by NNCF, per channel.
+    """``openvino_model.xml`` and ``.bin``; fp16 stores the weights so, integers come from NNCF.
 
-    Raises UnsupportedError where OpenVINO refuses the graph, drops one of its inputs or outputs, or has no weights to compress.
+    Raises UnsupportedError where OpenVINO refuses the graph, drops one of its inputs or outputs, or where it is quantized already
+    or has no weights to quantize; UsageError where calibration is asked for and its samples do not fit.
     """
     onnx_info = graph.describe(model)
     with _no_telemetry():
         network = _read(model)
         _check_signature(network, onnx_info)
-        if precision == "int8":
-            network = _compress(network, options.get("scheme", "asymmetric"))
+        if precision.startswith("int"):
+            _nncf.check(onnx_info, calibration)
+            network = _nncf.lower(network, precision, options, calibration)
         target = out / FILE
         import openvino
 
@@ -124,31 +128,3 @@ def _canonical(text: str, name: str, known: set[str]) -> str:
 
     text = _LAYER.sub(rename, text)
     return re.sub(r'<net name="[^"]*"', lambda _: f'<net name="{html.escape(name)}"', text, count=1)
-
-
-def _codes(network: Any) -> int:
-    """Elements stored as 8-bit codes in tensors of two axes or more (a zero point or a scalar is none)."""
-    constants = [op for op in network.get_ordered_ops() if op.get_type_name() == "Constant"]
-    eight = [op for op in constants if op.get_element_type().get_type_name() in CODES and len(op.get_output_shape(0)) > 1]
-    return sum(int(op.get_byte_size()) for op in eight)
-
-
-def _compress(network: Any, scheme: str) -> Any:
-    """Weights as 8-bit codes. Raises UnsupportedError where NNCF found none to compress."""
-    import logging
-
-    import nncf
-
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    before = _codes(network)
-    mode = nncf.CompressWeightsMode.INT8_SYM if scheme == "symmetric" else nncf.CompressWeightsMode.INT8_ASYM
-    try:
-        network = nncf.compress_weights(network, mode=mode)
-    except (nncf.InternalError, nncf.UnsupportedModelError, nncf.ValidationError, RuntimeError) as problem:
-        raise UnsupportedError(f"NNCF cannot compress the weights: {' '.join(str(problem).split())[:500]}") from problem
-    if _codes(network) <= before:
-        raise UnsupportedError(
-            "the model has no weights to quantize: NNCF compresses those of matrix products, convolutions and embeddings",
-            hint="deliver it as fp16",
-        )
-    return network

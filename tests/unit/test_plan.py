@@ -1,0 +1,40 @@
+"""Plans: which variants get calibration samples, and what reaches the quantizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mconv import manifest, plan
+from tests.models import write_linear
+
+TEXT = """
+version: 1
+models:
+  - name: m
+    source: m.onnx
+    calibration: {method: percentile}
+    targets:
+      - onnx
+      - onnx:int8-static
+      - onnx:int8
+      - openvino: {precision: [int8, int8-static, int4]}
+  - name: own
+    source: m.onnx
+    calibration: {method: percentile}
+    targets:
+      - onnx: {precision: int8-static, ranges: entropy}
+"""
+
+
+def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "models.yml").write_text(TEXT)
+    made = plan.make(manifest.load(tmp_path / "models.yml"), measure=False)
+    calibrated = {v.id for v in made.variants if "calibrate" in v.steps}
+    assert calibrated == {"m/onnx/int8-static", "m/openvino/int8-static", "m/openvino/int4", "own/onnx/int8-static"}
+    by_id = {v.id: {kind: made.steps[key] for kind, key in v.steps.items()} for v in made.variants}
+    assert by_id["m/onnx/int8-static"]["quantize"].params["options"]["ranges"] == "percentile"
+    assert by_id["own/onnx/int8-static"]["quantize"].params["options"]["ranges"] == "entropy"
+    for variant in by_id.values():
+        last = variant["quantize"] if "quantize" in variant else variant["write"]
+        assert ("calibration" in last.inputs) == ("calibrate" in variant)
