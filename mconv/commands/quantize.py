@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import manifest, registry, samples
+from mconv import graph, manifest, registry, samples
 from mconv.errors import SourceError, UsageError
-from mconv.values import SourceConfig, to_json
+from mconv.values import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,11 +120,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def calibration(model: Path, file: Path | None) -> list[Mapping[str, np.ndarray]]:
     """Calibration feeds: those of ``file``, else drawn from the inputs' shapes, which is said: random data calibrate badly."""
-    source = SourceConfig(format="onnx", path=str(model.resolve()), root=str(model.resolve().parent))
-    loaded = registry.sources()["onnx"].load(source)
+    inputs = graph.describe(model).inputs
     if file is not None:
         arrays = samples.read_user_file(file)
-        feeds, _, _ = samples.user_feeds(arrays, loaded.inputs, (), dims={}, file=file.name)
+        feeds, _, _ = samples.user_feeds(arrays, inputs, (), dims={}, file=file.name)
         return list(feeds)
     print("note: no --calibration given; random inputs are drawn, and rounding is the worse for it", file=sys.stderr)
-    return list(samples.draw_feeds(loaded.inputs, count=DRAWN, seed=samples.SEED + 1, dims={}))
+    return list(samples.draw_feeds(inputs, count=DRAWN, seed=samples.SEED + 1, dims={}))

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.quantizers._static_graph import WEIGHTS, Candidate
 from mconv.quantizers._static_ranges import Ranges, session, watch
-from mconv.quantizers._static_write import parameters
-from mconv.quantizers.int8_dynamic import symmetric
+from mconv.quantizers._static_write import parameters, weight_codes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +22,7 @@ FEEDS = 8  # samples that sensitivity is measured on
 FLAGS = "mconv_switches"
 
 
-def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
+def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges, largest: int) -> Any:
     """A model with one more input of [len(found)] bools; where one is set, that candidate reads 8-bit values."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -73,7 +72,8 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
                 elif name == candidate.weight:
                     weight = numpy_helper.to_array(tensors[name])
                     turned = any(a.name == "transB" and a.i for a in node.attribute)
-                    codes, scale = symmetric(weight, 0 if turned else WEIGHTS[node.op_type] % weight.ndim)
+                    axis = 0 if turned else WEIGHTS[node.op_type] % weight.ndim
+                    codes, scale = weight_codes(weight, axis, largest)
                     stored = constant(f"{name}_{at}_codes", codes)
                     nodes.append(helper.make_node("Cast", [stored], [f"{name}_{at}_c"], to=TensorProto.FLOAT))
                     step = constant(f"{name}_{at}_steps", scale)
@@ -92,12 +92,14 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Any:
 class Trial:
     """Errors of the model's floating outputs with any set of candidates on 8 bits."""
 
-    def __init__(self, proto: Any, found: Sequence[Candidate], bounds: Ranges, feeds: Sequence[Feed], folder: Path) -> None:
+    def __init__(
+        self, proto: Any, found: Sequence[Candidate], bounds: Ranges, feeds: Sequence[Feed], folder: Path, largest: int = 127
+    ) -> None:
         import numpy as np
 
         self.count = len(found)
         self.feeds = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, FEEDS).astype(int))]
-        self.running = session(switched(proto, found, bounds), folder)
+        self.running = session(switched(proto, found, bounds, largest), folder)
         floating = ("tensor(float)", "tensor(double)")
         self.names = [o.name for o in self.running.get_outputs() if o.type in floating]
         self.exact = [self._run(feed, np.zeros(self.count, bool)) for feed in self.feeds]

@@ -13,6 +13,8 @@ from mconv.quantizers._static_graph import BOUNDING, WEIGHTS, Candidate, carried
 from mconv.quantizers.int8_dynamic import _replace, symmetric
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mconv.quantizers._static_ranges import Ranges
 
 
@@ -23,6 +25,17 @@ def parameters(low: float, high: float) -> tuple[float, int]:
     if scale < 1.2e-38:  # float32's smallest normal: nothing but zeros
         return 1.0, 0
     return scale, round(-low / scale)
+
+
+def weight_codes(values: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 codes within ±``largest`` (127, or 63 for 7 bits) and scales that broadcast, one an index of ``axis``."""
+    import numpy as np
+
+    codes, scale = symmetric(values, axis)
+    if largest != 127:
+        scale = (scale * np.float32(127 / largest)).astype(np.float32)
+        codes = np.clip(np.rint(values / scale), -largest, largest).astype(np.int8)
+    return codes, scale
 
 
 def share_ranges(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Ranges:
@@ -39,7 +52,8 @@ def share_ranges(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Rang
 class Writer:
     """Adds to a copy of the nodes; scales and zero points are named after their tensor."""
 
-    def __init__(self, proto: Any, bounds: Ranges) -> None:
+    def __init__(self, proto: Any, bounds: Ranges, largest: int) -> None:
+        self.largest = largest
         self.proto = proto
         self.bounds = bounds
         self.tensors = {t.name: t for t in proto.graph.initializer}
@@ -78,7 +92,7 @@ class Writer:
 
         values = numpy_helper.to_array(self.tensors[name])
         axis = 0 if any(a.name == "transB" and a.i for a in node.attribute) else WEIGHTS[node.op_type] % values.ndim
-        codes, scale = symmetric(values, axis)
+        codes, scale = weight_codes(values, axis, self.largest)
         stored = f"{name}_axis{axis}"
         if stored not in self.made:
             parts = [
@@ -111,14 +125,14 @@ class Writer:
         return self.add("DequantizeLinear", parts, f"{base}_d8", axis=0)
 
 
-def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges) -> None:
+def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int = 127) -> None:
     """Quantize ``chosen`` in place: what the trial of their error simulated, in the same scales."""
     by_name = {c.name: c for c in chosen}
     ends = {c.output: c for c in chosen if c.output}
     passing = carried(proto, chosen).keys() - by_name.keys()
     outputs = {v.name for v in proto.graph.output}
     read = readers(proto)
-    writer = Writer(proto, bounds)
+    writer = Writer(proto, bounds, largest)
     coded: set[str] = set()  # tensors whose every reader takes the codes
     dropped: dict[str, str] = {}  # output of a Relu that rounding to codes makes needless → its input
     for node in list(proto.graph.node):

@@ -28,6 +28,11 @@ OPTIONS = {
         "description": "how activation ranges are found: the manifest's calibration method unless given here, else minmax",
     },
     "smoothing": {"type": "boolean", "default": True, "description": "move outliers of activations into the weights (SmoothQuant)"},
+    "reduced_range": {
+        "type": "boolean",
+        "default": False,
+        "description": "7-bit codes for weights: no sum saturates on x86 processors without VNNI",
+    },
     "max_noise": {
         "type": "number",
         "minimum": 0,
@@ -67,16 +72,15 @@ def _activations(
 ) -> tuple[Any, dict[str, Any]]:
     """The graph with as many of ``found`` on 8 bits as fit the budget; smoothed only where they do not fit without."""
     budget = float(options.get("max_noise", MAX_NOISE))
-    method = options.get("ranges", "minmax")
     plain, factors = proto, {}
-    bounds, trial = _trial(proto, found, method, feeds, folder)
+    bounds, trial = _trial(proto, found, options, feeds, folder)
     if options.get("smoothing", True) and trial.error(range(len(found))) > budget / 4:
         inputs = [c.activations[0] for c in found if c.kind in _static_smooth.PRODUCTS and c.weight]
         seen = _static_ranges.rows(proto, feeds, inputs, folder)
         factors = _static_smooth.scales(proto, found, seen)
         proto = _static_smooth.smooth(plain, found, factors)
         found = _static_graph.candidates(proto)
-        bounds, trial = _trial(proto, found, method, feeds, folder)
+        bounds, trial = _trial(proto, found, options, feeds, folder)
     cost = _static_choice.work(proto, found, feeds[0], folder)
     numbers, noise = _static_choice.choose(trial, cost, budget)
     names = {found[i].name for i in numbers}
@@ -84,7 +88,7 @@ def _activations(
         proto = _static_smooth.smooth(plain, [c for c in _static_graph.candidates(plain) if c.name in names], factors)
     chosen = [c for c in _static_graph.candidates(proto) if c.name in names]
     folded = _static_smooth.fold(proto)
-    _static_write.write(proto, chosen, bounds)
+    _static_write.write(proto, chosen, bounds, _largest(options))
     left = [f"{c.kind} {c.name}" for c in found if c.name not in names]
     return proto, {
         "computed on int8": len(chosen),
@@ -95,8 +99,16 @@ def _activations(
     }
 
 
-def _trial(proto: Any, found: Sequence[Candidate], method: str, feeds: Sequence[Any], folder: Path) -> tuple[Any, Any]:
+def _trial(
+    proto: Any, found: Sequence[Candidate], options: Mapping[str, Any], feeds: Sequence[Any], folder: Path
+) -> tuple[Any, Any]:
+    method = options.get("ranges", "minmax")
     tensors = [t for c in found for t in c.activations]
     tensors += [t for names in _static_graph.carried(proto, found).values() for t in names]
     bounds = _static_write.share_ranges(proto, found, _static_ranges.ranges(proto, feeds, tensors, method, folder))
-    return bounds, _static_choice.Trial(proto, found, bounds, feeds, folder)
+    return bounds, _static_choice.Trial(proto, found, bounds, feeds, folder, _largest(options))
+
+
+def _largest(options: Mapping[str, Any]) -> int:
+    """The largest code of a weight: |uint8 · 63 · 2| is below 2¹⁵, what AVX2 adds two products in."""
+    return 63 if options.get("reduced_range") else 127

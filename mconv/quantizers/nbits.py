@@ -65,14 +65,29 @@ CONFIG_VERSION = 1
 def quantize(
     model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Sequence[Mapping[str, np.ndarray]] | None
 ) -> dict[str, Any]:
-    """Raises UnsupportedError for a model quantized already or without weights, UsageError for calibration data that do not fit."""
-    from mconv.quantizers._nbits import layers
+    """Raises UnsupportedError for a model quantized already or without weights, UsageError for calibration data that do not fit.
 
-    proto = at_least(graph.load(model), OPSET)
-    layers.constants_to_initializers(proto.graph)
+    A model of more than 1 GiB is not run: its weights are mapped from the file and rounded one at a time, without calibration.
+    """
+    from mconv.quantizers._nbits import layers
+    from mconv.quantizers._nbits.tensors import large
+
+    proto = load(model)
+    if large(model):
+        calibration = None
     found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
     widths, _ = widths_of(proto, found, precision, options, calibration)
-    return apply(proto, found, widths, out, options, calibration)
+    return apply(proto, found, widths, model, out, options, calibration)
+
+
+def load(model: Path) -> Any:
+    """The graph in an opset that has what is needed; of a model of more than 1 GiB without its external data."""
+    from mconv.quantizers._nbits import layers
+    from mconv.quantizers._nbits.tensors import large
+
+    proto = at_least(graph.load(model, data=not large(model)), OPSET)
+    layers.constants_to_initializers(proto.graph)
+    return proto
 
 
 def configure(
@@ -80,9 +95,11 @@ def configure(
 ) -> dict[str, Any]:
     """What :func:`quantize` would do to each layer, as mixed.json has it: a person may change the bits and give it back."""
     from mconv.quantizers._nbits import layers
+    from mconv.quantizers._nbits.tensors import large
 
-    proto = at_least(graph.load(model), OPSET)
-    layers.constants_to_initializers(proto.graph)
+    proto = load(model)
+    if large(model):
+        calibration = None
     found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
     widths, errors = widths_of(proto, found, precision, options, calibration)
     listed = {}
@@ -138,6 +155,7 @@ def apply(
     proto: Any,
     found: Sequence[Layer],
     widths: Mapping[str, int],
+    model: Path,
     out: Path,
     options: Mapping[str, Any],
     calibration: Sequence[Mapping[str, np.ndarray]] | None,
@@ -145,15 +163,18 @@ def apply(
     """Store each layer in its width, write the model, and say what was done. Layers of 16 and more bits stay as they are."""
     from mconv.quantizers._nbits.rounding import Rounder
     from mconv.quantizers._nbits.surgery import Surgeon
+    from mconv.quantizers._nbits.tensors import Tensors, large
 
+    tensors = Tensors(proto.graph, model.parent)
     chosen = [layer for layer in found if widths.get(layer.name, 32) <= 8]
-    rounder = Rounder(proto, chosen, options, calibration)
-    surgeon = Surgeon(proto.graph)
+    rounder = Rounder(proto, chosen, options, calibration, tensors)
+    surgeon = Surgeon(proto.graph, out.with_name(out.name + graph.DATA_SUFFIX) if large(model) else None)
     level = int(options.get("accuracy_level", 0))
     for layer in rounder.order():
         bits = widths[layer.name]
         codes, grid = rounder.round(layer, bits, block_of(layer, bits, options))
         surgeon.put(layer, codes, grid, accuracy_level=level)
+    tensors.load_rest(surgeon.gone)
     surgeon.finish(proto)
     graph.save(proto, out)
     return {**rounder.notes(), **{f"{kind} of {bits} bits": count for (kind, bits), count in _counts(chosen, widths)}}

@@ -35,8 +35,13 @@ class Grid:
 
     def encode(self, weights: np.ndarray) -> np.ndarray:
         """uint8 codes of ``weights`` [rows, columns], each rounded to the nearest."""
-        scale, zero = self.spread(weights.shape[1])
-        return np.clip(np.rint(weights / scale + zero), 0, self.largest).astype(np.uint8)
+        codes = np.empty(weights.shape, np.uint8)
+        each = max(1, ROWS // max(1, weights.shape[1]))
+        for i in range(0, len(weights), each):  # a few rows at a time: nothing as large as the weights is made beside the codes
+            part = slice(i, i + each)
+            scale, zero = (np.repeat(a[part], self.block, 1)[:, : weights.shape[1]] for a in (self.scale, self.zero))
+            codes[part] = np.clip(np.rint(weights[part] / scale + zero), 0, self.largest)
+        return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """float32 values of ``codes`` [rows, columns]."""

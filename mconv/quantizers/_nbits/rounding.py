@@ -11,6 +11,7 @@ from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations
 from mconv.quantizers._nbits.grid import Grid, fit, hqq
 from mconv.quantizers._nbits.layers import Layer
+from mconv.quantizers._nbits.tensors import Tensors
 
 
 class Rounder:
@@ -22,9 +23,10 @@ class Rounder:
         layers: Sequence[Layer],
         options: Mapping[str, Any],
         calibration: Sequence[Mapping[str, np.ndarray]] | None,
+        tensors: Tensors,
     ) -> None:
         self.layers = list(layers)
-        self.tensors = {t.name: t for t in proto.graph.initializer}
+        self.tensors = tensors
         self.method = str(options.get("rounding", "gptq"))
         self.symmetric = options.get("scheme") == "symmetric"
         self.counts: dict[str, int] = {}
@@ -40,9 +42,7 @@ class Rounder:
 
     def round(self, layer: Layer, bits: int, block: int) -> tuple[np.ndarray, Grid]:
         """(codes [rows, columns], grid) of a layer, in what it will be read from then on."""
-        from onnx import numpy_helper
-
-        weights = layer.matrix(numpy_helper.to_array(self.tensors[layer.name]))
+        weights = layer.matrix(self.tensors.read(layer.name))
         codes, grid = self._round(layer, weights, bits, block)
         if self.activations is not None:
             self.changed[layer.name] = layer.restored(grid.decode(codes))

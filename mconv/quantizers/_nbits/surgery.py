@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,38 @@ from mconv.quantizers._nbits.pack import CONTAINER, PLANES, bytes_of, planes, un
 
 KERNEL_BITS = (2, 4, 8)  # of MatMulNBits and GatherBlockQuantized
 MICROSOFT = "com.microsoft"
+SMALLEST_EXTERNAL = 1024  # bytes
+ALIGNMENT = 64
 
 
 class Surgeon:
     """Replaces layers of a GraphProto one by one; :meth:`finish` puts the new nodes in place."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, data: Path | None = None) -> None:
+        """``data``: a file of external data that packed tensors go to as they are made, so that none is held in memory."""
         self.graph = graph
+        self.data = data
+        if data is not None:
+            data.write_bytes(b"")
         self.nodes: list[Any] = []  # unpacking, in front of everything
         self.tensors: list[Any] = []
         self.replaced: dict[str, list[Any]] = {}  # first output of a node -> what stands in its place
         self.gone: set[str] = set()
 
     def tensor(self, name: str, array: np.ndarray) -> str:
-        from onnx import numpy_helper
+        from onnx import TensorProto, helper, numpy_helper
 
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        if self.data is None or array.nbytes < SMALLEST_EXTERNAL:
+            self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+            return name
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        made = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
+        with self.data.open("ab") as file:
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            for key, value in (("location", self.data.name), ("offset", file.tell()), ("length", array.nbytes)):
+                made.external_data.add(key=key, value=str(value))
+            np.ascontiguousarray(array).tofile(file)
+        self.tensors.append(made)
         return name
 
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -196,12 +213,13 @@ class Surgeon:
         nodes = [made for node in self.graph.node for made in self.replaced.get(node.output[0], [node])]
         kept = [t for t in self.graph.initializer if t.name not in self.gone]
         inputs = [v for v in self.graph.input if v.name not in self.gone]
-        copies = [type(n).FromString(n.SerializeToString()) for n in nodes]
+        copies = [type(n).FromString(n.SerializeToString()) for n in nodes]  # deleting a field ends the life of what was in it
         del self.graph.node[:], self.graph.input[:]
         self.graph.node.extend([*self.nodes, *copies])
         self.graph.input.extend(inputs)
         rest = [type(t).FromString(t.SerializeToString()) for t in kept]
         del self.graph.initializer[:]
-        self.graph.initializer.extend([*rest, *self.tensors])
+        self.graph.initializer.extend(rest)
+        self.graph.initializer.extend(self.tensors)
         if any(n.domain == MICROSOFT for n in self.graph.node) and not any(o.domain == MICROSOFT for o in proto.opset_import):
             proto.opset_import.append(helper.make_opsetid(MICROSOFT, 1))

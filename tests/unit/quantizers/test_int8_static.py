@@ -220,6 +220,17 @@ def test_the_trial_measures_what_is_then_written(tmp_path: Path) -> None:
         assert -10 * np.log10(told) == pytest.approx(truth, abs=0.3)
 
 
+def test_reduced_range_keeps_weights_in_seven_bits(tmp_path: Path) -> None:
+    worst = {}
+    for reduced in (False, True):
+        made, _ = convert(linear(), tmp_path, rows(4, 8), reduced_range=reduced, max_noise=1.0)
+        codes = [numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1]
+        worst[reduced] = [int(np.abs(c.astype(int)).max()) for c in codes]
+        exact = [answer(linear(), f)["y"] for f in rows(4, 8)]
+        assert noise_db([answer(made, f)["y"] for f in rows(4, 8)], exact) > 28
+    assert worst == {False: [127, 127], True: [63, 63]}
+
+
 def test_other_readers_of_a_quantized_tensor_stay_in_float(tmp_path: Path) -> None:
     proto = model([node("MatMul", "x W", "h"), node("Add", "h x", "y")], [X], [Y], [tensor("W", weights(32, 32))])
     made, _ = convert(proto, tmp_path, rows(4, 32))

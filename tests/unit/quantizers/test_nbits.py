@@ -246,3 +246,18 @@ def test_layers_named_by_a_glob_get_their_bits(tmp_path: Path) -> None:
     assert bits == {"h0": 8, "h1": 8, "y": 4}
     with pytest.raises(UsageError, match="no layer matches 'nothing'"):
         convert(deep(), tmp_path, "int4", None, layers={"nothing": 8})
+
+
+def test_a_large_model_is_streamed_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights mapped from external data, packed ones written as they are made: what comes out answers as the other way does."""
+    from mconv.quantizers._nbits import tensors
+
+    plain = convert(deep(), tmp_path, "int4", None)
+    folder = tmp_path / "large"
+    folder.mkdir()
+    onnx.save_model(deep(), str(folder / "in.onnx"), save_as_external_data=True, location="in.onnx.data", size_threshold=1024)
+    monkeypatch.setattr(tensors, "LARGE", 1000)
+    nbits.quantize(folder / "in.onnx", folder / "out.onnx", precision="int4", options={}, calibration=FEEDS)
+    assert (folder / "out.onnx").stat().st_size < (folder / "in.onnx").stat().st_size + 10_000
+    assert (folder / "out.onnx.data").stat().st_size == 4 * 64 * 64 // 2
+    np.testing.assert_array_equal(answer(onnx.load(folder / "out.onnx"), FEEDS[0])["y"], answer(plain, FEEDS[0])["y"])
