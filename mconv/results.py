@@ -140,24 +140,12 @@ def _auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) ->
         precision=variant.config.precision,
         directory=directory(variant.config, variant.model) if taken.directory else None,
         chosen=taken.precision,
-        candidates=(candidates := front(tried)),
-        notes=(*taken.notes, *(_candidate(c, taken.precision) for c in candidates)),
+        candidates=front(tried),
     )
     if good or taken.status != "failed":
         return made
     said = tuple(f"{t.precision}: {'; '.join(t.reasons)}" for t in tried if t.status == "failed")
     return msgspec.structs.replace(made, reasons=("no precision keeps the tolerance and the limits", *said))
-
-
-def _candidate(one: Candidate, chosen: str) -> str:
-    """A line for the report."""
-    parts = [f"{one.size_bytes:,} bytes" if one.size_bytes is not None else ""]
-    parts.append(f"1 − cosine {one.error:.2g}" if one.error is not None else "")
-    parts.append(f"drop {one.drop:.4f}" if one.drop is not None else "")
-    parts.append(f"{one.p50_ms:.3g} ms" if one.p50_ms is not None else "")
-    state = "chosen" if one.precision == chosen else one.status
-    where = ", on the Pareto front" if one.front else ""
-    return f"auto: {one.precision} {state}{where}: {', '.join(p for p in parts if p)}"
 
 
 def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:

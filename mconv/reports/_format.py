@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mconv.values import Report, VariantResult
+from mconv.values import Benchmark, Candidate, Placement, Report, VariantResult
 
 MAX_NAME = 120
 _MARKDOWN = set('\\`*_{}[]()#!|<>&@~:"$^')
@@ -39,6 +39,42 @@ def size(number: int | None) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
         value /= 1000
     raise AssertionError
+
+
+def beside(benchmark: Benchmark) -> str:
+    """What else was measured in the same rounds, as a list in words; empty where nothing was."""
+    return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items()))
+
+
+def strays(placement: Placement) -> str:
+    """Nodes that ran elsewhere, by operator, and how many of them are allowed; empty where none did."""
+    parts = []
+    for op, count in sorted(placement.elsewhere.items()):
+        allowed = placement.allowed.get(op, 0)
+        parts.append(f"{op} ×{count}" + (f" ({'' if allowed == count else f'{allowed} '}allowed)" if allowed else ""))
+    return ", ".join(parts)
+
+
+def download(variant: VariantResult) -> str:
+    """Bytes over the network, and those of a runtime library beside them; empty where nothing is downloaded."""
+    if variant.download_bytes is None:
+        return ""
+    runtime = variant.verification.details.get("runtime_bytes") if variant.verification else None
+    library = f", and {size(runtime)} of onnxruntime-web" if runtime else ""
+    return f"Download: {size(variant.download_bytes)}{library} (brotli)."
+
+
+def candidate(one: Candidate, chosen: str | None) -> str:
+    """One precision that `auto` tried, in a line."""
+    parts = [f"{one.size_bytes:,} bytes" if one.size_bytes is not None else ""]
+    parts.append(f"1 − cosine {one.error:.2g}" if one.error is not None else "")
+    parts.append(f"drop {one.drop:.4f}" if one.drop is not None else "")
+    parts.append(f"{one.p50_ms:.3g} ms" if one.p50_ms is not None else "")
+    state = "chosen" if one.precision == chosen else one.status
+    where = ", on the Pareto front" if one.front else ""
+    return f"{one.precision} {state}{where}: {', '.join(p for p in parts if p)}" + (
+        f"; {'; '.join(one.shortfall)}" if one.shortfall else ""
+    )
 
 
 def duration(ms: float | None) -> str:

@@ -109,15 +109,17 @@ def _details(v: VariantResult) -> str:
             for o in found.outputs
         ]
         parts.append(_grid(["Output", "Elements", "max abs", "mean abs", "Cosine", "SQNR dB", "Top-1"], rows))
-        elsewhere = ", ".join(f"{op} ×{n}" for op, n in sorted(place.elsewhere.items())) or "none"
+        elsewhere = _format.strays(place) or "none"
         said = (
             f"{found.runtime}, provider {place.provider}, device {place.device}, adapter {place.adapter or '–'}, "
             f"{place.nodes} nodes there, elsewhere: {elsewhere}; seen by {', '.join(place.witnesses) or 'nothing'}; "
             f"{found.samples} calls, reference: {found.reference}"
         )
         parts.append(f"<p>{escape(_format.plain(said, 2000))}</p>")
-    if v.download_bytes is not None:
-        parts.append(f"<p>Download: {_format.size(v.download_bytes)} (brotli)</p>")
+    if said := _format.download(v):
+        parts.append(f"<p>{escape(said)}</p>")
+    for one in v.candidates:
+        parts.append(f"<p>{escape(_format.candidate(one, v.chosen))}</p>")
     if v.benchmark:
         b = v.benchmark
         source = f", source framework {_format.duration(b.reference.p50_ms)}" if b.reference else ""
@@ -127,6 +129,7 @@ def _details(v: VariantResult) -> str:
             f"load {_format.duration(b.load_ms)}, first run {_format.duration(b.first_run_ms)}, "
             f"peak memory {_format.size(b.peak_rss_bytes)}, {b.threads} threads, {low.runs} runs"
         )
+        said += f"; beside it, in fp32: {_format.beside(b)}" if b.others else ""
         parts.append(f"<p>{escape(said)}</p>")
     steps = [
         [s.kind, s.name, "stored" if s.cached else f"{s.seconds:.2f} s", _format.size(s.peak_rss_bytes), "; ".join(s.notes)]

@@ -121,7 +121,7 @@ def _details(v: VariantResult) -> list[str]:
         witnesses = f" (seen by: {esc(', '.join(place.witnesses))})" if place.witnesses else ""
         lines.append(f"Compared with {reference} in {found.samples} calls, in {esc(found.runtime)}{nodes}{adapter}{witnesses}.")
         if place.elsewhere:
-            lines.append("Nodes elsewhere: " + ", ".join(f"{esc(op)} ×{n}" for op, n in sorted(place.elsewhere.items())) + ".")
+            lines.append(f"Nodes elsewhere: {esc(_format.strays(place))}.")
         lines += ["", "| Output | max abs | mean abs | cosine | SQNR | top-1 |", "| :-- | --: | --: | --: | --: | --: |"]
         for o in found.outputs:
             top1 = "–" if o.top1_agreement is None else f"{o.top1_agreement:.2%}"
@@ -135,8 +135,8 @@ def _details(v: VariantResult) -> list[str]:
                 top1,
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    if v.download_bytes is not None:
-        lines += ["", f"Download: {_format.size(v.download_bytes)} (brotli)."]
+    if said := _format.download(v):
+        lines += ["", said]
     if v.benchmark:
         b = v.benchmark
         source = f"; {esc(b.reference_runtime or '')} {_format.duration(b.reference.p50_ms)}" if b.reference else ""
@@ -144,8 +144,10 @@ def _details(v: VariantResult) -> list[str]:
             "",
             f"Latency p50 {_format.duration(b.latency.p50_ms)}, p90 {_format.duration(b.latency.p90_ms)}{source}; "
             f"load {_format.duration(b.load_ms)}; peak memory {_format.size(b.peak_rss_bytes)}; {b.threads} threads, "
-            f"{b.latency.runs} runs.",
+            f"{b.latency.runs} runs." + (f" Beside it, in fp32: {_format.beside(b)}." if b.others else ""),
         ]
+    if v.candidates:
+        lines += ["", *(f"- {esc(_format.candidate(one, v.chosen))}" for one in v.candidates)]
     if v.steps:
         lines += ["", "Steps: " + ", ".join(f"{s.kind} {'(stored)' if s.cached else f'{s.seconds:.1f} s'}" for s in v.steps) + "."]
     lines += [f"Note: {esc(note, 400)}" for note in v.notes]
