@@ -44,7 +44,7 @@ def run_argv(inputs: Mapping[str, str]) -> list[str]:
     argv = ["run", get(inputs, "manifest", "models.yml"), "--out", get(inputs, "out", "mconv-out")]
     for pattern in get(inputs, "only").split():
         argv += ["--only", pattern]
-    for name in ("store", "jobs", "fail-on"):
+    for name in ("store", "jobs", "baseline", "fail-on"):
         if value := get(inputs, name):
             argv += [f"--{name}", value]
     if not flag(inputs, "measure", "true"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import sys
 from pathlib import Path
 
 import msgspec
 
-from mconv import results
+from mconv import baseline, results
 from mconv.errors import UsageError
 from mconv.store import write_text
 from mconv.values import Report, from_json, to_json
@@ -20,6 +21,7 @@ MAX_BYTES = 64 * 10**6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.json")
     parser.add_argument("--format", choices=("markdown", "html", "json", "junit", "text"), default="markdown")
+    parser.add_argument("--baseline", metavar="RESULTS.json", type=Path, help="results of the base branch, to compare with")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: stdout")
 
 
@@ -35,6 +37,14 @@ def read(path: Path) -> Report:
         raise UsageError(
             f"{path} is not a results.json of this mconv: {problem}", hint="see schemas/results.schema.json"
         ) from problem
+
+
+def selected(report: Report, patterns: list[str]) -> Report:
+    """``report`` with the variants that ``--only`` names, so that the others do not count as removed."""
+    if not patterns:
+        return report
+    kept = [v for v in report.variants if any(fnmatch.fnmatch(v.id, p) or fnmatch.fnmatch(v.model, p) for p in patterns)]
+    return msgspec.structs.replace(report, variants=tuple(kept))
 
 
 def merge(reports: list[Report]) -> Report:
@@ -69,7 +79,10 @@ def render(report: Report, format_: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    text = render(merge([read(p) for p in args.results]), args.format)
+    report = merge([read(p) for p in args.results])
+    if args.baseline:
+        report = baseline.compare(report, read(args.baseline))
+    text = render(report, args.format)
     if args.out:
         write_text(args.out, text)
     else:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from mconv import baseline as baselines
 from mconv import manifest as manifests
 from mconv import results
 from mconv.commands import _engine
+from mconv.commands import report as reading
 from mconv.store import write_text
 from mconv.values import Report, to_json
 
@@ -25,14 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     _engine.add_engine_arguments(parser)
+    parser.add_argument("--baseline", metavar="RESULTS.json", type=Path, help="results of the base branch, to compare with")
     parser.add_argument("--fail-on", choices=FAIL_ON, default="failed", help="what makes the exit code 1 (default: failed)")
     parser.add_argument("--json", action="store_true", help="print results.json on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     manifest = manifests.select(manifests.load(args.manifest), args.only)
+    base = reading.read(args.baseline) if args.baseline else None
 
     def finish(report: Report) -> Report:
+        if base is not None:
+            report = baselines.compare(report, reading.selected(base, args.only))
         return msgspec.structs.replace(report, summary=results.summarize(report.variants, args.fail_on))
 
     report = _engine.execute(manifest, args, args.out, finish)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mconv.values import Benchmark, Candidate, Placement, Report, VariantResult
+from mconv.values import Benchmark, Candidate, Delta, Placement, Report, VariantResult
 
 MAX_NAME = 120
 _MARKDOWN = set('\\`*_{}[]()#!|<>&@~:"$^')
@@ -44,6 +44,14 @@ def size(number: int | None) -> str:
 def beside(benchmark: Benchmark) -> str:
     """What else was measured in the same rounds, as a list in words; empty where nothing was."""
     return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items()))
+
+
+def delta(change: Delta) -> str:
+    """A change against the base in words."""
+    if change.before is None or change.after is None:
+        return f"{change.name}: {change.note}" if change.name not in ("new",) else change.note
+    before, after = (size(int(v)) if change.name == "size" else significant(v, 4) for v in (change.before, change.after))
+    return f"{change.name} {before} → {after} ({change.note})"
 
 
 def strays(placement: Placement) -> str:

@@ -116,6 +116,9 @@ def _details(v: VariantResult) -> str:
             f"{found.samples} calls, reference: {found.reference}"
         )
         parts.append(f"<p>{escape(_format.plain(said, 2000))}</p>")
+    for change in v.baseline:
+        mark = ' class="failed"' if change.regression else ""
+        parts.append(f"<p{mark}>Against the base: {escape(_format.plain(_format.delta(change)))}</p>")
     if said := _format.download(v):
         parts.append(f"<p>{escape(said)}</p>")
     for one in v.candidates:

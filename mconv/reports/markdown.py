@@ -25,6 +25,8 @@ def render(report: Report, *, limit: int = COMMENT_LIMIT, report_url: str | None
         head = [_headline(report), "", *kept, "", f"… {len(variants)} variants in all; the rest is in the full report."]
         return "\n".join([*head, *tail])
     table = _table(variants)
+    if report.removed:
+        table += ["", f"Not in this run any more: {esc(', '.join(report.removed), 2000)}."]
     rows = _fit(table, room)
     body = list(rows)
     if len(rows) < len(table):
@@ -85,7 +87,7 @@ def _table(variants: Sequence[VariantResult]) -> list[str]:
 def _delta(variant: VariantResult) -> Iterable[str]:
     for d in variant.baseline:
         mark = "⚠️ " if d.regression else ""
-        yield f"{mark}{esc(d.name)} {_format.significant(d.before)} → {_format.significant(d.after)}"
+        yield f"{mark}{esc(_format.delta(d))}"
 
 
 def _fit(lines: Sequence[str], room: int) -> list[str]:

@@ -30,5 +30,6 @@ def render(report: Report, *, color: bool = False) -> str:
             cells[1] = f"\x1b[{_COLORS[variant.status]}m{cells[1]}\x1b[0m"
         lines.append("  ".join(cells).rstrip())
         lines += [f"    {_format.plain(reason)}" for reason in _format.reasons(variant)]
+        lines += [f"    regression: {_format.plain(_format.delta(d))}" for d in variant.baseline if d.regression]
     lines.append(_format.verdict(report))
     return "\n".join(lines)

@@ -80,7 +80,7 @@ ORDER = (
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service"),
     ("execute", "progress"),
-    ("results",),
+    ("results", "baseline"),
     ("__main__",),
 )
 
