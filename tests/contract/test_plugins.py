@@ -119,7 +119,7 @@ def test_target_writes_what_its_runtime_runs(tmp_path: Path, name: str, precisio
     # 4 bits: a step of max/7 over blocks of Gaussian weights is some 21 dB a layer, .996 in cosine; two layers here
     low = {"int4": 0.985, "mixed": 0.9, "int3": 0.95, "int2": 0.8}
     assert cosine > {"fp32": 0.999999, "fp16": 0.99999, **low}.get(precision, 0.999)
-    bound = {"fp32": 1e-4, "fp16": 2e-2, "int4": 2.5, "mixed": 3, "int3": 4, "int2": 8}.get(precision, 0.6)
+    bound = {"fp32": 1e-4, "fp16": 2e-2, "int4": 2.5, "mixed": 5, "int3": 4, "int2": 8}.get(precision, 0.6)
     assert np.abs(got - expected).max() <= bound * max(1, np.abs(expected).max() / 10)
 
 
