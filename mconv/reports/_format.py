@@ -41,6 +41,13 @@ def size(number: int | None) -> str:
     raise AssertionError
 
 
+def latency(variant: VariantResult) -> str:
+    """The median, and that it is a software adapter's where it is."""
+    bench = variant.benchmark
+    said = duration(bench.latency.p50_ms if bench else None)
+    return f"{said} (software)" if bench and not bench.comparable else said
+
+
 def beside(benchmark: Benchmark) -> str:
     """What else was measured in the same rounds, as a list in words; empty where nothing was."""
     return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items()))

@@ -78,7 +78,7 @@ def _row(v: VariantResult) -> str:
         f"<td>{escape(_format.plain(v.id))}</td>",
         f'<td class="{v.status}">{v.status}</td>',
         _number(v.size_bytes, _format.size(v.size_bytes)),
-        _number(bench.latency.p50_ms if bench else None, _format.duration(bench.latency.p50_ms if bench else None)),
+        _number(bench.latency.p50_ms if bench else None, _format.latency(v)),
         _number(bench.speedup if bench else None, _format.speedup(v)),
         _number(error, _format.significant(error, 2)),
         f'<td class="wide">{escape("; ".join(_format.reasons(v)) or _format.quality(v))}</td>',

@@ -73,11 +73,14 @@ def _table(variants: Sequence[VariantResult]) -> list[str]:
     align = [":-:", ":--", "--:", "--:", "--:", ":--", *([":--"] if based else [])]
     lines = [f"| {' | '.join(titles)} |", f"| {' | '.join(align)} |"]
     for v in variants:
-        bench = v.benchmark
-        latency = _format.duration(bench.latency.p50_ms if bench else None)
-        if bench and not bench.comparable:
-            latency += " (software)"
-        cells = [_format.ICONS[v.status], esc(v.id), _format.size(v.size_bytes), latency, _format.speedup(v), _format.quality(v)]
+        cells = [
+            _format.ICONS[v.status],
+            esc(v.id),
+            _format.size(v.size_bytes),
+            _format.latency(v),
+            _format.speedup(v),
+            _format.quality(v),
+        ]
         if based:
             cells.append("; ".join(_delta(v)) or "unchanged")
         lines.append(f"| {' | '.join(cells)} |")

@@ -16,7 +16,7 @@ def render(report: Report, *, color: bool = False) -> str:
             _format.plain(v.id),
             v.status,
             _format.size(v.size_bytes),
-            _format.duration(v.benchmark.latency.p50_ms if v.benchmark else None),
+            _format.latency(v),
             _format.speedup(v),
             _format.quality(v),
         )
