@@ -34,7 +34,7 @@ OURS: dict[str, tuple[str, str, dict[str, Any]]] = {  # label: quantizer, precis
     "int8 weights": ("nbits", "int8", {}),
     "int4": ("nbits", "int4", {}),
     "mixed 4.3": ("nbits", "mixed", {"average_bits": 4.31}),
-    "mixed 3.8": ("nbits", "mixed", {"average_bits": 3.75}),
+    "mixed 3.8": ("nbits", "mixed", {"average_bits": 3.8}),
     "int3": ("nbits", "int3", {}),
     "int2": ("nbits", "int2", {}),
 }

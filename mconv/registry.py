@@ -43,7 +43,7 @@ class Model(Protocol):
         """``count`` plausible feeds (tokenised text, processed images …), or None to have them drawn from the input specs.
 
         ``dims`` fixes free axes by name; a free axis that is not in it should vary between feeds, so that it is tested. Feeds for
-        ``calibration`` share no content with the others, and have one row each where the batch is free: no padding.
+        ``calibration`` share no content with the others, and mostly one row each where the batch is free: little padding.
         """
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:

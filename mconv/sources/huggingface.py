@@ -189,15 +189,16 @@ class _Inputs:
     def samples(
         self, specs: Sequence[TensorSpec], count: int, seed: int, dims: Mapping[str, int], calibration: bool = False
     ) -> list[dict[str, np.ndarray]]:
-        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free, of 1 for calibration."""
+        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free. For calibration of 1, and now and then of 2: ranges
+        of activations must have seen padding, too."""
         feeds = []
-        texts = _plausible.sentences(count if calibration else count * 3, seed, calibration=calibration)
+        texts = _plausible.sentences(count * (2 if calibration else 3), seed, calibration=calibration)
         for index in range(count):
-            rows = dims.get("batch", 1 if calibration else (1, 2, 3)[index % 3])
+            rows = dims.get("batch", (1, 1, 1, 2)[index % 4] if calibration else (1, 2, 3)[index % 3])
             feed: dict[str, np.ndarray] = {}
             wanted = {s.name: s for s in specs}
             if "input_ids" in wanted:
-                chosen = [texts[(index * (1 if calibration else 3) + r) % len(texts)] for r in range(rows)]
+                chosen = [texts[(index * (2 if calibration else 3) + r) % len(texts)] for r in range(rows)]
                 feed |= self.text(chosen, dims.get("sequence"), seed + index, wanted)
             if "pixel_values" in wanted:
                 shape = [dims.get(d, d) if isinstance(d, str) else d for d in wanted["pixel_values"].shape]

@@ -77,7 +77,8 @@ class Activations:
             if name in feed:
                 clean = disturbed = feed[name]
             else:
-                clean, disturbed = self._clean(index, name), self.run([name], changed, feed)[0]
+                clean = self._clean(index, name)
+                disturbed = self.run([name], changed, feed)[0] if changed else clean
             x: np.ndarray = clean.reshape(-1, clean.shape[-1]).astype(np.float64)
             q: np.ndarray = disturbed.reshape(-1, disturbed.shape[-1]).astype(np.float64)
             if not (np.isfinite(x).all() and np.isfinite(q).all()):

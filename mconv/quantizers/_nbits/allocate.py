@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
+from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations, distance
 from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
@@ -17,15 +19,27 @@ RECIPE = {"attention": 5, "feed-forward": 3, "embedding": 4, "convolution": 4, "
 
 
 def measured(activations: Activations, layers: Sequence[Layer], block: Callable[[Layer, int], int]) -> dict[str, dict[int, float]]:
-    """Relative squared error of the model's outputs with one layer at a time in each of WIDTHS, the others in float."""
+    """Relative squared error of the model's outputs with one layer at a time in each of WIDTHS, the others in float.
+
+    Products are rounded by GPTQ for this, as they will be: rounded to the nearest they would seem to need bits that they do not.
+    """
     reference = activations.answers({}, FEEDS)
     found: dict[str, dict[int, float]] = {}
+
+    @lru_cache(1)  # layers that share an input follow one another
+    def moments(name: str) -> np.ndarray:
+        return activations.cross(name, {})[0]
+
     for layer in layers:
         weights = layer.matrix(activations.weights[layer.name])
         errors: dict[int, float] = {}
         for bits in WIDTHS:
-            grid = fit(weights, bits, block(layer, bits))
-            changed = {layer.name: layer.restored(grid.decode(grid.encode(weights)))}
+            if layer.kind == "product":
+                values = gptq.quick(weights, moments(layer.nodes[0].input[0]), bits, block(layer, bits))
+            else:
+                grid = fit(weights, bits, block(layer, bits))
+                values = grid.decode(grid.encode(weights))
+            changed = {layer.name: layer.restored(values)}
             errors[bits] = distance(activations.answers(changed, FEEDS), reference)
         found[layer.name] = errors
     return found

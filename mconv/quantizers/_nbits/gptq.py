@@ -40,6 +40,12 @@ def quantize(
     return min(candidates, key=lambda found: loss(found[1].decode(found[0]) - weights, moments))
 
 
+def quick(weights: np.ndarray, moments: np.ndarray, bits: int, block: int) -> np.ndarray:
+    """The values of ``weights`` after one pass in order: what :func:`quantize` comes near to, in a fraction of its time."""
+    codes, grid = _in_order(weights, moments, bits, block, False, False)
+    return grid.decode(codes)
+
+
 def factor(moments: np.ndarray) -> np.ndarray:
     """The upper Cholesky factor of the damped inverse. More damping where the matrix is not positive definite."""
     size = len(moments)
