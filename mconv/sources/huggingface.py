@@ -189,8 +189,10 @@ class _Inputs:
     def samples(
         self, specs: Sequence[TensorSpec], count: int, seed: int, dims: Mapping[str, int], calibration: bool = False
     ) -> list[dict[str, np.ndarray]]:
-        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free. For calibration of 1, and now and then of 2: ranges
-        of activations must have seen padding, too."""
+        """``count`` feeds; batches of 1, 2 and 3 in turn where the batch is free.
+
+        For calibration of 1, and now and then of 2: ranges of activations must have seen padding, too.
+        """
         feeds = []
         texts = _plausible.sentences(count * (2 if calibration else 3), seed, calibration=calibration)
         for index in range(count):
