@@ -97,8 +97,12 @@ def unpack(folder: Path) -> Path:
     (staged / "chromium").chmod(0o755)
     archive = staged / "swiftshader.tar"
     archive.write_bytes(brotli.decompress((folder / PACKAGE / "swiftshader.tar.br").read_bytes()))
-    with tarfile.open(archive) as tar:
-        tar.extractall(staged, filter="data")
+    with tarfile.open(archive) as tar:  # by hand: Debian 12's Python 3.11.2 has no extraction filters yet
+        for member in tar:
+            content = tar.extractfile(member) if member.isfile() else None
+            if content is not None:
+                (staged / Path(member.name).name).write_bytes(content.read())
+                (staged / Path(member.name).name).chmod(0o644)
     archive.unlink()
     staged.chmod(0o755)
     if staged != target:
