@@ -104,7 +104,8 @@ class Optimizer:
 @dataclass(frozen=True)
 class Quantizer:
     """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need. ``configure`` says what would
-    be done to each layer, for a person to change."""
+    be done to each layer, for a person to change; ``preview`` what would come of it, quickly (:class:`mconv.advisor.Preview`).
+    ``stored_bits``: what a weight takes by precision, scales included; ``activations``: precisions that round activations too."""
 
     name: str
     summary: str
@@ -112,6 +113,9 @@ class Quantizer:
     precisions: tuple[str, ...]
     quantize: Callable[..., dict[str, Any]]
     configure: Callable[..., dict[str, Any]] | None = None
+    preview: Callable[..., dict[str, Any]] | None = None
+    stored_bits: Mapping[str, float] = field(default_factory=dict)
+    activations: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
     calibration: bool = False
     domains: frozenset[str] = frozenset({""})
@@ -122,7 +126,8 @@ class Quantizer:
 class Target:
     """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from the fp32 ONNX graph,
     or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it).
-    ``calibrated``: the precisions for which ``write`` itself is given calibration feeds."""
+    ``calibrated``: the precisions for which ``write`` itself is given calibration feeds. ``stored_bits``: what a weight takes in
+    the precisions that ``write`` itself makes."""
 
     name: str
     summary: str
@@ -136,6 +141,7 @@ class Target:
     domains: frozenset[str] = frozenset({""})
     static: bool = False
     calibrated: tuple[str, ...] = ()
+    stored_bits: Mapping[str, float] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
 
 

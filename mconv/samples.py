@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SEED = 20260101
+FILE = "samples.npz"  # feeds in a step's folder
 COUNT = 4
 BATCH = 64  # rows of a user's file fed at once where the batch axis is free
 STATIC_LENGTH = 32  # of a free axis where a target needs fixed shapes and the manifest gives none

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Folders = Mapping[str, Path]
-REFERENCE_FILE, SAMPLES_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "samples.npz", "expected.npz", "labels.npz"
+SAMPLES_FILE = samples.FILE
+REFERENCE_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "expected.npz", "labels.npz"
 PASS_TOLERANCE = 1e-4  # an optimisation pass may move an output by this much of its largest magnitude
 ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
 

@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from mconv import plan as planning
 from mconv import results
-from mconv.execute import Executor
+from mconv.execute import Executor, Outcome
 from mconv.manifest import Manifest
 from mconv.progress import reporter
 from mconv.store import Store
@@ -38,6 +39,35 @@ def store_folder(named: Path | None) -> Path:
     return named or Path(os.environ.get("MCONV_STORE") or ".mconv/store")
 
 
+class Done(NamedTuple):
+    """A run of the engine: the plan, what came of it, the store it lies in, and the report."""
+
+    plan: planning.Plan
+    outcome: Outcome
+    store: Store
+    report: Report
+
+
+def carry_out(
+    manifest: Manifest,
+    args: argparse.Namespace,
+    out: Path | None = None,
+    *,
+    keep: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+) -> Done:
+    """Run every variant of ``manifest``, or the steps of the kinds in ``only`` and what they need. The files of the artifacts (with
+    ``out``) and of the kinds in ``keep`` and ``only`` are in the store afterwards."""
+    begin = time.monotonic()
+    store = Store(store_folder(args.store).resolve())
+    plan = planning.make(manifest, measure=args.measure)
+    wanted = {} if only else results.want_files(plan, out)
+    wanted |= {key: True for variant in plan.variants for kind, key in variant.steps.items() if kind in (*keep, *only)}
+    outcome = Executor(plan, store, reporter(), jobs=args.jobs).run(wanted)
+    report = results.build(plan, outcome, seconds=time.monotonic() - begin, measured=args.measure)
+    return Done(plan, outcome, store, report)
+
+
 def execute(
     manifest: Manifest,
     args: argparse.Namespace,
@@ -45,13 +75,9 @@ def execute(
     finish: Callable[[Report], Report] = lambda report: report,
 ) -> Report:
     """Run every variant of ``manifest``; artifacts and their provenance go to ``out``. ``finish`` adds to the report."""
-    begin = time.monotonic()
-    store = Store(store_folder(args.store).resolve())
-    plan = planning.make(manifest, measure=args.measure)
-    outcome = Executor(plan, store, reporter(), jobs=args.jobs).run(results.want_files(plan, out))
-    report = results.build(plan, outcome, seconds=time.monotonic() - begin, measured=args.measure)
-    report = finish(report)
+    done = carry_out(manifest, args, out)
+    report = finish(done.report)
     if out is not None:
-        results.write_artifacts(plan, report, outcome, store, out)
+        results.write_artifacts(done.plan, report, done.outcome, done.store, out)
         results.write_sums(out, report)
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,8 +23,17 @@ HELP = "convert one model, no manifest"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a model file or folder")
+    add_source_arguments(parser)
     parser.add_argument("--to", metavar="TARGET[:PRECISION]", action="append", required=True, help="repeatable")
+    parser.add_argument("--optimize", choices=manifests.OPTIMIZE_LEVELS, default="basic")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("out"), help="default: out")
+    _engine.add_engine_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print results.json on stdout")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What names a model without a manifest; :func:`manifest_of` reads them."""
+    parser.add_argument("source", metavar="SOURCE", help="a model file or folder")
     parser.add_argument("--from", dest="format", metavar="FORMAT", help="source format (default: detected)")
     parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="builds the PyTorch module that the weights belong to")
     parser.add_argument("--task", help="Hugging Face task (default: detected)")
@@ -31,10 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", metavar="NAME:DTYPE:AXIS,AXIS…", action="append", default=[], help="declare an input; repeatable"
     )
     parser.add_argument("--samples", metavar="FILE", help="reference inputs (.npz)")
-    parser.add_argument("--optimize", choices=manifests.OPTIMIZE_LEVELS, default="basic")
-    parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("out"), help="default: out")
-    _engine.add_engine_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print results.json on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,12 +60,17 @@ def show(report: Report) -> None:
     print(text.render(report, color=sys.stderr.isatty()), file=sys.stderr)
 
 
-def manifest_of(args: argparse.Namespace) -> Manifest:
-    """The manifest that the arguments stand for, checked by the same reader as a file. Raises UsageError."""
+def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = None) -> Manifest:
+    """The manifest that the arguments stand for, with ``more`` keys of the model, checked by the same reader as a file.
+
+    Raises UsageError, and ManifestError for what a manifest may not say.
+    """
     source = Path(args.source).resolve()
     if not source.exists():
         raise UsageError(f"there is no file {args.source!r}")
-    body: dict[str, object] = {"path": source.name}
+    here = Path.cwd()
+    folder = here if args.factory and source.is_relative_to(here) else source.parent  # the factory's module is found from here
+    body: dict[str, object] = {"path": source.relative_to(folder).as_posix()}
     for key in ("format", "factory", "task"):
         if value := getattr(args, key):
             body[key] = value
@@ -73,14 +84,15 @@ def manifest_of(args: argparse.Namespace) -> Manifest:
     model: dict[str, object] = {
         "name": name.group() if name else "model",
         "source": body,
-        "targets": args.to,
+        "targets": getattr(args, "to", []),
         "optimize": args.optimize,
     }
     if inputs:
         model["inputs"] = inputs
     if args.samples:
         model["samples"] = str(Path(args.samples).resolve())
+    model |= more or {}
     raw = yaml.compose(yaml.safe_dump({"version": 1, "models": [model]}, sort_keys=False), Loader=yaml.SafeLoader)
     assert raw is not None
     problems = Problems("the command line")
-    return manifests.read(Node(raw, problems, "the command line"), problems, source.parent, boundary=Path("/"))
+    return manifests.read(Node(raw, problems, "the command line"), problems, folder, boundary=Path("/"))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 PRECISIONS = ("int8",)
+STORED_BITS = {"int8": 8.1}
+ACTIVATIONS = ("int8",)
 TOOLS = ("onnx", "onnxruntime")
 DOMAINS = frozenset({""})  # operators of com.microsoft come out only where they went in (Attention → QAttention)
 OPTIONS = {

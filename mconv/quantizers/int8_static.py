@@ -19,6 +19,8 @@ from mconv.quantizers import _static_choice, _static_graph, _static_ranges, _sta
 from mconv.quantizers._static_graph import Candidate
 
 PRECISIONS = ("int8-static",)
+STORED_BITS = {"int8-static": 8.2}
+ACTIVATIONS = ("int8-static",)
 CALIBRATION = True
 TOOLS = ("onnx", "onnxruntime")
 MAX_NOISE = 0.003

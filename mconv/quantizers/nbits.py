@@ -60,6 +60,7 @@ OPTIONS = {
     },
 }
 CONFIG_VERSION = 1
+STORED_BITS = {"int8": 8.2, "int4": 4.6, "int3": 3.7, "int2": 2.9, "mixed": 4.5}  # of encoders, tables and products together
 
 
 def quantize(
@@ -109,6 +110,25 @@ def configure(
             about["error"] = {str(bits): float(f"{error:.3g}") for bits, error in errors[layer.name].items()}
         listed[layer.name] = about
     return {"version": CONFIG_VERSION, "quantizer": "nbits", "options": _stated(options), "layers": listed}
+
+
+def preview(
+    model: Path, *, calibration: Sequence[Mapping[str, np.ndarray]], held_out: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, Any]:
+    """The layers, and the cosine that rounding them to each width would leave (see :mod:`mconv.quantizers._nbits.preview`)."""
+    from mconv.quantizers._nbits import layers
+    from mconv.quantizers._nbits.preview import cosines
+    from mconv.quantizers._nbits.tensors import large
+
+    proto = load(model)
+    found = layers.find(proto.graph, refuse=False)
+    listed = {layer.name: {"kind": layer.kind, "role": layer.role, "elements": layer.elements} for layer in found}
+    if not found or large(model):
+        return {"layers": listed}
+    return {
+        "layers": listed,
+        "cosine": cosines(proto, found, BITS, lambda layer, bits: block_of(layer, bits, {}), calibration, held_out),
+    }
 
 
 def _stated(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PRECISIONS = ("fp16", "int8", "int4")
+STORED_BITS = {"int8": 8.3, "int4": 5.0}
 TOOLS = ("onnx",)
 DOMAINS = frozenset({""})
 OPTIONS = {

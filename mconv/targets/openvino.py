@@ -18,6 +18,7 @@ from mconv.values import ModelInfo
 
 PRECISIONS = {"fp32": None, "fp16": None, "int8": None, "int8-static": None, "int4": None}
 CALIBRATED = ("int8-static", "int4")
+STORED_BITS = {"int8": 8.1, "int8-static": 8.2, "int4": 4.6}
 RUNTIMES = ("openvino",)
 TOOLS = ("openvino", "nncf", "onnx")
 OPTIONS = {

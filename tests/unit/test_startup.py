@@ -80,7 +80,7 @@ ORDER = (
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service"),
     ("execute", "progress"),
-    ("results", "baseline"),
+    ("results", "baseline", "advisor"),
     ("__main__",),
 )
 
