@@ -7,8 +7,10 @@ axis before it counts; an axis that only works at one size is fixed, and the exp
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -275,8 +277,9 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
 
 
 def _clean(target: Path) -> None:
-    """Drop what differs between machines and runs: stack traces, paths, producer remarks, value_info."""
+    """Name nodes and weights after their modules; drop what differs between machines and runs: stack traces, paths, remarks."""
     model = graph.load(target)
+    _name(model.graph)
 
     def visit(inner: Any) -> None:
         inner.doc_string = ""
@@ -300,6 +303,58 @@ def _clean(target: Path) -> None:
     model.doc_string = ""
     del model.metadata_props[:]
     graph.save(model, target)
+
+
+def _name(inner: Any) -> None:
+    """Nodes as ``encoder.layer.0.attention/MatMul``, and the weights that an exporter transposed and numbered after their module.
+
+    The dynamo exporter writes scopes in the metadata ``pkg.torch.onnx.name_scopes``, the TorchScript one in names of nodes.
+    """
+    outputs = {v.name for v in inner.output}
+    taken = {t.name for t in inner.initializer} | {v.name for v in inner.input} | outputs
+    taken |= {name for node in inner.node for name in node.output}
+    renamed = {}
+
+    def free(wanted: str, used: set[str]) -> str:
+        name = next(n for n in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(2))) if n not in used)
+        used.add(name)
+        return name
+
+    for tensor in inner.initializer:
+        if tensor.name.startswith("inner.") and tensor.name not in outputs:
+            renamed[tensor.name] = free(tensor.name.removeprefix("inner."), taken)
+    nameless = {t.name for t in inner.initializer if len(t.dims) >= 2 and ("." not in t.name or t.name.startswith("onnx::"))}
+    numbered = nameless - outputs
+    names: set[str] = set()
+    for node in inner.node:
+        if scope := _scope(node):
+            node.name = free(f"{scope}/{node.op_type}", names)
+            for name in node.input:
+                if name in numbered and name not in renamed:
+                    renamed[name] = free(f"{scope}.weight", taken)
+    for tensor in inner.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    _reread(inner, renamed)
+
+
+def _reread(inner: Any, renamed: Mapping[str, str]) -> None:
+    for node in inner.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _reread(attribute.g, renamed)
+
+
+def _scope(node: Any) -> str:
+    """The innermost module that a node came of, by its path in the user's model; empty where it is not known."""
+    said = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), None)
+    if said is not None:
+        with contextlib.suppress(ValueError, SyntaxError):
+            scopes = [str(scope) for scope in ast.literal_eval(said)[:-1]]  # the last is the operator's own
+            return (scopes[-1] if scopes else "").removeprefix("inner").lstrip(".")
+        return ""
+    path = node.name.split("/")[1:-1] if node.name.startswith("/") else []
+    return ".".join(path[1:] if path[:1] == ["inner"] else path)
 
 
 def _prove(model: TorchModel, target: Path, axes: set[str]) -> None:

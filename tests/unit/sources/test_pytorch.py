@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from mconv.errors import SourceError, UsageError
-from mconv.sources import pytorch
+from mconv.sources import _torch, pytorch
 from mconv.values import SourceConfig, TensorSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -207,3 +208,37 @@ def test_damaged_and_foreign_files(repository: Path) -> None:
         pytorch.load(config(repository / "other.pt", repository))
     (repository / "picture.pt").write_bytes(b"\x89PNG")
     assert not pytorch.detect(repository / "picture.pt")
+
+
+@pytest.mark.parametrize("exporter", ["_dynamo", "_torchscript"])
+def test_weights_and_nodes_are_named_after_their_modules(exporter: str, tmp_path: Path) -> None:
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(6, 8), torch.nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(torch.relu(self.first(x)))
+
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = Encoder()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.encoder(self.encoder(x))
+
+    module = Twice().eval()
+    inputs = (TensorSpec(name="x", dtype="float32", shape=("batch", 3, 6)),)
+    model = _torch.TorchModel(module, inputs, sampler=None)
+    target = tmp_path / "model.onnx"
+    getattr(_torch, exporter)(model, target, {"batch"})
+    _torch._clean(target)
+    _torch._prove(model, target, {"batch"})
+    proto = onnx.load(target)
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) == 2}
+    assert set(weights) >= {"encoder.first.weight", "encoder.second.weight"}
+    assert np.array_equal(weights["encoder.first.weight"].T, module.encoder.first.weight.detach().numpy())
+    products = [n.name for n in proto.graph.node if n.op_type == "MatMul"]
+    assert products[:2] == ["encoder.first/MatMul", "encoder.second/MatMul"]
+    assert len(set(products)) == 4
