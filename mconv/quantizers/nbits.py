@@ -40,6 +40,11 @@ OPTIONS = {
         "default": "gptq",
         "description": "gptq: on calibration samples; hqq: without; nearest: with ranges chosen by error",
     },
+    "scaling": {
+        "enum": ["none", "awq"],
+        "default": "none",
+        "description": "awq: channels that meet large activations are scaled up before rounding; a Mul before those products",
+    },
     "embeddings": {"type": "boolean", "default": True, "description": "quantize embedding tables too"},
     "accuracy_level": {
         "enum": [0, 1, 4],
@@ -78,6 +83,12 @@ def quantize(
         calibration = None
     found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
     widths, _ = widths_of(proto, found, precision, options, calibration)
+    if options.get("scaling") == "awq" and calibration:
+        from mconv.quantizers._nbits import awq
+
+        proto, count = awq.scale(proto, found, widths, lambda layer, bits: block_of(layer, bits, options), calibration)
+        found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
+        return {"scaled activations": count, **apply(proto, found, widths, model, out, options, calibration)}
     return apply(proto, found, widths, model, out, options, calibration)
 
 

@@ -90,6 +90,18 @@ class Activations:
         assert both is not None
         return own / max(count, 1), both / max(count, 1)
 
+    def magnitude(self, name: str) -> np.ndarray:
+        """mean|X_j| [columns] of tensor ``name`` with the model's own weights."""
+        total: Any = 0.0
+        count = 0
+        for index, feed in enumerate(self.feeds):
+            found = feed[name] if name in feed else self._clean(index, name)
+            rows = found.reshape(-1, found.shape[-1])
+            total = total + np.abs(rows).sum(0, dtype=np.float64)
+            count += len(rows)
+        result: np.ndarray = total / max(count, 1)
+        return result
+
     def answers(self, changed: Mapping[str, np.ndarray], count: int | None = None) -> list[list[np.ndarray]]:
         """The model's own outputs for the first ``count`` feeds."""
         return [self.run(self.own, changed, feed) for feed in self.feeds[:count]]

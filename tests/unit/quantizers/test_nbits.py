@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from mconv.errors import UnsupportedError, UsageError
 from mconv.quantizers import nbits
-from mconv.quantizers._nbits import gptq, layers, pack
+from mconv.quantizers._nbits import awq, gptq, layers, pack
 from mconv.quantizers._nbits.grid import blocks_of, fit, hqq
 from tests.models import linear
 from tests.unit.quantizers.graphs import CASES, INT64, answer, feeds_of, model, node, tensor, value, weights
@@ -261,3 +261,47 @@ def test_a_large_model_is_streamed_to_the_same_numbers(tmp_path: Path, monkeypat
     assert (folder / "out.onnx").stat().st_size < (folder / "in.onnx").stat().st_size + 10_000
     assert (folder / "out.onnx.data").stat().st_size == 4 * 64 * 64 // 2
     np.testing.assert_array_equal(answer(onnx.load(folder / "out.onnx"), FEEDS[0])["y"], answer(plain, FEEDS[0])["y"])
+
+
+def salient(tmp_path: Path) -> tuple[Path, list[dict[str, np.ndarray]]]:
+    """[batch, 64] → LayerNorm → MatMul → MatMul, a few channels of the first large; and inputs."""
+    rng = np.random.default_rng(3)
+    gain = np.ones(64, np.float32)
+    gain[:4] = 30
+    nodes = [
+        onnx.helper.make_node("LayerNormalization", ["x", "gain", "shift"], ["n"], name="norm"),
+        onnx.helper.make_node("MatMul", ["n", "w0"], ["h"], name="first"),
+        onnx.helper.make_node("MatMul", ["h", "w1"], ["y"], name="second"),
+    ]
+    tensors = [
+        onnx.numpy_helper.from_array(gain, "gain"),
+        onnx.numpy_helper.from_array(rng.standard_normal(64).astype(np.float32), "shift"),
+        onnx.numpy_helper.from_array(rng.standard_normal((64, 48)).astype(np.float32), "w0"),
+        onnx.numpy_helper.from_array(rng.standard_normal((48, 16)).astype(np.float32), "w1"),
+    ]
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 64])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 16])
+    graph = onnx.helper.make_graph(nodes, "salient", [x], [y], tensors)
+    path = tmp_path / "salient.onnx"
+    path.write_bytes(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    )
+    return path, [{"x": rng.standard_normal((16, 64)).astype(np.float32)} for _ in range(8)]
+
+
+def test_awq_keeps_the_function_and_lowers_the_error(tmp_path: Path) -> None:
+    path, feeds = salient(tmp_path)
+    proto = nbits.load(path)
+    scaled, count = awq.scale(proto, layers.find(proto.graph), {"w0": 4, "w1": 4}, lambda *_: 32, feeds[:4])
+    assert count >= 1
+    assert "n_smooth" not in {n.name for n in scaled.graph.node}  # folded into the LayerNormalization before
+    exact = answer(onnx.load(path), feeds[5])["y"]
+    np.testing.assert_allclose(answer(scaled, feeds[5])["y"], exact, rtol=1e-3, atol=1e-3)
+    errors = {}
+    for how in ("none", "awq"):
+        out = tmp_path / f"{how}.onnx"
+        options = {"rounding": "nearest", "scaling": how, "block_size": 32}
+        notes = nbits.quantize(path, out, precision="int4", options=options, calibration=feeds[:4])
+        errors[how] = float(np.square(answer(onnx.load(out), feeds[5])["y"] - exact).sum())
+    assert notes["scaled activations"] == count
+    assert errors["awq"] < 0.75 * errors["none"]
