@@ -28,6 +28,7 @@ TOKEN_PIPE = "MCONV_SECRETS_FD"
 TOKENS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN")  # given back to `mconv publish`
 DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")  # the runner's cache, artifacts and OIDC, and gh's names: never needed
 TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
 
 
 def get(inputs: Mapping[str, str], name: str, default: str = "") -> str:
@@ -65,7 +66,25 @@ def publish_argv(inputs: Mapping[str, str]) -> list[str]:
         argv.append("--comment")
     if flag(inputs, "checks", "false"):
         argv.append("--checks")
+    if (release := get(inputs, "release", "auto")).lower() == "auto":
+        argv.append("--release")
+    elif release.lower() not in FALSE:
+        argv += ["--release", release]
     return argv
+
+
+def with_baseline(inputs: Mapping[str, str], variables: MutableMapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """The inputs, the baseline ``auto`` fetched: the token is in the environment for that time only, and no worker runs then."""
+    if get(inputs, "baseline").lower() != "auto":
+        return dict(inputs)
+    target = Path(get(inputs, "out", "mconv-out")) / "baseline.json"
+    variables.update(secrets)
+    try:
+        code = mconv(["baseline", "--artifact", get(inputs, "baseline-artifact", "mconv-results"), "-o", str(target)])
+    finally:
+        for name in secrets:
+            variables.pop(name, None)
+    return {**inputs, "INPUT_BASELINE": str(target) if code == 0 else ""}
 
 
 def relative(path: Path, workspace: Path) -> str:
@@ -124,7 +143,7 @@ def main(variables: MutableMapping[str, str]) -> int:
         code = mconv(publish_argv(inputs))
     else:
         results.unlink(missing_ok=True)  # an older run's must not be published as this one's
-        code = mconv(run_argv(inputs))
+        code = mconv(run_argv(with_baseline(inputs, variables, secrets)))
         if results.is_file():
             variables.update(secrets)
             mconv(publish_argv(inputs))

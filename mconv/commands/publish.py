@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from mconv.values import Report
 
 if TYPE_CHECKING:
     from mconv.github.api import Api
+    from mconv.github.release import Uploaded
     from mconv.github.workflow import Environment
 
 HELP = "publish results.json on GitHub"
+EVENT_TAG = ""  # no tag named: that of the release event, and nothing to do where there is none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who comments with the token, where it is the token of an app (default: github-actions[bot])",
     )
     parser.add_argument("--checks", action="store_true", help="create a check run (needs checks: write)")
+    parser.add_argument(
+        "--release",
+        nargs="?",
+        const=EVENT_TAG,
+        metavar="TAG",
+        help="upload what passed to the release of TAG (default: that of the release event; needs contents: write)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be published, send nothing")
 
 
@@ -56,11 +66,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _send(args: argparse.Namespace, report: Report, environment: Environment, body: str) -> list[str]:
-    """Comment and check run; what could not be published is said and never changes the verdict on the models."""
+    """Comment, check run and assets; what could not be published is said and never changes the verdict on the models."""
     from mconv.github import publish
     from mconv.github.api import Api
 
-    if not (args.comment or args.checks):
+    tag = environment.release_tag if args.release == EVENT_TAG else args.release
+    wanted_comment = args.comment and not (tag and environment.pull_request is None)  # a release has no pull request
+    if not (wanted_comment or args.checks or tag):
         return []
     if not environment.repository:
         raise UsageError("GITHUB_REPOSITORY is not set", hint="publishing works inside a GitHub workflow; --dry-run works anywhere")
@@ -81,15 +93,35 @@ def _send(args: argparse.Namespace, report: Report, environment: Environment, bo
         return "created " + publish.check_run(api, report, head, body, name=name, run_id=key, prefix=prefix)
 
     notes: list[str] = []
-    for what, wanted, task in (("comment", args.comment, comment), ("check run", args.checks, check)):
+
+    def assets() -> str:
+        found = upload(api, str(tag), report, args.results.parent)
+        notes.extend(f"not uploaded: {text}" for text in found.refused)
+        counts = {"created": found.created, "replaced": found.replaced, "unchanged": found.unchanged}
+        return ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names) + f" {found.url}"
+
+    for what, wanted, task in (
+        ("comment", wanted_comment, comment),
+        ("check run", args.checks, check),
+        ("assets", bool(tag), assets),
+    ):
         if not wanted:
             continue
         try:
             print(f"{what} {task()}", file=sys.stderr)
         except MconvError as problem:
             hint = f" ({problem.hint})" if problem.hint else ""
-            notes.append(f"no {what} was made: {problem.message}{hint}; the results are in this summary")
+            made = "not all assets were uploaded" if what == "assets" else f"no {what} was made"
+            notes.append(f"{made}: {problem.message}{hint}; the results are in this summary")
     return notes
+
+
+def upload(api: Api, tag: str, report: Report, folder: Path) -> Uploaded:
+    """Bundle what passed in ``folder`` and bring it to the release of ``tag``. Raises PublishError."""
+    from mconv.github import release
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return release.upload(api, tag, release.bundle(report, folder, Path(scratch)))
 
 
 def _pull_request(api: Api, environment: Environment) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,10 +20,15 @@ ATTEMPTS = 5
 WRITE_PAUSE = 1.0
 MAX_WAIT = 300.0  # of one answer; asked for more than that, give up rather than come back too early
 TIMEOUT = 30.0
+UPLOAD_TIMEOUT = 900.0  # of each read and write; the file is as large as 2 GiB
 
 
 class ReadOnlyTokenError(PublishError):
     """The token may not write: the run of a fork's pull request, or missing ``permissions:``."""
+
+
+class NotFoundError(PublishError):
+    """There is nothing at this path, or the token does not see it."""
 
 
 class UncertainWriteError(PublishError):
@@ -71,13 +77,67 @@ class Api:
 
         Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not ``again``), PublishError.
         """
-        pause = self.last_write + WRITE_PAUSE - self.now()
-        if pause > 0:
-            self.sleep(pause)
+        self._pause()
         try:
             return self._request(method, path, again=again, json=body).json()
         finally:
             self.last_write = self.now()
+
+    def delete(self, path: str) -> None:
+        """DELETE; what is gone already counts as deleted."""
+        self._pause()
+        try:
+            self._request("DELETE", path)
+        except NotFoundError:
+            pass
+        finally:
+            self.last_write = self.now()
+
+    def upload(self, url: str, path: Path) -> Any:
+        """POST a file to an upload URL that the API itself gave (on another host), its name as the query.
+
+        Raises UncertainWriteError, PublishError, as :meth:`write` does.
+        """
+        if self.client.base_url.scheme == "https" and httpx.URL(url).scheme != "https":
+            raise PublishError(f"GitHub's upload URL is not encrypted: {url}")  # never send the token in the clear
+        self._pause()
+        try:
+            with path.open("rb") as file:
+                headers = {"content-type": "application/octet-stream", "content-length": str(path.stat().st_size)}
+                options = {"content": file, "params": {"name": path.name}, "headers": headers, "timeout": UPLOAD_TIMEOUT}
+                return self._request("POST", url, again=False, **options).json()
+        finally:
+            self.last_write = self.now()
+
+    def download(self, path: str, limit: int) -> bytes:
+        """The content behind ``path``, which redirects to another host; httpx leaves the token behind there.
+
+        Raises PublishError for more than ``limit`` bytes.
+        """
+        made = self.client.build_request("GET", path)
+        try:
+            response = self.client.send(made, follow_redirects=True, stream=True)
+        except httpx.HTTPError as error:
+            raise PublishError(f"GET {path}: {type(error).__name__}: {error}") from error
+        parts, size = [], 0
+        try:
+            if not response.is_success:
+                raise PublishError(f"GitHub answered GET {path} with {response.status_code}")
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > limit:
+                    raise PublishError(f"GET {path} has more than {limit:,} bytes")
+                parts.append(part)
+        except httpx.HTTPError as error:
+            raise PublishError(f"GET {path}: {type(error).__name__}: {error}") from error
+        finally:
+            response.close()
+        return b"".join(parts)
+
+    def _pause(self) -> None:
+        pause = self.last_write + WRITE_PAUSE - self.now()
+        if pause > 0:
+            self.sleep(pause)
 
     def _request(self, method: str, path: str, *, again: bool = True, **options: Any) -> httpx.Response:
         problem = "no answer"
@@ -104,6 +164,10 @@ class Api:
                     raise PublishError(f"GitHub asks to wait {wait:.0f} s before {method} {path}", hint="run the job again later")
                 self.sleep(wait)
                 continue
+            if response.status_code == 404:
+                raise NotFoundError(
+                    f"GitHub answered {method} {path} with {problem}", hint="check the name and the token's permissions"
+                )
             if response.status_code >= 500:
                 if not again:
                     raise UncertainWriteError(f"{method} {path}: {problem}")

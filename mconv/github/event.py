@@ -32,6 +32,8 @@ class Event(Frozen, frozen=True, kw_only=True):
     pull_request: int | None = None
     head_sha: str = ""
     other_run: OtherRun | None = None
+    release_tag: str = ""
+    base_branch: str = ""
 
 
 def read(path: str | None) -> Event:
@@ -58,6 +60,8 @@ def read(path: str | None) -> Event:
         # on pull_request events GITHUB_SHA is a merge commit that nobody sees
         head_sha=_text(_table(pull, "head"), "sha") or other.head_sha,
         other_run=other if other.head_sha else None,
+        release_tag=_text(_table(found, "release"), "tag_name"),
+        base_branch=_text(_table(pull, "base"), "ref") or _text(_table(found, "repository"), "default_branch"),
     )
 
 

@@ -32,6 +32,8 @@ class Environment(Frozen, frozen=True, kw_only=True):
     run_url: str = ""
     run_id: str = ""
     other_run: events.OtherRun | None = None
+    release_tag: str = ""
+    base_branch: str = ""
     token: str = ""
     prefix: str = ""
     output_file: str | None = None
@@ -57,6 +59,8 @@ class Environment(Frozen, frozen=True, kw_only=True):
             run_url=other.url if other else f"{server}/{repository}/actions/runs/{run}" if run and repository else "",
             run_id=f"{run}.{variables.get('GITHUB_RUN_ATTEMPT', '1')}" if run else "",
             other_run=other,
+            release_tag=event.release_tag if named == "release" else "",
+            base_branch=event.base_branch,
             prefix=_prefix(variables.get("GITHUB_WORKSPACE")),
             token=variables.get("INPUT_GITHUB-TOKEN") or variables.get("GITHUB_TOKEN") or "",
             output_file=variables.get("GITHUB_OUTPUT") or None,

@@ -3,6 +3,7 @@ description, so that the client is tested against the contract and not against o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -31,7 +32,13 @@ PATHS = (
     "/repos/{owner}/{repo}/commits/{ref}/check-runs",
     "/repos/{owner}/{repo}/commits/{commit_sha}/pulls",
     "/repos/{owner}/{repo}/pulls",
+    "/repos/{owner}/{repo}/releases/tags/{tag}",
+    "/repos/{owner}/{repo}/releases/{release_id}/assets",
+    "/repos/{owner}/{repo}/releases/assets/{asset_id}",
+    "/repos/{owner}/{repo}/actions/artifacts",
+    "/repos/{owner}/{repo}/actions/artifacts/{artifact_id}/{archive_format}",
 )
+UPLOADS = "/repos/{owner}/{repo}/releases/{release_id}/assets"
 
 
 @cache
@@ -40,6 +47,7 @@ def description() -> dict[str, Any]:
     whole = json.loads((ROOT / "node_modules/@octokit/openapi/generated/api.github.com.json").read_text())
     kept: dict[str, Any] = {"openapi": whole["openapi"], "info": whole["info"], "components": {}}
     kept["paths"] = {path: whole["paths"][path] for path in PATHS}
+    kept["paths"][UPLOADS]["post"].pop("servers")  # uploads.github.com; here a second port
     todo: list[Any] = [kept["paths"]]
     while todo:
         value = todo.pop()
@@ -102,7 +110,11 @@ class GitHub:
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[tuple[str, int, dict[str, str], bool]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    releases: dict[str, int] = field(default_factory=dict)  # tag: id
+    assets: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     url: str = ""
+    uploads: str = ""
     port: int = 0
 
     def add_comment(self, body: str, login: str) -> dict[str, Any]:
@@ -121,6 +133,33 @@ class GitHub:
         }
         self.comments.append(comment)
         return comment
+
+    def add_asset(self, name: str, content: bytes, *, state: str = "uploaded") -> dict[str, Any]:
+        number = 500 + len(self.requests) + len(self.assets)
+        asset = {
+            **example({"$ref": "#/components/schemas/release-asset"}),
+            "id": number,
+            "name": name,
+            "state": state,
+            "size": len(content),
+            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}" if state == "uploaded" else None,
+        }
+        self.assets.append(asset)
+        return asset
+
+    def add_artifact(self, name: str, content: bytes, **run: Any) -> None:
+        number = 70 + len(self.artifacts)
+        about = {**example({"$ref": "#/components/schemas/artifact"}), "id": number, "name": name, "expired": False}
+        about["created_at"] = f"2026-01-{len(self.artifacts) + 1:02}T00:00:00Z"
+        about["workflow_run"] = {
+            "id": 1,
+            "repository_id": 1,
+            "head_repository_id": 1,
+            "head_branch": "main",
+            "head_sha": "a" * 40,
+            **run,
+        }
+        self.artifacts.append((about, content))
 
 
 def user(login: str) -> dict[str, Any]:
@@ -151,6 +190,12 @@ def application(state: GitHub) -> Starlette:
     async def handle(request: Request) -> Response:
         state.requests.append((request.method, request.url.path))
         body = await request.body()
+        if request.url.path.startswith("/blob/"):  # a storage host: no part of the API
+            if "authorization" in request.headers:
+                state.problems.append("the token went to the storage host")
+            return Response(next(c for a, c in state.artifacts if str(a["id"]) == request.url.path.rpartition("/")[2]))
+        if request.method == "POST" and request.url.path.endswith("/assets") and request.url.port == state.port:
+            state.problems.append("an upload came to the API's own host")
         check = StarletteOpenAPIRequest(request, body)
         try:
             openapi.validate_request(check)
@@ -163,10 +208,14 @@ def application(state: GitHub) -> Starlette:
             state.faults.remove(fault)
             if fault[3]:
                 answer(request, body)
+            elif request.method == "POST" and request.url.path.endswith("/assets"):
+                state.add_asset(request.query_params["name"], body[: len(body) // 2], state="open")
             return JSONResponse({"message": "fault"}, fault[1], headers=fault[2])
         if state.unreadable and f"/repos/{state.unreadable}/" in request.url.path:
             return JSONResponse({"message": "Not Found"}, 404)  # every path can answer this, the description lists it for some
         response = answer(request, body)
+        if response.status_code == 403:  # as can this
+            return response
         try:
             openapi.validate_response(check, StarletteOpenAPIResponse(response))
         except Exception as problem:
@@ -182,6 +231,10 @@ def application(state: GitHub) -> Starlette:
                 {**example(USER), "login": state.login, "user_view_type": "public"} if state.person else REFUSED,
                 200 if state.person else 403,
             )
+        if "/releases/" in path:
+            return releases(request, path, body)
+        if "/actions/artifacts" in path:
+            return artifacts(path, request.query_params.get("name"))
         if path.endswith("/pulls"):
             return JSONResponse(pulls(path, request.query_params.get("head", "")))
         if "/commits/" in path:
@@ -207,6 +260,32 @@ def application(state: GitHub) -> Starlette:
         if number * size < len(state.comments):
             headers["Link"] = f'<{state.url}{path}?per_page={size}&page={number + 1}>; rel="next"'
         return JSONResponse(shown, 200, headers=headers)
+
+    def releases(request: Request, path: str, body: bytes) -> Response:
+        last = path.rpartition("/")[2]
+        if "/tags/" in path:
+            if last not in state.releases:
+                return JSONResponse({"message": "Not Found"}, 404)
+            made = example({"$ref": "#/components/schemas/release"})
+            upload = f"{state.uploads}/repos/octo/models/releases/{state.releases[last]}/assets{{?name,label}}"
+            return JSONResponse({**made, "id": state.releases[last], "tag_name": last, "upload_url": upload})
+        if request.method == "DELETE":
+            state.assets[:] = [a for a in state.assets if str(a["id"]) != last]
+            return Response(status_code=204)
+        if request.method == "POST":
+            name = request.query_params["name"]
+            if any(a["name"] == name for a in state.assets):
+                return JSONResponse({"message": "Validation Failed: already_exists"}, 422)
+            return JSONResponse(state.add_asset(name, body), 201)
+        number, size = int(request.query_params.get("page", 1)), state.page
+        headers = {"Link": f'<{state.url}{path}?page={number + 1}>; rel="next"'} if number * size < len(state.assets) else {}
+        return JSONResponse(state.assets[(number - 1) * size : number * size], headers=headers)
+
+    def artifacts(path: str, name: str | None) -> Response:
+        if path.endswith("/zip"):
+            return Response(status_code=302, headers={"Location": f"{state.uploads}/blob/{path.split('/')[-2]}"})
+        shown = [about for about, _ in state.artifacts if about["name"] == name]
+        return JSONResponse({"total_count": len(shown), "artifacts": shown})
 
     def pulls(path: str, head: str) -> list[dict[str, Any]]:
         """Those of a commit by any repository of the network, or this repository's by owner:branch."""
@@ -256,9 +335,7 @@ def _config() -> Any:
     return Config(spec_validator_cls=None)
 
 
-@contextmanager
-def serve(state: GitHub) -> Iterator[GitHub]:
-    """Run the server on a free loopback port; at the end no request or response may have broken the description."""
+def _start(state: GitHub) -> tuple[uvicorn.Server, threading.Thread]:
     config = uvicorn.Config(lambda: application(state), host="127.0.0.1", port=0, log_level="error", factory=True, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -267,12 +344,21 @@ def serve(state: GitHub) -> Iterator[GitHub]:
     while not server.started:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.02)
-    state.port = server.servers[0].sockets[0].getsockname()[1]
+    return server, thread
+
+
+@contextmanager
+def serve(state: GitHub) -> Iterator[GitHub]:
+    """Run the server on a free loopback port; at the end no request or response may have broken the description."""
+    running = [_start(state) for _ in range(2)]  # the API, and the host of uploads and downloads
+    state.port, uploads = (server.servers[0].sockets[0].getsockname()[1] for server, _ in running)
     state.url = f"http://127.0.0.1:{state.port}{state.prefix}"
+    state.uploads = f"http://127.0.0.1:{uploads}{state.prefix}"
     try:
         yield state
     finally:
-        server.should_exit = True
-        thread.join(10)
+        for server, thread in running:
+            server.should_exit = True
+            thread.join(10)
     if state.problems:
         raise AssertionError("GitHub's description was broken: " + "; ".join(state.problems))

@@ -119,7 +119,8 @@ def test_actions_to_pin_are_listed_in_the_docs() -> None:
 
 def test_workflows_of_the_docs_pass_their_schema(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/github.md").read_text(), re.S)
-    assert len(blocks) == 3
+    blocks = [text for text in blocks if "jobs:" in text]
+    assert len(blocks) == 4
     files = [tmp_path / f"{i}.yml" for i in range(len(blocks))]
     for file, text in zip(files, blocks, strict=True):
         file.write_text(text)
