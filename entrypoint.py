@@ -14,7 +14,7 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from mconv.__main__ import main as mconv
@@ -87,6 +87,19 @@ def with_baseline(inputs: Mapping[str, str], variables: MutableMapping[str, str]
     return {**inputs, "INPUT_BASELINE": str(target) if code == 0 else ""}
 
 
+def give_back(folders: Sequence[Path], workspace: Path) -> None:
+    """Files of the workspace belong to whom it belongs: the runner's user must be able to change and to delete them."""
+    owner = workspace.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    for folder in folders:
+        top = Path(os.path.abspath(folder))
+        made = [top, *(p for p in top.parents if p.is_relative_to(workspace) and p != workspace), *top.rglob("*")]
+        for path in made if top.is_relative_to(workspace) else ():
+            with contextlib.suppress(OSError):
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 def relative(path: Path, workspace: Path) -> str:
     """``path`` from the workspace; a path outside of it stays as it is."""
     full = Path(os.path.abspath(path))
@@ -147,6 +160,7 @@ def main(variables: MutableMapping[str, str]) -> int:
         if results.is_file():
             variables.update(secrets)
             mconv(publish_argv(inputs))
+    give_back((results.parent, Path(get(inputs, "store", ".mconv/store"))), workspace)
     workflow.set_outputs(workflow.Environment.read(variables), outputs(results, results.parent, code, workspace))
     return code
 

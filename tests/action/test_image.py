@@ -1,0 +1,185 @@
+"""The action's image, built from the Dockerfile and run with the runner's arguments, against the API server on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import image
+from tests.action.server import GitHub, serve
+from tests.conftest import ROOT
+
+RUNNER = 1001  # the uid that owns a hosted runner's workspace
+TOKEN = "ghs_secret"
+pytestmark = pytest.mark.skipif(image.missing() is not None, reason=f"no image here: {image.missing()}")
+
+
+@pytest.fixture(scope="module")
+def built() -> None:
+    if (reason := image.unable()) is not None:
+        pytest.skip(f"no image here: {reason}")
+    image.build()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    shutil.copytree(ROOT / "examples/digits", folder, ignore=shutil.ignore_patterns("__pycache__", "out", ".mconv"))
+    return folder
+
+
+@pytest.fixture
+def docker_socket(tmp_path: Path) -> Iterator[Path]:
+    """A socket with the permissions of Docker's, with somebody listening."""
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o660)
+        listening.listen()
+        yield path
+
+
+class Run:
+    """One run of the action: its log, exit code, outputs and summary."""
+
+    def __init__(
+        self, workspace: Path, state: GitHub, name: str, event: dict[str, Any], *, docker: Path | None = None, **inputs: str
+    ) -> None:
+        for path in (workspace, *workspace.rglob("*")):
+            os.chown(path, RUNNER, RUNNER)
+        self.folder = workspace.parent / f"runner-{time.monotonic_ns()}"
+        given = {"github-token": TOKEN, "manifest": "models.yml", "measure": "false", **inputs}
+        more = {
+            "GITHUB_EVENT_NAME": name,
+            "GITHUB_REPOSITORY": "octo/models",
+            "GITHUB_SHA": "b" * 40,
+            "GITHUB_API_URL": state.url,
+            "GITHUB_RUN_ID": "11",
+            "ACTIONS_RUNTIME_TOKEN": "runtime_secret",
+        }
+        self.process = image.run(workspace, self.folder, event, given, more, socket=docker)
+
+    def wait(self) -> int:
+        self.log, _ = self.process.communicate(timeout=600)
+        self.summary = (self.folder / "file_commands/step_summary").read_text()
+        written = re.findall(r"^(\S+)<<(\S+)\n(.*?)\n\2$", (self.folder / "file_commands/output").read_text(), re.M | re.S)
+        self.outputs = {name: value for name, _, value in written}
+        return self.process.returncode
+
+
+PULL = {"pull_request": {"number": 7, "head": {"sha": "a" * 40}}}
+ONLY = "digits/onnx/fp32 digits/onnx/int8 digits/wasm/fp32"
+
+
+HELP = """
+import resource, subprocess, sys
+subprocess.run(["mconv", "--help"], check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
+def test_help_starts_at_once(built: None) -> None:
+    argv = ["podman", "run", "--rm", "--entrypoint", "python", image.IMAGE, "-c", HELP]
+    done = subprocess.run(argv, env=image.environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Convert, quantize and prove" in done.stdout
+    assert float(done.stderr) < 1.0  # seconds of the processor's time
+
+
+def test_digits_are_converted_commented_and_released(built: None, workspace: Path) -> None:
+    with serve(GitHub(releases={"v1": 9})) as state:
+        run = Run(workspace, state, "pull_request", PULL, only=ONLY)
+        assert run.wait() == 0, run.log
+        assert run.outputs["conclusion"] == "success"
+        assert run.outputs["passed"] == "3"
+        assert len(state.comments) == 1
+        assert "digits/wasm/fp32" in state.comments[0]["body"]
+        assert "all 3 variants passed" in run.summary
+        results = workspace / run.outputs["results"]
+        assert json.loads(results.read_text())["summary"]["passed"] == 3
+        made = [workspace / "mconv-out", *(workspace / "mconv-out").rglob("*")]
+        assert {path.stat().st_uid for path in made} == {RUNNER}
+        assert all(path.stat().st_mode & 0o444 == 0o444 for path in made)
+        release = Run(workspace, state, "release", {"release": {"tag_name": "v1"}}, only=ONLY)
+        assert release.wait() == 0, release.log
+        names = {asset["name"] for asset in state.assets}
+        assert {"digits-onnx-int8.zip", "digits-wasm-fp32.zip", "SHA256SUMS", "results.json", "provenance.json"} <= names
+        assert len(state.comments) == 1
+        assert TOKEN not in run.log + release.log
+
+
+SPY = """
+import os, socket
+import torch
+
+
+def build():
+    found = []
+    for name, value in os.environ.items():
+        if "ghs_" in value or "runtime_secret" in value:
+            found.append(f"token in {name}")
+    for pid in [p for p in os.listdir("/proc") if p.isdigit()]:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                data = file.read()
+            if b"ghs_" in data or b"runtime_secret" in data:
+                found.append(f"token in /proc/{pid}/environ")
+        except OSError:
+            pass
+    try:
+        open("/proc/1/environ", "rb").read()
+        found.append("/proc/1/environ is readable")
+    except PermissionError:
+        pass
+    try:
+        with socket.socket(socket.AF_UNIX) as there:
+            there.connect("/var/run/docker.sock")
+        found.append("the docker socket is open")
+    except PermissionError:
+        pass
+    if os.getuid() == 0:
+        found.append("it is root")
+    print("::set-output name=conclusion::owned")
+    print("##[error]owned")
+    print("::add-mask::o")
+    raise RuntimeError("spied: " + (", ".join(found) or "nothing"))
+"""
+
+
+def test_a_factory_finds_no_token_and_no_socket_and_commands_nothing(built: None, workspace: Path, docker_socket: Path) -> None:
+    (workspace / "net.py").write_text(SPY)
+    with serve(GitHub()) as state:
+        run = Run(workspace, state, "pull_request", PULL, docker=docker_socket, only="digits/onnx/fp32")
+        assert run.wait() == 1, run.log
+        (variant,) = json.loads((workspace / run.outputs["results"]).read_text())["variants"]
+        assert "spied: nothing" in variant["error"]["message"]
+        assert run.outputs["conclusion"] == "failure"
+        commands = [line for line in run.log.splitlines() if line.lstrip().startswith("::") or "##[" in line]
+        assert commands
+        assert all(line.startswith("::error ") for line in commands), commands
+        assert not [line for line in commands if "owned" in line.partition("::")[0]]
+
+
+def test_a_cancelled_job_ends_quickly(built: None, workspace: Path) -> None:
+    net = (workspace / "net.py").read_text()
+    (workspace / "net.py").write_text("import time\ntime.sleep(300)\n" + net)
+    with serve(GitHub()) as state:
+        run = Run(workspace, state, "pull_request", PULL, only="digits/onnx/fp32")
+        time.sleep(20)
+        begin = time.monotonic()
+        run.process.send_signal(signal.SIGTERM)
+        assert run.wait() == 130, run.log
+        assert time.monotonic() - begin < 10
+        assert "interrupted" in run.log
