@@ -11,6 +11,7 @@ from mconv.errors import StepError, UsageError
 from mconv.quantizers._nbits.layers import Layer
 
 BATCH = 32
+MASK = "attention_mask"  # [batch, length], 0 where a position is padding: the name that tokenizers give it
 ROOM = 1 << 30  # bytes of clean activations that are kept
 ROWS = 8192  # of a product's inputs: about as many as its moments need; feeds beyond are left out
 
@@ -50,8 +51,8 @@ class Activations:
         if not self.feeds:
             raise UsageError("there is no calibration sample", hint="name a file with at least one in `calibration: {data: …}`")
         if self.captured:
-            rows = self._clean(0, self.captured[-1])
-            self.feeds = self.feeds[: max(1, -(-ROWS // max(1, rows.size // rows.shape[-1])))]
+            first = self._clean(0, self.captured[-1])
+            self.feeds = self.feeds[: _enough([_elements(feed) for feed in self.feeds], first.size // first.shape[-1])]
 
     def run(self, outputs: Sequence[str], changed: Mapping[str, np.ndarray], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         found: list[np.ndarray] = self.session.run(list(outputs), {**self.weights, **changed, **feed})
@@ -79,8 +80,8 @@ class Activations:
             else:
                 clean = self._clean(index, name)
                 disturbed = self.run([name], changed, feed)[0] if changed else clean
-            x: np.ndarray = clean.reshape(-1, clean.shape[-1]).astype(np.float64)
-            q: np.ndarray = disturbed.reshape(-1, disturbed.shape[-1]).astype(np.float64)
+            x: np.ndarray = _rows(clean, feed).astype(np.float64)
+            q: np.ndarray = _rows(disturbed, feed).astype(np.float64)
             if not (np.isfinite(x).all() and np.isfinite(q).all()):
                 raise StepError(f"{name!r} is not finite on the calibration samples", hint="check the calibration data")
             own = q.T @ q if own is None else own + q.T @ q
@@ -96,15 +97,38 @@ class Activations:
         count = 0
         for index, feed in enumerate(self.feeds):
             found = feed[name] if name in feed else self._clean(index, name)
-            rows = found.reshape(-1, found.shape[-1])
+            rows = _rows(found, feed)
             total = total + np.abs(rows).sum(0, dtype=np.float64)
             count += len(rows)
         result: np.ndarray = total / max(count, 1)
         return result
 
     def answers(self, changed: Mapping[str, np.ndarray], count: int | None = None) -> list[list[np.ndarray]]:
-        """The model's own outputs for the first ``count`` feeds."""
-        return [self.run(self.own, changed, feed) for feed in self.feeds[:count]]
+        """The model's own outputs for the first ``count`` feeds, without what padding came to."""
+        return [[_rows(a, feed) if a.ndim > 1 else a for a in self.run(self.own, changed, feed)] for feed in self.feeds[:count]]
+
+
+def _elements(feed: Mapping[str, np.ndarray]) -> int:
+    return max(array.size for array in feed.values())
+
+
+def _enough(elements: Sequence[int], rows: int) -> int:
+    """How many feeds of so many ``elements`` come to ROWS vectors, where the first has ``rows``."""
+    total = 0.0
+    for index, size in enumerate(elements):
+        total += rows * size / max(elements[0], 1)
+        if total >= ROWS:
+            return index + 1
+    return len(elements)
+
+
+def _rows(array: np.ndarray, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    """``array`` as vectors [n, columns], those of padded positions left out: nobody reads them, and they would count as samples."""
+    mask = feed.get(MASK)
+    rows = array.reshape(-1, array.shape[-1])
+    if mask is not None and mask.ndim == 2 and len(rows) == mask.size and array.shape[0] in (mask.size, len(mask)):
+        rows = rows[mask.reshape(-1).astype(bool)]
+    return rows
 
 
 def _batched(feeds: list[dict[str, np.ndarray]], session: Any) -> list[dict[str, np.ndarray]]:

@@ -75,7 +75,25 @@ def within(
         _, name, saved = min(steps)
         at[name] += 1
         total -= saved
-    return {name: hull[at[name]] for name, hull in hulls.items()}
+    return _spend({name: hull[at[name]] for name, hull in hulls.items()}, sizes, errors, budget - total)
+
+
+def _spend(
+    widths: dict[str, int], sizes: Mapping[str, Mapping[int, float]], errors: Mapping[str, Mapping[int, float]], left: float
+) -> dict[str, int]:
+    """``widths`` with what is ``left`` of the budget spent: a step of a large layer may have saved far more than was needed."""
+    while True:
+        gains = []
+        for name, bits in widths.items():
+            for wider in (b for b in sizes[name] if b > bits):
+                cost, gain = sizes[name][wider] - sizes[name][bits], errors[name][bits] - errors[name][wider]
+                if cost <= left and gain > 0:
+                    gains.append((gain / cost, name, wider, cost))
+        if not gains:
+            return widths
+        _, name, wider, cost = max(gains)
+        widths[name] = wider
+        left -= cost
 
 
 def _hull(sizes: Mapping[int, float], errors: Mapping[int, float]) -> list[int]:
