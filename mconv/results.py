@@ -23,6 +23,7 @@ from mconv.values import (
     Candidate,
     Evaluation,
     ExportInfo,
+    LayerError,
     Limits,
     ModelInfo,
     ModelResult,
@@ -109,6 +110,8 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
         "steps": _steps(plan, outcome, variant, entries),
         "notes": _notes(entries),
     }
+    if "quantize" in entries:
+        base["layers"] = msgspec.convert(entries["quantize"].result.get("layers", ()), tuple[LayerError, ...])
     if written is not None:
         base |= {
             "directory": directory(config, variant.model),

@@ -184,7 +184,8 @@ def quantize(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str
         options=params["options"],
         calibration=calibration,
     )
-    return {"notes": _notes(found)}
+    layers = found.pop("layers", [])
+    return {"notes": _notes(found), "layers": layers}
 
 
 def write(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:

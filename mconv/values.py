@@ -253,10 +253,21 @@ class Candidate(Frozen, frozen=True, kw_only=True):
     shortfall: tuple[str, ...] = ()
 
 
+class LayerError(Frozen, frozen=True, kw_only=True):
+    """One layer's weights in fewer bits. ``sqnr_db`` is 10 log10 of signal over noise: of what the layer answers to its calibration
+    inputs where ``of`` is ``outputs``, else of the weights themselves."""
+
+    name: str
+    bits: int
+    elements: int
+    sqnr_db: float
+    of: Literal["outputs", "weights"] = "weights"
+
+
 class VariantResult(Frozen, frozen=True, kw_only=True):
     """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT.
 
-    ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried.
+    ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried. ``layers``: in the graph's order.
     """
 
     id: str
@@ -281,6 +292,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
     chosen: str | None = None
     candidates: tuple[Candidate, ...] = ()
+    layers: tuple[LayerError, ...] = ()
 
 
 class ModelResult(Frozen, frozen=True, kw_only=True):

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         notes = quantizer.quantize(args.model, staged, precision=precision, options=options, calibration=feeds)
         for path in sorted(Path(folder).iterdir()):
             path.replace(out.parent / path.name)
+    notes.pop("layers", None)
     for key, value in sorted(notes.items()):
         print(f"{key}: {value}", file=sys.stderr)
     before, after = _size(args.model), _size(out)

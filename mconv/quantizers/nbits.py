@@ -208,7 +208,8 @@ def apply(
     tensors.load_rest(surgeon.gone)
     surgeon.finish(proto)
     graph.save(proto, out)
-    return {**rounder.notes(), **{f"{kind} of {bits} bits": count for (kind, bits), count in _counts(chosen, widths)}}
+    counts = {f"{kind} of {bits} bits": count for (kind, bits), count in _counts(chosen, widths)}
+    return {**rounder.notes(), **counts, "layers": rounder.errors}
 
 
 def block_of(layer: Layer, bits: int, options: Mapping[str, Any]) -> int:

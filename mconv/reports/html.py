@@ -27,10 +27,13 @@ def render(report: Report) -> str:
     style = (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
-    chart = plots.pareto(report)
-    figure = (
-        f"<h2>Size against error</h2><figure>{chart}<figcaption>lower left is better; 1e-9 stands for exact</figcaption></figure>"
-    )
+    trend = " A ring is where a variant was on the base branch." if any(v.baseline for v in report.variants) else ""
+    front = f"Lower left is better; the line joins what nothing else beats.{trend}"
+    charts = [
+        ("Size against error", plots.pareto(report), f"{front} 1e-9 stands for exact."),
+        ("Size against latency", plots.latency(report), front),
+    ]
+    figures = [f"<h2>{name}</h2><figure>{svg}<figcaption>{said}</figcaption></figure>" for name, svg, said in charts if svg]
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">',
@@ -40,7 +43,7 @@ def render(report: Report) -> str:
         '<h2>Variants</h2><p><label for="filter" class="dim">Filter</label>',
         '<input id="filter" type="search" placeholder="minilm int8"></p>',
         _table(report),
-        figure if chart else "",
+        *figures,
         "<h2>Details</h2>",
         *(_details(v) for v in report.variants),
         _tools(report),
@@ -134,6 +137,8 @@ def _details(v: VariantResult) -> str:
         )
         said += f"; beside it, in fp32: {_format.beside(b)}" if b.others else ""
         parts.append(f"<p>{escape(said)}</p>")
+    if chart := plots.layers(v):
+        parts.append(f"<figure>{chart}<figcaption>In the graph's order; the shortest bars lose the most.</figcaption></figure>")
     steps = [
         [s.kind, s.name, "stored" if s.cached else f"{s.seconds:.2f} s", _format.size(s.peak_rss_bytes), "; ".join(s.notes)]
         for s in v.steps

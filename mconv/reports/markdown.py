@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from mconv.reports import _format
@@ -10,6 +11,7 @@ from mconv.values import Report, VariantResult
 
 COMMENT_LIMIT = 65_000  # a GitHub comment holds 65,536 characters; the marker needs a few
 SUMMARY_LIMIT = 1_000_000  # a step summary over 1 MiB is dropped
+EXACT = 1e-9  # the error that an exact answer is drawn at
 ORDER = {"error": 0, "failed": 1, "unverified": 2, "skipped": 3, "passed": 4}
 
 
@@ -104,15 +106,34 @@ def _fit(lines: Sequence[str], room: int) -> list[str]:
 
 
 def _chart(variants: Sequence[VariantResult]) -> list[str]:
-    """Size of each verified variant as bars, in MB; names are numbered, since Mermaid's text is not escapable."""
-    shown = [v for v in variants if v.size_bytes and v.verification][:24]
-    if len(shown) < 2:
+    """Size against error, logarithmic, as Mermaid's quadrant chart; points are numbered, since Mermaid's text is not escapable."""
+    points = [(v, math.log10(v.size_bytes), error) for v in variants if v.size_bytes and (error := _log_error(v)) is not None][:24]
+    if len(points) < 2:
         return []
-    names = ", ".join(f'"{i}"' for i in range(1, len(shown) + 1))
-    sizes = ", ".join(f"{(v.size_bytes or 0) / 1e6:.3f}" for v in shown)
-    legend = ", ".join(f"{i} {esc(v.id)}" for i, v in enumerate(shown, 1))
-    chart = ["```mermaid", "xychart-beta", '    title "Size in MB"', f"    x-axis [{names}]", f"    bar [{sizes}]", "```"]
-    return ["", "<details><summary>Sizes</summary>", "", *chart, "", legend, "", "</details>"]
+    sizes, errors = [p[1] for p in points], [p[2] for p in points]
+    chart = [
+        "```mermaid",
+        "quadrantChart",
+        "    title Size against error",
+        "    x-axis small --> large",
+        "    y-axis exact --> wrong",
+    ]
+    for index, (_, size, error) in enumerate(points, 1):
+        chart.append(f"    {index}: [{_within(size, sizes):.3f}, {_within(error, errors):.3f}]")
+    legend = ", ".join(f"{i} {esc(v.id)}" for i, (v, _, _) in enumerate(points, 1))
+    said = "Both axes are logarithmic; lower left is better."
+    return ["", "<details><summary>Size against error</summary>", "", *chart, "```", "", f"{said} {legend}", "", "</details>"]
+
+
+def _log_error(variant: VariantResult) -> float | None:
+    error = _format.worst_error(variant)
+    return None if error is None else math.log10(max(error, EXACT))
+
+
+def _within(value: float, values: Sequence[float]) -> float:
+    """Where ``value`` lies from the least to the greatest of ``values``, kept off the edges: 0.05 to 0.95."""
+    low, high = min(values), max(values)
+    return 0.5 if high == low else 0.05 + 0.9 * (value - low) / (high - low)
 
 
 def _details(v: VariantResult) -> list[str]:

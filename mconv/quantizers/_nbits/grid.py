@@ -48,6 +48,17 @@ class Grid:
         scale, zero = self.spread(codes.shape[1])
         return (codes - zero) * scale
 
+    def noise(self, weights: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+        """(Σw², Σ(ŵ - w)²) of ``weights`` and their ``codes``, a few rows at a time."""
+        signal = noise = 0.0
+        each = max(1, ROWS // max(1, weights.shape[1]))
+        for i in range(0, len(weights), each):
+            part = slice(i, i + each)
+            rows = Grid(self.bits, self.block, self.scale[part], self.zero[part], self.step[part])
+            signal += float(np.square(weights[part]).sum())
+            noise += float(np.square(rows.decode(codes[part]) - weights[part]).sum())
+        return signal, noise
+
 
 def blocks_of(weights: np.ndarray, block: int) -> np.ndarray:
     """[rows, blocks, block], the last block filled with its own first value where the columns are no multiple."""

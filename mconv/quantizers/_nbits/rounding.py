@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from mconv.quantizers._nbits.activations import Activations
 from mconv.quantizers._nbits.grid import Grid, fit, hqq
 from mconv.quantizers._nbits.layers import Layer
 from mconv.quantizers._nbits.tensors import Tensors
+
+MAX_SQNR_DB = 200.0  # of an exact answer
 
 
 class Rounder:
@@ -30,6 +33,7 @@ class Rounder:
         self.method = str(options.get("rounding", "gptq"))
         self.symmetric = options.get("scheme") == "symmetric"
         self.counts: dict[str, int] = {}
+        self.errors: list[dict[str, Any]] = []  # of each layer rounded, as values.LayerError has it
         self.activations: Activations | None = None
         if self.method == "gptq" and calibration and any(layer.kind == "product" for layer in layers):
             self.activations = Activations(proto, layers, calibration)
@@ -44,6 +48,7 @@ class Rounder:
         """(codes [rows, columns], grid) of a layer, in what it will be read from then on."""
         weights = layer.matrix(self.tensors.read(layer.name))
         codes, grid = self._round(layer, weights, bits, block)
+        self._measure(layer, weights, codes, grid)
         if self.activations is not None:
             self.changed[layer.name] = layer.restored(grid.decode(codes))
         return codes, grid
@@ -68,6 +73,19 @@ class Rounder:
         if self.seen is None or self.seen[0] != name:
             self.seen = (name, *self.activations.cross(name, self.changed))
         return self.seen[1:]
+
+    def _measure(self, layer: Layer, weights: np.ndarray, codes: np.ndarray, grid: Grid) -> None:
+        """Signal over noise of a layer's answers where its inputs are known (tr(ΔHΔᵀ) is their squared error), else of weights."""
+        known = self.activations is not None and layer.kind == "product" and self.seen is not None
+        if known:
+            assert self.seen is not None
+            signal = gptq.loss(weights, self.seen[1])
+            noise = gptq.loss(grid.decode(codes) - weights, self.seen[1])
+        else:
+            signal, noise = grid.noise(weights, codes)
+        ratio = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else MAX_SQNR_DB
+        about = {"name": layer.name, "bits": grid.bits, "elements": layer.elements, "sqnr_db": round(min(ratio, MAX_SQNR_DB), 2)}
+        self.errors.append({**about, "of": "outputs" if known else "weights"})
 
     def _count(self, method: str) -> None:
         self.counts[method] = self.counts.get(method, 0) + 1
