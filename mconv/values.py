@@ -7,11 +7,13 @@ Times are in the unit the field's name says (``_ms``, ``seconds``), sizes in byt
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 Status = Literal["passed", "failed", "error", "skipped", "unverified"]
+# A relative path with forward slashes that stays where it starts: a results.json of somebody else may say anything.
+Inside = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))(?![\s\S]*[\x00-\x1f\\]).+$")]
 T = TypeVar("T")
 
 
@@ -52,7 +54,7 @@ class TensorSpec(Frozen, frozen=True, kw_only=True):
 class FileRecord(Frozen, frozen=True, kw_only=True):
     """A file of an artifact: path relative to the artifact's folder, size, SHA-256 in hex."""
 
-    path: str
+    path: Inside
     bytes: int
     sha256: str
 
@@ -276,7 +278,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     precision: str
     status: Status
     place: Place | None = None
-    directory: str | None = None
+    directory: Inside | None = None
     options: dict[str, Any] = {}
     files: tuple[FileRecord, ...] = ()
     size_bytes: int | None = None

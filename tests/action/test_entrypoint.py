@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mconv.commands.report import read
+from mconv.errors import UsageError
 from mconv.github import publish
 from mconv.values import to_json
 from tests.action.server import GitHub, pull, serve
@@ -223,5 +225,29 @@ def test_the_trusted_half_refuses_what_is_no_report(text: str, workspace: Path) 
         done, outputs, _ = run(workspace, state, "workflow_run", trusted(state), results="given.json")
         assert done.returncode == 2
         assert "not a results.json" in done.stderr
+        assert outputs["conclusion"] == "failure"
+        assert state.requests == []
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a/../../b", "a\\b", "a\nb", "a\n", ""])
+@pytest.mark.parametrize("field", ["files", "directory"])
+def test_the_trusted_half_refuses_paths_that_lead_out(path: str, field: str, workspace: Path) -> None:
+    told = json.loads(to_json(report()))
+    if field == "files":
+        told["variants"][0]["files"][0]["path"] = path
+    else:
+        told["variants"][0]["directory"] = path
+    (workspace / "given.json").write_text(json.dumps(told))
+    with pytest.raises(UsageError, match=rf"variants.*{'path' if field == 'files' else 'directory'}"):
+        read(workspace / "given.json")
+
+
+def test_the_trusted_half_refuses_what_is_far_too_large(workspace: Path) -> None:
+    with (workspace / "given.json").open("wb") as file:
+        file.truncate(200 * 10**6)
+    with serve(GitHub()) as state:
+        done, outputs, _ = run(workspace, state, "workflow_run", trusted(state), results="given.json")
+        assert done.returncode == 2
+        assert "is larger than 64 MB" in done.stderr
         assert outputs["conclusion"] == "failure"
         assert state.requests == []

@@ -7,6 +7,7 @@ import pytest
 from mconv.errors import PublishError
 from mconv.github import publish
 from mconv.github.api import Api, ReadOnlyTokenError
+from mconv.reports import markdown
 from tests.action.server import GitHub, serve
 from tests.unit.reports.factory import report
 
@@ -179,3 +180,36 @@ def test_the_server_itself_catches_what_breaks_the_description() -> None:
     state = GitHub()
     with pytest.raises(AssertionError, match="request POST"), serve(state):
         httpx.post(f"{state.url}/repos/octo/models/issues/7/comments", json={"text": "no body"})
+
+
+@pytest.mark.parametrize("count", [1, 30, 400])
+def test_comments_of_any_number_of_variants_are_created_and_updated(count: int) -> None:
+    with serve(GitHub()) as state:
+        state.add_comment(f"{publish.marker('default')}\nof another bot", "another-bot[bot]")
+        first, second = report(passed=count, failed=count // 10), report(passed=count - 1, failed=count // 10 + 1)
+        assert publish.comment(api(state), 7, markdown.render(first))[0] == "created"
+        assert publish.comment(api(state), 7, markdown.render(second))[0] == "updated"
+        assert len(state.comments) == 2
+        assert state.comments[0]["body"].endswith("of another bot")
+        body = state.comments[1]["body"]
+        assert len(body) <= publish.BODY_LIMIT
+        assert f"of {count + count // 10} variants" in body
+        assert "bad-0/onnx/int8" in body
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers"),
+    [
+        (method, status, headers)
+        for method in ("GET", "POST", "PATCH")
+        for status, headers in ((403, {"retry-after": "1"}), (429, {"retry-after": "1"}), (502, {}))
+    ],
+)
+def test_no_fault_doubles_or_loses_a_comment(method: str, status: int, headers: dict[str, str]) -> None:
+    with serve(GitHub()) as state:
+        if method == "PATCH":
+            publish.comment(api(state), 7, "before")
+        state.faults = [(method, status, headers, False)]
+        publish.comment(api(state), 7, "after")
+        assert [c["body"].partition("\n")[2] for c in state.comments] == ["after"]
+        assert state.faults == []
