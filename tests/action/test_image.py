@@ -173,8 +173,7 @@ def test_a_factory_finds_no_token_and_no_socket_and_commands_nothing(built: None
 
 
 def test_a_cancelled_job_ends_quickly(built: None, workspace: Path) -> None:
-    net = (workspace / "net.py").read_text()
-    (workspace / "net.py").write_text("import time\ntime.sleep(300)\n" + net)
+    (workspace / "net.py").write_text("import time\n\n\ndef build():\n    time.sleep(300)\n")
     with serve(GitHub()) as state:
         run = Run(workspace, state, "pull_request", PULL, only="digits/onnx/fp32")
         time.sleep(20)

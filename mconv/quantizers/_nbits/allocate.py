@@ -1,4 +1,4 @@
-"""Which layer gets how many bits: sensitivity measured end to end, then the cheapest reductions first; or a recipe by kind."""
+"""Which layer gets how many bits: sensitivity measured end to end, then the best sum within the budget; or a recipe by kind."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
+UNITS = 1 << 14  # parts of a budget that sizes are counted in
 FEEDS = 8  # batches that sensitivity is measured on
 # Without data: attention higher, feed-forward lower, embeddings between, first and last layers higher.
 RECIPE = {"attention": 5, "feed-forward": 3, "embedding": 4, "convolution": 4, "head": 8, "other": 4}
@@ -54,61 +55,32 @@ def stored_bits(layer: Layer, bits: int, block: int) -> float:
 def within(
     layers: Sequence[Layer], errors: Mapping[str, Mapping[int, float]], block: Callable[[Layer, int], int], budget: float
 ) -> dict[str, int]:
-    """Widths by layer whose sizes sum up to at most ``budget`` bits, if the narrowest do.
+    """Widths by layer of the least sum of errors whose sizes sum up to at most ``budget`` bits; the narrowest where none do.
 
-    Greedy on the lower convex hull of each layer's (size, error): of all next steps down the one that costs the least error for a
-    bit saved is taken until the budget is met; this is the Lagrangian solution (Shoham and Gersho, 1988).
+    An exact multiple-choice knapsack (Sinha and Zoltners, 1979) by dynamic programming over the budget in UNITS: one table can be
+    half of a model, and then taking one step at a time, as on Lagrangian hulls, spends the budget badly.
     """
     sizes = {layer.name: {b: layer.elements * stored_bits(layer, b, block(layer, b)) for b in WIDTHS} for layer in layers}
-    hulls = {layer.name: _hull(sizes[layer.name], errors[layer.name]) for layer in layers}
-    at = dict.fromkeys(hulls, 0)
-    total = sum(sizes[name][hull[0]] for name, hull in hulls.items())
-    while total > budget:
-        steps = []
-        for name, hull in hulls.items():
-            if at[name] + 1 < len(hull):
-                now, below = hull[at[name]], hull[at[name] + 1]
-                saved = sizes[name][now] - sizes[name][below]
-                steps.append(((errors[name][below] - errors[name][now]) / saved, name, saved))
-        if not steps:
-            break
-        _, name, saved = min(steps)
-        at[name] += 1
-        total -= saved
-    return _spend({name: hull[at[name]] for name, hull in hulls.items()}, sizes, errors, budget - total)
-
-
-def _spend(
-    widths: dict[str, int], sizes: Mapping[str, Mapping[int, float]], errors: Mapping[str, Mapping[int, float]], left: float
-) -> dict[str, int]:
-    """``widths`` with what is ``left`` of the budget spent: a step of a large layer may have saved far more than was needed."""
-    while True:
-        gains = []
-        for name, bits in widths.items():
-            for wider in (b for b in sizes[name] if b > bits):
-                cost, gain = sizes[name][wider] - sizes[name][bits], errors[name][bits] - errors[name][wider]
-                if cost <= left and gain > 0:
-                    gains.append((gain / cost, name, wider, cost))
-        if not gains:
-            return widths
-        _, name, wider, cost = max(gains)
-        widths[name] = wider
-        left -= cost
-
-
-def _hull(sizes: Mapping[int, float], errors: Mapping[int, float]) -> list[int]:
-    """Widths from the widest down on the lower convex hull: each step costs more error a bit than the one before."""
-    hull: list[int] = []
-    for bits in sorted(sizes, reverse=True):
-        while len(hull) >= 2:
-            before, last = hull[-2], hull[-1]
-            first = (errors[last] - errors[before]) / (sizes[before] - sizes[last])
-            second = (errors[bits] - errors[last]) / (sizes[last] - sizes[bits])
-            if first < second:
-                break
-            hull.pop()
-        hull.append(bits)
-    return hull
+    unit = budget / UNITS
+    least = np.zeros(UNITS + 1)  # of the layers so far, by units that they may take
+    taken = []
+    for layer in layers:
+        costs = [min(int(np.ceil(sizes[layer.name][bits] / unit)), UNITS + 1) for bits in WIDTHS]
+        options = np.full((len(WIDTHS), UNITS + 1), np.inf)
+        for index, (bits, cost) in enumerate(zip(WIDTHS, costs, strict=True)):
+            if cost <= UNITS:
+                options[index, cost:] = least[: UNITS + 1 - cost] + errors[layer.name][bits]
+        taken.append((layer.name, costs, options.argmin(0)))
+        least = options.min(0)
+    if not np.isfinite(least[-1]):
+        return dict.fromkeys(sizes, WIDTHS[0])
+    widths: dict[str, int] = {}
+    left = UNITS
+    for name, costs, choice in reversed(taken):
+        index = int(choice[left])
+        widths[name] = WIDTHS[index]
+        left -= costs[index]
+    return {layer.name: widths[layer.name] for layer in layers}
 
 
 def recipe(layers: Sequence[Layer], average: float) -> dict[str, int]:

@@ -211,13 +211,15 @@ def test_bits_go_where_the_outputs_need_them(average: float, tmp_path: Path) -> 
 
 
 def test_a_budget_is_met_with_the_least_error_of_all_choices() -> None:
-    """Against trying every combination; the greedy solution is optimal on convex errors for a budget that it exhausts."""
+    """Against trying every combination, with one layer far larger than the others."""
     import itertools
 
     from mconv.quantizers._nbits import allocate
 
     found = layers.find(deep().graph)
     errors = {layer.name: {b: (i + 1) * 4.0**-b for b in allocate.WIDTHS} for i, layer in enumerate(found)}
+    found[0].shape = (64 * 9, 64)
+    budget = 4.4 * sum(layer.elements for layer in found)
 
     def size(choice: dict[str, int]) -> float:
         return sum(layer.elements * allocate.stored_bits(layer, choice[layer.name], 32) for layer in found)
@@ -225,12 +227,12 @@ def test_a_budget_is_met_with_the_least_error_of_all_choices() -> None:
     def total(choice: dict[str, int]) -> float:
         return sum(errors[name][bits] for name, bits in choice.items())
 
-    chosen = allocate.within(found, errors, lambda layer, bits: 32, 4.4 * 4 * 64 * 64)
+    chosen = allocate.within(found, errors, lambda layer, bits: 32, budget)
     names = [layer.name for layer in found]
     every = [dict(zip(names, widths, strict=True)) for widths in itertools.product(allocate.WIDTHS, repeat=4)]
-    best = min(total(c) for c in every if size(c) <= size(chosen))
-    assert size(chosen) <= 4.4 * 4 * 64 * 64
-    assert total(chosen) == pytest.approx(best)
+    best = min(total(c) for c in every if size(c) <= budget * (1 - 8 / allocate.UNITS))  # sizes are rounded up to units
+    assert size(chosen) <= budget
+    assert total(chosen) <= best * (1 + 1e-9)
 
 
 def test_the_recipe_needs_no_data(tmp_path: Path) -> None:
