@@ -5,7 +5,7 @@
 
 As root on Debian, with its packages buildah, podman, runc and mmdebstrap. The base images are stood in for by a minimal Debian with
 this machine's Python and Node, its certificates and its pip and npm settings; everything after that is the Dockerfile as it is.
-Images and settings lie in $MCONV_IMAGES (default /var/tmp/mconv-images); delete the folder to be rid of them.
+Images and settings lie in $MCONV_IMAGES (default /var/tmp/mconv-images); `remove` takes them away.
 """
 
 from __future__ import annotations
@@ -162,6 +162,12 @@ def build() -> None:
         )
 
 
+def remove() -> None:
+    """Everything that was made here: images, settings, the folder."""
+    subprocess.run(["podman", "rmi", "--all", "--force"], env=environment(), capture_output=True)
+    shutil.rmtree(folder(), ignore_errors=True)
+
+
 def run_arguments(workspace: Path, temporary: Path, variables: Mapping[str, str], docker: Path | None) -> list[str]:
     """The arguments of the runner's `docker run` for a container action (its ContainerActionHandler), with the host's network in
     place of a bridge."""
@@ -231,7 +237,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["build", "run"])
+    parser.add_argument("what", choices=["build", "run", "remove"])
     parser.add_argument("--workspace", type=Path, default=Path())
     parser.add_argument("--event", type=Path)
     parser.add_argument("--input", action="append", default=[])
@@ -242,6 +248,9 @@ def main() -> int:
         return 2
     if args.what == "build":
         build()
+        return 0
+    if args.what == "remove":
+        remove()
         return 0
     event = json.loads(args.event.read_text()) if args.event else {}
     with tempfile.TemporaryDirectory() as scratch:

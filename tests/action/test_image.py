@@ -26,10 +26,14 @@ pytestmark = pytest.mark.skipif(image.missing() is not None, reason=f"no image h
 
 
 @pytest.fixture(scope="module")
-def built() -> None:
+def built() -> Iterator[None]:
+    """The image; it goes afterwards (several GB) unless MCONV_IMAGES names where to keep it."""
     if (reason := image.unable()) is not None:
         pytest.skip(f"no image here: {reason}")
     image.build()
+    yield
+    if "MCONV_IMAGES" not in os.environ:
+        image.remove()
 
 
 @pytest.fixture

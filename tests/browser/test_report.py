@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from markdown_it import MarkdownIt
 from playwright.sync_api import Page, sync_playwright
 
-from mconv.reports import html
+from mconv.reports import html, markdown
 from mconv.runtimes import _browser
 from mconv.values import Delta, LayerError, Report
 from tests.unit.reports.factory import report, variant
@@ -146,3 +147,23 @@ def test_plots_show_the_front_the_trend_and_the_layers(opened: Any) -> None:
     assert len(widths) == 8
     assert widths == sorted(widths)
     assert widths[0] / widths[-1] == pytest.approx(8 / 36, rel=0.01)
+
+
+@pytest.mark.parametrize("render", [markdown.render, markdown.render_summary])
+def test_a_hostile_name_is_text_in_the_comment_and_the_summary(render: Any, browser: Any) -> None:
+    """As CommonMark with raw HTML and tables, without the sanitizer that GitHub puts behind it."""
+    renderer = MarkdownIt("commonmark", {"html": True}).enable("table")
+    shown = renderer.render(render(made()))
+    page = browser.new_page()
+    events: list[str] = []
+    page.on("request", lambda request: events.append(request.url))
+    page.on("dialog", lambda dialog: (events.append("dialog"), dialog.dismiss()))
+    page.set_content(shown)
+    for summary in page.locator("summary").all():
+        summary.click()
+    text = page.locator("body").inner_text().replace("\u2060", "")
+    assert text.count(HOSTILE) >= 3  # in the list of failures, the table, the details
+    assert page.locator("img, a, script").count() == 0
+    assert events == []
+    assert "@everyone" not in page.content()  # what would be a mention is broken up
+    page.close()
