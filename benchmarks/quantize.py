@@ -26,6 +26,7 @@ import onnx
 import onnxruntime
 
 from mconv import compare, graph, manifest, registry, samples
+from mconv.plan import CALIBRATION_COUNT
 
 ROOT = Path(__file__).parents[1]
 OURS: dict[str, tuple[str, str, dict[str, Any]]] = {  # label: quantizer, precision, options
@@ -35,7 +36,7 @@ OURS: dict[str, tuple[str, str, dict[str, Any]]] = {  # label: quantizer, precis
     "int8 weights": ("nbits", "int8", {}),
     "int4": ("nbits", "int4", {}),
     "mixed 4.3": ("nbits", "mixed", {"average_bits": 4.3}),
-    "mixed 3.8": ("nbits", "mixed", {"average_bits": 3.8}),
+    "mixed 3.75": ("nbits", "mixed", {"average_bits": 3.75}),
     "int3": ("nbits", "int3", {}),
     "int2": ("nbits", "int2", {}),
 }
@@ -112,7 +113,7 @@ def benchmark(name: str, folder: Path) -> None:
         held_out, _, _ = samples.user_feeds(arrays, model.inputs, model.outputs, dims={}, file="samples")
     else:
         held_out = model.samples(16, samples.SEED, {}) or []
-    calibration = model.samples(256, samples.SEED + 1, {}, calibration=True) or []
+    calibration = model.samples(CALIBRATION_COUNT, samples.SEED + 1, {}, calibration=True) or []
     if config.calibration and config.calibration.data:
         arrays = samples.read_user_file(Path(config.calibration.data))
         calibration, _, _ = samples.user_feeds(arrays, model.inputs, (), dims={}, file="calibration")

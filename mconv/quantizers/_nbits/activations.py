@@ -13,7 +13,7 @@ from mconv.quantizers._nbits.layers import Layer
 BATCH = 32
 MASK = "attention_mask"  # [batch, length], 0 where a position is padding: the name that tokenizers give it
 ROOM = 1 << 30  # bytes of clean activations that are kept
-ROWS = 8192  # of a product's inputs: about as many as its moments need; feeds beyond are left out
+ROWS = 16384  # of a product's inputs: about as many as its moments need; feeds beyond are left out
 
 
 class Activations:
