@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -30,12 +31,20 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
+class Span(NamedTuple):
+    """When a step started and ended: seconds on the monotonic clock."""
+
+    start: float
+    end: float
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Entries by key, whether each came from the store, and the error of each step that failed."""
+    """Entries by key, whether each came from the store, the error of each step that failed, and when those that ran did."""
 
     entries: dict[str, Entry]
     cached: frozenset[str]
     errors: dict[str, ErrorInfo]
+    spans: dict[str, Span] = {}
 
 
 def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[dict[str, Entry], set[str]]:
@@ -78,6 +87,7 @@ class Executor:
         self.services: dict[str, Service] = {}
         self.errors: dict[str, ErrorInfo] = {}
         self.entries: dict[str, Entry] = {}
+        self.spans: dict[str, Span] = {}
 
     def run(self, want_files: Mapping[str, bool]) -> Outcome:
         """Run all that is needed; KeyboardInterrupt kills the workers and goes on up."""
@@ -95,7 +105,7 @@ class Executor:
                 for service in self.services.values():
                     service.stop()
                 self.progress.end()
-        return Outcome(entries=self.entries, cached=cached, errors=self.errors)
+        return Outcome(entries=self.entries, cached=cached, errors=self.errors, spans=self.spans)
 
     def _drain(self, todo: set[str]) -> None:
         waiting = [key for key in self.plan.steps if key in todo]
@@ -140,6 +150,7 @@ class Executor:
 
     def _run(self, step: Step) -> None:
         self.progress.started(step)
+        begin = time.monotonic()
         workspace = self.store.workspace(worker_uid())
         try:
             request = Request(
@@ -178,6 +189,7 @@ class Executor:
             error, seconds = ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint, step=step.kind), 0.0
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
+        self.spans[step.key] = Span(begin, time.monotonic())
         if error is not None:
             self.errors[step.key] = error
         self.progress.finished(step, seconds, error)

@@ -273,11 +273,10 @@ def code_digest(module: str) -> str:
         name = todo.pop()
         if name in seen:
             continue
-        spec = importlib.util.find_spec(name)
-        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        path = _module_file(name)
+        if path is None:
             seen[name] = ""
             continue
-        path = Path(spec.origin)
         seen[name] = sha256(path)
         if path.name == "__init__.py" and name.count(".") >= 2:  # a helper package belongs to its plug-in whole
             for part in sorted(p for p in path.parent.rglob("*") if p.is_file() and p.suffix != ".pyc"):
@@ -293,9 +292,21 @@ def code_digest(module: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@cache
 def _is_module(name: str) -> bool:
+    return _module_file(name) is not None
+
+
+@cache
+def _module_file(name: str) -> Path | None:
+    """The source file of a module, or None. mconv's are looked up by path: importlib would import the packages they are in."""
+    top, _, rest = name.partition(".")
+    if top == "mconv":
+        base = Path(__file__).parent.joinpath(*rest.split(".")) if rest else Path(__file__).parent
+        found = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+        if found is not None or rest:
+            return found
     try:
-        return importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:
-        return False
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None

@@ -344,8 +344,18 @@ class Summary(Frozen, frozen=True, kw_only=True):
     conclusion: Literal["success", "failure"] = "success"
 
 
+class Shard(Frozen, frozen=True, kw_only=True):
+    """The ``index``-th (from 1) of ``count`` parts of a run."""
+
+    index: int
+    count: int
+
+
 class Report(Frozen, frozen=True, kw_only=True):
-    """The one value that every output is rendered from; results.json is its JSON form. ``created`` is ISO 8601, UTC."""
+    """The one value that every output is rendered from; results.json is its JSON form. ``created`` is ISO 8601, UTC.
+
+    ``shard`` is set in the part that one machine made, ``missing_shards`` where parts were merged and these were not among them.
+    """
 
     schema: Literal[1] = 1
     mconv: str
@@ -359,3 +369,5 @@ class Report(Frozen, frozen=True, kw_only=True):
     models: tuple[ModelResult, ...] = ()
     variants: tuple[VariantResult, ...] = ()
     removed: tuple[str, ...] = ()
+    shard: Shard | None = None
+    missing_shards: tuple[int, ...] = ()

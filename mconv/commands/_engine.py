@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from mconv import plan as planning
 from mconv import results
+from mconv import trace as tracing
 from mconv.execute import Executor, Outcome
 from mconv.manifest import Manifest
 from mconv.progress import reporter
-from mconv.store import Store
+from mconv.store import Store, write_text
 from mconv.values import Report
 
 
@@ -64,6 +65,8 @@ def carry_out(
     wanted = {} if only else results.want_files(plan, out)
     wanted |= {key: True for variant in plan.variants for kind, key in variant.steps.items() if kind in (*keep, *only)}
     outcome = Executor(plan, store, reporter(), jobs=args.jobs).run(wanted)
+    if getattr(args, "trace", None):
+        write_text(args.trace, tracing.render(plan, outcome))
     report = results.build(plan, outcome, seconds=time.monotonic() - begin, measured=args.measure)
     return Done(plan, outcome, store, report)
 

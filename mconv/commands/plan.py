@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from mconv import manifest as manifests
 from mconv import plan as planning
-from mconv import results
+from mconv import results, shards
 from mconv.commands import _engine
+from mconv.errors import UsageError
 from mconv.execute import needed
 from mconv.store import Store
 from mconv.values import to_json
@@ -22,13 +24,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", metavar="GLOB", action="append", default=[], help="model name or model/target/precision; repeatable"
     )
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--shards", metavar="N", type=_engine.positive, help="split between N machines (see `run --shard`)")
+    parser.add_argument("--format", choices=("text", "json", "github"), default="text", help="github: a matrix of the shards")
     _engine.add_engine_arguments(parser)
+
+
+def split(plan: planning.Plan, count: int, form: str) -> int:
+    """Print the shards. Raises UsageError for more than GitHub takes."""
+    if count > shards.LARGEST:
+        raise UsageError(f"{count} shards are too many", hint=f"a matrix holds {shards.LARGEST} jobs at most")
+    if form == "text":
+        for index, shard in enumerate(shards.split(plan, count), 1):
+            print(f"{index}/{count}: {len(shard)} variants, about {shards.cost(plan, shard) / 60:.1f} min")
+            for variant in shard:
+                print(f"  {variant.id}")
+        return 0
+    found = shards.matrix(plan, count)
+    sys.stdout.write(to_json(found) if form == "json" else json.dumps(found) + "\n")
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
     manifest = manifests.select(manifests.load(args.manifest), args.only)
     plan = planning.make(manifest, measure=args.measure)
+    if args.shards or args.format == "github":
+        return split(plan, args.shards or 1, args.format)
     folder = _engine.store_folder(args.store).resolve()
     todo = needed(plan, Store(folder), results.want_files(plan, None))[1] if folder.is_dir() else set(plan.steps)
     if args.format == "json":

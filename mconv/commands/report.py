@@ -12,7 +12,7 @@ import msgspec
 from mconv import baseline, results
 from mconv.errors import UsageError
 from mconv.store import write_text
-from mconv.values import Report, from_json, to_json
+from mconv.values import Report, Summary, from_json, to_json
 
 HELP = "render results.json"
 MAX_BYTES = 64 * 10**6
@@ -54,6 +54,8 @@ def merge(reports: list[Report]) -> Report:
     twice = sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1}) if len(reports) > 1 else []
     if twice:
         raise UsageError(f"several files hold the variant {', '.join(twice[:5])}", hint="give each shard's file once")
+    summary = results.summarize(variants) if len(reports) > 1 else first.summary
+    missing = missing_shards(reports)
     models = {m.name: m for r in reports for m in r.models}
     tools = {name: version for r in reports for name, version in r.tools.items()}
     return msgspec.structs.replace(
@@ -62,8 +64,27 @@ def merge(reports: list[Report]) -> Report:
         models=tuple(models.values()),
         tools=tools,
         seconds=sum(r.seconds for r in reports),
-        summary=results.summarize(variants) if len(reports) > 1 else first.summary,
+        summary=_failing(summary) if missing else summary,
+        shard=None if len(reports) > 1 or missing else first.shard,
+        missing_shards=missing,
     )
+
+
+def _failing(summary: Summary) -> Summary:
+    return msgspec.structs.replace(summary, conclusion="failure")
+
+
+def missing_shards(reports: list[Report]) -> tuple[int, ...]:
+    """Parts of one run that are not among ``reports``. Raises UsageError where they are parts of different splits."""
+    parts = [r.shard for r in reports if r.shard]
+    if not parts:
+        return ()
+    counts = sorted({part.count for part in parts})
+    if len(counts) > 1 or len(parts) < len(reports):
+        raise UsageError(
+            f"these are not the parts of one run: of {', '.join(map(str, counts))} shards", hint="give one run's files"
+        )
+    return tuple(sorted(set(range(1, counts[0] + 1)) - {part.index for part in parts}))
 
 
 def render(report: Report, format_: str) -> str:

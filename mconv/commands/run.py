@@ -10,11 +10,12 @@ import msgspec
 
 from mconv import baseline as baselines
 from mconv import manifest as manifests
-from mconv import results
+from mconv import plan as planning
+from mconv import results, shards
 from mconv.commands import _engine
 from mconv.commands import report as reading
 from mconv.store import write_text
-from mconv.values import Report, to_json
+from mconv.values import Report, Shard, to_json
 
 HELP = "convert, verify and measure everything in models.yml"
 FAIL_ON = ("error", "failed", "regression", "never")
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     _engine.add_engine_arguments(parser)
+    parser.add_argument("--trace", metavar="FILE", type=Path, help="write when each step ran, for Perfetto (ui.perfetto.dev)")
+    parser.add_argument("--shard", metavar="I/N", help="the I-th of N parts only, for a machine of its own; `report` merges them")
     parser.add_argument("--baseline", metavar="RESULTS.json", type=Path, help="results of the base branch, to compare with")
     parser.add_argument("--fail-on", choices=FAIL_ON, default="failed", help="what makes the exit code 1 (default: failed)")
     parser.add_argument("--json", action="store_true", help="print results.json on stdout")
@@ -35,10 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     manifest = manifests.select(manifests.load(args.manifest), args.only)
     base = reading.read(args.baseline) if args.baseline else None
+    part = None
+    if args.shard:
+        index, count = shards.parse(args.shard)
+        variants = shards.split(planning.make(manifest, measure=args.measure), count)[index - 1]
+        manifest = shards.select(manifest, variants)
+        part = Shard(index=index, count=count)
 
     def finish(report: Report) -> Report:
         if base is not None:
-            report = baselines.compare(report, reading.selected(base, args.only))
+            known = reading.selected(base, args.only)
+            if part is not None:  # what other shards make is not gone
+                known = reading.selected(known, [v.id for v in report.variants])
+            report = baselines.compare(report, known)
+        report = msgspec.structs.replace(report, shard=part)
         return msgspec.structs.replace(report, summary=results.summarize(report.variants, args.fail_on))
 
     report = _engine.execute(manifest, args, args.out, finish)

@@ -156,6 +156,14 @@ def reasons(variant: VariantResult) -> list[str]:
 
 
 def verdict(report: Report) -> str:
+    """The one line: how many variants, how many of which status; and what is missing."""
+    said = _counts(report)
+    if report.missing_shards:
+        said += f"; missing: the results of shard {', '.join(map(str, report.missing_shards))}"
+    return said
+
+
+def _counts(report: Report) -> str:
     """The whole run in one sentence."""
     total = len(report.variants)
     if report.summary.passed == total:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,9 @@ SMALLEST = 16
 HEAD = 4096
 # ModelProto: field 1 (ir_version, a varint of one byte) comes first in every file that writers known to us make.
 _STARTS = re.compile(rb"\x08[\x01-\x7f]")
+# A StringStringEntryProto of the key "location"; its value follows after its length, a varint of one or two bytes.
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
+_TEXT = re.compile(rb"[\x20-\x7e\x80-\xff]{1,1024}")
 
 
 def detect(path: Path) -> bool:
@@ -33,14 +38,20 @@ def detect(path: Path) -> bool:
 
 
 def files(config: SourceConfig) -> Sequence[Path]:
-    """The model and every sibling whose name stands in it as an external data location."""
+    """The model and every file of its folder that it names as an external data location (ExternalDataInfo in onnx.proto)."""
     path = Path(config.path)
-    found = [path]
-    others = [p for p in path.parent.rglob("*") if p.is_file() and p != path]
-    if others:
-        data = path.read_bytes()
-        found += [p for p in sorted(others) if p.relative_to(path.parent).as_posix().encode() in data]
-    return found
+    folder = os.path.realpath(path.parent)
+    if not path.stat().st_size:
+        return [path]
+    named = set()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for match in _LOCATION.finditer(data):
+            first, *more = match.group(1)
+            length = (first & 0x7F) + (more[0] << 7 if more else 0)
+            named.add(data[match.end() : match.end() + length])
+    found = {os.path.join(folder, name.decode("utf-8", "replace")) for name in named if _TEXT.fullmatch(name)}
+    inside = {p for p in map(os.path.realpath, found) if p.startswith(folder + os.sep) and os.path.isfile(p)}
+    return [path, *map(Path, sorted(inside))]
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:

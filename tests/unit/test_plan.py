@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from mconv import manifest, plan
@@ -38,3 +40,11 @@ def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
     for variant in by_id.values():
         last = variant["quantize"] if "quantize" in variant else variant["write"]
         assert ("calibration" in last.inputs) == ("calibrate" in variant)
+
+
+def test_planning_imports_no_plug_in_helper_and_no_numpy() -> None:
+    """Keys hold the code of plug-ins, found by path: importing their helpers would load engines."""
+    code = "import sys; from mconv import plan; plan.code_digest('mconv.quantizers.nbits'); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'numpy'" not in done.stdout
+    assert "mconv.quantizers._nbits" not in done.stdout

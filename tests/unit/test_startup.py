@@ -80,7 +80,7 @@ ORDER = (
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service"),
     ("execute", "progress"),
-    ("results", "baseline", "advisor"),
+    ("results", "trace", "baseline", "advisor", "shards"),
     ("__main__",),
 )
 
