@@ -17,7 +17,7 @@ from mconv import compare, hardware
 from mconv.execute import Outcome
 from mconv.manifest import VariantConfig
 from mconv.plan import Plan, VariantPlan
-from mconv.store import Entry, Store, copy_files, write_text
+from mconv.store import Entry, Store, copy_files, sweep, write_text
 from mconv.values import (
     Benchmark,
     Candidate,
@@ -267,7 +267,9 @@ def _judge(base: Mapping[str, Any], limits: Limits, measured: bool) -> tuple[Sta
 
 
 def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path) -> None:
-    """Copy each variant's files to OUT with their provenance beside them; folders of variants that have none now are removed."""
+    """Copy each variant's files to OUT with their provenance beside them; folders of variants that have none now are removed, and
+    what killed runs left half written."""
+    sweep(out)
     for variant, result in zip(plan.variants, report.variants, strict=True):
         planned = next((c for c in variant.candidates if c.config.precision == result.chosen), variant)
         folder = out / directory(variant.config, variant.model)

@@ -144,13 +144,7 @@ class Store:
 
     def sweep(self) -> int:
         """Remove temporary folders of processes that are gone; returns how many."""
-        count = 0
-        for path in self.folder.glob("tmp-*"):
-            pid = path.name.split("-")[1]
-            if not (pid.isdigit() and _alive(int(pid))):
-                shutil.rmtree(path, ignore_errors=True)
-                count += 1
-        return count
+        return _sweep(self.folder.glob("tmp-*"))
 
     def entries(self) -> Iterator[Entry | Path]:
         """Every entry, or the folder of one that cannot be read."""
@@ -160,6 +154,24 @@ class Store:
 
 def _digest(entry: Entry) -> str:
     return hashlib.sha256(msgspec.json.encode(entry, order="deterministic")).hexdigest()
+
+
+def sweep(out: Path) -> int:
+    """Remove what killed runs left half written in ``out``, the folder of :func:`copy_files` and :func:`write_text`."""
+    return _sweep([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])
+
+
+def _sweep(paths: Iterable[Path]) -> int:
+    count = 0
+    for path in paths:
+        pid = path.name.split("-")[1]
+        if not (pid.isdigit() and _alive(int(pid))):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            count += 1
+    return count
 
 
 def _alive(pid: int) -> bool:
@@ -183,14 +195,14 @@ def copy_files(source: Path, files: Iterable[FileRecord], target: Path) -> None:
         ):
             return
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    staged = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
     try:
         for record in files:
             (staged / record.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / record.path, staged / record.path)
         staged.chmod(0o755)
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
             os.rename(target, old / "old")
             os.rename(staged, target)
             shutil.rmtree(old)
@@ -203,7 +215,7 @@ def copy_files(source: Path, files: Iterable[FileRecord], target: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` under a temporary name and rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

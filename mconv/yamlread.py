@@ -17,7 +17,7 @@ from mconv.errors import ManifestError
 from mconv.values import Place
 
 MAX_VISITS = 200_000  # aliases can make a small file expand without end
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _TIMES = {"ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4, "h": 3.6e6, "us": 1e-3}
 
 
@@ -173,7 +173,7 @@ class Node:
 
     def size(self) -> int | None:
         """Bytes from ``50MB``, ``1.5GiB`` or a plain number."""
-        return _scaled(self, _UNITS, str.upper, "a size such as 50MB")
+        return _scaled(self, UNITS, str.upper, "a size such as 50MB")
 
     def duration_ms(self) -> float | None:
         """Milliseconds from ``100ms``, ``2s``, ``10m``."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from mconv.__main__ import main
 from mconv.errors import StoreError
-from mconv.store import Entry, Store, copy_files, records, write_text
+from mconv.store import Entry, Store, copy_files, records, sweep, write_text
 
 KEY = "ab" + "0" * 62
 
@@ -90,3 +94,29 @@ def test_write_text_leaves_no_temporary_file(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "1")
     write_text(tmp_path / "x", "2")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_pruning_takes_the_old_and_then_the_oldest_until_the_rest_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    now = time.time()
+    keys = [f"{index}{index}" + "0" * 62 for index in range(5)]
+    for index, key in enumerate(keys):
+        put(store, key, "x" * 1000)
+        os.utime(store.path(key), (now, now - (90 if index == 0 else 5 - index) * 86400))
+    assert main(["store", "prune", "--store", str(tmp_path)]) == 0
+    assert [e.key for e in store.entries() if isinstance(e, Entry)] == keys[1:]
+    assert main(["store", "prune", "--store", str(tmp_path), "--max-size", "2.5kB"]) == 0
+    assert [e.key for e in store.entries() if isinstance(e, Entry)] == keys[3:]
+    assert main(["store", "prune", "--store", str(tmp_path), "--max-size", "much"]) == 2
+    assert "'much' is not a size" in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_in_the_output_folder_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "model").mkdir()
+    for name in (f".tmp-{gone.pid}-a", f"model/.tmp-{gone.pid}-b", f"model/.tmp-{os.getpid()}-c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".tmp-{gone.pid}-file").write_text("half")
+    assert sweep(tmp_path) == 3
+    assert [p.name for p in (tmp_path / "model").iterdir()] == [f".tmp-{os.getpid()}-c"]
