@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
+import io
 import json
 import os
 import sys
@@ -45,7 +47,7 @@ def run_argv(inputs: Mapping[str, str]) -> list[str]:
     argv = ["run", get(inputs, "manifest", "models.yml"), "--out", get(inputs, "out", "mconv-out")]
     for pattern in get(inputs, "only").split():
         argv += ["--only", pattern]
-    for name in ("store", "jobs", "baseline", "fail-on"):
+    for name in ("store", "jobs", "shard", "baseline", "fail-on"):
         if value := get(inputs, name):
             argv += [f"--{name}", value]
     if not flag(inputs, "measure", "true"):
@@ -53,9 +55,23 @@ def run_argv(inputs: Mapping[str, str]) -> list[str]:
     return argv
 
 
+def plan_argv(inputs: Mapping[str, str], shards: str) -> list[str]:
+    """The command line of `mconv plan` for these inputs."""
+    argv = ["plan", get(inputs, "manifest", "models.yml"), "--shards", shards, "--format", "github"]
+    for pattern in get(inputs, "only").split():
+        argv += ["--only", pattern]
+    return argv
+
+
+def given_results(inputs: Mapping[str, str]) -> list[str]:
+    """The files that the input ``results`` names; its words may be globs."""
+    return [path for word in get(inputs, "results").split() for path in sorted(glob.glob(word)) or [word]]
+
+
 def results_file(inputs: Mapping[str, str]) -> Path:
-    """The results.json to publish: the one named, else the one that the run writes."""
-    return Path(get(inputs, "results") or Path(get(inputs, "out", "mconv-out")) / "results.json")
+    """The results.json to publish: the one named, else the one that the run writes, or that several are merged into."""
+    given = given_results(inputs)
+    return Path(given[0]) if len(given) == 1 else Path(get(inputs, "out", "mconv-out")) / "results.json"
 
 
 def publish_argv(inputs: Mapping[str, str]) -> list[str]:
@@ -106,7 +122,7 @@ def relative(path: Path, workspace: Path) -> str:
     return str(full.relative_to(workspace)) if full.is_relative_to(workspace) else str(path)
 
 
-def outputs(results: Path, artifacts: Path, code: int, workspace: Path) -> dict[str, str]:
+def outputs(results: Path, artifacts: Path, code: int, workspace: Path, matrix: str = "") -> dict[str, str]:
     """The action's outputs, counts from results.json where there is one; paths are relative to the workspace, where the
     following steps run."""
     counts = {"passed": 0, "failed": 0, "errors": 0}
@@ -117,7 +133,15 @@ def outputs(results: Path, artifacts: Path, code: int, workspace: Path) -> dict[
         found = relative(results, workspace)
         conclusion = "failure" if code else summary.conclusion
     values = {"results": found, "artifacts": relative(artifacts, workspace)}
-    return {**values, **{name: str(n) for name, n in counts.items()}, "conclusion": conclusion}
+    return {**values, **{name: str(n) for name, n in counts.items()}, "conclusion": conclusion, "matrix": matrix}
+
+
+def plan(inputs: Mapping[str, str], shards: str) -> tuple[int, str]:
+    """(exit code, the matrix) of `mconv plan`."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = mconv(plan_argv(inputs, shards))
+    return code, said.getvalue().strip()
 
 
 def without_secrets() -> None:
@@ -151,9 +175,17 @@ def main(variables: MutableMapping[str, str]) -> int:
         print(workflow.annotation("error", f"working-directory {folder}: {problem.strerror}", title="mconv"), flush=True)
         return USAGE
     results = results_file(inputs)
-    if get(inputs, "results"):
+    matrix = ""
+    if shards := get(inputs, "plan"):
+        code, matrix = plan(inputs, shards)
+        workflow.set_outputs(
+            workflow.Environment.read(variables), outputs(Path(os.devnull), results.parent, code, workspace, matrix)
+        )
+        return code
+    if parts := given_results(inputs):
         variables.update(secrets)
-        code = mconv(publish_argv(inputs))
+        merged = mconv(["report", *parts, "--format", "json", "-o", str(results)]) if len(parts) > 1 else 0
+        code = merged or mconv(publish_argv(inputs))
     else:
         results.unlink(missing_ok=True)  # an older run's must not be published as this one's
         code = mconv(run_argv(with_baseline(inputs, variables, secrets)))

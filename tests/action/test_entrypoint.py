@@ -251,3 +251,24 @@ def test_the_trusted_half_refuses_what_is_far_too_large(workspace: Path) -> None
         assert "is larger than 64 MB" in done.stderr
         assert outputs["conclusion"] == "failure"
         assert state.requests == []
+
+
+def test_a_plan_is_an_output_and_parts_are_merged_and_published(workspace: Path) -> None:
+    write_linear(workspace / "other.onnx", seed=1)
+    (workspace / "models.yml").write_text(MANIFEST + "  - {name: other, source: other.onnx, targets: [onnx]}\n")
+    with serve(GitHub()) as state:
+        done, outputs, _ = run(workspace, state, plan="2")
+        assert done.returncode == 0, done.stderr
+        shards = [entry["shard"] for entry in json.loads(outputs["matrix"])["include"]]
+        assert shards == ["1/2", "2/2"]
+        for index, shard in enumerate(shards):
+            out = f"part{index}"
+            done, outputs, _ = run(workspace, state, shard=shard, out=out, comment="false")
+            assert (done.returncode, outputs["passed"], outputs["results"]) == (0, "1", f"{out}/results.json"), done.stderr
+        assert state.comments == []
+        done, outputs, _ = run(workspace, state, results="part*/results.json")
+        assert (done.returncode, outputs["passed"], outputs["conclusion"]) == (0, "2", "success"), done.stderr
+        assert outputs["results"] == "mconv-out/results.json"
+        assert "all 2 variants passed" in state.comments[0]["body"]
+        done, outputs, _ = run(workspace, state, plan="many")
+        assert done.returncode == 2
