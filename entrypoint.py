@@ -175,12 +175,11 @@ def main(variables: MutableMapping[str, str]) -> int:
         print(workflow.annotation("error", f"working-directory {folder}: {problem.strerror}", title="mconv"), flush=True)
         return USAGE
     results = results_file(inputs)
-    matrix = ""
     if shards := get(inputs, "plan"):
         code, matrix = plan(inputs, shards)
-        workflow.set_outputs(
-            workflow.Environment.read(variables), outputs(Path(os.devnull), results.parent, code, workspace, matrix)
-        )
+        said = outputs(Path(os.devnull), results.parent, code, workspace, matrix)
+        said["conclusion"] = "failure" if code else "success"
+        workflow.set_outputs(workflow.Environment.read(variables), said)
         return code
     if parts := given_results(inputs):
         variables.update(secrets)
