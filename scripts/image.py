@@ -28,6 +28,7 @@ IMAGE = "localhost/mconv"
 BASE = "localhost/mconv-base"
 PACKAGES = "python3.11,python3.11-venv,ca-certificates,passwd,libstdc++6,libatomic1"
 SUITE = "bookworm"
+ROOM = 16 * 10**9  # bytes: the image is 5 GB, and its stages are there twice while it is built
 COPIED = ("Dockerfile", "package.json", "package-lock.json", "requirements.lock", "pyproject.toml", "mconv", "entrypoint.py")
 DOCKER = Path("/var/run/docker.sock")
 OWN = ("HOME", "PATH")  # variables that podman itself reads
@@ -43,6 +44,9 @@ def missing() -> str | None:
         return "building and running the image here needs root"
     if absent := [tool for tool in TOOLS if not shutil.which(tool)]:
         return f"not installed: {', '.join(absent)}"
+    near = next(p for p in (folder(), *folder().parents) if p.is_dir())
+    if (free := shutil.disk_usage(near).free) < ROOM:
+        return f"{near} has {free / 1e9:.0f} GB free, the image and its build need {ROOM / 1e9:.0f}"
     return None
 
 
