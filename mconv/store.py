@@ -82,7 +82,7 @@ class Store:
             sealed = from_json((self.path(key) / "entry.json").read_bytes(), Sealed)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        if sealed.entry.key != key or sealed.digest != _digest(sealed.entry):
+        if sealed.entry.key != key or sealed.digest != digest_of(sealed.entry):
             return None
         return sealed.entry
 
@@ -114,7 +114,7 @@ class Store:
             target.parent.mkdir(exist_ok=True)
             staged = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
             os.rename(files, staged / "files")
-            (staged / "entry.json").write_text(to_json(Sealed(digest=_digest(entry), entry=entry)))
+            (staged / "entry.json").write_text(to_json(Sealed(digest=digest_of(entry), entry=entry)))
             staged.chmod(0o755)
             try:
                 os.rename(staged, target)
@@ -152,7 +152,8 @@ class Store:
             yield self.read(folder.name) or folder
 
 
-def _digest(entry: Entry) -> str:
+def digest_of(entry: Entry) -> str:
+    """SHA-256 of an entry's JSON, as :class:`Sealed` holds it."""
     return hashlib.sha256(msgspec.json.encode(entry, order="deterministic")).hexdigest()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mconv import plan as planning
-from mconv import results
+from mconv import remote, results
 from mconv import trace as tracing
 from mconv.execute import Executor, Outcome
 from mconv.manifest import Manifest
@@ -21,7 +21,7 @@ from mconv.values import Report
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--store", metavar="DIR", type=Path, help="where finished steps are kept (default: $MCONV_STORE or .mconv/store)"
+        "--store", metavar="DIR|URL", help="where finished steps are kept (default: $MCONV_STORE or .mconv/store); a URL is shared"
     )
     parser.add_argument("--jobs", metavar="N", type=positive, help="steps run at once (default: the number of cores)")
     parser.add_argument("--no-measure", dest="measure", action="store_false", help="verify, but measure no latency or memory")
@@ -35,9 +35,17 @@ def positive(text: str) -> int:
     return value
 
 
-def store_folder(named: Path | None) -> Path:
-    """The store's folder: as named, else $MCONV_STORE, else .mconv/store here."""
-    return named or Path(os.environ.get("MCONV_STORE") or ".mconv/store")
+def store_name(named: str | None) -> str:
+    """The store: as named, else $MCONV_STORE, else .mconv/store here."""
+    return str(named or os.environ.get("MCONV_STORE") or LOCAL)
+
+
+def open_store(named: str | None) -> Store:
+    """The store of that name; in front of a URL stands .mconv/store here. Raises StoreError, UsageError."""
+    return remote.open_store(store_name(named), Path(LOCAL))
+
+
+LOCAL = ".mconv/store"
 
 
 class Done(NamedTuple):
@@ -60,7 +68,7 @@ def carry_out(
     """Run every variant of ``manifest``, or the steps of the kinds in ``only`` and what they need. The files of the artifacts (with
     ``out``) and of the kinds in ``keep`` and ``only`` are in the store afterwards."""
     begin = time.monotonic()
-    store = Store(store_folder(args.store).resolve())
+    store = open_store(args.store)
     plan = planning.make(manifest, measure=args.measure)
     wanted = {} if only else results.want_files(plan, out)
     wanted |= {key: True for variant in plan.variants for kind, key in variant.steps.items() if kind in (*keep, *only)}

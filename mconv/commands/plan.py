@@ -13,7 +13,6 @@ from mconv import results, shards
 from mconv.commands import _engine
 from mconv.errors import UsageError
 from mconv.execute import needed
-from mconv.store import Store
 from mconv.values import to_json
 
 HELP = "show the steps a run would take"
@@ -49,8 +48,9 @@ def run(args: argparse.Namespace) -> int:
     plan = planning.make(manifest, measure=args.measure)
     if args.shards or args.format == "github":
         return split(plan, args.shards or 1, args.format)
-    folder = _engine.store_folder(args.store).resolve()
-    todo = needed(plan, Store(folder), results.want_files(plan, None))[1] if folder.is_dir() else set(plan.steps)
+    name = _engine.store_name(args.store)
+    there = "://" in name or Path(name).is_dir()
+    todo = needed(plan, _engine.open_store(name), results.want_files(plan, None))[1] if there else set(plan.steps)
     if args.format == "json":
         steps = [
             {"key": s.key, "kind": s.kind, "plugin": s.plugin, "label": s.label, "inputs": s.inputs, "needed": s.key in todo}

@@ -17,7 +17,7 @@ HELP = "list, prune or verify the store"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "prune", "verify"))
-    parser.add_argument("--store", metavar="DIR", type=Path, help="default: $MCONV_STORE or .mconv/store")
+    parser.add_argument("--store", metavar="DIR", help="default: $MCONV_STORE or .mconv/store")
     parser.add_argument(
         "--days", type=float, default=30.0, metavar="N", help="prune: remove entries older than N days (default: 30)"
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    store = Store(_engine.store_folder(args.store).resolve())
+    store = Store(Path(_engine.store_name(args.store)).resolve())
     entries = list(store.entries())
     damaged = [e.name for e in entries if isinstance(e, Path)]
     good = [e for e in entries if isinstance(e, Entry)]

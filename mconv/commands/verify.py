@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="a folder that mconv wrote (with mconv.json)")
     parser.add_argument("--against", metavar="SOURCE", type=Path, help="the source model (default: the path in mconv.json)")
     parser.add_argument("--samples", metavar="FILE", help="reference inputs (.npz) instead of plausible ones")
-    parser.add_argument("--store", metavar="DIR", type=Path, help="default: $MCONV_STORE or .mconv/store")
+    parser.add_argument("--store", metavar="DIR|URL", help="default: $MCONV_STORE or .mconv/store")
     parser.add_argument("--json", action="store_true", help="print the verification on stdout")
 
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     variant = plan.variants[0]
     if "verify" not in variant.steps:
         raise UsageError(f"no runtime here can run target {variant.config.target}")
-    store = Store(_engine.store_folder(args.store).resolve())
+    store = _engine.open_store(args.store)
     outcome = Executor(plan, store, reporter()).run({variant.steps["reference"]: True})
     if outcome.errors:
         error = next(iter(outcome.errors.values()))

@@ -78,7 +78,7 @@ ORDER = (
     ("graph", "compare", "samples", "yamlread", "store", "hardware"),
     ("registry",),
     ("manifest", "worker", "steps"),
-    ("plan", "schema", "service"),
+    ("plan", "schema", "service", "remote"),
     ("execute", "progress"),
     ("results", "trace", "baseline", "advisor", "shards"),
     ("__main__",),

@@ -1,0 +1,227 @@
+"""A store that a team or the shards of a run share by URL, behind the local one: fsspec reads and writes it.
+
+``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals it, ``<key>.zip`` its files. Both are written under their key
+once and never changed, so writers cannot get in each other's way. What comes from there is believed as far as its digests go.
+A remote that fails, is full, refuses or takes too long is left out for the rest of the run, with one sentence; no run fails for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from mconv.errors import StoreError, UsageError
+from mconv.store import Entry, Sealed, Store, digest_of
+from mconv.values import from_json, to_json
+
+T = TypeVar("T")
+PATIENCE = 120.0  # seconds for one entry
+MAX_ENTRY = 16 * 10**6  # bytes of an entry's JSON
+
+
+class Remote:
+    """The place behind ``url``. Nothing here raises; what fails once is not asked again."""
+
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        self.url = url.rstrip("/")
+        self.patience = patience
+        self.readable = self.writable = True
+        self.lock = threading.Lock()
+        self.files: Any = None
+
+    def open(self) -> Any:
+        """fsspec's file system. Raises UsageError for a protocol that nobody knows."""
+        if self.files is None:
+            import fsspec  # type: ignore[import-untyped]
+
+            try:
+                fsspec.get_filesystem_class(self.url.partition("://")[0])
+            except ValueError as problem:
+                raise UsageError(f"the store {self.url!r} has no protocol that is known", hint="try s3://bucket/path") from problem
+            self.files, _ = fsspec.core.url_to_fs(self.url)
+        return self.files
+
+    def place(self, key: str, suffix: str) -> str:
+        return f"{self.url}/v1/{key[:2]}/{key}.{suffix}"
+
+    def entry(self, key: str) -> bytes | None:
+        """An entry's JSON, or None where there is none."""
+
+        def read() -> bytes | None:
+            try:
+                with self.open().open(self.place(key, "json"), "rb") as file:
+                    return bytes(file.read(MAX_ENTRY))
+            except FileNotFoundError:
+                return None
+
+        return self._ask(read) if self.readable else None
+
+    def fetch(self, key: str, target: Path) -> bool:
+        """Copy the zip of an entry's files to ``target``; False where that did not work."""
+
+        def read() -> bool:
+            try:
+                self.open().get_file(self.place(key, "zip"), str(target))
+            except FileNotFoundError:
+                return False
+            return True
+
+        return bool(self._ask(read)) if self.readable else False
+
+    def push(self, key: str, sealed: bytes, archive: Path) -> None:
+        """Files first, then the entry: a reader that sees the entry finds the files."""
+
+        def write() -> None:
+            files = self.open()
+            if files.exists(self.place(key, "json")):
+                return
+            files.makedirs(self.place(key, "json").rpartition("/")[0], exist_ok=True)
+            _put(files, archive, self.place(key, "zip"))
+            with tempfile.NamedTemporaryFile() as staged:
+                staged.write(sealed)
+                staged.flush()
+                _put(files, Path(staged.name), self.place(key, "json"))
+
+        if self.writable:
+            self._ask(write, writing=True)
+
+    def _ask(self, call: Callable[[], T], *, writing: bool = False) -> T | None:
+        """``call`` in a thread of its own, for ``patience`` at most: a hanging connection must not hold up the run."""
+        answers: list[T] = []
+        problems: list[Exception] = []
+
+        def work() -> None:
+            try:
+                answers.append(call())
+            except Exception as problem:  # every file system has exceptions of its own
+                problems.append(problem)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(self.patience)
+        if answers:
+            return answers[0]
+        problem = problems[0] if problems else TimeoutError(f"no answer in {self.patience:.0f} s")
+        if isinstance(problem, UsageError):
+            raise problem
+        self._give_up(problem, writing)
+        return None
+
+    def _give_up(self, problem: Exception, writing: bool) -> None:
+        with self.lock:
+            told = not (self.writable if writing else self.readable)
+            self.writable = False
+            if not writing or isinstance(problem, TimeoutError):
+                self.readable = False
+        if not told:
+            said = " ".join(str(problem).split())[:200] or type(problem).__name__
+            what = "read" if not self.readable else "written"
+            print(f"note: the shared store {self.url} cannot be {what}: {said}; the run goes on without", file=sys.stderr)
+
+
+def _put(files: Any, source: Path, target: str) -> None:
+    """Whole or not at all: object stores do so by themselves, for the others it is a rename."""
+    staged = f"{target}.tmp-{os.getpid()}-{threading.get_ident()}"
+    files.put_file(str(source), staged)
+    try:
+        files.mv(staged, target)
+    except FileExistsError:
+        files.rm_file(staged)
+
+
+class SharedStore(Store):
+    """The local store in ``folder`` with ``remote`` behind it: what lacks here is looked for there, what is made goes to both."""
+
+    def __init__(self, folder: Path, remote: Remote) -> None:
+        super().__init__(folder)
+        self.remote = remote
+        self.remote.open()
+        self.seen: dict[str, tuple[Entry, bytes]] = {}
+
+    def read(self, key: str) -> Entry | None:
+        found = super().read(key)
+        if found is not None or key in self.seen:
+            return found or self.seen[key][0]
+        content = self.remote.entry(key)
+        if content is None:
+            return None
+        try:
+            sealed = from_json(content, Sealed)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        if sealed.entry.key != key or sealed.digest != digest_of(sealed.entry):
+            return None
+        self.seen[key] = (sealed.entry, content)
+        return sealed.entry
+
+    def intact(self, entry: Entry) -> bool:
+        return super().intact(entry) if self.path(entry.key).exists() else self._adopt(entry)
+
+    def _adopt(self, entry: Entry) -> bool:
+        """Bring a remote entry's files here; False where they are not what the entry says."""
+        if entry.key not in self.seen:
+            return False
+        with _scratch(self) as folder:
+            archive = folder / "files.zip"
+            if not self.remote.fetch(entry.key, archive):
+                return False
+            out = folder / "out"
+            out.mkdir()
+            try:
+                with zipfile.ZipFile(archive) as packed:
+                    for file in entry.files:  # by the entry's names only, which stay inside
+                        (out / file.path).parent.mkdir(parents=True, exist_ok=True)
+                        with packed.open(file.path) as source, (out / file.path).open("wb") as target:
+                            shutil.copyfileobj(source, target, 1 << 20)
+                made = super().put(entry, out)
+            except (KeyError, OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
+                return False
+        if made.files != entry.files:
+            self.discard(entry.key)
+            del self.seen[entry.key]
+            return False
+        return True
+
+    def put(self, entry: Entry, files: Path) -> Entry:
+        made = super().put(entry, files)
+        if not self.remote.writable:
+            return made
+        with _scratch(self) as folder:
+            archive = folder / "files.zip"
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+                for file in made.files:
+                    packed.write(self.files(made.key) / file.path, file.path)
+            sealed = to_json(Sealed(digest=digest_of(made), entry=made)).encode()
+            self.remote.push(made.key, sealed, archive)
+        return made
+
+
+@contextlib.contextmanager
+def _scratch(store: Store) -> Iterator[Path]:
+    folder = store.workspace()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_store(named: str, cache: Path) -> Store:
+    """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, UsageError."""
+    if "://" not in named:
+        return Store(Path(named).resolve())
+    try:
+        return SharedStore(cache.resolve(), Remote(named))
+    except ImportError as problem:
+        raise StoreError(
+            f"the store {named!r} needs a package that is not installed: {problem}", hint="pip install it"
+        ) from problem

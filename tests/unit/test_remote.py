@@ -1,0 +1,138 @@
+"""A store shared by URL: what one machine made another one takes, and nothing that goes wrong there breaks a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from mconv.__main__ import main
+from mconv.remote import Remote, SharedStore
+from mconv.store import Entry
+from tests.models import write_linear
+from tests.unit.test_store import KEY, put
+
+
+def shared(folder: Path, url: str, patience: float = 30.0) -> SharedStore:
+    return SharedStore(folder, Remote(url, patience=patience))
+
+
+def test_what_one_made_another_takes(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/remote"
+    entry = put(shared(tmp_path / "a", url))
+    other = shared(tmp_path / "b", url)
+    assert other.read(KEY) == entry
+    assert not other.path(KEY).exists()  # its files are not fetched before somebody wants them
+    assert other.intact(entry)
+    assert (other.files(KEY) / "file.txt").read_text() == "data"
+    assert other.read("cd" + "0" * 62) is None
+    assert not [p for p in tmp_path.rglob("*") if "tmp-" in p.name]
+
+
+@pytest.mark.parametrize("suffix", ["json", "zip"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_damage_in_the_remote_is_a_miss(suffix: str, damage: str, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/remote"
+    entry = put(shared(tmp_path / "a", url))
+    path = tmp_path / f"remote/v1/{KEY[:2]}/{KEY}.{suffix}"
+    content = bytearray(path.read_bytes())
+    content[content.find(b"data" if suffix == "zip" else b'"a"')] ^= 1
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"flip": bytes(content), "cut": path.read_bytes()[:40], "empty": b""}[damage])
+    other = shared(tmp_path / "b", url)
+    found = other.read(KEY)
+    assert found is None or not other.intact(entry)
+    assert not other.path(KEY).exists()
+
+
+class Faulty(MemoryFileSystem):
+    """A file system whose every call does what ``fault`` says."""
+
+    protocol = "faulty"
+    fault: Any = None
+
+    def _open(self, *args: Any, **options: Any) -> Any:
+        type(self).fault("read")
+        return super()._open(*args, **options)
+
+    def put_file(self, *args: Any, **options: Any) -> Any:
+        type(self).fault("write")
+        return super().put_file(*args, **options)
+
+
+def raising(problem: Exception, where: tuple[str, ...] = ("read", "write")) -> Any:
+    def fault(what: str) -> None:
+        if what in where:
+            raise problem
+
+    return staticmethod(fault)
+
+
+@pytest.mark.parametrize(
+    ("problem", "where", "words"),
+    [
+        (ConnectionError("no route to host"), ("read", "write"), "cannot be read: no route to host"),
+        (PermissionError("403 denied"), ("write",), "cannot be written: 403 denied"),
+        (OSError(28, "No space left on device"), ("write",), "No space left"),
+    ],
+)
+def test_a_remote_that_fails_is_left_out_with_one_sentence(
+    problem: Exception, where: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    Faulty.fault = raising(problem, where)
+    store = shared(tmp_path, "faulty://bucket")
+    assert store.read(KEY) is None
+    entry = put(store)
+    assert store.intact(entry)
+    put(store, "cd" + "0" * 62)
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("the run goes on without") == 1
+
+
+def test_a_remote_that_hangs_costs_its_patience_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    Faulty.fault = staticmethod(lambda _: time.sleep(20))
+    store = shared(tmp_path, "faulty://bucket", patience=0.3)
+    begin = time.monotonic()
+    assert store.read(KEY) is None
+    assert store.read("cd" + "0" * 62) is None
+    assert isinstance(put(store), Entry)
+    assert time.monotonic() - begin < 3
+    assert "no answer in" in capsys.readouterr().err
+
+
+def test_runs_share_their_steps_and_a_dead_remote_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        write_linear(tmp_path / name / "net.onnx")
+        (tmp_path / name / "models.yml").write_text("version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n")
+    url = f"file://{tmp_path}/remote"
+
+    def run(name: str, store: str) -> dict[str, Any]:
+        monkeypatch.chdir(tmp_path / name)
+        assert main(["run", "--no-measure", "--store", store]) == 0
+        found: dict[str, Any] = json.loads((tmp_path / name / "out/results.json").read_text())
+        return found
+
+    first, second = run("a", url), run("b", url)
+    assert not any(step["cached"] for step in first["variants"][0]["steps"])
+    assert all(step["cached"] for step in second["variants"][0]["steps"])
+    assert first["variants"][0]["files"] == second["variants"][0]["files"]
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    Faulty.fault = raising(ConnectionError("down"))
+    third = run("c", "faulty://bucket")
+    assert third["variants"][0]["files"] == first["variants"][0]["files"]
+    assert "faulty://bucket cannot be read: down" in capsys.readouterr().err
+    assert main(["run", "--no-measure", "--store", "nowhere://x"]) == 2
+    assert "no protocol that is known" in capsys.readouterr().err
