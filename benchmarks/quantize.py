@@ -1,7 +1,7 @@
 """Every precision of mconv on MiniLM and the digits CNN, beside the one-call recipes of onnxruntime and NNCF, in one run.
 
     make setup && for name in digits minilm; do .venv/bin/python examples/$name/prepare.py; done
-    .venv/bin/python benchmarks/quantize.py [minilm|digits] …
+    .venv/bin/python benchmarks/quantize.py [minilm|digits] … [--only LABEL …]
 
 For each: bytes of the file, bits a weight (file over parameters), SQNR and cosine of the worst output against the source framework
 on held-out samples, of text encoders the mean and the smallest cosine of sentences (token vectors averaged under the mask), and
@@ -10,6 +10,7 @@ median latency as a ratio to fp32, all timed in alternating rounds of this one p
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import logging
@@ -100,8 +101,8 @@ def size(path: Path) -> int:
     return sum(p.stat().st_size for p in {path, path.with_suffix(".bin"), Path(f"{path}.data")} if p.is_file())
 
 
-def benchmark(name: str, folder: Path) -> None:
-    """Print the table of one example."""
+def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
+    """Print the table of one example, of all recipes or those of the labels ``only``."""
     (config,) = manifest.load(ROOT / f"examples/{name}/models.yml").models
     source = registry.sources()[config.source.format]
     model, out = source.load(config.source), folder / name
@@ -121,12 +122,16 @@ def benchmark(name: str, folder: Path) -> None:
     made: dict[str, Path] = {"fp32": fp32}
     seconds: dict[str, float] = {"fp32": 0.0}
     for label, (quantizer, precision, options) in OURS.items():
+        if only and label not in only:
+            continue
         plugin = registry.quantizers()[quantizer]
         defaults = {k: s["default"] for k, s in plugin.options.items() if "default" in s}
         attempt(made, seconds, f"mconv {label}", out, lambda path, p=plugin, d=defaults, q=precision, o=options: p.quantize(
             fp32, path, precision=q, options={**d, **o}, calibration=calibration if p.calibration else None
         ))  # fmt: skip
     for label, peer in PEERS.items():
+        if only and label not in only:
+            continue
         attempt(made, seconds, label, out, lambda path, call=peer: call(fp32, path, calibration))
     runners = {label: runner(path) for label, path in made.items()}
     times = timed(runners, held_out[0])
@@ -186,10 +191,16 @@ def timed(runners: Mapping[str, Callable[[Any], Any]], feed: Mapping[str, np.nda
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="digits|minilm")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=[*OURS, *PEERS], metavar="LABEL", help="this recipe; repeatable"
+    )
+    args = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        for name in sys.argv[1:] or ("digits", "minilm"):
-            benchmark(name, Path(folder))
+        for name in args.names or ("digits", "minilm"):
+            benchmark(name, Path(folder), args.only)
     print(msgspec.json.encode({"onnxruntime": onnxruntime.__version__}).decode())
 
 
