@@ -26,7 +26,7 @@ from mconv.samples import COUNT, SEED
 from mconv.store import sha256
 from mconv.values import Frozen, ModelResult
 
-CALIBRATION_COUNT = 512
+CALIBRATION_COUNT = 256
 
 
 class Step(Frozen, frozen=True, kw_only=True):
