@@ -18,7 +18,7 @@ from mconv.plan import Plan, Step
 from mconv.service import Service
 from mconv.store import Entry, Store
 from mconv.values import ErrorInfo
-from mconv.worker import Request, run_step, worker_uid
+from mconv.worker import FULL, Request, run_step, worker_uid
 
 
 class Progress(Protocol):
@@ -187,6 +187,9 @@ class Executor:
             seconds = done.seconds
         except (StepError, StoreError) as problem:
             error, seconds = ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint, step=step.kind), 0.0
+        except OSError as problem:  # of the store's disk: the worker's own come in its answer
+            said = f"the store {self.store.folder.parent} cannot be written: {problem}"
+            error, seconds = ErrorInfo(type="StoreError", message=said, hint=FULL, step=step.kind), 0.0
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         self.spans[step.key] = Span(begin, time.monotonic())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from mconv.errors import MconvError, OutOfMemoryError, SourceError, StepError, TimeLimitError, WorkerCrashError
+from mconv.errors import MconvError, OutOfMemoryError, SourceError, StepError, StoreError, TimeLimitError, WorkerCrashError
 from mconv.values import ErrorInfo, Frozen, from_json, to_json
 
 POLL_SECONDS = 0.05
@@ -29,6 +30,8 @@ LOG_TAIL = 6000
 LEFT_FOR_OTHERS = 512 * 2**20  # memory a step may never take from the machine
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "MCONV_BROWSER", "MCONV_NODE_MODULES", "LD_LIBRARY_PATH")
 PR_SET_PDEATHSIG = 1
+SPARE = 64 * 2**10  # bytes of a disk that is as good as full
+FULL = "free some space, or name another store with --store"
 
 
 class Request(Frozen, frozen=True, kw_only=True):
@@ -138,7 +141,9 @@ def run_step(
     try:
         response = from_json(answer.read_bytes(), Response)
     except (OSError, msgspec.MsgspecError):
-        died = WorkerCrashError(_death(process.returncode), hint="the log below is the last it printed")
+        died: MconvError = WorkerCrashError(_death(process.returncode), hint="the log below is the last it printed")
+        if shutil.disk_usage(workspace).free < SPARE:
+            died = StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
         return Outcome(result=None, error=_error(died, request.kind, tail), seconds=seconds, peak_rss_bytes=peak)
     error = response.error and msgspec.structs.replace(response.error, step=request.kind, log=tail)
     return Outcome(result=response.result, error=error, seconds=seconds, peak_rss_bytes=peak)
@@ -186,7 +191,7 @@ def _watch(
     return reason, peak or None
 
 
-def _error(problem: StepError, kind: str, log: str) -> ErrorInfo:
+def _error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
     return ErrorInfo(
         type=type(problem).__name__, message=problem.message, hint=problem.hint, step=kind, place=problem.place, log=log
     )
