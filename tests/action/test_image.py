@@ -22,7 +22,10 @@ from tests.conftest import ROOT
 
 RUNNER = 1001  # the uid that owns a hosted runner's workspace
 TOKEN = "ghs_secret"
-pytestmark = pytest.mark.skipif(image.missing() is not None, reason=f"no image here: {image.missing()}")
+pytestmark = [
+    pytest.mark.skipif(image.missing() is not None, reason=f"no image here: {image.missing()}"),
+    pytest.mark.timeout(2400),  # the first of them builds the image, of several GB of packages
+]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
+MEASURED = (2, 3, 4, 8)  # the error of the widths between follows from these: it falls by about the same factor with every bit
 UNITS = 1 << 14  # parts of a budget that sizes are counted in
 FEEDS = 8  # batches that sensitivity is measured on
 # Without data: attention higher, feed-forward lower, embeddings between, first and last layers higher.
@@ -23,27 +24,38 @@ def measured(activations: Activations, layers: Sequence[Layer], block: Callable[
     """Relative squared error of the model's outputs with one layer at a time in each of WIDTHS, the others in float.
 
     Products are rounded by GPTQ for this, as they will be: rounded to the nearest they would seem to need bits that they do not.
+    Of WIDTHS that are not in MEASURED the error is laid between its neighbours', in the logarithm.
     """
     reference = activations.answers({}, FEEDS)
     found: dict[str, dict[int, float]] = {}
 
     @lru_cache(1)  # layers that share an input follow one another
-    def moments(name: str) -> np.ndarray:
-        return activations.cross(name, {})[0]
+    def moments(name: str) -> tuple[np.ndarray, np.ndarray]:
+        own = activations.cross(name, {})[0]
+        return own, gptq.factor(own)
 
     for layer in layers:
         weights = layer.matrix(activations.weights[layer.name])
         errors: dict[int, float] = {}
-        for bits in WIDTHS:
+        for bits in MEASURED:
             if layer.kind == "product":
-                values = gptq.quick(weights, moments(layer.nodes[0].input[0]), bits, block(layer, bits))
+                values = gptq.quick(weights, *moments(layer.nodes[0].input[0]), bits, block(layer, bits))
             else:
                 grid = fit(weights, bits, block(layer, bits))
                 values = grid.decode(grid.encode(weights))
             changed = {layer.name: layer.restored(values)}
             errors[bits] = distance(activations.answers(changed, FEEDS), reference)
-        found[layer.name] = errors
+        found[layer.name] = {bits: between(errors, bits) for bits in WIDTHS}
     return found
+
+
+def between(errors: Mapping[int, float], bits: int) -> float:
+    """The error at ``bits``: as measured, or laid between those of the next widths below and above, in the logarithm."""
+    if bits in errors:
+        return errors[bits]
+    below, above = max(b for b in errors if b < bits), min(b for b in errors if b > bits)
+    low, high = (max(errors[b], 1e-30) for b in (below, above))
+    return float(low * (high / low) ** ((bits - below) / (above - below)))
 
 
 def stored_bits(layer: Layer, bits: int, block: int) -> float:

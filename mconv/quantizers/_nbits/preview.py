@@ -31,15 +31,16 @@ def cosines(
     """
     activations = Activations(proto, layers, calibration)
     rounded: dict[str, dict[str, np.ndarray]] = {name: {} for name in widths}
-    moments: tuple[str, np.ndarray] | None = None
+    moments: tuple[str, np.ndarray, np.ndarray] | None = None
     for layer in layers:
         weights = layer.matrix(activations.weights[layer.name])
         for name, bits in widths.items():
             if layer.kind == "product":
                 read = layer.nodes[0].input[0]
                 if moments is None or moments[0] != read:
-                    moments = (read, activations.cross(read, {})[0])
-                values = gptq.quick(weights, moments[1], bits, block(layer, bits))
+                    own = activations.cross(read, {})[0]
+                    moments = (read, own, gptq.factor(own))
+                values = gptq.quick(weights, *moments[1:], bits, block(layer, bits))
             else:
                 grid = fit(weights, bits, block(layer, bits))
                 values = grid.decode(grid.encode(weights))

@@ -307,3 +307,11 @@ def test_awq_keeps_the_function_and_lowers_the_error(tmp_path: Path) -> None:
         errors[how] = float(np.square(answer(onnx.load(out), feeds[5])["y"] - exact).sum())
     assert notes["scaled activations"] == count
     assert errors["awq"] < 0.75 * errors["none"]
+
+
+def test_widths_between_measured_ones_follow_their_neighbours() -> None:
+    from mconv.quantizers._nbits import allocate
+
+    errors = {bits: 3 * 4.0**-bits for bits in allocate.MEASURED}  # a bit more is a quarter of the noise
+    assert [allocate.between(errors, bits) for bits in allocate.WIDTHS] == pytest.approx([3 * 4.0**-b for b in allocate.WIDTHS])
+    assert allocate.between({4: 0.0, 8: 0.0}, 6) == pytest.approx(0, abs=1e-20)
