@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from mconv import hardware, registry
 from mconv.errors import StepError, StoreError
 from mconv.plan import Plan, Step
-from mconv.service import Service
+from mconv.runner import Local, Runner
 from mconv.store import Entry, Store
 from mconv.values import ErrorInfo
-from mconv.worker import FULL, Request, run_step, worker_uid
+from mconv.worker import FULL, worker_uid
+
+THREADS = 64  # steps that may be under way at once; the runner says how many really are
 
 
 class Progress(Protocol):
@@ -76,15 +77,17 @@ def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[di
 
 
 class Executor:
-    """Runs what :func:`needed` names. One instance a run."""
+    """Runs what :func:`needed` names. One instance a run. ``runner`` carries out the steps: by default on this machine, at most
+    ``jobs`` at once."""
 
-    def __init__(self, plan: Plan, store: Store, progress: Progress, *, jobs: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, progress: Progress, *, jobs: int | None = None, runner: Runner | None = None
+    ) -> None:
         self.plan = plan
         self.store = store
         self.progress = progress
-        self.jobs = jobs or hardware.cores()
+        self.runner: Runner = runner or Local(store, plan.manifest.root, jobs)
         self.stop = threading.Event()
-        self.services: dict[str, Service] = {}
         self.errors: dict[str, ErrorInfo] = {}
         self.entries: dict[str, Entry] = {}
         self.spans: dict[str, Span] = {}
@@ -95,22 +98,20 @@ class Executor:
         cached = frozenset(self.entries)
         if todo:
             self.store.sweep()
-            for name in sorted({s for key in todo if (s := self.plan.steps[key].service)}):
-                self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
             self.progress.begin(len(todo))
             try:
+                self.runner.begin([self.plan.steps[key] for key in todo])
                 self._drain(todo)
             finally:
                 self.stop.set()
-                for service in self.services.values():
-                    service.stop()
+                self.runner.close()
                 self.progress.end()
         return Outcome(entries=self.entries, cached=cached, errors=self.errors, spans=self.spans)
 
     def _drain(self, todo: set[str]) -> None:
         waiting = [key for key in self.plan.steps if key in todo]
         running: dict[Future[None], Step] = {}
-        pool = ThreadPoolExecutor(self.jobs)
+        pool = ThreadPoolExecutor(THREADS)
         try:
             while waiting or running:
                 for key in list(self._ready(waiting, running)):
@@ -135,15 +136,12 @@ class Executor:
         """Steps that may start now. A measurement starts only when nothing else runs or could run, and nothing beside it."""
         if any(step.exclusive for step in running.values()):
             return
-        free = self.jobs - len(running)
-        active = {step.key for step in running.values()}
-        pending = set(waiting) | active
+        active = list(running.values())
+        pending = {*waiting, *(step.key for step in active)}
         for key in waiting:
-            if free <= 0:
-                return
             step = self.plan.steps[key]
-            if not step.exclusive and not pending.intersection(step.inputs.values()):
-                free -= 1
+            if not step.exclusive and not pending.intersection(step.inputs.values()) and self.runner.fits(step, active):
+                active.append(step)
                 yield key
         if not running and all(self.plan.steps[k].exclusive for k in waiting) and waiting:
             yield waiting[0]
@@ -153,23 +151,8 @@ class Executor:
         begin = time.monotonic()
         workspace = self.store.workspace(worker_uid())
         try:
-            request = Request(
-                kind=step.kind,
-                plugin=step.plugin,
-                params=step.params,
-                folders={role: str(self.store.files(key)) for role, key in step.inputs.items()},
-                out=str(workspace / "out"),
-            )
-            done = run_step(
-                request,
-                workspace,
-                root=self.plan.manifest.root,
-                threads=hardware.cores(),
-                timeout_s=step.timeout_s,
-                memory_bytes=step.memory_bytes,
-                stop=self.stop,
-                extra=self.services[step.service].variables() if step.service else None,
-            )
+            folders = {role: self.store.files(key) for role, key in step.inputs.items()}
+            done = self.runner.run(step, folders, workspace, self.stop)
             error = done.error
             if error is None:
                 result: dict[str, Any] = dict(done.result or {})

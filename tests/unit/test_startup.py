@@ -79,6 +79,7 @@ ORDER = (
     ("registry",),
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "remote"),
+    ("runner",),
     ("execute", "progress"),
     ("results", "trace", "baseline", "advisor", "shards"),
     ("__main__",),
