@@ -32,7 +32,8 @@ CALIBRATION_COUNT = 256
 class Step(Frozen, frozen=True, kw_only=True):
     """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
 
-    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must be there.
+    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must be there. ``preload``: modules
+    that it will import (:mod:`mconv.forkserver`).
     """
 
     key: str
@@ -46,6 +47,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     exclusive: bool = False
     service: str | None = None
+    preload: tuple[str, ...] = ()
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
@@ -150,6 +152,7 @@ class _Planner:
                 tools=tools,
                 timeout_s=self.model.timeout_s,
                 memory_bytes=self.model.memory_bytes,
+                preload=used[0].preload,
                 **settings,
             )
         return key

@@ -85,6 +85,7 @@ class Source:
     options: Options = field(default_factory=dict)
     devices: Callable[[], Sequence[Device]] | None = None
     tools: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Optimizer:
     optimize: Callable[..., dict[str, Any]]
     domains: frozenset[str] = frozenset({""})
     tools: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Quantizer:
     calibration: bool = False
     domains: frozenset[str] = frozenset({""})
     tools: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class Target:
     calibrated: tuple[str, ...] = ()
     stored_bits: Mapping[str, float] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class Runtime:
     peers: Callable[..., Any] | None = None
     devices: Callable[[], Sequence[Device]] | None = None
     tools: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 Plugin = Source | Optimizer | Quantizer | Target | Runtime

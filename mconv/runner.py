@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
-from mconv import hardware, registry
+from mconv import forkserver, hardware, registry
 from mconv.plan import Step
 from mconv.service import Service
 from mconv.store import Store
-from mconv.worker import Outcome, Request, run_step, worker_uid
+from mconv.worker import Outcome, Process, Request, Start, run_step, spawn, worker_uid
+
+BASE = ("numpy", "onnx")  # what nearly every step imports
 
 
 class Runner(Protocol):
@@ -35,17 +38,36 @@ class Runner(Protocol):
 
 
 class Local:
-    """A worker process a step on this machine, at most ``jobs`` at once, and the services that they share."""
+    """A worker process a step on this machine, at most ``jobs`` at once, and the helpers that they share: services, and a server
+    for each set of modules to be imported, from which the processes are forked.
+
+    Measurements start from nothing: their memory is to be the artifact's, not that of modules loaded for others.
+    """
 
     def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
         self.store = store
         self.root = root
         self.jobs = jobs or hardware.cores()
         self.services: dict[str, Service] = {}
+        self.servers: dict[tuple[str, ...], forkserver.Server] = {}
+        self.served: dict[str, tuple[str, ...]] = {}  # key of a step that is still to be done → modules of its server
+        self.left: Counter[tuple[str, ...]] = Counter()
+        self.lock = threading.Lock()
 
     def begin(self, steps: Collection[Step]) -> None:
         for name in sorted({step.service for step in steps if step.service}):
             self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
+        if not forkserver.possible():
+            return
+        forked = [step for step in steps if not step.exclusive]
+        sets = merged(step.preload or BASE for step in forked)
+        self.served = {step.key: sets[step.preload or BASE] for step in forked}
+        self.left = Counter(self.served.values())
+        for modules in self.left:
+            home = self.store.workspace(worker_uid())
+            self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores())
+            if self.jobs > 1:  # beside the first steps, which are seldom more than one
+                self.servers[modules].launch()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
         return not beside or len(beside) < self.jobs
@@ -58,17 +80,51 @@ class Local:
             folders={role: str(folder) for role, folder in folders.items()},
             out=str(workspace / "out"),
         )
-        return run_step(
-            request,
-            workspace,
-            root=self.root,
-            threads=hardware.cores(),
-            timeout_s=step.timeout_s,
-            memory_bytes=step.memory_bytes,
-            stop=stop,
-            extra=self.services[step.service].variables() if step.service else None,
-        )
+        try:
+            return run_step(
+                request,
+                workspace,
+                root=self.root,
+                threads=hardware.cores(),
+                timeout_s=step.timeout_s,
+                memory_bytes=step.memory_bytes,
+                stop=stop,
+                extra=self.services[step.service].variables() if step.service else None,
+                start=self._starter(step, stop),
+            )
+        finally:
+            self._done(step)
+
+    def _starter(self, step: Step, stop: threading.Event) -> Start:
+        server = self.servers.get(self.served.get(step.key, ()))
+
+        def start(argv: Sequence[str], home: Path, env: Mapping[str, str], log: IO[bytes]) -> Process:
+            return (server and server.start(argv, home, env, log, stop)) or spawn(argv, home, env, log)
+
+        return start
+
+    def _done(self, step: Step) -> None:
+        """A server that no step needs any more gives its memory back."""
+        with self.lock:
+            modules = self.served.pop(step.key, None)
+            if modules is None:
+                return
+            self.left[modules] -= 1
+            last = not self.left[modules]
+        if last:
+            self.servers[modules].stop()
 
     def close(self) -> None:
         for service in self.services.values():
             service.stop()
+        for server in self.servers.values():
+            server.stop()
+
+
+def merged(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """For each set of modules the one to load in its stead: the largest among them that holds all of it. ``BASE`` stays itself,
+    since its steps would only carry the memory of the others."""
+    found = sorted(set(sets), key=lambda modules: (len(modules), modules))
+    return {
+        modules: modules if modules == BASE else [other for other in found if set(modules) <= set(other)][-1] for modules in found
+    }

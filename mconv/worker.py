@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import msgspec
 
@@ -58,6 +58,47 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     error: ErrorInfo | None
     seconds: float
     peak_rss_bytes: int | None
+
+
+class Process(Protocol):
+    """A started worker: Popen's interface, as far as :func:`run_step` needs it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None:
+        """End its whole session and wait for it."""
+
+
+Start = Callable[[Sequence[str], Path, Mapping[str, str], IO[bytes]], Process]  # arguments of main, home, environment, log
+
+
+class Spawned(subprocess.Popen[bytes]):
+    """A worker started from nothing, in a session of its own."""
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+def spawn(argv: Sequence[str], home: Path, env: Mapping[str, str], log: IO[bytes]) -> Process:
+    """Start ``python -m mconv.worker argv``."""
+    uid = worker_uid()
+    return Spawned(
+        [sys.executable, "-P", "-m", "mconv.worker", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=dict(env),
+        cwd=home,
+        start_new_session=True,
+        user=uid,
+        group=uid,
+        extra_groups=[] if uid is not None else None,
+    )
 
 
 def environment(home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -109,8 +150,12 @@ def run_step(
     memory_bytes: int | None,
     stop: threading.Event,
     extra: Mapping[str, str] | None = None,
+    start: Start = spawn,
 ) -> Outcome:
-    """Run one step in a child process; never raises for what the child does. ``stop`` set: the child is killed."""
+    """Run one step in a child process; never raises for what the child does. ``stop`` set: the child is killed.
+
+    ``start`` makes the child: from nothing, or out of a server that has imported what it needs (:mod:`mconv.forkserver`).
+    """
     uid = worker_uid()
     home = workspace / "home"
     for folder in (home, Path(request.out)):
@@ -119,20 +164,9 @@ def run_step(
             os.chown(folder, uid, uid)
     asked, answer, log = workspace / "request.json", home / "response.json", workspace / "log.txt"
     asked.write_text(to_json(request))
-    begin = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mconv.worker", str(asked), str(answer)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment(home, root, threads, extra),
-            cwd=home,
-            start_new_session=True,
-            user=uid,
-            group=uid,
-            extra_groups=[] if uid is not None else None,
-        )
+        process = start([str(asked), str(answer)], home, environment(home, root, threads, extra), output)
+    begin = time.monotonic()
     verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
     seconds = time.monotonic() - begin
     tail = read_tail(log)
@@ -150,7 +184,7 @@ def run_step(
 
 
 def _watch(
-    process: subprocess.Popen[bytes], begin: float, timeout_s: float, memory_bytes: int | None, stop: threading.Event
+    process: Process, begin: float, timeout_s: float, memory_bytes: int | None, stop: threading.Event
 ) -> tuple[StepError | None, int | None]:
     """Wait for the child; kill its whole session when it passes a limit. Returns the reason, and the peak of its memory."""
     import psutil
@@ -185,9 +219,7 @@ def _watch(
     except psutil.NoSuchProcess:
         pass
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
     return reason, peak or None
 
 
@@ -197,8 +229,8 @@ def _error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
     )
 
 
-def _death(code: int) -> str:
-    if code >= 0:
+def _death(code: int | None) -> str:
+    if code is None or code >= 0:
         return f"the worker process ended with exit code {code} without an answer"
     try:
         name = signal.Signals(-code).name
@@ -225,10 +257,15 @@ def read_tail(log: Path, size: int = LOG_TAIL) -> str:
     return "".join(c for c in text if c in "\n\t" or c.isprintable()).strip()
 
 
-def main(argv: list[str]) -> int:
-    """Child side. Always writes a response unless the process dies."""
+def die_with_parent() -> None:
+    """Have the system kill this process when its parent ends, however that may be."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(argv: list[str]) -> int:
+    """Child side. Always writes a response unless the process dies."""
+    die_with_parent()
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     from mconv import steps

@@ -11,6 +11,7 @@ from mconv.optimizers._check import same_signature
 LEVELS = ("basic", "aggressive")
 ORDER = 10
 TOOLS = ("onnxscript", "onnx-ir", "onnx")
+PRELOAD = ("onnx", "onnxscript", "onnxscript.optimizer", "onnxslim")
 
 
 def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mconv.sources import _torch
 from mconv.values import Device, ExportInfo, Place, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
+PRELOAD = ("torch", "torch.export", "torch.onnx", "torch._dynamo", "onnx", "onnxscript")
 OPTIONS = {
     "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"}
 }

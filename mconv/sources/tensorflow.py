@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime")
+PRELOAD = ("tensorflow", "tf2onnx", "onnx")
 OPTIONS = {"signature": {"type": "string", "description": "signature of a SavedModel (default: serving_default, or the only one)"}}
 OPSET = 18  # the newest tf2onnx writes
 HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -21,6 +21,7 @@ CALIBRATED = ("int8-static", "int4")
 STORED_BITS = {"int8": 8.1, "int8-static": 8.2, "int4": 4.6}
 RUNTIMES = ("openvino",)
 TOOLS = ("openvino", "nncf", "onnx")
+PRELOAD = ("torch", "onnx")
 OPTIONS = {
     "scheme": {
         "enum": ["asymmetric", "symmetric"],

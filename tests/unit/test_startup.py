@@ -78,7 +78,7 @@ ORDER = (
     ("graph", "compare", "samples", "yamlread", "store", "hardware"),
     ("registry",),
     ("manifest", "worker", "steps"),
-    ("plan", "schema", "service", "remote"),
+    ("plan", "schema", "service", "forkserver", "remote"),
     ("runner",),
     ("execute", "progress"),
     ("results", "trace", "baseline", "advisor", "shards"),
