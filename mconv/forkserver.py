@@ -116,11 +116,12 @@ class Forked:
 class Server:
     """The parent's side of one server; safe for several threads. ``home``: a private folder that goes with it."""
 
-    def __init__(self, modules: Sequence[str], home: Path, root: str, threads: int) -> None:
+    def __init__(self, modules: Sequence[str], home: Path, root: str, threads: int, extra: Mapping[str, str]) -> None:
         self.modules = tuple(modules)
         self.home = home
         self.root = root
         self.threads = threads
+        self.extra = extra
         self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
         self.ready = False
@@ -144,7 +145,7 @@ class Server:
                 stdin=theirs.fileno(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(self.home, self.root, self.threads),
+                env=environment(self.home, self.root, self.threads, self.extra),
                 cwd=self.home,
                 start_new_session=True,
                 user=uid,

@@ -44,6 +44,20 @@ def memory_bytes() -> int:
     return total
 
 
+def available_bytes() -> int:
+    """Memory that can be had without swapping: the system's estimate, or what the cgroup's limit leaves where that is less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no cgroup of version 2, or no limit
+        return free
+    return min(free, max(limit - used + int(stat.get("inactive_file", 0)), 0))
+
+
 def cpu_device() -> Device:
     """The processor with its vendor and the instruction sets that matter to kernels, as the operating system names them."""
     about = _cpuinfo()

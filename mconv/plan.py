@@ -33,7 +33,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
 
     ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must be there. ``preload``: modules
-    that it will import (:mod:`mconv.forkserver`).
+    that it will import (:mod:`mconv.forkserver`). ``size_bytes``: of the model's source, which tells what memory it will take.
     """
 
     key: str
@@ -48,6 +48,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     exclusive: bool = False
     service: str | None = None
     preload: tuple[str, ...] = ()
+    size_bytes: int = 0
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
@@ -153,6 +154,7 @@ class _Planner:
                 timeout_s=self.model.timeout_s,
                 memory_bytes=self.model.memory_bytes,
                 preload=used[0].preload,
+                size_bytes=self.size,
                 **settings,
             )
         return key

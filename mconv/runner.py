@@ -12,9 +12,25 @@ from mconv import forkserver, hardware, registry
 from mconv.plan import Step
 from mconv.service import Service
 from mconv.store import Store
-from mconv.worker import Outcome, Process, Request, Start, run_step, spawn, worker_uid
+from mconv.worker import LEFT_FOR_OTHERS, Outcome, Process, Request, Start, run_step, spawn, worker_uid
 
 BASE = ("numpy", "onnx")  # what nearly every step imports
+# Peak memory of a step: bytes, and a multiple of the source's size; as measured on the examples, rounded up.
+MEMORY = {
+    "export": (700e6, 6.0),
+    "reference": (600e6, 3.0),
+    "calibrate": (600e6, 3.0),
+    "optimize": (250e6, 8.0),
+    "quantize": (250e6, 8.0),
+    "write": (400e6, 5.0),
+    "verify": (250e6, 4.0),
+    "measure": (700e6, 6.0),
+}
+SERVICE_MEMORY = 500e6  # more where a browser takes part
+# glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the time of steps on graphs of
+# 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so models for which that is much are left alone.
+ROOMY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+ROOMY_LIMIT = 512 * 2**20
 
 
 class Runner(Protocol):
@@ -53,8 +69,11 @@ class Local:
         self.served: dict[str, tuple[str, ...]] = {}  # key of a step that is still to be done → modules of its server
         self.left: Counter[tuple[str, ...]] = Counter()
         self.lock = threading.Lock()
+        self.memory = hardware.available_bytes() - LEFT_FOR_OTHERS
+        self.extra: Mapping[str, str] = {}
 
     def begin(self, steps: Collection[Step]) -> None:
+        self.extra = ROOMY if all(step.size_bytes <= ROOMY_LIMIT for step in steps) else {}
         for name in sorted({step.service for step in steps if step.service}):
             self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
         if not forkserver.possible():
@@ -65,12 +84,15 @@ class Local:
         self.left = Counter(self.served.values())
         for modules in self.left:
             home = self.store.workspace(worker_uid())
-            self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores())
+            self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores(), self.extra)
             if self.jobs > 1:  # beside the first steps, which are seldom more than one
                 self.servers[modules].launch()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        return not beside or len(beside) < self.jobs
+        """Up to ``jobs`` steps, and never more at once than memory is there for; one that needs all of it runs alone."""
+        if not beside:
+            return True
+        return len(beside) < self.jobs and sum(map(memory, (step, *beside))) <= self.memory
 
     def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
         request = Request(
@@ -89,7 +111,7 @@ class Local:
                 timeout_s=step.timeout_s,
                 memory_bytes=step.memory_bytes,
                 stop=stop,
-                extra=self.services[step.service].variables() if step.service else None,
+                extra={**self.extra, **(self.services[step.service].variables() if step.service else {})},
                 start=self._starter(step, stop),
             )
         finally:
@@ -119,6 +141,13 @@ class Local:
             service.stop()
         for server in self.servers.values():
             server.stop()
+
+
+def memory(step: Step) -> float:
+    """What a step is expected to need at its peak, bytes; no more than its own limit where it has one."""
+    fixed, multiple = MEMORY[step.kind]
+    expected = fixed + multiple * step.size_bytes + (SERVICE_MEMORY if step.service else 0)
+    return min(expected, step.memory_bytes or expected)
 
 
 def merged(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
