@@ -96,8 +96,8 @@ class Executor:
         """Run all that is needed; KeyboardInterrupt kills the workers and goes on up."""
         self.entries, todo = needed(self.plan, self.store, want_files)
         cached = frozenset(self.entries)
+        self.store.sweep()
         if todo:
-            self.store.sweep()
             self.progress.begin(len(todo))
             try:
                 self.runner.begin([self.plan.steps[key] for key in todo])

@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from mconv import hardware, registry
+from mconv.digests import Digests, sha256
 from mconv.errors import ManifestError
 from mconv.manifest import Manifest, ModelConfig, VariantConfig
 from mconv.samples import COUNT, SEED
-from mconv.store import sha256
 from mconv.values import Frozen, ModelResult
 
 CALIBRATION_COUNT = 256
@@ -70,23 +70,28 @@ class Plan(Frozen, frozen=True, kw_only=True):
     models: dict[str, ModelResult]
 
 
-def make(manifest: Manifest, *, measure: bool = True, threads: int | None = None) -> Plan:
-    """Plan every variant of ``manifest``. Raises ManifestError where a ``depends_on`` glob matches nothing."""
+def make(manifest: Manifest, *, measure: bool = True, threads: int | None = None, digests: Digests | None = None) -> Plan:
+    """Plan every variant of ``manifest``. Raises ManifestError where a ``depends_on`` glob matches nothing.
+
+    ``digests`` of files that did not change need not be taken again.
+    """
+    digests = digests or Digests()
     steps: dict[str, Step] = {}
     variants: list[VariantPlan] = []
     models: dict[str, ModelResult] = {}
     for model in manifest.models:
-        planner = _Planner(manifest, model, steps, threads or hardware.cores())
+        planner = _Planner(manifest, model, steps, threads or hardware.cores(), digests)
         models[model.name] = planner.summary()
         variants += [planner.variant(v, measure) for v in model.variants]
     return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
 
 
 class _Planner:
-    def __init__(self, manifest: Manifest, model: ModelConfig, steps: dict[str, Step], threads: int) -> None:
+    def __init__(self, manifest: Manifest, model: ModelConfig, steps: dict[str, Step], threads: int, digests: Digests) -> None:
         self.model = model
         self.steps = steps
         self.threads = threads
+        self.digests = digests
         self.source = registry.sources()[model.source.format]
         files = [Path(p) for p in self.source.files(model.source)]
         self.size = sum(p.stat().st_size for p in files)
@@ -96,7 +101,7 @@ class _Planner:
                 hint = "globs are relative to the manifest, ** matches folders"
                 raise ManifestError(f"depends_on {pattern!r} matches no file", hint=hint, place=model.place)
             files += found
-        self.digest = digest_files(files, Path(manifest.root))
+        self.digest = digest_files(files, Path(manifest.root), digests)
         self.source_params = {"source": msgspec.to_builtins(model.source)}
         self.source_key = {
             "digest": self.digest,
@@ -176,14 +181,14 @@ class _Planner:
             "dims": dict(dims),
             "shapes": [dict(s) for s in shapes],
         }
-        also = {**self.source_key, "samples": sha256(Path(samples)) if samples else None}
+        also = {**self.source_key, "samples": self.digests.sha256(Path(samples)) if samples else None}
         return self.step("reference", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
 
     def calibrate(self, export: str) -> str:
         """Calibration feeds: the user's, or plausible ones drawn with another seed than the verification's."""
         data = self.model.calibration.data if self.model.calibration else None
         params = {**self.source_params, "data": data, "count": CALIBRATION_COUNT, "seed": SEED + 1}
-        also = {**self.source_key, "data": sha256(Path(data)) if data else None}
+        also = {**self.source_key, "data": self.digests.sha256(Path(data)) if data else None}
         return self.step("calibrate", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
 
     def variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
@@ -260,12 +265,10 @@ def version(distribution: str) -> str:
         return "absent"
 
 
-def digest_files(files: Sequence[Path], root: Path) -> str:
+def digest_files(files: Sequence[Path], root: Path, digests: Digests) -> str:
     """One SHA-256 over the names (relative to ``root`` where inside it, else the bare name) and contents of ``files``."""
-    lines = {
-        f"{(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name)}\0{sha256(p)}\n"
-        for p in {f.resolve() for f in files}
-    }
+    found = digests.many({f.resolve() for f in files})
+    lines = {f"{(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name)}\0{digest}\n" for p, digest in found.items()}
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -50,7 +50,8 @@ def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Re
     variants = tuple(
         _auto(plan, outcome, v, measured) if v.candidates else _variant(plan, outcome, v, measured) for v in plan.variants
     )
-    models = tuple(_model(plan, outcome, m) for m in plan.models.values())
+    first = {variant.model: variant for variant in reversed(plan.variants)}
+    models = tuple(_model(outcome, m, first.get(m.name)) for m in plan.models.values())
     tools: dict[str, str] = {}
     for step in plan.steps.values():
         tools |= step.tools
@@ -83,16 +84,14 @@ def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Sum
     return Summary(**counts, regressions=regressions, conclusion="failure" if failing else "success")
 
 
-def _model(plan: Plan, outcome: Outcome, model: ModelResult) -> ModelResult:
-    for variant in plan.variants:
-        if variant.model != model.name:
-            continue
-        export = outcome.entries.get(variant.steps["export"])
-        reference = outcome.entries.get(variant.steps["reference"])
-        info = msgspec.convert(reference.result["info"], ModelInfo) if reference else None
-        exporter = msgspec.convert(export.result["export"], ExportInfo).exporter if export else None
-        return msgspec.structs.replace(model, info=info, exporter=exporter)
-    return model
+def _model(outcome: Outcome, model: ModelResult, variant: VariantPlan | None) -> ModelResult:
+    if variant is None:
+        return model
+    export = outcome.entries.get(variant.steps["export"])
+    reference = outcome.entries.get(variant.steps["reference"])
+    info = msgspec.convert(reference.result["info"], ModelInfo) if reference else None
+    exporter = msgspec.convert(export.result["export"], ExportInfo).exporter if export else None
+    return msgspec.structs.replace(model, info=info, exporter=exporter)
 
 
 def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) -> VariantResult:
@@ -280,11 +279,11 @@ def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, 
             continue
         text = to_json(_provenance(plan, planned, result))
         beside = folder / PROVENANCE
-        current = beside.read_text() if beside.is_file() else None
-        if current is not None:
+        if beside.is_file() and beside.read_text(encoding="utf-8") != text:
             beside.unlink()
-        copy_files(store.files(entry.key), entry.files, folder)
-        write_text(beside, text)
+        copy_files(store.files(entry.key), entry.files, folder, store.digests, beside=PROVENANCE)
+        if not beside.is_file():
+            write_text(beside, text)
 
 
 def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict[str, Any]:

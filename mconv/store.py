@@ -7,6 +7,7 @@ removed; failures are never stored. Two writers of one key are harmless: the fir
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -17,14 +18,10 @@ from typing import Any
 
 import msgspec
 
+from mconv import digests as hashing
+from mconv.digests import Digests, sha256
 from mconv.errors import StoreError
 from mconv.values import FileRecord, Frozen, from_json, to_json
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:
@@ -60,10 +57,14 @@ class Sealed(Frozen, frozen=True, kw_only=True):
 
 
 class Store:
-    """A folder of entries. Raises StoreError only where the folder cannot be used at all."""
+    """A folder of entries. Raises StoreError only where the folder cannot be used at all.
+
+    ``digests``: of files, here and elsewhere, as far as they are remembered beside the entries.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "v1"
+        self.digests = Digests(self.folder / hashing.FILE)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -90,7 +91,10 @@ class Store:
         """True where every file of the entry has the recorded size and digest."""
         folder = self.files(entry.key)
         try:
-            return all((folder / f.path).stat().st_size == f.bytes and sha256(folder / f.path) == f.sha256 for f in entry.files)
+            if any((folder / f.path).stat().st_size != f.bytes for f in entry.files):
+                return False
+            found = self.digests.many(folder / f.path for f in entry.files)
+            return all(found[folder / f.path] == f.sha256 for f in entry.files)
         except OSError:
             return False
 
@@ -170,7 +174,8 @@ def _sweep(paths: Iterable[Path]) -> int:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
             count += 1
     return count
 
@@ -185,16 +190,18 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def copy_files(source: Path, files: Iterable[FileRecord], target: Path) -> None:
-    """Make ``target`` hold exactly ``files``: written beside it and renamed; a target that already does is left alone."""
+def copy_files(source: Path, files: Iterable[FileRecord], target: Path, digests: Digests, *, beside: str | None = None) -> None:
+    """Make ``target`` hold exactly ``files``: written beside it and renamed; a target that already does is left alone, with the
+    file called ``beside`` in it if there is one."""
     files = list(files)
     if target.is_dir():
         present = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()}
+        present.pop(beside or "", None)
         wanted = {f.path: f for f in files}
-        if present.keys() == wanted.keys() and all(
-            p.stat().st_size == wanted[name].bytes and sha256(p) == wanted[name].sha256 for name, p in present.items()
-        ):
-            return
+        if present.keys() == wanted.keys() and all(p.stat().st_size == wanted[name].bytes for name, p in present.items()):
+            found = digests.many(present.values())
+            if all(found[p] == wanted[name].sha256 for name, p in present.items()):
+                return
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
     try:

@@ -69,12 +69,13 @@ def carry_out(
     ``out``) and of the kinds in ``keep`` and ``only`` are in the store afterwards."""
     begin = time.monotonic()
     store = open_store(args.store)
-    plan = planning.make(manifest, measure=args.measure)
+    plan = planning.make(manifest, measure=args.measure, digests=store.digests)
     wanted = {} if only else results.want_files(plan, out)
     wanted |= {key: True for variant in plan.variants for kind, key in variant.steps.items() if kind in (*keep, *only)}
     outcome = Executor(plan, store, reporter(), jobs=args.jobs).run(wanted)
     if getattr(args, "trace", None):
         write_text(args.trace, tracing.render(plan, outcome))
+    store.digests.save()
     report = results.build(plan, outcome, seconds=time.monotonic() - begin, measured=args.measure)
     return Done(plan, outcome, store, report)
 
@@ -91,4 +92,5 @@ def execute(
     if out is not None:
         results.write_artifacts(done.plan, report, done.outcome, done.store, out)
         results.write_sums(out, report)
+        done.store.digests.save()
     return report

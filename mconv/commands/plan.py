@@ -45,12 +45,12 @@ def split(plan: planning.Plan, count: int, form: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     manifest = manifests.select(manifests.load(args.manifest), args.only)
-    plan = planning.make(manifest, measure=args.measure)
+    name = _engine.store_name(args.store)
+    store = _engine.open_store(name) if "://" in name or Path(name).is_dir() else None
+    plan = planning.make(manifest, measure=args.measure, digests=store.digests if store else None)
     if args.shards or args.format == "github":
         return split(plan, args.shards or 1, args.format)
-    name = _engine.store_name(args.store)
-    there = "://" in name or Path(name).is_dir()
-    todo = needed(plan, _engine.open_store(name), results.want_files(plan, None))[1] if there else set(plan.steps)
+    todo = needed(plan, store, results.want_files(plan, None))[1] if store else set(plan.steps)
     if args.format == "json":
         steps = [
             {"key": s.key, "kind": s.kind, "plugin": s.plugin, "label": s.label, "inputs": s.inputs, "needed": s.key in todo}

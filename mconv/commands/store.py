@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from mconv.commands import _engine
+from mconv.digests import Digests
 from mconv.errors import UsageError
 from mconv.store import Entry, Store
 from mconv.yamlread import UNITS
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
             size = sum(f.bytes for f in entry.files)
             print(f"{entry.key[:12]}  {size:>12,} bytes  {entry.seconds:>8.1f} s  {entry.label}")
     elif args.action == "verify":
+        store.digests = Digests()  # nothing that is remembered: all files are read
         damaged += [e.key for e in good if not store.intact(e)]
         for key in damaged:
             store.discard(key)

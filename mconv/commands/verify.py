@@ -13,10 +13,11 @@ from typing import Any
 from mconv import hardware, registry, results
 from mconv import plan as planning
 from mconv.commands import _engine, convert
+from mconv.digests import sha256
 from mconv.errors import StepError, UsageError
 from mconv.execute import Executor
 from mconv.progress import plain, reporter
-from mconv.store import Entry, Store, sha256
+from mconv.store import Entry, Store
 from mconv.values import to_json
 from mconv.worker import Request, run_step
 

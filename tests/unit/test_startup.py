@@ -75,7 +75,9 @@ def test_reports_and_github_see_only_values(path: str) -> None:
 ORDER = (
     ("values",),
     ("errors",),
-    ("graph", "compare", "samples", "yamlread", "store", "hardware"),
+    ("hardware",),
+    ("digests",),
+    ("graph", "compare", "samples", "yamlread", "store"),
     ("registry",),
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "forkserver", "remote"),

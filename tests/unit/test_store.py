@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mconv.__main__ import main
+from mconv.digests import Digests
 from mconv.errors import StoreError
 from mconv.store import Entry, Store, copy_files, records, sweep, write_text
 
@@ -78,13 +79,13 @@ def test_copy_replaces_what_differs_and_removes_what_is_gone(tmp_path: Path) -> 
     source, target = tmp_path / "source", tmp_path / "out" / "target"
     source.mkdir()
     (source / "a").write_text("1")
-    copy_files(source, records(source), target)
+    copy_files(source, records(source), target, Digests())
     before = (target / "a").stat().st_ino
-    copy_files(source, records(source), target)
+    copy_files(source, records(source), target, Digests())
     assert (target / "a").stat().st_ino == before  # equal: left alone
     (target / "stale").write_text("old")
     (source / "a").write_text("2")
-    copy_files(source, records(source), target)
+    copy_files(source, records(source), target, Digests())
     assert sorted(p.name for p in target.iterdir()) == ["a"]
     assert (target / "a").read_text() == "2"
     assert sorted(p.name for p in target.parent.iterdir()) == ["target"]

@@ -1,0 +1,159 @@
+"""Frameworks loaded once: what can be forked, what a child gets, how it ends, and that the outcome is the same as without."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from mconv import forkserver, registry, runner
+from mconv.forkserver import Forked, Server
+from mconv.worker import Request, environment, run_step
+from tests.models import write_linear
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
+PRELOADS = sorted({p.preload or runner.BASE for family in registry.FAMILIES for p in registry.plugins(family).values()})
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Server:
+    home = tmp_path / "server"
+    home.mkdir()
+    server = Server(("numpy",), home, str(tmp_path), 1, {})
+    yield server  # type: ignore[misc]
+    server.stop()
+    assert not home.exists()
+
+
+def begin(server: Server, folder: Path, argv: list[str], log: IO[bytes], **env: str) -> Forked:
+    (folder / "home").mkdir(exist_ok=True)
+    child = server.start(argv, folder / "home", environment(folder / "home", str(folder), 1, env), log, threading.Event())
+    assert child is not None
+    return child
+
+
+@pytest.mark.parametrize("modules", PRELOADS, ids=lambda m: ",".join(m)[:40])
+def test_what_plugins_preload_can_be_forked(modules: tuple[str, ...], tmp_path: Path) -> None:
+    """The server proves it itself: it refuses where threads of an import would be lost."""
+    server = Server(modules, tmp_path, str(tmp_path), 2, {})
+    try:
+        server.launch()
+        assert server._await(threading.Event()), server.refused
+    finally:
+        server.stop()
+
+
+def test_threads_that_a_fork_would_lose_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    (tmp_path / "threaded.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    home = tmp_path / "server"
+    home.mkdir()
+    server = Server(("threaded",), home, str(tmp_path), 1, {})
+    with (tmp_path / "log").open("wb") as log:
+        assert server.start([], tmp_path, {}, log, threading.Event()) is None
+    assert "1 threads that a fork would lose" in server.refused
+    server.stop()
+
+
+def test_a_child_has_its_own_environment_and_none_of_ours(base: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    (tmp_path / "request.json").write_text("{")  # so that it ends with a traceback, after it has begun
+    with (tmp_path / "log").open("wb") as log:
+        child = begin(base, tmp_path, [str(tmp_path / "request.json"), str(tmp_path / "answer")], log, MARK="here")
+        assert child.wait(60) != 0
+    assert base.process is not None
+    server = psutil.Process(base.process.pid)
+    assert "GITHUB_TOKEN" not in server.environ()
+    assert "MARK" not in server.environ()
+    assert "Error" in (tmp_path / "log").read_text()
+
+
+def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path) -> None:
+    """Each is a real step; a changed module of the first is not there in the second."""
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        model = write_linear(folder / "model.onnx")
+        source = {"format": "onnx", "path": str(model), "root": str(folder)}
+        request = Request(kind="export", plugin="onnx", params={"source": source}, folders={}, out=str(folder / "out"))
+
+        def start(*asked: object, name: str = name) -> Forked:
+            child = base.start(*asked, threading.Event())  # type: ignore[arg-type]
+            assert child is not None
+            assert psutil.Process(child.pid).ppid() == base.process.pid  # type: ignore[union-attr]
+            assert os.getsid(child.pid) == child.pid
+            return child
+
+        done = run_step(
+            request, folder, root=str(folder), threads=1, timeout_s=60, memory_bytes=None, stop=threading.Event(), start=start
+        )
+        assert done.error is None
+        assert done.peak_rss_bytes
+        assert (folder / "out/model.onnx").is_file()
+
+
+def stuck(folder: Path) -> list[str]:
+    """Arguments of a worker that never ends: its request is a pipe that nobody writes to."""
+    os.mkfifo(folder / "fifo")
+    return [str(folder / "fifo"), str(folder / "answer")]
+
+
+def test_a_killed_child_is_gone_and_the_server_goes_on(base: Server, tmp_path: Path) -> None:
+    argv = stuck(tmp_path)
+    with (tmp_path / "log").open("wb") as log:
+        child = begin(base, tmp_path, argv, log)
+        assert child.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.05)
+        child.kill()
+        assert child.returncode == -signal.SIGKILL
+        assert not psutil.pid_exists(child.pid)
+        again = begin(base, tmp_path, argv, log)
+        assert psutil.Process(again.pid).ppid() == psutil.Process(base.process.pid).pid  # type: ignore[union-attr]
+        again.kill()
+
+
+def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(base: Server, tmp_path: Path) -> None:
+    argv = stuck(tmp_path)
+    with (tmp_path / "log").open("wb") as log:
+        child = begin(base, tmp_path, argv, log)
+        first = base.process
+        assert first is not None
+        first.kill()
+        assert child.wait(10) == -signal.SIGKILL
+        end = time.monotonic() + 10
+        while psutil.pid_exists(child.pid) and psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        first.wait()
+        again = begin(base, tmp_path, argv, log)
+        assert base.process is not first
+        again.kill()
+
+
+def test_the_same_bytes_with_and_without(tmp_path: Path) -> None:
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, 'onnx:int8', 'openvino:int8']}]\n"
+    )
+    sums = []
+    for fork in ("0", "1"):
+        argv = [sys.executable, "-m", "mconv", "run", str(tmp_path / "models.yml"), "--no-measure"]
+        argv += ["--out", str(tmp_path / f"out{fork}"), "--store", str(tmp_path / f"store{fork}")]
+        done = subprocess.run(argv, env={**os.environ, "MCONV_FORK": fork}, capture_output=True, text=True, timeout=300)
+        assert done.returncode in (0, 1), done.stderr
+        results = json.loads((tmp_path / f"out{fork}/results.json").read_text())
+        assert results["summary"]["error"] == 0, done.stderr
+        sums.append((tmp_path / f"out{fork}/SHA256SUMS").read_text())
+    assert sums[0] == sums[1]
+    assert not forkserver.possible() or sums[0]

@@ -1,0 +1,72 @@
+"""What may run beside what, and which imports are shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mconv import registry, runner
+from mconv.plan import Step
+from mconv.runner import BASE, Local, memory, merged
+from mconv.store import Store
+
+
+def step(size: int = 0, kind: str = "write", **settings: object) -> Step:
+    base = {"key": f"{kind}{size}", "kind": kind, "plugin": "p", "label": "l", "params": {}, "inputs": {}, "tools": {}}
+    return Step(**{**base, "timeout_s": 1.0, "size_bytes": size, **settings})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Local:
+    monkeypatch.setattr("mconv.hardware.available_bytes", lambda: 8 * 10**9 + runner.LEFT_FOR_OTHERS)
+    return Local(Store(tmp_path), str(tmp_path), jobs=3)
+
+
+def test_as_many_as_there_are_jobs_and_memory_for(local: Local) -> None:
+    small, large = step(10**6), step(10**9)
+    assert local.fits(small, [small, small])
+    assert not local.fits(small, [small, small, small])
+    assert local.fits(small, [large])
+    assert not local.fits(large, [large])
+
+
+def test_one_too_large_for_the_machine_runs_alone(local: Local) -> None:
+    huge = step(10**11)
+    assert local.fits(huge, [])
+    assert not local.fits(huge, [step()])
+    assert not local.fits(step(), [huge])
+
+
+def test_a_limit_of_its_own_is_what_a_step_takes_at_most() -> None:
+    assert memory(step(10**11, memory_bytes=10**9)) == 10**9
+    assert memory(step(10**9, service="browser")) > memory(step(10**9))
+
+
+def test_every_kind_of_step_has_an_estimate() -> None:
+    assert set(runner.MEMORY) == {"export", "reference", "calibrate", "optimize", "quantize", "write", "verify", "measure"}
+
+
+def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:
+    sets = [("torch",), ("torch", "onnx"), BASE, ("numpy", "onnx", "torch", "transformers"), ("tensorflow",)]
+    assert merged(sets) == {
+        ("torch",): sets[3],
+        ("torch", "onnx"): sets[3],
+        BASE: BASE,
+        sets[3]: sets[3],
+        ("tensorflow",): ("tensorflow",),
+    }
+
+
+def test_malloc_keeps_blocks_only_for_small_models(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCONV_FORK", "0")
+    local.begin([step(10**6)])
+    assert local.extra == runner.ROOMY
+    local.begin([step(10**6), step(10**10)])
+    assert not local.extra
+
+
+def test_preloads_name_modules() -> None:
+    named = [name for family in registry.FAMILIES for p in registry.plugins(family).values() for name in p.preload]
+    assert "torch" in named
+    assert all(part.isidentifier() for name in named for part in name.split("."))
