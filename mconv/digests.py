@@ -4,6 +4,7 @@ What is known of a file holds as long as its path, size, mtime, ctime, inode and
 a ctime, so a changed file is seen whatever was done to hide it. Times have a grain, though: a file that was changed less than two
 seconds before it was read may be changed again within the same tick, so it is not remembered (Git's rule for "racily clean"
 entries). In CI nothing is remembered from one run to the next: caches and checkouts there set times as they like, and all
+files are read.
 """
 
 from __future__ import annotations

@@ -11,20 +11,9 @@ import msgspec
 
 from mconv.errors import UsageError
 from mconv.manifest import Manifest
-from mconv.plan import Plan, VariantPlan
+from mconv.plan import Plan, VariantPlan, seconds
 
 LARGEST = 256  # jobs of a matrix (GitHub's limit)
-# Seconds of a step on two cores, and more for each 100 MB of the source: as measured on the examples, to one significant figure.
-SECONDS = {
-    "export": (5.0, 10.0),
-    "reference": (3.0, 3.0),
-    "calibrate": (3.0, 3.0),
-    "optimize": (2.0, 5.0),
-    "quantize": (3.0, 30.0),
-    "write": (1.0, 3.0),
-    "verify": (3.0, 5.0),
-    "measure": (5.0, 5.0),
-}
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -37,12 +26,8 @@ def parse(text: str) -> tuple[int, int]:
 
 def cost(plan: Plan, variants: Iterable[VariantPlan]) -> float:
     """Estimated seconds of the steps that ``variants`` need, each once."""
-    keys = {key: each.model for v in variants for each in (v.candidates or (v,)) for key in each.steps.values()}
-    total = 0.0
-    for key, model in keys.items():
-        fixed, sized = SECONDS.get(plan.steps[key].kind, (1.0, 1.0))
-        total += fixed + sized * plan.models[model].size_bytes / 1e8
-    return total
+    keys = {key for v in variants for each in (v.candidates or (v,)) for key in each.steps.values()}
+    return sum(seconds(plan.steps[key]) for key in sorted(keys))
 
 
 def split(plan: Plan, count: int) -> tuple[tuple[VariantPlan, ...], ...]:

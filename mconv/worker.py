@@ -195,7 +195,7 @@ def _watch(
     limit = memory_bytes or max(hardware.available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
     try:
         while process.poll() is None and reason is None:
-            used = _resident(process.pid)
+            used = resident(process.pid)
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(
@@ -217,7 +217,7 @@ def _watch(
     return reason, peak or None
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
     """Resident memory of a process and all its descendants, bytes. Straight from proc(5): psutil would read every process there is,
     twenty times a second."""
     if not LINUX:
@@ -227,7 +227,7 @@ def _resident(pid: int) -> int:
         used = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                used += sum(_resident(int(child)) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+                used += sum(resident(int(child)) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
     return used
 
 
