@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/run.py [PART …] [--peers DIR] [--rounds N] [--json FILE]
 
 Parts (default: all):
-  peers   MiniLM to onnx fp32 and int8 and openvino fp32 and int8: one `mconv run` with an empty store, which verifies all four as well,
+  peers   MiniLM to onnx fp32 and int8 and openvino fp32 and int8: one `mconv run` with an empty store, which verifies all four,
           against optimum-cli export onnx, optimum-cli onnxruntime quantize (per channel), optimum-cli export openvino and NNCF's
           compress_weights, each a process of its own, as their users run them
   again   fifty small models: cold, nothing changed, one of fifty changed
@@ -12,10 +12,10 @@ Parts (default: all):
   models  cold runs of 1, 10, 50 and 200 small models
   cores   a cold run of 12 small models on one core and on two (taskset)
 
-For each: wall seconds, CPU seconds (user and system, of all processes), peak memory (resident, of all processes, sampled). Peers run
-in environments of their own, made under --peers by pip with the versions below (TORCH_INDEX names an index of PyTorch's CPU wheels
-where pip's own has others); where one cannot be made, the output says so and no ratio is given. Rounds alternate between mconv and
-the peers, and the least of each is compared. Run it on a quiet machine.
+For each: wall seconds, CPU seconds (user and system, of all processes), peak memory (resident, of all processes, sampled). Peers
+run in environments of their own, made under --peers by pip with the versions below (TORCH_INDEX names an index of PyTorch's CPU
+wheels where pip's own has others); where one cannot be made, the output says so and no ratio is given. Rounds alternate between
+mconv and the peers, and the least of each is compared. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ model = openvino.Core().read_model(sys.argv[1])
 openvino.save_model(nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM), sys.argv[2], compress_to_fp16=False)
 """
 FRAMEWORKS = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "tensorflow", "openvino", "nncf")
-LOADED = (
-    "import sys\nfrom mconv.__main__ import main\ncode = main(sys.argv[1:])\n"
-    "print('LOADED', *(m for m in %r if m in sys.modules))\nsys.exit(code)" % (FRAMEWORKS,)
-)
+LOADED = f"""
+import sys
+from mconv.__main__ import main
+code = main(sys.argv[1:])
+print("LOADED", *(m for m in {FRAMEWORKS} if m in sys.modules))
+sys.exit(code)
+"""
 
 
 class Cost(NamedTuple):
