@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import inspect
 import json
-import sys
-import traceback
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mconv.errors import SourceError, UsageError
-from mconv.sources import _torch
-from mconv.values import Device, ExportInfo, Place, SourceConfig, TensorSpec
+from mconv.sources import _factory, _torch
+from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 OPTIONS = {
@@ -60,13 +56,7 @@ def check(config: SourceConfig) -> None:
                 f"{Path(config.path).name} holds only weights; mconv needs the code that builds the module",
                 hint="add `factory: module:function`, or save a TorchScript or torch.export (.pt2) file",
             )
-        module, colon, function = factory.partition(":")
-        if not colon or not module or not function:
-            raise UsageError(f"factory {factory!r} is not of the form module:function", hint="for example net:build")
-        if _module_file(Path(config.root), module) is None:
-            raise UsageError(
-                f"the factory's module {module!r} is not in the repository", hint="modules are found from the manifest's folder"
-            )
+        _factory.check(config, "factory")
     if found in ("state", "safetensors", "torchscript") and not config.inputs:
         raise UsageError("the model's inputs are not known", hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`")
 
@@ -74,72 +64,7 @@ def check(config: SourceConfig) -> None:
 def files(config: SourceConfig) -> Sequence[Path]:
     """The weights, the factory's module and every module of the repository that it imports, found without running any."""
     found = [Path(config.path)]
-    if factory := config.options.get("factory"):
-        found += _imports(Path(config.root), factory.partition(":")[0])
-    return found
-
-
-def _module_file(root: Path, module: str) -> Path | None:
-    base = root.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def _imports(root: Path, module: str) -> list[Path]:
-    """Files of ``module``, its parent packages and all local modules it imports, directly or not."""
-    found: dict[str, Path] = {}
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        path = _module_file(root, name)
-        if name in found or path is None:
-            continue
-        found[name] = path
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        if parent := name.rpartition(".")[0]:
-            todo.append(parent)
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue  # running it will say so, with the line
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                todo += [a.name for a in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-                base = ".".join(filter(None, [*parts, node.module or ""]))
-                todo += [base, *(f"{base}.{a.name}" if base else a.name for a in node.names)]
-    return sorted(found.values())
-
-
-def _build(config: SourceConfig) -> Any:
-    """Run the factory. Raises SourceError with its exception and the line of the repository that raised."""
-    module_name, _, function = str(config.options["factory"]).partition(":")
-    sys.path.insert(0, config.root)
-    try:
-        build = getattr(importlib.import_module(module_name), function, None)
-        if build is None:
-            raise SourceError(f"module {module_name!r} has no function {function!r}", hint="check `factory:`")
-        return build()
-    except SourceError:
-        raise
-    except Exception as problem:  # the repository's code may raise anything
-        raise SourceError(
-            f"the factory {config.options['factory']} raised {type(problem).__name__}: {' '.join(str(problem).split())[:600]}",
-            hint="run it on its own to see the traceback",
-            place=_place(problem, Path(config.root)),
-        ) from problem
-
-
-def _place(problem: BaseException, root: Path) -> Place | None:
-    """The innermost line of the repository in a traceback."""
-    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_relative_to(root) and frame.lineno:
-            return Place(file=path.relative_to(root).as_posix(), line=frame.lineno)
-    return None
+    return found + _factory.files(config, "factory")
 
 
 def _weights(path: Path, found: str) -> dict[str, Any]:
@@ -188,7 +113,7 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             names = ", ".join(program.example_inputs[1])
             raise SourceError(f"{path.name} takes keyword inputs ({names})", hint="export it again with positional inputs")
         return program.module(), config.inputs or _program_inputs(program)
-    module = _build(config)
+    module = _factory.function(config, "factory")()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"the factory returned {type(module).__name__}, not a torch.nn.Module", hint="return the module")
     try:
