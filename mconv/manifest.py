@@ -23,7 +23,8 @@ from mconv.yamlread import Node, Problems, nearest, read_document
 PRECISIONS = tuple(DEFAULT_TOLERANCES)
 OPTIMIZE_LEVELS = ("none", "basic", "aggressive")
 METRICS = ("accuracy",)
-DTYPES = ("float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = ("float32", "float16", "float64", *INTEGERS, "bool", "string")
 MANIFEST_KEYS = ("version", "defaults", "models")
 SHARED_KEYS = ("samples", "calibration", "evaluate", "optimize", "targets", "limits", "tolerance", "depends_on", "resources")
 MODEL_KEYS = ("name", "source", "inputs", *SHARED_KEYS)
@@ -277,6 +278,7 @@ class _Reader:
                         "for example [batch, 3, 224, 224]",
                     )
                     shape.append(1)
+            dtype = "object" if dtype == "string" else dtype  # NumPy's name
             specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=tuple(shape)))
         return tuple(specs)
 
