@@ -26,7 +26,7 @@ OPTIONS = {
 }
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 PICKLES = (".pkl", ".pickle", ".joblib")
-# scikit-learn's own holders of numbers, which skops asks about since their native code trusts them; a worker is a process of its own.
+# scikit-learn's own holders of numbers; skops asks about them since native code trusts those, and a worker is a process apart.
 OWN = (
     "sklearn.tree._tree.Tree",
     "sklearn.neural_network._stochastic_optimizers.",
