@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers
 OPSET_TORCHSCRIPT = 17
+# How the exporters name an operator they cannot translate: torch.onnx's DispatchError, and its UnsupportedOperatorError.
+_UNTRANSLATED = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'|unrecognized namespace (\w+::\w+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 Sampler = Callable[[int, int, Mapping[str, int], bool], list[Mapping[str, "np.ndarray"]] | None]
 
@@ -52,6 +54,7 @@ class TorchModel:
         keep: Sequence[str] | None = None,
         by_name: bool = True,
         high: Mapping[str, int] | None = None,
+        translations: Mapping[Any, Any] | None = None,
     ) -> None:
         import torch
 
@@ -63,6 +66,7 @@ class TorchModel:
         self.keep = tuple(keep) if keep is not None else None
         self.by_name = by_name
         self.high = high
+        self.translations = dict(translations or {})
         self.parameters = sum(p.numel() for p in module.parameters()) if isinstance(module, torch.nn.Module) else None
         answers = [self.run(feed) for feed in self._probes()]
         self.outputs = _named.output_specs(answers, self._probes(), self.inputs)
@@ -112,6 +116,7 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
     }
     target = out / graph.MODEL_FILE
     for axes in [free, {d for d in free if "batch" in d}, set()] if free else [set()]:
+        untranslated: list[str] = []
         for name, exporter in exporters.items():
             for leftover in out.iterdir():
                 leftover.unlink()
@@ -122,12 +127,20 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
                 _prove(model, target, axes)
             except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
                 attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
+                if found := _UNTRANSLATED.search(_reason(problem)):
+                    untranslated.append(found.group(1).replace(".", "::", 1) if found.group(1) else found.group(2))
                 continue
             notes = []
             if fixed := sorted(free - axes):
                 notes.append(f"the axes {', '.join(fixed)} are fixed in the export: it is right at one size only")
             info = graph.describe(target)
             return ExportInfo(exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes))
+        if len(untranslated) == len(exporters):  # other sizes will not help
+            names = ", ".join(sorted(set(untranslated)))
+            raise UnsupportedError(
+                f"the operator {names} has no translation to ONNX",
+                hint="name one with `translations: module:function`, which returns {'library::operator': onnxscript function}",
+            )
     raise UnsupportedError(
         "no exporter could turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
         hint="the messages name the operator; rewriting that part of forward() usually helps",
@@ -198,6 +211,7 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         dynamic_shapes=(dynamic,),
         optimize=True,
         verbose=False,
+        custom_translation_table=model.translations or None,
     )
     program.save(str(target), external_data=False)
 

@@ -15,7 +15,11 @@ from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 OPTIONS = {
-    "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"}
+    "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"},
+    "translations": {
+        "type": "string",
+        "description": "module:function, in the repository, that returns {'library::operator': onnxscript function}",
+    },
 }
 SUFFIXES = {".pt", ".pth", ".pt2", ".safetensors", ".bin"}
 MAX_HEADER = 100_000_000  # the limit of the safetensors format
@@ -57,14 +61,15 @@ def check(config: SourceConfig) -> None:
                 hint="add `factory: module:function`, or save a TorchScript or torch.export (.pt2) file",
             )
         _factory.check(config, "factory")
+    if config.options.get("translations"):
+        _factory.check(config, "translations")
     if found in ("state", "safetensors", "torchscript") and not config.inputs:
         raise UsageError("the model's inputs are not known", hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`")
 
 
 def files(config: SourceConfig) -> Sequence[Path]:
-    """The weights, the factory's module and every module of the repository that it imports, found without running any."""
-    found = [Path(config.path)]
-    return found + _factory.files(config, "factory")
+    """The weights, the modules of the options and every module of the repository that they import, found without running any."""
+    return [Path(config.path), *_factory.files(config, "factory", "translations")]
 
 
 def _weights(path: Path, found: str) -> dict[str, Any]:
@@ -103,16 +108,17 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
     path = Path(config.path)
     found = kind(path)
     if found == "torchscript":
-        return torch.jit.load(str(path), map_location="cpu"), config.inputs
+        script = torch.jit.load(str(path), map_location="cpu")
+        order = [a.name for a in script.forward.schema.arguments]
+        if not {s.name for s in config.inputs} <= set(order):
+            return script, config.inputs
+        return script, tuple(sorted(config.inputs, key=lambda s: order.index(s.name)))  # it is called and exported in order
     if found == "program":
         try:
             program = torch.export.load(str(path))
         except Exception as problem:  # torch.export raises many kinds
             raise SourceError(f"{path.name} cannot be loaded by torch.export: {' '.join(str(problem).split())[:400]}") from problem
-        if program.example_inputs and program.example_inputs[1]:
-            names = ", ".join(program.example_inputs[1])
-            raise SourceError(f"{path.name} takes keyword inputs ({names})", hint="export it again with positional inputs")
-        return program.module(), config.inputs or _program_inputs(program)
+        return _positional(program, path.name), config.inputs or _program_inputs(program)
     module = _factory.function(config, "factory")()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"the factory returned {type(module).__name__}, not a torch.nn.Module", hint="return the module")
@@ -124,6 +130,55 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             f"{path.name} does not fit the factory's module: {said}", hint="is it the file of another version?"
         ) from problem
     return module, config.inputs
+
+
+def _positional(program: Any, name: str) -> Any:
+    """The module of a program, taking keyword inputs by position after the others. Raises SourceError for nested inputs."""
+    import torch
+
+    args, kwargs = program.example_inputs or ((), {})
+    inputs = program.graph_signature.user_inputs
+    if (args or kwargs) and len(args) + len(kwargs) != len(inputs):
+        raise SourceError(
+            f"{name} takes nested inputs ({', '.join(map(str, inputs))})", hint="export it again with one argument for each tensor"
+        )
+    if not kwargs:
+        return program.module()
+
+    class Positional(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program.module()
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.program(*tensors[: len(args)], **dict(zip(kwargs, tensors[len(args) :], strict=True)))
+
+    return Positional()
+
+
+def _translations(config: SourceConfig) -> dict[Any, Any]:
+    """Custom operators and their onnxscript functions. Raises SourceError for what is no such mapping."""
+    import torch
+
+    if not config.options.get("translations"):
+        return {}
+    said = _factory.function(config, "translations")()
+    if not isinstance(said, dict) or not all(callable(f) for f in said.values()):
+        raise SourceError(
+            f"{config.options['translations']} did not return a mapping of operators to functions",
+            hint="for example {'mylib::twist': twist}, where twist is written with onnxscript.opset20",
+        )
+    found = {}
+    for name, function in said.items():
+        operator: Any = name
+        if isinstance(name, str):
+            library, _, rest = name.partition("::")
+            operator = getattr(getattr(torch.ops, library), rest.partition(".")[0], None) if rest else None
+            if operator is None:
+                raise SourceError(f"there is no operator {name!r} to translate", hint="import its library in the same module")
+            operator = getattr(operator, rest.partition(".")[2] or "default")
+        found[operator] = function
+    return found
 
 
 def _program_inputs(program: Any) -> tuple[TensorSpec, ...]:
@@ -146,16 +201,17 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     import torch
 
     torch.manual_seed(0)
+    translations = _translations(config)  # registers the operators, before a file that needs them is loaded
     module, inputs = _module(config)
     if kind(Path(config.path)) == "program":  # its placeholders are positional, whatever they are called
-        return _torch.TorchModel(module, inputs, by_name=False)
+        return _torch.TorchModel(module, inputs, by_name=False, translations=translations)
     forward = getattr(module, "forward", module)
     try:
         parameters = set(inspect.signature(forward).parameters)
     except (TypeError, ValueError):
         parameters = set()
     named = {spec.name for spec in inputs} <= parameters
-    return _torch.TorchModel(module, inputs, by_name=named)
+    return _torch.TorchModel(module, inputs, by_name=named, translations=translations)
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
