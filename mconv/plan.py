@@ -95,6 +95,7 @@ class _Planner:
             files += found
         self.digest = digest_files(files, Path(manifest.root))
         self.source_params = {"source": msgspec.to_builtins(model.source)}
+        self.state_params = {"state": dict(model.state)} if model.state else {}
         self.source_key = {
             "digest": self.digest,
             "options": model.source.options,
@@ -170,6 +171,7 @@ class _Planner:
             "static": static,
             "dims": dict(dims),
             "shapes": [dict(s) for s in shapes],
+            **self.state_params,
         }
         also = {**self.source_key, "samples": sha256(Path(samples)) if samples else None}
         return self.step("reference", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
@@ -177,7 +179,7 @@ class _Planner:
     def calibrate(self, export: str) -> str:
         """Calibration feeds: the user's, or plausible ones drawn with another seed than the verification's."""
         data = self.model.calibration.data if self.model.calibration else None
-        params = {**self.source_params, "data": data, "count": CALIBRATION_COUNT, "seed": SEED + 1}
+        params = {**self.source_params, "data": data, "count": CALIBRATION_COUNT, "seed": SEED + 1, **self.state_params}
         also = {**self.source_key, "data": sha256(Path(data)) if data else None}
         return self.step("calibrate", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
 

@@ -76,7 +76,7 @@ ORDER = (
     ("values",),
     ("errors",),
     ("graph", "compare", "samples", "yamlread", "store", "hardware"),
-    ("registry",),
+    ("registry", "state"),
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "remote"),
     ("execute", "progress"),
