@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import itertools
 import logging
@@ -114,6 +115,10 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
         f"torch.onnx dynamo, opset {OPSET_DYNAMO}": _dynamo,
         f"torch.onnx TorchScript, opset {OPSET_TORCHSCRIPT}": _torchscript,
     }
+    import torch
+
+    if isinstance(model.module, torch.jit.ScriptModule):  # gated cells are right in this way only
+        exporters[f"torch.onnx dynamo of the frozen script, opset {OPSET_DYNAMO}"] = _frozen
     target = out / graph.MODEL_FILE
     for axes in [free, {d for d in free if "batch" in d}, set()] if free else [set()]:
         untranslated: list[str] = []
@@ -214,6 +219,15 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         custom_translation_table=model.translations or None,
     )
     program.save(str(target), external_data=False)
+
+
+def _frozen(model: TorchModel, target: Path, axes: set[str]) -> None:
+    """As ``_dynamo``, with the script's weights as constants."""
+    import torch
+
+    frozen = copy.copy(model)
+    frozen.module = torch.jit.freeze(model.module)
+    _dynamo(frozen, target, axes)
 
 
 def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:

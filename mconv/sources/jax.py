@@ -177,6 +177,7 @@ class JaxModel:
         self.inputs: tuple[TensorSpec, ...] = config.inputs
         self.parameters: int | None = None
         self.order: list[str] = []
+        self.high: dict[str, int] = {}
         function, signature = self._built(config)
         names = [s.name for s in self.inputs]
         by_name = set(names) <= signature
@@ -189,6 +190,7 @@ class JaxModel:
 
         self.function = flat
         self.compiled = self.jax.jit(flat)
+        self.high = self._tables()
         feeds = self.draw(2, samples.SEED, {})
         self.outputs: tuple[TensorSpec, ...] = _named.output_specs([self.run(f) for f in feeds], feeds, self.inputs)
 
@@ -236,7 +238,20 @@ class JaxModel:
         return sum(math.prod(getattr(leaf, "shape", ())) for leaf in self.jax.tree.leaves(tree))
 
     def draw(self, count: int, seed: int, dims: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
-        return samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims)
+        return samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high)
+
+    def _tables(self) -> dict[str, int]:
+        """For each integer input that looks up rows of a table: the smallest such table's rows, from the traced primitives."""
+        if not any(s.dtype.startswith(("int", "uint")) for s in self.inputs):
+            return {}
+        (feed,) = samples.draw_feeds(self.inputs, count=1)
+        try:
+            closed = self.jax.make_jaxpr(self.function)(*(feed[s.name] for s in self.inputs))
+        except Exception:  # the first run says what is wrong with it
+            return {}
+        found: dict[str, int] = {}
+        _lookups(closed.jaxpr, {v: s.name for v, s in zip(closed.jaxpr.invars, self.inputs, strict=True)}, found)
+        return found
 
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
@@ -255,6 +270,31 @@ class JaxModel:
         except Exception as problem:  # the repository's code may raise anything
             said = " ".join(str(problem).split())[:600]
             raise SourceError(f"the model raised {type(problem).__name__}: {said}", hint="check `inputs:`") from problem
+
+
+def _lookups(jaxpr: Any, origin: dict[Any, str], found: dict[str, int]) -> dict[Any, str]:
+    """Follow integers from the inputs in ``origin`` through a jaxpr; a gather by them along one axis bounds ``found``.
+
+    What has a ``val`` is a literal, not a variable.
+    """
+    for equation in jaxpr.eqns:
+        names = [None if hasattr(v, "val") else origin.get(v) for v in equation.invars]
+        inner = next((p for p in equation.params.values() if hasattr(getattr(p, "jaxpr", p), "eqns")), None)
+        if inner is not None:
+            body = getattr(inner, "jaxpr", inner)
+            if len(body.invars) == len(names):
+                known = _lookups(body, {v: n for v, n in zip(body.invars, names, strict=True) if n}, found)
+                outs = zip(equation.outvars, body.outvars, strict=False)
+                origin |= {o: known[b] for o, b in outs if not hasattr(b, "val") and b in known}
+            continue
+        if equation.primitive.name == "gather" and names[1]:
+            axes = equation.params["dimension_numbers"].start_index_map
+            if len(axes) == 1:
+                rows = int(equation.invars[0].aval.shape[axes[0]])
+                found[names[1]] = min(rows, found.get(names[1], rows))
+        elif name := next((n for n in names if n), None):
+            origin |= {v: name for v in equation.outvars if v.aval.dtype.kind in "iu"}
+    return origin
 
 
 def _flax_kind(made: Any) -> str | None:

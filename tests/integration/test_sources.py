@@ -37,7 +37,7 @@ models:
     source: stream.pt
     inputs:
       frame: {shape: [batch, 6]}
-      hidden: {shape: [batch, 12]}
+      hidden: {shape: [batch, 24]}
     state: {next: hidden}
     targets: [onnx, onnx:int8, openvino]
   - name: twist
@@ -130,7 +130,7 @@ def _torch(folder: Path) -> None:
     class Stream(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cell, self.out = torch.nn.GRUCell(6, 12), torch.nn.Linear(12, 3)
+            self.cell, self.out = torch.nn.GRUCell(6, 24), torch.nn.Linear(24, 12)
 
         def forward(self, frame: torch.Tensor, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             after = self.cell(frame, hidden)
@@ -163,7 +163,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict], 
     (base / "jaxnet.py").write_text(JAX)
     (base / "torchnet.py").write_text(TORCH)
     rng = np.random.default_rng(0)
-    shapes = {"0/w": (6, 32), "0/b": (32,), "1/w": (32, 5), "1/b": (5,)}
+    shapes = {"0/w": (6, 64), "0/b": (64,), "1/w": (64, 5), "1/b": (5,)}
     np.savez(base / "layers.npz", **{k: rng.standard_normal(s).astype(np.float32) / 2 for k, s in shapes.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the writers' own
@@ -198,7 +198,7 @@ def test_names_and_labels_are_the_sources(outcome: tuple[dict[str, dict], Path])
 
     variants, out = outcome
     found = {n.split("/")[0]: [o["name"] for o in v["verification"]["outputs"]] for n, v in variants.items() if v["verification"]}
-    assert found["layers"] == ["scores", "best"]
+    assert sorted(found["layers"]) == ["best", "scores"]
     assert found["irises"] == ["label", "probabilities"]
     assert found["stream"] == ["scores", "next"]
     assert {o["name"]: o["cosine"] for o in variants["irises/onnx/fp32"]["verification"]["outputs"]}["label"] == 1

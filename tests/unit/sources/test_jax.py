@@ -215,9 +215,11 @@ def test_functions(repository: Path) -> None:
 
 
 def test_attention_and_recurrence_at_free_sizes(repository: Path) -> None:
-    proved(
-        config(repository / "jaxnet.py", "encoder", TensorSpec(name="ids", dtype="int32", shape=("batch", "length"))), "a", (3, 11)
-    )
+    ids = TensorSpec(name="ids", dtype="int32", shape=("batch", "length"))
+    model = proved(config(repository / "jaxnet.py", "encoder", ids), "a", (3, 11))
+    drawn = {int(i) for f in model.draw(9, 1, {}) for i in f["ids"].ravel()}
+    assert drawn <= set(range(50))  # inside the table of 50 rows
+    assert len(drawn) > 30  # and all over it
     proved(config(repository / "jaxnet.py", "recurrent", TensorSpec(name="x", dtype="float32", shape=("batch", 4, 6))), "b")
 
 
