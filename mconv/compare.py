@@ -7,6 +7,9 @@ Metrics, for reference r and answer a, flattened over all samples, in float64:
 * sqnr_db  = 10 log10(Σr² / Σ(a - r)²), the signal-to-quantization-noise ratio; capped at 200 dB for an exact answer
 * top1_agreement = share of rows (last axis) where argmax agrees; only for floating outputs with a last axis of 2 or more
 
+Texts are compared as 1 where they are equal and 0 where not, against 1: one that differs makes max_rel 1, and the cosine is the
+square root of the share that is equal.
+
 A NaN or infinity in one and not at the same place in the other makes every metric None and the verdict ``failed``.
 """
 
@@ -46,6 +49,11 @@ def compare_outputs(name: str, answers: Sequence[np.ndarray], references: Sequen
     for index, (a, r) in enumerate(zip(answers, references, strict=True)):
         if a.shape != r.shape:
             raise ValueError(f"output {name!r}, sample {index}: shape {list(a.shape)}, the reference has {list(r.shape)}")
+    if any(x.dtype.kind in "OUS" for x in (*answers, *references)):
+        answers = [
+            (np.asarray(a, object) == np.asarray(r, object)).astype(np.int8) for a, r in zip(answers, references, strict=True)
+        ]
+        references = [np.ones_like(a) for a in answers]
     a = np.concatenate([np.asarray(x, np.float64).ravel() for x in answers])
     r = np.concatenate([np.asarray(x, np.float64).ravel() for x in references])
     if not r.size:

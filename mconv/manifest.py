@@ -23,10 +23,11 @@ from mconv.yamlread import Node, Problems, nearest, read_document
 PRECISIONS = tuple(DEFAULT_TOLERANCES)
 OPTIMIZE_LEVELS = ("none", "basic", "aggressive")
 METRICS = ("accuracy",)
-DTYPES = ("float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = ("float32", "float16", "float64", *INTEGERS, "bool", "string")
 MANIFEST_KEYS = ("version", "defaults", "models")
 SHARED_KEYS = ("samples", "calibration", "evaluate", "optimize", "targets", "limits", "tolerance", "depends_on", "resources")
-MODEL_KEYS = ("name", "source", "inputs", *SHARED_KEYS)
+MODEL_KEYS = ("name", "source", "inputs", "state", *SHARED_KEYS)
 SOURCE_KEYS = ("format", "path")
 VARIANT_KEYS = ("as", "precision", "method", "tolerance", "limits")
 LIMIT_KEYS = ("max_size", "max_latency")
@@ -72,7 +73,10 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
 
 
 class ModelConfig(Frozen, frozen=True, kw_only=True):
-    """One entry of ``models:``; paths absolute. ``timeout_s`` and ``memory_bytes`` bound each step."""
+    """One entry of ``models:``; paths absolute. ``timeout_s`` and ``memory_bytes`` bound each step.
+
+    ``state``: outputs that are inputs of the next call, output name → input name.
+    """
 
     name: str
     source: SourceConfig
@@ -83,6 +87,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     evaluate: Evaluate | None = None
     optimize: str = "basic"
     depends_on: tuple[str, ...] = ()
+    state: dict[str, str] = {}
     timeout_s: float = DEFAULT_TIMEOUT_MS / 1000
     memory_bytes: int | None = None
 
@@ -156,6 +161,7 @@ class _Reader:
         if node.is_mapping() and "targets" not in fields:
             node.fail("the model lists no targets", "add `targets: [onnx]`")
         inputs = self.inputs(own["inputs"]) if "inputs" in own else ()
+        state = self.state(own["state"], inputs) if "state" in own else {}
         source = self.source(own["source"], inputs) if "source" in own else None
         evaluate = self.evaluate(fields["evaluate"]) if "evaluate" in fields else None
         samples = self.file(fields["samples"]) if "samples" in fields else None
@@ -191,6 +197,7 @@ class _Reader:
             evaluate=evaluate,
             optimize=optimize,
             depends_on=depends,
+            state=state,
             timeout_s=timeout / 1000,
             memory_bytes=memory,
         )
@@ -277,8 +284,25 @@ class _Reader:
                         "for example [batch, 3, 224, 224]",
                     )
                     shape.append(1)
+            dtype = "object" if dtype == "string" else dtype  # NumPy's name
             specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=tuple(shape)))
         return tuple(specs)
+
+    def state(self, node: Node, inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
+        """``{output: input}``, each input once, and one of ``inputs`` where those are declared."""
+        pairs: dict[str, str] = {}
+        known = [s.name for s in inputs]
+        for output, child in node.items():
+            name = child.text()
+            if name is None:
+                continue
+            if name in pairs.values():
+                child.fail(f"the input {name!r} is the state of two outputs", "pairs are `output: input`")
+            elif known and name not in known:
+                child.fail(f"{name!r} is not one of the inputs.{nearest(name, known)}", f"declared: {', '.join(known)}")
+            else:
+                pairs[output] = name
+        return pairs
 
     def evaluate(self, node: Node) -> Evaluate | None:
         fields = node.mapping(("labels", "metric", "max_drop", "output"), required=("labels",))

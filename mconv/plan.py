@@ -123,6 +123,7 @@ class _Planner:
             files += found
         self.digest = digest_files(files, Path(manifest.root), digests)
         self.source_params = {"source": msgspec.to_builtins(model.source)}
+        self.state_params = {"state": dict(model.state)} if model.state else {}
         self.source_key = {
             "digest": self.digest,
             "options": model.source.options,
@@ -200,6 +201,7 @@ class _Planner:
             "static": static,
             "dims": dict(dims),
             "shapes": [dict(s) for s in shapes],
+            **self.state_params,
         }
         also = {**self.source_key, "samples": self.digests.sha256(Path(samples)) if samples else None}
         return self.step("reference", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
@@ -207,7 +209,7 @@ class _Planner:
     def calibrate(self, export: str) -> str:
         """Calibration feeds: the user's, or plausible ones drawn with another seed than the verification's."""
         data = self.model.calibration.data if self.model.calibration else None
-        params = {**self.source_params, "data": data, "count": CALIBRATION_COUNT, "seed": SEED + 1}
+        params = {**self.source_params, "data": data, "count": CALIBRATION_COUNT, "seed": SEED + 1, **self.state_params}
         also = {**self.source_key, "data": self.digests.sha256(Path(data)) if data else None}
         return self.step("calibrate", "sources", self.model.source.format, params, inputs={"export": export}, also=also)
 

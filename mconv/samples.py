@@ -27,10 +27,13 @@ FREE_LENGTHS = (16, 24, 9)  # sizes any other free axis takes
 
 
 def save_feeds(path: Path, feeds: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Write feeds as ``<index>/<name>`` arrays; byte-identical for equal feeds."""
+    """Write feeds as ``<index>/<name>`` arrays; byte-identical for equal feeds. Texts (dtype object) are written as ``U``."""
     import numpy as np
 
-    np.savez(path, **{f"{i:05d}/{name}": array for i, feed in enumerate(feeds) for name, array in sorted(feed.items())})  # type: ignore[arg-type]
+    def plain(array: np.ndarray) -> np.ndarray:
+        return array.astype(str) if array.dtype.kind == "O" else array
+
+    np.savez(path, **{f"{i:05d}/{name}": plain(array) for i, feed in enumerate(feeds) for name, array in sorted(feed.items())})  # type: ignore[arg-type]
 
 
 def load_feeds(path: Path) -> list[dict[str, np.ndarray]]:
@@ -41,7 +44,8 @@ def load_feeds(path: Path) -> list[dict[str, np.ndarray]]:
     with np.load(path, allow_pickle=False) as data:
         for key in data.files:
             index, _, name = key.partition("/")
-            feeds.setdefault(int(index), {})[name] = data[key]
+            array = data[key]
+            feeds.setdefault(int(index), {})[name] = array.astype(object) if array.dtype.kind == "U" else array
     return [feeds[i] for i in sorted(feeds)]
 
 

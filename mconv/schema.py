@@ -114,6 +114,11 @@ def models() -> dict[str, Any]:
             "name": {"type": "string", "pattern": f"^{manifest.NAME.pattern}$"},
             "source": source,
             "inputs": {"type": "object", "additionalProperties": tensor},
+            "state": {
+                "type": "object",
+                "additionalProperties": text,
+                "description": "outputs that are inputs of the next call: output name → input name",
+            },
             **shared,
         },
         ("name", "source"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import compare, graph, registry, samples
+from mconv import compare, graph, registry, samples, state
 from mconv.errors import MconvError, SourceError, StepError, UnsupportedError, UsageError
 from mconv.values import Latency, ModelInfo, SourceConfig
 
@@ -63,16 +63,19 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     model = registry.sources()[config.format].load(config)
     fixed = _exported_dims(model, folders)
     base = {**(samples.static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
+    pairs: dict[str, str] = params.get("state") or {}
+    if pairs:
+        state.check(pairs, model.inputs, model.outputs)
     expected: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
+    lengths: list[int] = []
     feeds: list[Mapping[str, np.ndarray]] = []
     for shape in params["shapes"] or [{}]:
         dims = {**base, **shape}
         if params["samples"]:
-            path = Path(params["samples"])
-            arrays = samples.read_user_file(path)
-            given, answers, others = samples.user_feeds(arrays, model.inputs, model.outputs, dims=dims, file=path.name)
+            given, answers, others = _given(model, pairs, Path(params["samples"]), dims)
             feeds += given
+            lengths.append(len(given))
             expected += answers
             if params["labels"]:
                 labels.append(_labels(others, params["labels"]))
@@ -81,7 +84,11 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
         feeds += (
             found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
         )
-    answers = [model.run(feed) for feed in feeds]
+    if pairs:
+        feeds, answers, lengths = state.sequences(model, pairs, feeds, lengths, params["seed"])
+        state.save(out, pairs, lengths)
+    else:
+        answers = [model.run(feed) for feed in feeds]
     samples.save_feeds(out / SAMPLES_FILE, feeds)
     samples.save_feeds(out / REFERENCE_FILE, answers)
     if expected:
@@ -92,6 +99,14 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
         samples.save_feeds(out / LABELS_FILE, [{"labels": np.concatenate(labels)}])
     info = ModelInfo(inputs=model.inputs, outputs=model.outputs, parameters=model.parameters)
     return {"info": msgspec.to_builtins(info), "count": len(feeds), "expected": sorted(expected[0]) if expected else []}
+
+
+def _given(model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Mapping[str, int]) -> Any:
+    """Feeds, expected outputs and the rest of a user's file; of a model with state a row is a step, and the state not in it."""
+    inputs = tuple(s for s in model.inputs if s.name not in pairs.values())
+    if pairs and inputs[0].shape and isinstance(inputs[0].shape[0], str):
+        dims = {**dims, inputs[0].shape[0]: 1}
+    return samples.user_feeds(samples.read_user_file(path), inputs, model.outputs, dims=dims, file=path.name)
 
 
 def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -107,15 +122,18 @@ def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     config = msgspec.convert(params["source"], SourceConfig)
     model = registry.sources()[config.format].load(config)
     dims = _exported_dims(model, folders)
+    pairs: dict[str, str] = params.get("state") or {}
+    lengths: list[int] = []
     feeds: Sequence[Mapping[str, np.ndarray]]
     if params["data"]:
-        path = Path(params["data"])
-        feeds, _, _ = samples.user_feeds(samples.read_user_file(path), model.inputs, (), dims=dims, file=path.name)
+        feeds, _, _ = _given(model, pairs, Path(params["data"]), dims)
+        lengths = [len(feeds)]
     else:
-        found = model.samples(params["count"], params["seed"], dims, calibration=True)
-        feeds = (
-            found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
-        )
+        count = max(1, params["count"] // state.STEPS) if pairs else params["count"]
+        found = model.samples(count, params["seed"], dims, calibration=True)
+        feeds = found if found is not None else samples.draw_feeds(model.inputs, count=count, seed=params["seed"], dims=dims)
+    if pairs:
+        feeds, _, _ = state.sequences(model, pairs, feeds, lengths, params["seed"])
     samples.save_feeds(out / SAMPLES_FILE, feeds)
     return {"count": len(feeds)}
 
@@ -212,9 +230,9 @@ def verify(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) ->
     expected = samples.load_feeds(expected_file) if expected_file.is_file() else []
     session = _load_session(plugin, params, folders)
     try:
-        answers = [session.run(feed) for feed in feeds]
+        answers, remark = state.answers(session, feeds, folders["reference"])
         placement = session.placement()
-        details = session.details()
+        details = session.details() | ({"sequences": remark} if remark else {})
     finally:
         session.close()
     errors = []

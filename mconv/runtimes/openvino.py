@@ -36,8 +36,8 @@ class OpenVinoSession:
         except Exception as problem:  # OpenVINO raises plain RuntimeError
             raise UnsupportedError(f"OpenVINO cannot load the artifact: {' '.join(str(problem).split())[:800]}") from problem
         self.request = self.compiled.create_infer_request()
-        self.inputs: tuple[TensorSpec, ...] = tuple(_spec(p) for p in self.compiled.inputs)
-        self.outputs: tuple[TensorSpec, ...] = tuple(_spec(p) for p in self.compiled.outputs)
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(_spec, self.compiled.inputs, network.inputs))
+        self.outputs: tuple[TensorSpec, ...] = tuple(map(_spec, self.compiled.outputs, network.outputs))
         self.version = openvino.__version__
         self.ran = False
 
@@ -89,9 +89,10 @@ def _layer_type(op: Any) -> str:
     return str(info["layerType"].value if "layerType" in info else op.get_type_name())
 
 
-def _spec(port: Any) -> TensorSpec:
-    """A compiled port by its first tensor name in sorted order; the target writes one name a port."""
-    name = min(port.get_names()) if port.get_names() else port.get_node().get_friendly_name()
+def _spec(port: Any, written: Any) -> TensorSpec:
+    """A compiled port under the name that was written, of which the target writes one a port: where compilation drops a Convert
+    before an output, it adds the name of the tensor that came in."""
+    name = min(written.get_names()) if written.get_names() else port.get_node().get_friendly_name()
     shape = tuple(d.get_length() if d.is_static else f"{name}_{i}" for i, d in enumerate(port.get_partial_shape()))
     element = port.get_element_type()
     dtype = {"boolean": "bool"}.get(element.get_type_name()) or str(element.to_dtype())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import itertools
 import logging
@@ -18,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import compare, graph, samples
+from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError
+from mconv.sources import _named
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -28,43 +30,17 @@ if TYPE_CHECKING:
 
 OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers
 OPSET_TORCHSCRIPT = 17
+# How the exporters name an operator they cannot translate: torch.onnx's DispatchError, and its UnsupportedOperatorError.
+_UNTRANSLATED = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'|unrecognized namespace (\w+::\w+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
 Sampler = Callable[[int, int, Mapping[str, int], bool], list[Mapping[str, "np.ndarray"]] | None]
 
 
 def flatten(answer: Any, prefix: str = "output") -> dict[str, torch.Tensor]:
-    """Named tensors of whatever a module returns: a tensor, tuple, list, dict or dataclass; None entries are left out.
-
-    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested ones join with ``_``.
-    """
-    import dataclasses
-
+    """Named tensors of whatever a module returns, see :func:`mconv.sources._named.flatten`."""
     import torch
 
-    if isinstance(answer, torch.Tensor):
-        return {prefix: answer}
-    if dataclasses.is_dataclass(answer) and not isinstance(answer, Mapping):
-        answer = {f.name: getattr(answer, f.name) for f in dataclasses.fields(answer)}
-    if isinstance(answer, Mapping):
-        named = {str(k): v for k, v in answer.items() if v is not None}
-    elif isinstance(answer, list | tuple):
-        kept = [v for v in answer if v is not None]
-        named = {(f"{prefix}_{i}" if len(kept) > 1 else prefix): v for i, v in enumerate(kept)}
-    else:
-        raise SourceError(
-            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts and dataclasses of tensors",
-            hint="wrap the model so that forward() returns tensors",
-        )
-    flat: dict[str, torch.Tensor] = {}
-    for name, value in named.items():
-        if isinstance(value, torch.Tensor):
-            flat[name] = value
-        else:
-            flat |= {
-                (k if isinstance(value, Mapping) else f"{name}{k.removeprefix(name)}"): v for k, v in flatten(value, name).items()
-            }
-    return flat
+    return _named.flatten(answer, torch.Tensor, prefix)
 
 
 class TorchModel:
@@ -79,6 +55,7 @@ class TorchModel:
         keep: Sequence[str] | None = None,
         by_name: bool = True,
         high: Mapping[str, int] | None = None,
+        translations: Mapping[Any, Any] | None = None,
     ) -> None:
         import torch
 
@@ -90,9 +67,10 @@ class TorchModel:
         self.keep = tuple(keep) if keep is not None else None
         self.by_name = by_name
         self.high = high
+        self.translations = dict(translations or {})
         self.parameters = sum(p.numel() for p in module.parameters()) if isinstance(module, torch.nn.Module) else None
         answers = [self.run(feed) for feed in self._probes()]
-        self.outputs = _output_specs(answers, self._probes(), self.inputs)
+        self.outputs = _named.output_specs(answers, self._probes(), self.inputs)
 
     def _probes(self) -> list[Mapping[str, np.ndarray]]:
         return list(self.samples(2, samples.SEED, {}) or [])
@@ -129,32 +107,6 @@ class TorchModel:
         return {name: t.detach().cpu().contiguous().numpy() for name, t in flat.items()}
 
 
-def _output_specs(
-    answers: Sequence[Mapping[str, np.ndarray]], feeds: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]
-) -> tuple[TensorSpec, ...]:
-    """Shapes of outputs from answers at two sizes: an axis that varies takes the name of the input axis of its size."""
-    sizes: list[dict[str, int]] = []
-    for feed in feeds:
-        found: dict[str, int] = {}
-        for spec in inputs:
-            for dim, got in zip(spec.shape, feed[spec.name].shape, strict=True):
-                if isinstance(dim, str):
-                    found[dim] = got
-        sizes.append(found)
-    specs = []
-    for name, first in answers[0].items():
-        shape: list[int | str] = []
-        for axis, size in enumerate(first.shape):
-            seen = [a[name].shape[axis] for a in answers]
-            if len(set(seen)) == 1:
-                shape.append(size)
-            else:
-                match = [d for d in sizes[0] if all(s[d] == got for s, got in zip(sizes, seen, strict=True))]
-                shape.append(match[0] if match else f"{name}_{axis}")
-        specs.append(TensorSpec(name=name, dtype=str(first.dtype), shape=tuple(shape)))
-    return tuple(specs)
-
-
 def export(model: TorchModel, out: Path) -> ExportInfo:
     """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a right graph."""
     attempts: list[str] = []
@@ -163,8 +115,13 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
         f"torch.onnx dynamo, opset {OPSET_DYNAMO}": _dynamo,
         f"torch.onnx TorchScript, opset {OPSET_TORCHSCRIPT}": _torchscript,
     }
+    import torch
+
+    if isinstance(model.module, torch.jit.ScriptModule):  # gated cells are right in this way only
+        exporters[f"torch.onnx dynamo of the frozen script, opset {OPSET_DYNAMO}"] = _frozen
     target = out / graph.MODEL_FILE
     for axes in [free, {d for d in free if "batch" in d}, set()] if free else [set()]:
+        untranslated: list[str] = []
         for name, exporter in exporters.items():
             for leftover in out.iterdir():
                 leftover.unlink()
@@ -175,12 +132,20 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
                 _prove(model, target, axes)
             except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
                 attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
+                if found := _UNTRANSLATED.search(_reason(problem)):
+                    untranslated.append(found.group(1).replace(".", "::", 1) if found.group(1) else found.group(2))
                 continue
             notes = []
             if fixed := sorted(free - axes):
                 notes.append(f"the axes {', '.join(fixed)} are fixed in the export: it is right at one size only")
             info = graph.describe(target)
             return ExportInfo(exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes))
+        if len(untranslated) == len(exporters):  # other sizes will not help
+            names = ", ".join(sorted(set(untranslated)))
+            raise UnsupportedError(
+                f"the operator {names} has no translation to ONNX",
+                hint="name one with `translations: module:function`, which returns {'library::operator': onnxscript function}",
+            )
     raise UnsupportedError(
         "no exporter could turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
         hint="the messages name the operator; rewriting that part of forward() usually helps",
@@ -251,8 +216,18 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         dynamic_shapes=(dynamic,),
         optimize=True,
         verbose=False,
+        custom_translation_table=model.translations or None,
     )
     program.save(str(target), external_data=False)
+
+
+def _frozen(model: TorchModel, target: Path, axes: set[str]) -> None:
+    """As ``_dynamo``, with the script's weights as constants."""
+    import torch
+
+    frozen = copy.copy(model)
+    frozen.module = torch.jit.freeze(model.module)
+    _dynamo(frozen, target, axes)
 
 
 def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
@@ -359,29 +334,8 @@ def _scope(node: Any) -> str:
 
 def _prove(model: TorchModel, target: Path, axes: set[str]) -> None:
     """Run the graph against the module at two sizes of every free axis. Raises UnsupportedError where they differ."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-    missing = {s.name for s in model.inputs} - {i.name for i in session.get_inputs()}
-    if missing:
-        raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")
-    for which in (0, 1):
-        feed = _feed(model, axes, which)
-        wanted = model.run(feed)
-        got = dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(feed)), strict=True))
-        if wanted.keys() != got.keys():
-            raise UnsupportedError(f"outputs {sorted(got)} where the model has {sorted(wanted)}")
-        for name, reference in wanted.items():
-            if got[name].shape != reference.shape:
-                raise UnsupportedError(f"output {name} has shape {list(got[name].shape)}, the model gives {list(reference.shape)}")
-            error = compare.compare_outputs(name, [got[name]], [reference])
-            if error.elements and (error.max_abs is None or (error.max_rel or 0.0) > EXPORT_TOLERANCE):
-                raise UnsupportedError(f"output {name} differs from the model by {error.max_rel} of its largest magnitude")
-        if not axes:
-            break
+    feeds = [_feed(model, axes, which) for which in ((0, 1) if axes else (0,))]
+    _named.prove(target, feeds, [model.run(feed) for feed in feeds])
 
 
 @contextlib.contextmanager

@@ -87,10 +87,21 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # onnxruntime's exceptions share no public base class
+        if foreign := _foreign(path):
+            raise UnsupportedError(
+                f"{path.name} uses operators that are not ONNX's: {', '.join(foreign)}",
+                hint="custom operators have no kernel here; use ONNX's own, or define them as functions in the file",
+            ) from problem
         said = " ".join(str(problem).split())[:600]
-        raise UnsupportedError(
-            f"onnxruntime cannot load {path.name}: {said}", hint="custom operators have no kernel here"
-        ) from problem
+        raise UnsupportedError(f"onnxruntime cannot load {path.name}: {said}", hint="the message names the operator") from problem
+
+
+def _foreign(path: Path) -> list[str]:
+    """Operators, as ``domain.name``, of domains that are neither ONNX's nor onnxruntime's, and not functions of the file."""
+    model = graph.load(path, data=False)
+    local = {f"{f.domain}.{f.name}" for f in model.functions}
+    used = {name for name in graph.describe(path).operators if "." in name}
+    return sorted(name for name in used - local if not name.startswith(("ai.onnx.", "com.microsoft.")))
 
 
 class OnnxModel:

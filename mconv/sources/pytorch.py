@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import inspect
 import json
-import sys
-import traceback
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mconv.errors import SourceError, UsageError
-from mconv.sources import _torch
-from mconv.values import Device, ExportInfo, Place, SourceConfig, TensorSpec
+from mconv.sources import _factory, _torch
+from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 PRELOAD = ("torch", "torch.export", "torch.onnx", "torch._dynamo", "onnx", "onnxscript")
 OPTIONS = {
-    "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"}
+    "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"},
+    "translations": {
+        "type": "string",
+        "description": "module:function, in the repository, that returns {'library::operator': onnxscript function}",
+    },
 }
 SUFFIXES = {".pt", ".pth", ".pt2", ".safetensors", ".bin"}
 MAX_HEADER = 100_000_000  # the limit of the safetensors format
@@ -61,86 +61,16 @@ def check(config: SourceConfig) -> None:
                 f"{Path(config.path).name} holds only weights; mconv needs the code that builds the module",
                 hint="add `factory: module:function`, or save a TorchScript or torch.export (.pt2) file",
             )
-        module, colon, function = factory.partition(":")
-        if not colon or not module or not function:
-            raise UsageError(f"factory {factory!r} is not of the form module:function", hint="for example net:build")
-        if _module_file(Path(config.root), module) is None:
-            raise UsageError(
-                f"the factory's module {module!r} is not in the repository", hint="modules are found from the manifest's folder"
-            )
+        _factory.check(config, "factory")
+    if config.options.get("translations"):
+        _factory.check(config, "translations")
     if found in ("state", "safetensors", "torchscript") and not config.inputs:
         raise UsageError("the model's inputs are not known", hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`")
 
 
 def files(config: SourceConfig) -> Sequence[Path]:
-    """The weights, the factory's module and every module of the repository that it imports, found without running any."""
-    found = [Path(config.path)]
-    if factory := config.options.get("factory"):
-        found += _imports(Path(config.root), factory.partition(":")[0])
-    return found
-
-
-def _module_file(root: Path, module: str) -> Path | None:
-    base = root.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def _imports(root: Path, module: str) -> list[Path]:
-    """Files of ``module``, its parent packages and all local modules it imports, directly or not."""
-    found: dict[str, Path] = {}
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        path = _module_file(root, name)
-        if name in found or path is None:
-            continue
-        found[name] = path
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        if parent := name.rpartition(".")[0]:
-            todo.append(parent)
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue  # running it will say so, with the line
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                todo += [a.name for a in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-                base = ".".join(filter(None, [*parts, node.module or ""]))
-                todo += [base, *(f"{base}.{a.name}" if base else a.name for a in node.names)]
-    return sorted(found.values())
-
-
-def _build(config: SourceConfig) -> Any:
-    """Run the factory. Raises SourceError with its exception and the line of the repository that raised."""
-    module_name, _, function = str(config.options["factory"]).partition(":")
-    sys.path.insert(0, config.root)
-    try:
-        build = getattr(importlib.import_module(module_name), function, None)
-        if build is None:
-            raise SourceError(f"module {module_name!r} has no function {function!r}", hint="check `factory:`")
-        return build()
-    except SourceError:
-        raise
-    except Exception as problem:  # the repository's code may raise anything
-        raise SourceError(
-            f"the factory {config.options['factory']} raised {type(problem).__name__}: {' '.join(str(problem).split())[:600]}",
-            hint="run it on its own to see the traceback",
-            place=_place(problem, Path(config.root)),
-        ) from problem
-
-
-def _place(problem: BaseException, root: Path) -> Place | None:
-    """The innermost line of the repository in a traceback."""
-    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_relative_to(root) and frame.lineno:
-            return Place(file=path.relative_to(root).as_posix(), line=frame.lineno)
-    return None
+    """The weights, the modules of the options and every module of the repository that they import, found without running any."""
+    return [Path(config.path), *_factory.files(config, "factory", "translations")]
 
 
 def _weights(path: Path, found: str) -> dict[str, Any]:
@@ -179,17 +109,18 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
     path = Path(config.path)
     found = kind(path)
     if found == "torchscript":
-        return torch.jit.load(str(path), map_location="cpu"), config.inputs
+        script = torch.jit.load(str(path), map_location="cpu")
+        order = [a.name for a in script.forward.schema.arguments]
+        if not {s.name for s in config.inputs} <= set(order):
+            return script, config.inputs
+        return script, tuple(sorted(config.inputs, key=lambda s: order.index(s.name)))  # it is called and exported in order
     if found == "program":
         try:
             program = torch.export.load(str(path))
         except Exception as problem:  # torch.export raises many kinds
             raise SourceError(f"{path.name} cannot be loaded by torch.export: {' '.join(str(problem).split())[:400]}") from problem
-        if program.example_inputs and program.example_inputs[1]:
-            names = ", ".join(program.example_inputs[1])
-            raise SourceError(f"{path.name} takes keyword inputs ({names})", hint="export it again with positional inputs")
-        return program.module(), config.inputs or _program_inputs(program)
-    module = _build(config)
+        return _positional(program, path.name), config.inputs or _program_inputs(program)
+    module = _factory.function(config, "factory")()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"the factory returned {type(module).__name__}, not a torch.nn.Module", hint="return the module")
     try:
@@ -200,6 +131,55 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             f"{path.name} does not fit the factory's module: {said}", hint="is it the file of another version?"
         ) from problem
     return module, config.inputs
+
+
+def _positional(program: Any, name: str) -> Any:
+    """The module of a program, taking keyword inputs by position after the others. Raises SourceError for nested inputs."""
+    import torch
+
+    args, kwargs = program.example_inputs or ((), {})
+    inputs = program.graph_signature.user_inputs
+    if (args or kwargs) and len(args) + len(kwargs) != len(inputs):
+        raise SourceError(
+            f"{name} takes nested inputs ({', '.join(map(str, inputs))})", hint="export it again with one argument for each tensor"
+        )
+    if not kwargs:
+        return program.module()
+
+    class Positional(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program.module()
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.program(*tensors[: len(args)], **dict(zip(kwargs, tensors[len(args) :], strict=True)))
+
+    return Positional()
+
+
+def _translations(config: SourceConfig) -> dict[Any, Any]:
+    """Custom operators and their onnxscript functions. Raises SourceError for what is no such mapping."""
+    import torch
+
+    if not config.options.get("translations"):
+        return {}
+    said = _factory.function(config, "translations")()
+    if not isinstance(said, dict) or not all(callable(f) for f in said.values()):
+        raise SourceError(
+            f"{config.options['translations']} did not return a mapping of operators to functions",
+            hint="for example {'mylib::twist': twist}, where twist is written with onnxscript.opset20",
+        )
+    found = {}
+    for name, function in said.items():
+        operator: Any = name
+        if isinstance(name, str):
+            library, _, rest = name.partition("::")
+            operator = getattr(getattr(torch.ops, library), rest.partition(".")[0], None) if rest else None
+            if operator is None:
+                raise SourceError(f"there is no operator {name!r} to translate", hint="import its library in the same module")
+            operator = getattr(operator, rest.partition(".")[2] or "default")
+        found[operator] = function
+    return found
 
 
 def _program_inputs(program: Any) -> tuple[TensorSpec, ...]:
@@ -222,16 +202,17 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     import torch
 
     torch.manual_seed(0)
+    translations = _translations(config)  # registers the operators, before a file that needs them is loaded
     module, inputs = _module(config)
     if kind(Path(config.path)) == "program":  # its placeholders are positional, whatever they are called
-        return _torch.TorchModel(module, inputs, by_name=False)
+        return _torch.TorchModel(module, inputs, by_name=False, translations=translations)
     forward = getattr(module, "forward", module)
     try:
         parameters = set(inspect.signature(forward).parameters)
     except (TypeError, ValueError):
         parameters = set()
     named = {spec.name for spec in inputs} <= parameters
-    return _torch.TorchModel(module, inputs, by_name=named)
+    return _torch.TorchModel(module, inputs, by_name=named, translations=translations)
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:

@@ -32,6 +32,18 @@ def test_metrics_match_their_formulas() -> None:
     assert found.top1_agreement == pytest.approx(agree)
 
 
+def test_texts_are_equal_or_not() -> None:
+    reference = np.array(["cat", "dog", "cat", "bird"], object)
+    same = compare.compare_outputs("label", [reference.astype(str)], [reference])
+    assert (same.max_rel, same.cosine, same.sqnr_db) == (0, 1, compare.MAX_SQNR_DB)
+    answer = np.array(["cat", "dog", "cat", "birds"], object)
+    found = compare.compare_outputs("label", [answer], [reference])
+    assert found.max_rel == 1
+    assert found.cosine == pytest.approx(np.sqrt(3 / 4))
+    assert compare.judge([found], compare.DEFAULT_TOLERANCES["fp32"])[0] == "failed"
+    assert compare.judge([same], compare.DEFAULT_TOLERANCES["fp32"])[0] == "passed"
+
+
 @given(arrays(np.float32, (3, 4), elements=st.floats(-1e3, 1e3, width=32)))
 def test_an_exact_answer_has_no_error(reference: np.ndarray) -> None:
     found = compare.compare_outputs("y", [reference.copy()], [reference])

@@ -26,6 +26,9 @@ BROKEN = {
     "unknown target": (GOOD.replace("[onnx]", "[onxx]"), "5:15", "'onnx'"),
     "precision the target lacks": (GOOD.replace("[onnx]", "['onnx:int5']"), "5:15", "onnx offers: fp32"),
     "bad shape": (GOOD + "    inputs: {x: {shape: [batch, -3]}}\n", "6:33", "positive size"),
+    "state of two outputs": (GOOD + "    state: {a: h, b: h}\n", "6:22", "state of two outputs"),
+    "state of no input": (GOOD + "    inputs: {hid: {shape: [1]}}\n    state: {a: hidd}\n", "7:16", "'hid'"),
+    "state that is no mapping": (GOOD + "    state: [h]\n", "6:12", "a mapping"),
     "YAML syntax": ("version: 1\nmodels: [\n", "3:1", "not valid YAML"),
     "empty file": ("", "1:1", "empty"),
     "path outside": (GOOD.replace("model.onnx", "../../etc/passwd"), "4:13", "leaves the repository"),
@@ -105,6 +108,15 @@ def test_defaults_merge_keys_and_forms_of_targets(repository: Path) -> None:
     assert model.variants[0].limits.max_latency_ms == 2000
     assert model.variants[2].options["scheme"] == "symmetric"
     assert (model.timeout_s, model.memory_bytes) == (120, 2**30)
+
+
+def test_state_and_texts(repository: Path) -> None:
+    inputs = "    inputs: {x: {shape: [batch, 1], dtype: string}, h: {shape: [batch, 4]}}\n    state: {next: h}\n"
+    (repository / "models.yml").write_text(GOOD + inputs)
+    model = manifest.load(Path("models.yml")).models[0]
+    assert model.state == {"next": "h"}
+    assert [s.dtype for s in model.source.inputs] == ["object", "float32"]
+    jsonschema.validate(yaml.safe_load(GOOD + inputs), schema.models())
 
 
 @pytest.mark.parametrize("example", ["digits", "minilm", "keras", "ready"])

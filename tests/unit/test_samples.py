@@ -21,6 +21,16 @@ def spec(name: str = "x", dtype: str = "float32", *shape: int | str) -> TensorSp
 TEXT = (spec("ids", "int64", "batch", "sequence"), spec("mask", "bool", "batch", "sequence"), spec("z", "float32", 3))
 
 
+def test_texts_are_stored_without_pickles(tmp_path: Path) -> None:
+    texts = np.array([["naïve"], ["cat"]], object)
+    samples.save_feeds(tmp_path / "texts.npz", [{"word": texts}])
+    with np.load(tmp_path / "texts.npz", allow_pickle=False) as data:
+        assert data["00000/word"].dtype.kind == "U"
+    (again,) = samples.load_feeds(tmp_path / "texts.npz")
+    assert again["word"].dtype == object
+    np.testing.assert_array_equal(again["word"], texts)
+
+
 def test_feeds_come_back_as_they_were_saved(tmp_path: Path) -> None:
     feeds = samples.draw_feeds(TEXT, count=12)
     for name in ("a.npz", "b.npz"):

@@ -22,6 +22,11 @@ HEAVY = {
     "onnxscript",
     "playwright",
     "numpy",
+    "jax",
+    "flax",
+    "sklearn",
+    "skl2onnx",
+    "pyarrow",
 }
 FAMILIES = ("sources", "optimizers", "quantizers", "targets", "runtimes")
 LEAVES = {"mconv.values", "mconv.errors", "mconv.graph", "mconv.samples", "mconv.compare"}
@@ -78,7 +83,7 @@ ORDER = (
     ("hardware",),
     ("digests",),
     ("graph", "compare", "samples", "yamlread", "store"),
-    ("registry",),
+    ("registry", "state"),
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "forkserver", "remote"),
     ("runner",),

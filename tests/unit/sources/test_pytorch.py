@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mconv.errors import SourceError, UsageError
+from mconv.errors import SourceError, UnsupportedError, UsageError
 from mconv.sources import _torch, pytorch
 from mconv.values import SourceConfig, TensorSpec
 
@@ -137,6 +138,91 @@ def test_torchscript_and_exported_program(repository: Path) -> None:
     torch.export.save(program, repository / "program.pt2")
     assert pytorch.kind(repository / "program.pt2") == "program"
     proved(config(repository / "program.pt2", repository, None, ()), repository / "b")
+
+
+class Pair(torch.nn.Module):
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return left - 2 * right, right.sum(-1)
+
+
+def test_several_inputs_of_scripts_and_programs(repository: Path) -> None:
+    left, right = (TensorSpec(name=n, dtype="float32", shape=("batch", 3)) for n in ("left", "right"))
+    torch.jit.script(Pair()).save(str(repository / "script.pt"))
+    n = torch.export.Dim("n")
+    arrays = (torch.zeros(2, 3), torch.ones(2, 3))
+    torch.export.save(torch.export.export(Pair(), arrays, dynamic_shapes=({0: n}, {0: n})), repository / "args.pt2")
+    keywords = torch.export.export(Pair(), arrays[:1], {"right": arrays[1]}, dynamic_shapes={"left": {0: n}, "right": {0: n}})
+    torch.export.save(keywords, repository / "keywords.pt2")
+    for name, inputs in (("script.pt", (right, left)), ("script.pt", (left, right)), ("args.pt2", ()), ("keywords.pt2", ())):
+        found = config(repository / name, repository, None, inputs)
+        proved(found, repository / f"out-{name}-{len(list(repository.iterdir()))}")
+        model = pytorch.load(found)
+        assert [s.name for s in model.inputs] == ["left", "right"]
+        got = model.run({"left": np.ones((2, 3), np.float32), "right": np.full((2, 3), 5, np.float32)})
+        np.testing.assert_array_equal(got["output_0"], np.full((2, 3), -9))  # not swapped
+        np.testing.assert_array_equal(got["output_1"], [15, 15])
+
+
+CUSTOM = """
+import torch
+from onnxscript import opset20 as op
+
+
+@torch.library.custom_op("mconvtest::twist", mutates_args=())
+def twist(x: torch.Tensor, k: float) -> torch.Tensor:
+    return torch.sin(x) * k
+
+
+@twist.register_fake
+def _(x, k):
+    return torch.empty_like(x)
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(6, 5)
+
+    def forward(self, x):
+        return torch.ops.mconvtest.twist(self.linear(x), 2.0)
+
+
+def build():
+    return Net()
+
+
+def translations():
+    def twisted(x, k: float):
+        return op.Mul(op.Sin(x), k)
+
+    return {"mconvtest::twist": twisted}
+
+
+def unknown():
+    return {"mconvtest::nothing": twist}
+"""
+
+
+def test_custom_operators(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "custom", raising=False)
+    (repository / "custom.py").write_text(CUSTOM)
+    torch.save({"linear.weight": torch.ones(5, 6), "linear.bias": torch.zeros(5)}, repository / "w.pt")
+    one = (TensorSpec(name="x", dtype="float32", shape=("batch", 6)),)
+    plain = config(repository / "w.pt", repository, "custom:build", one)
+    (repository / "refused").mkdir()
+    with pytest.raises(UnsupportedError, match="operator mconvtest::twist has no translation") as caught:
+        pytorch.export(plain, repository / "refused")
+    assert "translations: module:function" in str(caught.value.hint)
+    translated = msgspec.structs.replace(plain, options={**plain.options, "translations": "custom:translations"})
+    pytorch.check(translated)
+    proved(translated, repository / "out")
+    model = pytorch.load(translated)
+    x = np.full((1, 6), 0.1, np.float32)
+    np.testing.assert_allclose(model.run({"x": x})["output"], np.full((1, 5), 2 * np.sin(0.6)), rtol=1e-5)
+    assert (repository / "custom.py") in pytorch.files(translated)
+    wrong = msgspec.structs.replace(plain, options={**plain.options, "translations": "custom:unknown"})
+    with pytest.raises(SourceError, match="no operator 'mconvtest::nothing'"):
+        pytorch.load(wrong)
 
 
 def test_nested_outputs_get_names(repository: Path) -> None:

@@ -1,0 +1,162 @@
+"""Answers of any framework as named tensors, their specs, and the proof of an export against them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv import compare
+from mconv.errors import SourceError, UnsupportedError
+from mconv.values import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
+
+
+def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output") -> dict[str, Any]:
+    """Named tensors of whatever a model returns: a tensor, tuple, list, dict or dataclass; None entries are left out.
+
+    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested ones join with ``_``.
+    Raises SourceError for anything else.
+    """
+    if isinstance(answer, tensor):
+        return {prefix: answer}
+    if dataclasses.is_dataclass(answer) and not isinstance(answer, Mapping):
+        answer = {f.name: getattr(answer, f.name) for f in dataclasses.fields(answer)}
+    elif isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        answer = dict(zip(answer._fields, answer, strict=True))
+    if isinstance(answer, Mapping):
+        named = {str(k): v for k, v in answer.items() if v is not None}
+    elif isinstance(answer, list | tuple):
+        kept = [v for v in answer if v is not None]
+        named = {(f"{prefix}_{i}" if len(kept) > 1 else prefix): v for i, v in enumerate(kept)}
+    else:
+        raise SourceError(
+            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts and dataclasses of tensors",
+            hint="wrap the model so that it returns tensors",
+        )
+    flat: dict[str, Any] = {}
+    for name, value in named.items():
+        if isinstance(value, tensor):
+            inner = {name: value}
+        else:
+            inner = {
+                (k if isinstance(value, Mapping) else f"{name}{k.removeprefix(name)}"): v
+                for k, v in flatten(value, tensor, name).items()
+            }
+        if twice := sorted(inner.keys() & flat.keys()):
+            raise SourceError(
+                f"the model returns two outputs named {twice[0]!r}", hint="give the outputs of nested dicts names of their own"
+            )
+        flat |= inner
+    return flat
+
+
+def output_specs(
+    answers: Sequence[Mapping[str, np.ndarray]], feeds: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """Shapes of outputs from answers at two sizes: an axis that varies takes the name of the input axis of its size."""
+    sizes: list[dict[str, int]] = []
+    for feed in feeds:
+        found: dict[str, int] = {}
+        for spec in inputs:
+            for dim, got in zip(spec.shape, feed[spec.name].shape, strict=True):
+                if isinstance(dim, str):
+                    found[dim] = got
+        sizes.append(found)
+    specs = []
+    for name, first in answers[0].items():
+        shape: list[int | str] = []
+        for axis, size in enumerate(first.shape):
+            seen = [a[name].shape[axis] for a in answers]
+            if len(set(seen)) == 1:
+                shape.append(size)
+            else:
+                match = [d for d in sizes[0] if all(s[d] == got for s, got in zip(sizes, seen, strict=True))]
+                shape.append(match[0] if match else f"{name}_{axis}")
+        specs.append(TensorSpec(name=name, dtype="object" if first.dtype.kind in "OUS" else str(first.dtype), shape=tuple(shape)))
+    return tuple(specs)
+
+
+def rename(proto: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], fixed: Mapping[str, int] | None = None) -> None:
+    """Give a graph, in place, the model's own input, output and axis names, in order; drop remarks.
+
+    ``fixed``: free axes of the model that are not free in the graph, with their size.
+    """
+    inner = proto.graph
+    before = [*inner.input, *inner.output]
+    specs = [*inputs, *outputs]
+    if len(inner.input) != len(inputs) or len(inner.output) != len(outputs):
+        raise UnsupportedError(
+            f"the export has {len(inner.input)} inputs and {len(inner.output)} outputs, the model {len(inputs)} and {len(outputs)}"
+        )
+    mapping = {value.name: spec.name for value, spec in zip(before, specs, strict=True)}
+    if len(mapping) < len(specs):
+        raise UnsupportedError("the model hands an input through, or gives one output twice; drop it or compute it")
+    taken = {name for node in inner.node for name in [*node.input, *node.output]} | {t.name for t in inner.initializer}
+    for name in set(mapping.values()) & taken - mapping.keys():
+        mapping[name] = f"{name}_inner"
+    _reread(inner, mapping)
+    del inner.value_info[:]
+    inner.doc_string, proto.doc_string, inner.name = "", "", "main"
+    del proto.metadata_props[:], inner.metadata_props[:]
+    for value, spec in zip(before, specs, strict=True):
+        value.name, value.doc_string = spec.name, ""
+        shape = value.type.tensor_type.shape
+        del shape.dim[:]
+        shape.SetInParent()
+        for dim in spec.shape:
+            size = (fixed or {}).get(dim, dim) if isinstance(dim, str) else dim
+            added = shape.dim.add()
+            if isinstance(size, int):
+                added.dim_value = size
+            else:
+                added.dim_param = size
+
+
+def _reread(inner: Any, mapping: Mapping[str, str]) -> None:
+    for tensor in inner.initializer:
+        tensor.name = mapping.get(tensor.name, tensor.name)
+    for node in inner.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for names in (node.input, node.output):
+            names[:] = [mapping.get(name, name) for name in names]
+        for attribute in node.attribute:
+            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                _reread(body, mapping)
+
+
+def prove(
+    target: Path,
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    answers: Sequence[Mapping[str, np.ndarray]],
+    tolerance: float = EXPORT_TOLERANCE,
+) -> None:
+    """Run the graph with onnxruntime's own optimisations off and hold it against the framework's ``answers``.
+
+    Raises UnsupportedError where an input is not used, an output is missing, has another shape, or differs.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+    if missing := feeds[0].keys() - {i.name for i in session.get_inputs()}:
+        raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")
+    names = [o.name for o in session.get_outputs()]
+    for feed, wanted in zip(feeds, answers, strict=True):
+        if set(names) != wanted.keys():
+            raise UnsupportedError(f"outputs {sorted(names)} where the model has {sorted(wanted)}")
+        got = dict(zip(names, session.run(names, dict(feed)), strict=True))
+        for name, reference in wanted.items():
+            if got[name].shape != reference.shape:
+                raise UnsupportedError(f"output {name} has shape {list(got[name].shape)}, the model gives {list(reference.shape)}")
+            error = compare.compare_outputs(name, [got[name]], [reference])
+            if error.elements and (error.max_abs is None or (error.max_rel or 0.0) > tolerance):
+                raise UnsupportedError(f"output {name} differs from the model by {error.max_rel} of its largest magnitude")
