@@ -155,10 +155,11 @@ class _Planner:
         others: Sequence[tuple[registry.Family, str]] = (),
         **settings: Any,
     ) -> str:
-        """Add a step; ``also`` enters the key in place of what ``params`` says of paths; ``others``: further plug-ins it uses."""
+        """Add a step; ``also`` enters the key in place of what ``params`` says of paths and this machine; ``others``: further
+        plug-ins it uses."""
         used = [registry.plugins(family)[plugin], *(registry.plugins(f)[n] for f, n in others)]
         tools = {tool: version(tool) for p in used for tool in p.tools}
-        keyed = {k: v for k, v in params.items() if k not in ("source", "samples", "data")} | dict(also or {})
+        keyed = {k: v for k, v in params.items() if k not in ("source", "samples", "data", "threads")} | dict(also or {})
         parts = {
             "kind": kind,
             "plugin": f"{family}/{plugin}",
@@ -261,7 +262,7 @@ class _Planner:
         if measure:
             params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
             here = hardware.machine()
-            also = {**self.source_key, "machine": [here.cpu, here.cores, here.system]}
+            also = {**self.source_key, "machine": [here.cpu, here.cores, here.system, self.threads]}
             source: tuple[registry.Family, str] = ("sources", self.model.source.format)
             keys["measure"] = self.step(
                 "measure",

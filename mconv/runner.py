@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
 from mconv import forkserver, hardware, registry
+from mconv.errors import OutOfMemoryError
 from mconv.plan import Step
 from mconv.service import Service
 from mconv.store import Store
@@ -69,6 +71,7 @@ class Local:
         self.served: dict[str, tuple[str, ...]] = {}  # key of a step that is still to be done → modules of its server
         self.left: Counter[tuple[str, ...]] = Counter()
         self.lock = threading.Lock()
+        self.crowd = Crowd()
         self.memory = hardware.available_bytes() - LEFT_FOR_OTHERS
         self.extra: Mapping[str, str] = {}
 
@@ -89,9 +92,12 @@ class Local:
                 self.servers[modules].launch()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """Up to ``jobs`` steps, and never more at once than memory is there for; one that needs all of it runs alone."""
+        """Up to ``jobs`` steps, and never more at once than memory is there for; one that needs all of it runs alone, also where
+        that is only seen when it has run out of it beside others."""
         if not beside:
             return True
+        if self.crowd.waiting:
+            return False
         return len(beside) < self.jobs and sum(map(memory, (step, *beside))) <= self.memory
 
     def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
@@ -102,7 +108,9 @@ class Local:
             folders={role: str(folder) for role, folder in folders.items()},
             out=str(workspace / "out"),
         )
-        try:
+        extra = {**self.extra, **(self.services[step.service].variables() if step.service else {})}
+
+        def attempt() -> Outcome:
             return run_step(
                 request,
                 workspace,
@@ -111,9 +119,17 @@ class Local:
                 timeout_s=step.timeout_s,
                 memory_bytes=step.memory_bytes,
                 stop=stop,
-                extra={**self.extra, **(self.services[step.service].variables() if step.service else {})},
+                extra=extra,
                 start=self._starter(step, stop),
             )
+
+        try:
+            done, crowded = self.crowd.enter(attempt)
+            if crowded and step.memory_bytes is None and done.error and done.error.type == OutOfMemoryError.__name__:
+                for left in workspace.iterdir():
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                done = self.crowd.alone(attempt)
+            return done
         finally:
             self._done(step)
 
@@ -141,6 +157,43 @@ class Local:
             service.stop()
         for server in self.servers.values():
             server.stop()
+
+
+class Crowd:
+    """Counts the steps that run, for those that must run once more without the others."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.turn = threading.Lock()
+        self.running = 0
+        self.waiting = 0
+
+    def enter(self, attempt: Callable[[], Outcome]) -> tuple[Outcome, bool]:
+        """What ``attempt`` gives, and whether others ran when it began or ended."""
+        with self.changed:
+            self.running += 1
+            crowded = self.running > 1
+        try:
+            done = attempt()
+        finally:
+            with self.changed:
+                crowded = crowded or self.running > 1
+                self.running -= 1
+                self.changed.notify_all()
+        return done, crowded
+
+    def alone(self, attempt: Callable[[], Outcome]) -> Outcome:
+        """``attempt`` when no other runs; who waits for that goes in turn."""
+        with self.changed:
+            self.waiting += 1
+        try:
+            with self.turn:
+                with self.changed:
+                    self.changed.wait_for(lambda: not self.running)
+                return attempt()
+        finally:
+            with self.changed:
+                self.waiting -= 1
 
 
 def memory(step: Step) -> float:

@@ -42,6 +42,16 @@ def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
         assert ("calibration" in last.inputs) == ("calibrate" in variant)
 
 
+def test_the_machine_is_in_the_keys_of_measurements_alone(tmp_path: Path) -> None:
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "models.yml").write_text("version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, openvino]}]\n")
+    loaded = manifest.load(tmp_path / "models.yml")
+    one, many = (plan.make(loaded, threads=threads) for threads in (1, 8))
+    changed = {one.steps[key].kind for key in one.steps.keys() - many.steps.keys()}
+    assert changed == {"measure"}
+    assert {s.params["threads"] for s in many.steps.values() if s.kind in ("verify", "measure")} == {8}
+
+
 def test_planning_imports_no_plug_in_helper_and_no_numpy() -> None:
     """Keys hold the code of plug-ins, found by path: importing their helpers would load engines."""
     code = "import sys; from mconv import plan; plan.code_digest('mconv.quantizers.nbits'); print(sorted(sys.modules))"

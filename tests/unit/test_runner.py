@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from mconv import registry, runner
 from mconv.plan import Step
 from mconv.runner import BASE, Local, memory, merged
 from mconv.store import Store
+from mconv.values import ErrorInfo
+from mconv.worker import Outcome, Request
 
 
 def step(size: int = 0, kind: str = "write", **settings: object) -> Step:
@@ -70,3 +73,48 @@ def test_preloads_name_modules() -> None:
     named = [name for family in registry.FAMILIES for p in registry.plugins(family).values() for name in p.preload]
     assert "torch" in named
     assert all(part.isidentifier() for name in named for part in name.split("."))
+
+
+def outcome(error: str | None = None) -> Outcome:
+    info = ErrorInfo(type=error, message="m") if error else None
+    return Outcome(result=None if error else {}, error=info, seconds=0.0, peak_rss_bytes=None)
+
+
+@pytest.mark.parametrize(("limit", "beside", "tries"), [(None, True, 2), (10**9, True, 1), (None, False, 1)])
+def test_out_of_memory_beside_others_is_tried_again_alone(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, beside: bool, tries: int
+) -> None:
+    """A limit of the user's own stands; one that had the machine to itself has had its chance."""
+    asked: list[int] = []
+    other_may_end, refused = threading.Event(), threading.Event()
+
+    def run(request: Request, workspace: Path, **_: object) -> Outcome:
+        if request.plugin == "other":
+            assert refused.wait(10)
+            other_may_end.set()
+            return outcome()
+        asked.append(local.crowd.running)
+        (workspace / "out").mkdir()  # as run_step does: what is left of the first try must be gone
+        if len(asked) == 1:
+            refused.set()
+            return outcome("OutOfMemoryError")
+        assert other_may_end.is_set()
+        assert not local.fits(step(), [step()])
+        return outcome()
+
+    monkeypatch.setattr(runner, "run_step", run)
+    other = threading.Thread(target=lambda: local.run(step(plugin="other"), {}, tmp_path, threading.Event()))
+    if beside:
+        other.start()
+        while not local.crowd.running:
+            pass
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    done = local.run(step(memory_bytes=limit), {}, folder, threading.Event())
+    assert len(asked) == tries
+    assert (done.error is None) == (tries == 2)
+    refused.set()
+    if beside:
+        other.join()
+        assert asked[-1] == (0 if tries == 2 else 2)
+    assert local.crowd.running == local.crowd.waiting == 0
