@@ -6,8 +6,10 @@ one external file ``model.onnx.data`` beside it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,8 +101,18 @@ def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def describe(path: Path) -> ModelInfo:
     """Parameters (elements of float initializers and constants, quantized ones included), nodes, operators, opset, signature.
 
-    Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not parameters.
+    Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not parameters. A file that is asked for
+    again, and is still the same, is not parsed again.
     """
+    identity: tuple[int, ...] = ()
+    with contextlib.suppress(OSError):  # loading it says what is wrong
+        found = path.stat()
+        identity = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return _describe(path, identity)
+
+
+@lru_cache(16)
+def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
     import math
 
     import onnx
