@@ -9,20 +9,26 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from mconv.errors import SourceError
 from mconv.values import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+
+    Change: TypeAlias = Callable[[onnx.TensorProto, np.ndarray], np.ndarray]  # (tensor, its bytes as stored) → its bytes
 
 MODEL_FILE = "model.onnx"
 DATA_SUFFIX = ".data"
 MAX_OPSET = 26  # the newest default-domain opset that onnxruntime 1.31 loads
 INLINE_LIMIT = 1_500_000_000  # protobuf refuses 2 GiB; stay clear of it
+SMALLEST_EXTERNAL = 1024  # bytes
+ALIGNMENT = 4096  # of external data, so that a page of the file is a page in memory (onnx.proto, TensorProto.external_data)
 
 
 def load(path: Path, *, data: bool = True) -> onnx.ModelProto:
@@ -66,21 +72,108 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write ``model`` at ``path`` deterministically, with external data beside it where it would pass 1.5 GB."""
-    import onnx
+def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, change: Change | None = None) -> None:
+    """Write ``model`` at ``path`` deterministically, with external data beside it where it would pass 1.5 GB.
 
-    if model.ByteSize() <= INLINE_LIMIT:
-        path.write_bytes(model.SerializeToString(deterministic=True))
+    ``model`` may have been loaded without its external data: they lie in the folder ``source`` (default: that of ``path``), and are
+    copied one tensor at a time, through ``change`` where it is given; what is in the data file of ``path`` itself stays there. A
+    model in memory that becomes external gives each tensor's bytes away as they are written.
+    """
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    folder = path.parent if source is None else source
+    own = path.with_name(path.name + DATA_SUFFIX)
+    outside = [t for t in _get_all_tensors(model) if uses_external_data(t)]
+    here = folder.resolve() == path.parent.resolve()
+    staying = {id(t) for t in outside if here and ExternalDataInfo(t).location == own.name}
+    if staying or model.ByteSize() + sum(ExternalDataInfo(t).length or 0 for t in outside) > INLINE_LIMIT:
+        with own.open("ab" if staying else "wb") as file:
+            for tensor in _get_all_tensors(model):
+                if id(tensor) not in staying and (uses_external_data(tensor) or tensor.ByteSize() >= SMALLEST_EXTERNAL):
+                    _outline(tensor, folder, file, own.name, change)
+    else:
+        for tensor in outside:
+            data = stored(tensor, folder)
+            tensor.raw_data = (change(tensor, data) if change else data).tobytes()
+            tensor.data_location = tensor.DEFAULT
+            del tensor.external_data[:]
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def stored(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
+    """The bytes of a tensor's external data in ``folder``: uint8, mapped from the file, read-only."""
+    import numpy as np
+    from onnx.external_data_helper import ExternalDataInfo
+
+    about = ExternalDataInfo(tensor)
+    file = folder / about.location
+    length = file.stat().st_size - (about.offset or 0) if about.length is None else about.length
+    if not length:
+        return np.zeros(0, np.uint8)
+    return np.memmap(file, np.uint8, "r", about.offset or 0, (length,))
+
+
+def _outline(tensor: onnx.TensorProto, folder: Path, file: BinaryIO, name: str, change: Change | None) -> None:
+    """Move a tensor's bytes to the end of ``file``. Strings have no such form and stay."""
+    import numpy as np
+    from onnx import numpy_helper
+    from onnx.external_data_helper import uses_external_data
+
+    if tensor.data_type == tensor.STRING:
         return
-    onnx.save_model(
-        model,
-        str(path),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=path.name + DATA_SUFFIX,
-        size_threshold=1024,
-    )
+    if uses_external_data(tensor):
+        data = stored(tensor, folder)
+        data = change(tensor, data) if change else data
+    else:
+        if not tensor.HasField("raw_data"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+        data = np.frombuffer(tensor.raw_data, np.uint8)
+    file.write(bytes(-file.tell() % ALIGNMENT))
+    del tensor.external_data[:]
+    for key, value in (("location", name), ("offset", file.tell()), ("length", data.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    file.write(data.data)
+    tensor.data_location = tensor.EXTERNAL
+    tensor.ClearField("raw_data")
+
+
+def lay_aside(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Make inputs of the initializers with external data, and return these by name: to a pass they are of unknown values, and it
+    does not hold them in memory. There are none in a small model."""
+    from onnx import helper
+    from onnx.external_data_helper import uses_external_data
+
+    aside = {t.name: t for t in proto.graph.initializer if uses_external_data(t)}
+    if aside:
+        aside = {name: type(t).FromString(t.SerializeToString()) for name, t in aside.items()}
+        kept = [type(t).FromString(t.SerializeToString()) for t in proto.graph.initializer if t.name not in aside]
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(kept)
+        known = {v.name for v in proto.graph.input}
+        proto.graph.input.extend(
+            helper.make_tensor_value_info(n, t.data_type, list(t.dims)) for n, t in aside.items() if n not in known
+        )
+    return aside
+
+
+def put_back(proto: onnx.ModelProto, aside: dict[str, onnx.TensorProto]) -> None:
+    """Make initializers of them again; those that nothing reads any more are gone."""
+    if not aside:
+        return
+    inputs = [type(v).FromString(v.SerializeToString()) for v in proto.graph.input if v.name not in aside]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    used = set(_names_read(proto.graph))
+    proto.graph.initializer.extend(t for name, t in aside.items() if name in used)
+
+
+def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from _names_read(inner)
 
 
 def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:

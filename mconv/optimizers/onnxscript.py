@@ -21,8 +21,11 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     import onnxscript.optimizer
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    proto = onnxscript.optimizer.optimize(graph.load(model))
+    proto = graph.load(model, data=False)
+    aside = graph.lay_aside(proto)
+    proto = onnxscript.optimizer.optimize(proto)
+    graph.put_back(proto, aside)
     del proto.metadata_props[:]
-    graph.save(proto, out)
+    graph.save(proto, out, model.parent)
     same_signature(model, out)
     return {}

@@ -17,8 +17,11 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     """Raises UnsupportedError where the signature would change; anything onnxslim raises goes up."""
     import onnxslim
 
-    proto = onnxslim.slim(graph.load(model))
+    proto = graph.load(model, data=False)
+    aside = graph.lay_aside(proto)
+    proto = onnxslim.slim(proto)
+    graph.put_back(proto, aside)
     del proto.metadata_props[:], proto.graph.value_info[:]
-    graph.save(proto, out)
+    graph.save(proto, out, model.parent)
     same_signature(model, out)
     return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ from mconv.errors import UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+
 PRECISIONS = ("fp16",)
 TOOLS = ("onnx", "onnxruntime")
 LARGEST = 65504.0  # IEEE 754 binary16
 MASK_FROM = 1e8  # a constant this large only means "never": attention masks of -1e9, -1e10, -3.4e38
+CHUNK = 1 << 22  # elements converted at once
 MASK = 1e4  # e^-10000 is 0 in any float, and a few such masks may be added up without overflow
 
 
@@ -29,22 +32,25 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    proto = graph.load(model)
+    proto = graph.load(model, data=False)
     for body in _graphs(proto.graph):
         _constants_as_tensors(body)
     if not any(tensor.data_type == onnx.TensorProto.FLOAT for body in _graphs(proto.graph) for _, tensor in _tensors(body)):
         raise UnsupportedError("the model has no 32-bit float weights to convert", hint="deliver it as fp32")
     masks, kept = 0, set()
     for body in _graphs(proto.graph):
-        found, large = _finite(body)
+        found, large = _finite(body, model.parent)
         masks += found
         kept |= large
-    proto = _with_types(proto, out.parent)
+    del proto.graph.value_info[:]
+    proto = onnx.shape_inference.infer_shapes(proto)
+    outside = _emptied(proto)
     blocked = sorted(kept) or None
     half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True, node_block_list=blocked))
+    _filled(half.model, outside)
     _straighten(half.model.graph)
     half.topological_sort()  # the converter appends its Cast nodes at the end
-    graph.save(half.model, out)
+    graph.save(half.model, out, model.parent, change=_halved)
     try:
         onnx.checker.check_model(str(out))
     except onnx.checker.ValidationError as problem:
@@ -54,18 +60,48 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     return {what: count for what, count in notes.items() if count}
 
 
-def _with_types(proto: Any, folder: Path) -> Any:
-    """The model with the types of all its tensors inferred anew; through files where protobuf could not hold it in one."""
-    import onnx
+def _emptied(proto: Any) -> dict[str, Any]:
+    """Make tensors of no elements of those with external data, which the converter would look for; returns what they were."""
+    from onnx.external_data_helper import uses_external_data
 
-    del proto.graph.value_info[:]
-    if proto.ByteSize() <= graph.INLINE_LIMIT:
-        return onnx.shape_inference.infer_shapes(proto)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        plain, typed = Path(scratch) / "plain.onnx", Path(scratch) / "typed.onnx"
-        graph.save(proto, plain)
-        onnx.shape_inference.infer_shapes_path(str(plain), str(typed))
-        return graph.load(typed)
+    outside = {}
+    for tensor in proto.graph.initializer:
+        if uses_external_data(tensor):
+            outside[tensor.name] = type(tensor).FromString(tensor.SerializeToString())
+            tensor.data_location = tensor.DEFAULT
+            tensor.dims[:] = [0]
+            del tensor.external_data[:]
+    return outside
+
+
+def _filled(proto: Any, outside: dict[str, Any]) -> None:
+    """The reverse, in the type that the converter chose; it has noted no shape that is right."""
+    for tensor in proto.graph.initializer:
+        if tensor.name in outside:
+            was = outside[tensor.name]
+            tensor.dims[:] = was.dims
+            tensor.data_location = was.data_location
+            tensor.external_data.extend(was.external_data)
+    known = [v for v in proto.graph.value_info if v.name.removesuffix("_cast_to_fp32") not in outside]
+    if len(known) < len(proto.graph.value_info):
+        known = [type(v).FromString(v.SerializeToString()) for v in known]
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(known)
+
+
+def _halved(tensor: Any, data: np.ndarray) -> np.ndarray:
+    """The bytes of external data whose tensor the converter has declared to be float16 without seeing them."""
+    import numpy as np
+    from onnxruntime.transformers.float16 import convert_np_to_float16
+
+    count = math.prod(tensor.dims)
+    if tensor.data_type != tensor.FLOAT16 or data.nbytes != 4 * count:
+        return data
+    made = np.empty(count, np.float16)
+    wide: np.ndarray = data.view(np.float32)
+    for start in range(0, count, CHUNK):
+        made[start : start + CHUNK] = convert_np_to_float16(wide[start : start + CHUNK])
+    return made.view(np.uint8)
 
 
 def _graphs(body: Any) -> Iterator[Any]:
@@ -100,19 +136,24 @@ def _constants_as_tensors(body: Any) -> None:
         node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(value)))
 
 
-def _finite(body: Any) -> tuple[int, set[str]]:
+def _finite(body: Any, folder: Path) -> tuple[int, set[str]]:
     """Make masks finite in place; returns how many, and the names of nodes that must keep a large constant in fp32."""
     import numpy as np
     from onnx import TensorProto, numpy_helper
+    from onnx.external_data_helper import uses_external_data
 
     masks, large = 0, set()
     for name, tensor in _tensors(body):
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        values = numpy_helper.to_array(tensor)
-        beyond = np.isfinite(values) & (np.abs(values) > LARGEST)
-        if not beyond.any():
+        if uses_external_data(tensor):
+            values = graph.stored(tensor, folder).view(np.float32).reshape(tuple(tensor.dims))
+        else:
+            values = numpy_helper.to_array(tensor)
+        flat = values.reshape(-1)
+        if not any(_beyond(flat[start : start + CHUNK]).any() for start in range(0, flat.size, CHUNK)):
             continue
+        beyond = _beyond(values)
         if np.abs(values[beyond]).min() >= MASK_FROM:
             masks += 1
             tensor.CopyFrom(numpy_helper.from_array(np.where(beyond, np.copysign(MASK, values), values).astype("f4"), tensor.name))
@@ -124,6 +165,13 @@ def _finite(body: Any) -> tuple[int, set[str]]:
             node.name = node.name or f"{node.op_type}_fp32_{index}"
             kept.add(node.name)
     return masks, kept
+
+
+def _beyond(values: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    found: np.ndarray = np.isfinite(values) & (np.abs(values) > LARGEST)
+    return found
 
 
 def _straighten(body: Any) -> None:

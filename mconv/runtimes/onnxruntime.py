@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnxruntime",)
 PROVIDER = "CPUExecutionProvider"
+LARGE = 1 << 30  # bytes of a model's files
 
 
 class OnnxRuntimeSession:
@@ -34,7 +35,8 @@ class OnnxRuntimeSession:
         self.inputs: tuple[TensorSpec, ...] = info.inputs
         self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.version = onnxruntime.__version__
-        self.session = self._open(None)
+        self.session: Any = self._open(None)
+        self.providers: list[str] = self.session.get_providers()
 
     def _open(self, profile: str | None) -> Any:
         import onnxruntime
@@ -59,6 +61,8 @@ class OnnxRuntimeSession:
         import numpy as np
 
         check_feed(self.inputs, feed)
+        if self.session is None:
+            self.session = self._open(None)
         names = [o.name for o in self.outputs]
         try:
             answers = self.session.run(names, dict(feed))
@@ -69,9 +73,14 @@ class OnnxRuntimeSession:
         return {name: np.array(answer) for name, answer in zip(names, answers, strict=True)}
 
     def placement(self) -> Placement:
-        """Nodes by provider, from onnxruntime's own profile of one run in a second session; the first stays unprofiled."""
+        """Nodes by provider, from onnxruntime's own profile of one run in a second session; the first stays unprofiled.
+
+        Of a large model there is only one session at a time.
+        """
         if self.first is None:
             raise StepError("placement asked for before a run")
+        if sum(file.stat().st_size for file in self.path.parent.iterdir()) > LARGE:
+            self.session = None
         with tempfile.TemporaryDirectory() as folder:
             session = self._open(str(Path(folder) / "profile"))
             session.run([o.name for o in self.outputs], self.first)
@@ -94,7 +103,7 @@ class OnnxRuntimeSession:
         """``qdq_matmul_accuracy``: how block-wise weights are multiplied, ``float`` as written, not with int8 activations."""
         return {
             "onnxruntime": self.version,
-            "providers": self.session.get_providers(),
+            "providers": self.providers,
             "threads": self.threads,
             "qdq_matmul_accuracy": "float",
         }

@@ -14,6 +14,7 @@ import io
 import itertools
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError
 from mconv.sources import _named
+from mconv.sources._weights import Weights, bytes_of
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -109,6 +111,12 @@ class TorchModel:
 
 def export(model: TorchModel, out: Path) -> ExportInfo:
     """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a right graph."""
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Weights(model.module, Path(scratch))
+        return _attempts(model, weights, out)
+
+
+def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
     attempts: list[str] = []
     free = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
     exporters: dict[str, Callable[[TorchModel, Path, set[str]], None]] = {
@@ -128,8 +136,9 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
             try:
                 with _quiet():
                     exporter(model, target, axes)
+                weights.leave()
                 _clean(target)
-                _prove(model, target, axes)
+                _prove(model, weights, target, axes)
             except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
                 attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
                 if found := _UNTRANSLATED.search(_reason(problem)):
@@ -218,7 +227,7 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         verbose=False,
         custom_translation_table=model.translations or None,
     )
-    program.save(str(target), external_data=False)
+    program.save(str(target), external_data=bytes_of(model.module) > graph.INLINE_LIMIT)
 
 
 def _frozen(model: TorchModel, target: Path, axes: set[str]) -> None:
@@ -253,7 +262,7 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
 
 def _clean(target: Path) -> None:
     """Name nodes and weights after their modules; drop what differs between machines and runs: stack traces, paths, remarks."""
-    model = graph.load(target)
+    model = graph.load(target, data=False)
     _name(model.graph)
 
     def visit(inner: Any) -> None:
@@ -278,6 +287,8 @@ def _clean(target: Path) -> None:
     model.doc_string = ""
     del model.metadata_props[:]
     graph.save(model, target)
+    for other in set(target.parent.iterdir()) - {target, target.with_name(target.name + graph.DATA_SUFFIX)}:
+        other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
 
 
 def _name(inner: Any) -> None:
@@ -332,10 +343,12 @@ def _scope(node: Any) -> str:
     return ".".join(path[1:] if path[:1] == ["inner"] else path)
 
 
-def _prove(model: TorchModel, target: Path, axes: set[str]) -> None:
+def _prove(model: TorchModel, weights: Weights, target: Path, axes: set[str]) -> None:
     """Run the graph against the module at two sizes of every free axis. Raises UnsupportedError where they differ."""
     feeds = [_feed(model, axes, which) for which in ((0, 1) if axes else (0,))]
-    _named.prove(target, feeds, [model.run(feed) for feed in feeds])
+    answers = [model.run(feed) for feed in feeds]
+    weights.leave()
+    _named.prove(target, feeds, answers)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     import onnx
 
     path = Path(config.path)
-    model = graph.load(path)
+    model = graph.load(path, data=False)
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as problem:
@@ -73,7 +73,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         )
     _session(path)
     del model.metadata_props[:]
-    graph.save(model, out / graph.MODEL_FILE)
+    graph.save(model, out / graph.MODEL_FILE, path.parent)
     return ExportInfo(exporter="none (already ONNX)", model=graph.describe(out / graph.MODEL_FILE))
 
 

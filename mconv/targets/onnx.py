@@ -29,13 +29,13 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
     import onnx
 
     target = out / graph.MODEL_FILE
-    proto = graph.load(model)
+    proto = graph.load(model, data=False)
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > graph.MAX_OPSET:
             raise UnsupportedError(
                 f"the graph is of opset {opset.version}; onnxruntime loads at most {graph.MAX_OPSET}", hint="export an older opset"
             )
-    graph.save(proto, target)
+    graph.save(proto, target, model.parent)
     try:
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:
