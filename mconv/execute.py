@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -106,7 +106,17 @@ class Executor:
                 self.stop.set()
                 self.runner.close()
                 self.progress.end()
+            self._fetch(want_files)
         return Outcome(entries=self.entries, cached=cached, errors=self.errors, spans=self.spans)
+
+    def _fetch(self, want_files: Mapping[str, bool]) -> None:
+        """Bring files here that were made elsewhere."""
+        for key, files in want_files.items():
+            entry = self.entries.get(key)
+            if files and entry is not None and not self.store.path(key).exists() and not self.store.intact(entry):
+                del self.entries[key]
+                said = f"what {entry.label!r} made cannot be had from the shared store"
+                self.errors[key] = ErrorInfo(type="StoreError", message=said, hint="run again", step=entry.kind)
 
     def _drain(self, todo: set[str]) -> None:
         waiting = self._ranked(todo)
@@ -146,17 +156,16 @@ class Executor:
 
     def _ready(self, waiting: list[str], running: Mapping[Future[None], Step]) -> Iterator[str]:
         """Steps that may start now. A measurement starts only when nothing else runs or could run, and nothing beside it."""
-        if any(step.exclusive for step in running.values()):
-            return
         active = list(running.values())
         pending = {*waiting, *(step.key for step in active)}
+        last = all(self.plan.steps[key].exclusive for key in waiting)
         for key in waiting:
             step = self.plan.steps[key]
-            if not step.exclusive and not pending.intersection(step.inputs.values()) and self.runner.fits(step, active):
+            if step.exclusive and not last:
+                continue
+            if not pending.intersection(step.inputs.values()) and self.runner.fits(step, active):
                 active.append(step)
                 yield key
-        if not running and all(self.plan.steps[k].exclusive for k in waiting) and waiting:
-            yield waiting[0]
 
     def _run(self, step: Step) -> None:
         self.progress.started(step)
@@ -167,18 +176,7 @@ class Executor:
             done = self.runner.run(step, folders, workspace, self.stop)
             error = done.error
             if error is None:
-                result: dict[str, Any] = dict(done.result or {})
-                entry = Entry(
-                    key=step.key,
-                    kind=step.kind,
-                    label=step.label,
-                    notes=tuple(result.pop("notes", ())),
-                    result=result,
-                    seconds=round(done.seconds, 4),
-                    peak_rss_bytes=done.peak_rss_bytes,
-                    tools=step.tools,
-                )
-                self.entries[step.key] = self.store.put(entry, workspace / "out")
+                self.entries[step.key] = self.runner.keep(step, done, workspace)
             seconds = done.seconds
         except (StepError, StoreError) as problem:
             error, seconds = ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint, step=step.kind), 0.0

@@ -1,7 +1,7 @@
 """Reading, writing and measuring ONNX files: a leaf that plug-ins may import (onnx itself is imported inside functions).
 
-Every file is written in one deterministic form: ``model.onnx`` alone up to 1.5 GB, else with all tensors of 1 KiB and more in
-one external file ``model.onnx.data`` beside it.
+Every file is written in one deterministic form: ``model.onnx`` alone up to 1.5 GB (up to 0.5 GB what is made of a larger model),
+else with all tensors of 1 KiB and more in one external file ``model.onnx.data`` beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ MODEL_FILE = "model.onnx"
 DATA_SUFFIX = ".data"
 MAX_OPSET = 26  # the newest default-domain opset that onnxruntime 1.31 loads
 INLINE_LIMIT = 1_500_000_000  # protobuf refuses 2 GiB; stay clear of it
+KEPT_OUTSIDE = 500_000_000  # of what comes with external data: to write, read and parse it in one piece takes its size three times
 SMALLEST_EXTERNAL = 1024  # bytes
 ALIGNMENT = 4096  # of external data, so that a page of the file is a page in memory (onnx.proto, TensorProto.external_data)
 
@@ -73,7 +74,8 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
 
 
 def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, change: Change | None = None) -> None:
-    """Write ``model`` at ``path`` deterministically, with external data beside it where it would pass 1.5 GB.
+    """Write ``model`` at ``path`` deterministically, with external data beside it where it would pass 1.5 GB,
+    or 0.5 GB of what was loaded without them.
 
     ``model`` may have been loaded without its external data: they lie in the folder ``source`` (default: that of ``path``), and are
     copied one tensor at a time, through ``change`` where it is given; what is in the data file of ``path`` itself stays there. A
@@ -86,7 +88,8 @@ def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, chan
     outside = [t for t in _get_all_tensors(model) if uses_external_data(t)]
     here = folder.resolve() == path.parent.resolve()
     staying = {id(t) for t in outside if here and ExternalDataInfo(t).location == own.name}
-    if staying or model.ByteSize() + sum(ExternalDataInfo(t).length or 0 for t in outside) > INLINE_LIMIT:
+    size = model.ByteSize() + sum(ExternalDataInfo(t).length or 0 for t in outside)
+    if staying or size > (KEPT_OUTSIDE if outside else INLINE_LIMIT):
         with own.open("ab" if staying else "wb") as file:
             for tensor in _get_all_tensors(model):
                 if id(tensor) not in staying and (uses_external_data(tensor) or tensor.ByteSize() >= SMALLEST_EXTERNAL):

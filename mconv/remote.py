@@ -95,6 +95,22 @@ class Remote:
         if self.writable:
             self._ask(write, writing=True)
 
+    def mark(self, name: str) -> None:
+        """Leave an empty file of that name, which others :meth:`holds` finds; :meth:`unmark` takes it away."""
+
+        def write() -> None:
+            files = self.open()
+            files.makedirs(f"{self.url}/v1", exist_ok=True)
+            files.pipe_file(f"{self.url}/v1/{name}", b"")
+
+        self._ask(write, writing=True)
+
+    def holds(self, name: str) -> bool:
+        return bool(self._ask(lambda: self.open().exists(f"{self.url}/v1/{name}")))
+
+    def unmark(self, name: str) -> None:
+        self._ask(lambda: self.open().rm_file(f"{self.url}/v1/{name}"), writing=True)
+
     def _ask(self, call: Callable[[], T], *, writing: bool = False) -> T | None:
         """``call`` in a thread of its own, for ``patience`` at most: a hanging connection must not hold up the run."""
         answers: list[T] = []

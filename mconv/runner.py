@@ -7,13 +7,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from mconv import forkserver, hardware, registry
 from mconv.errors import OutOfMemoryError
 from mconv.plan import Step
 from mconv.service import Service
-from mconv.store import Store
+from mconv.store import Entry, Store
 from mconv.worker import LEFT_FOR_OTHERS, Outcome, Process, Request, Start, run_step, spawn, worker_uid
 
 BASE = ("numpy", "onnx")  # what nearly every step imports
@@ -45,11 +45,15 @@ class Runner(Protocol):
         """Told what is going to be run."""
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """True where ``step`` may start while ``beside`` run. With nothing beside it, it must."""
+        """True where ``step`` may start while ``beside`` run. With nothing beside it, it must; an exclusive one only then, on the
+        machine it runs on."""
 
     def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
         """Do ``step``: read the files of its inputs in ``folders`` (role → folder), leave its own in ``workspace/out`` (made here),
         and say how it went. ``stop`` set: give up at once. Raises StepError, StoreError or OSError where it cannot be tried."""
+
+    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+        """The entry of a step that :meth:`run` did well: from now on it is in the store, though perhaps not yet with its files."""
 
     def close(self) -> None:
         """End whatever was started."""
@@ -92,13 +96,8 @@ class Local:
                 self.servers[modules].launch()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """Up to ``jobs`` steps, and never more at once than memory is there for; one that needs all of it runs alone, also where
-        that is only seen when it has run out of it beside others."""
-        if not beside:
-            return True
-        if self.crowd.waiting:
-            return False
-        return len(beside) < self.jobs and sum(map(memory, (step, *beside))) <= self.memory
+        """As :func:`room` has it; nothing starts while a step that ran out of memory beside others waits to be alone."""
+        return room(step, beside, self.jobs, self.memory) and not (beside and self.crowd.waiting)
 
     def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
         request = Request(
@@ -132,6 +131,9 @@ class Local:
             return done
         finally:
             self._done(step)
+
+    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+        return self.store.put(entry_of(step, done), workspace / "out")
 
     def _starter(self, step: Step, stop: threading.Event) -> Start:
         server = self.servers.get(self.served.get(step.key, ()))
@@ -201,6 +203,29 @@ def memory(step: Step) -> float:
     fixed, multiple = MEMORY[step.kind]
     expected = fixed + multiple * step.size_bytes + (SERVICE_MEMORY if step.service else 0)
     return min(expected, step.memory_bytes or expected)
+
+
+def room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> bool:
+    """Whether a machine has room for ``step``: up to ``jobs`` steps, never more at once than the bytes of memory in ``budget`` are
+    there for; one that needs all of it runs alone, as measurements do."""
+    if not beside or step.exclusive or any(other.exclusive for other in beside):
+        return not beside
+    return len(beside) < jobs and sum(map(memory, (step, *beside))) <= budget
+
+
+def entry_of(step: Step, done: Outcome) -> Entry:
+    """What the store is to hold of a finished step, beside its files."""
+    result: dict[str, Any] = dict(done.result or {})
+    return Entry(
+        key=step.key,
+        kind=step.kind,
+        label=step.label,
+        notes=tuple(result.pop("notes", ())),
+        result=result,
+        seconds=round(done.seconds, 4),
+        peak_rss_bytes=done.peak_rss_bytes,
+        tools=step.tools,
+    )
 
 
 def merged(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:

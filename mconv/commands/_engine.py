@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mconv import plan as planning
 from mconv import remote, results
 from mconv import trace as tracing
+from mconv.cluster import Cluster
 from mconv.execute import Executor, Outcome
 from mconv.manifest import Manifest
 from mconv.progress import reporter
@@ -24,6 +25,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", metavar="DIR|URL", help="where finished steps are kept (default: $MCONV_STORE or .mconv/store); a URL is shared"
     )
     parser.add_argument("--jobs", metavar="N", type=positive, help="steps run at once (default: the number of cores)")
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="where steps run: here, or on the nodes of a Ray cluster"
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDR",
+        help="of the cluster, such as 10.0.0.1:6379 (default: $RAY_ADDRESS, else this machine alone)",
+    )
     parser.add_argument("--no-measure", dest="measure", action="store_false", help="verify, but measure no latency or memory")
 
 
@@ -72,7 +81,11 @@ def carry_out(
     plan = planning.make(manifest, measure=args.measure, digests=store.digests)
     wanted = {} if only else results.want_files(plan, out)
     wanted |= {key: True for variant in plan.variants for kind, key in variant.steps.items() if kind in (*keep, *only)}
-    outcome = Executor(plan, store, reporter(), jobs=args.jobs).run(wanted)
+    runner = None
+    if args.executor == "ray":
+        name = store_name(args.store)
+        runner = Cluster(plan, store, name, address=args.ray_address, jobs=args.jobs, measure=args.measure)
+    outcome = Executor(plan, store, reporter(), jobs=args.jobs, runner=runner).run(wanted)
     if getattr(args, "trace", None):
         write_text(args.trace, tracing.render(plan, outcome))
     store.digests.save()
