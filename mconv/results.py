@@ -109,6 +109,9 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
         "steps": _steps(plan, outcome, variant, entries),
         "notes": _notes(entries),
     }
+    peak = max((step.peak_rss_bytes or 0 for step in base["steps"]), default=0)
+    if peak and (size := plan.models[variant.model].size_bytes):
+        base["peak_memory_ratio"] = round(peak / size, 3)
     if "quantize" in entries:
         base["layers"] = msgspec.convert(entries["quantize"].result.get("layers", ()), tuple[LayerError, ...])
     if written is not None:

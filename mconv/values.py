@@ -270,6 +270,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT.
 
     ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried. ``layers``: in the graph's order.
+    ``peak_memory_ratio``: the largest ``peak_rss_bytes`` of the steps over the bytes of the model's files.
     """
 
     id: str
@@ -295,6 +296,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     chosen: str | None = None
     candidates: tuple[Candidate, ...] = ()
     layers: tuple[LayerError, ...] = ()
+    peak_memory_ratio: float | None = None
 
 
 class ModelResult(Frozen, frozen=True, kw_only=True):

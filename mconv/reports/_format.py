@@ -7,6 +7,7 @@ import math
 from mconv.values import Benchmark, Candidate, Delta, Placement, Report, VariantResult
 
 MAX_NAME = 120
+TELLING_RATIO = 20.0  # a small model's memory is that of the framework
 _MARKDOWN = set('\\`*_{}[]()#!|<>&@~:"$^')
 ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️", "unverified": "❔"}
 
@@ -77,6 +78,16 @@ def download(variant: VariantResult) -> str:
     runtime = variant.verification.details.get("runtime_bytes") if variant.verification else None
     library = f", and {size(runtime)} of onnxruntime-web" if runtime else ""
     return f"Download: {size(variant.download_bytes)}{library} (brotli)."
+
+
+def memory(variant: VariantResult) -> str:
+    """The most memory that a step took; against the model's size where that, and not a framework, decides it."""
+    step = max(variant.steps, key=lambda s: s.peak_rss_bytes or 0, default=None)
+    if step is None or not step.peak_rss_bytes:
+        return ""
+    ratio = variant.peak_memory_ratio
+    against = f", {ratio:.2f}× the model's size" if ratio is not None and ratio < TELLING_RATIO else ""
+    return f"Peak memory of the conversion: {size(step.peak_rss_bytes)} in {step.kind}{against}."
 
 
 def candidate(one: Candidate, chosen: str | None) -> str:

@@ -143,6 +143,7 @@ def _details(v: VariantResult) -> str:
         [s.kind, s.name, "stored" if s.cached else f"{s.seconds:.2f} s", _format.size(s.peak_rss_bytes), "; ".join(s.notes)]
         for s in v.steps
     ]
+    parts.append(f"<p>{escape(_format.memory(v))}</p>")
     parts.append(_grid(["Step", "By", "Time", "Peak memory", "Notes"], steps))
     parts.append(_grid(["File", "Bytes", "SHA-256"], [[f.path, f"{f.bytes:,}", f.sha256] for f in v.files]))
     parts += [f"<p class=dim>{escape(_format.plain(note, 2000))}</p>" for note in v.notes]

@@ -176,6 +176,7 @@ def _details(v: VariantResult) -> list[str]:
         lines += ["", *(f"- {esc(_format.candidate(one, v.chosen))}" for one in v.candidates)]
     if v.steps:
         lines += ["", "Steps: " + ", ".join(f"{s.kind} {'(stored)' if s.cached else f'{s.seconds:.1f} s'}" for s in v.steps) + "."]
+        lines += [said] if (said := _format.memory(v)) else []
     lines += [f"Note: {esc(note, 400)}" for note in v.notes]
     return [*lines, "", "</details>"]
 

@@ -87,7 +87,7 @@ ORDER = (
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "forkserver", "remote"),
     ("runner",),
-    ("execute", "progress"),
+    ("execute", "cluster", "progress"),
     ("results", "trace", "baseline", "advisor", "shards"),
     ("__main__",),
 )
