@@ -28,7 +28,7 @@ from mconv import hardware, remote
 from mconv import plan as planning
 from mconv.errors import MconvError, StepError, StoreError, UsageError
 from mconv.plan import Plan, Step
-from mconv.runner import Local, entry_of
+from mconv.runner import Local, entry_of, room
 from mconv.store import Entry, Store
 from mconv.values import ErrorInfo, Machine
 from mconv.worker import Outcome, worker_uid
@@ -43,6 +43,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     machine: Machine
+    memory: float  # bytes that steps may take together
     problem: str = ""
 
 
@@ -77,7 +78,7 @@ class Node:
         return ""
 
     def answer(self) -> Answer:
-        return Answer(host=platform.node(), machine=hardware.machine(), problem=self.problem)
+        return Answer(host=platform.node(), machine=hardware.machine(), memory=self.local.memory, problem=self.problem)
 
     def begin(self, keys: Collection[str]) -> None:
         self.local.begin([self.steps[key] for key in keys])
@@ -127,6 +128,7 @@ class Member:
         self.actor = actor
         self.host = answer.host
         self.cores = answer.machine.cores
+        self.memory = answer.memory
         self.measures = (answer.machine.cpu, answer.machine.cores, answer.machine.system) == (here.cpu, here.cores, here.system)
         self.alive = True
 
@@ -229,10 +231,9 @@ class Cluster:
         for key, member in self.placed.items():
             busy[member.name].append(self.plan.steps[key])
         for member in sorted(self.members, key=lambda m: len(busy[m.name])):
-            running = busy[member.name]
             beside = [other for m in self.members if m.host == member.host for other in busy[m.name]]
-            alone = not beside if step.exclusive else not any(other.exclusive for other in beside)
-            if member.alive and alone and len(running) < (self.jobs or member.cores) and (member.measures or not step.exclusive):
+            able = member.alive and (member.measures or not step.exclusive) and len(busy[member.name]) < (self.jobs or member.cores)
+            if able and room(step, beside, len(beside) + 1, member.memory):
                 self.placed[step.key] = member
                 return True
         return False

@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mconv.store import sha256
@@ -36,27 +38,35 @@ class Nodes:
         self.address: str = self.cluster.address
 
 
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    found = Nodes()
-    yield found
-    found.cluster.shutdown()
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        found = Nodes()
+        yield found
+        found.cluster.shutdown()
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in ("one", "two"):
-        write_linear(tmp_path / f"{name}.onnx", seed=len(name))
-    (tmp_path / "broken.onnx").write_bytes((tmp_path / "one.onnx").read_bytes()[:-40])
-    (tmp_path / "models.yml").write_text(MANIFEST)
-    return tmp_path
+    return build(tmp_path)
 
 
-def start(project: Path, out: str, *more: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "mconv", "run", "models.yml", "--out", out, "--no-measure", *more]
-    return subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True)
+def build(folder: Path) -> Path:
+    for seed, name in enumerate(("one", "two")):
+        write_linear(folder / f"{name}.onnx", seed=seed)
+    (folder / "broken.onnx").write_bytes((folder / "one.onnx").read_bytes()[:-40])
+    (folder / "models.yml").write_text(MANIFEST)
+    return folder
+
+
+def start(project: Path, out: str, store: str, nodes: Nodes | None = None) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "mconv", "run", "models.yml", "--out", out, "--no-measure", "--store", store]
+    if nodes is not None:
+        argv += ["--executor", "ray", "--ray-address", nodes.address]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def artifacts(project: Path, out: str) -> dict[str, str]:
@@ -65,14 +75,31 @@ def artifacts(project: Path, out: str) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): sha256(p) for p in folder.glob("*/*/**/*") if p.is_file()}
 
 
-def test_two_nodes_make_what_one_machine_makes(project: Path, nodes: Nodes) -> None:
-    alone = start(project, "alone", "--store", "alone-store")
-    alone.communicate(timeout=120)
-    run = start(project, "ray", "--executor", "ray", "--ray-address", nodes.address, "--store", f"file://{project}/shared")
-    said = run.communicate(timeout=120)[1]
-    assert run.returncode == alone.returncode == 1, said  # of the broken model, and of no other
-    assert artifacts(project, "ray") == artifacts(project, "alone")
-    assert len(artifacts(project, "ray")) == 10
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The artifacts of a run on one machine."""
+    folder = build(tmp_path_factory.mktemp("alone"))
+    run = start(folder, "out", "store")
+    said = run.communicate(timeout=200)[1]
+    assert run.returncode == 1, said  # of the broken model, and of no other
+    found = artifacts(folder, "out")
+    assert len(found) == 11  # of five variants: a model, mconv.json, and a second file for OpenVINO
+    return found
+
+
+def test_nodes_that_share_no_store_are_refused(project: Path, nodes: Nodes) -> None:
+    run = start(project, "out", "store", nodes)
+    said = run.communicate(timeout=200)[1]
+    assert run.returncode == 2, said
+    assert "2 nodes, which do not share the store" in said
+
+
+def test_two_nodes_make_what_one_machine_makes(project: Path, nodes: Nodes, alone: dict[str, str]) -> None:
+    url = f"file://{project}/shared"
+    run = start(project, "ray", url, nodes)
+    said = run.communicate(timeout=200)[1]
+    assert run.returncode == 1, said
+    assert artifacts(project, "ray") == alone
     counts = [int(n) for n in re.findall(r"(\d+) steps on", said)]
     assert len(counts) == 2, said
     assert min(counts) > 2, said
@@ -80,7 +107,20 @@ def test_two_nodes_make_what_one_machine_makes(project: Path, nodes: Nodes) -> N
     assert status.pop("broken/onnx/fp32") == "error"
     assert set(status.values()) == {"passed"}
     assert not [p for p in (project / "shared").rglob("*") if "probe" in p.name or "tmp" in p.name]
-    again = start(project, "again", "--store", f"file://{project}/shared")
-    said = again.communicate(timeout=120)[1]
-    assert artifacts(project, "again") == artifacts(project, "alone")
-    assert "optimize" not in said, said  # all was in the shared store, under the same keys
+    again = start(project, "again", url)
+    said = again.communicate(timeout=200)[1]
+    assert artifacts(project, "again") == alone
+    assert "optimize" not in said, said  # all of it was in the shared store, under the same keys
+
+
+def test_what_a_node_that_dies_was_doing_another_does(project: Path, nodes: Nodes, alone: dict[str, str]) -> None:
+    run = start(project, "ray", f"file://{project}/shared", nodes)
+    raylet = psutil.Process(nodes.second.all_processes["raylet"][0].process.pid)
+    while not any("Node.run" in " ".join(child.cmdline()) for child in raylet.children(recursive=True)):
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.02)
+    nodes.cluster.remove_node(nodes.second, allow_graceful=False)
+    said = run.communicate(timeout=200)[1]
+    assert run.returncode == 1, said
+    assert "a node of the Ray cluster died" in said
+    assert artifacts(project, "ray") == alone
