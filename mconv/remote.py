@@ -1,7 +1,8 @@
 """A store that a team or the shards of a run share by URL, behind the local one: fsspec reads and writes it.
 
 ``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals it, ``<key>.zip`` its files. Both are written under their key
-once and never changed, so writers cannot get in each other's way. What comes from there is believed as far as its digests go.
+once, whole, and again only where they turned out to be damaged, so writers cannot get in each other's way. What comes from there is
+believed as far as its digests go.
 A remote that fails, is full, refuses or takes too long is left out for the rest of the run, with one sentence; no run fails for it.
 """
 
@@ -26,6 +27,7 @@ from mconv.values import from_json, to_json
 
 T = TypeVar("T")
 PATIENCE = 120.0  # seconds for one entry
+SLOWEST = 4e6  # bytes a second: large files get more time
 MAX_ENTRY = 16 * 10**6  # bytes of an entry's JSON
 
 
@@ -66,7 +68,7 @@ class Remote:
 
         return self._ask(read) if self.readable else None
 
-    def fetch(self, key: str, target: Path) -> bool:
+    def fetch(self, key: str, target: Path, size: int = 0) -> bool:
         """Copy the zip of an entry's files to ``target``; False where that did not work."""
 
         def read() -> bool:
@@ -76,14 +78,18 @@ class Remote:
                 return False
             return True
 
-        return bool(self._ask(read)) if self.readable else False
+        return bool(self._ask(read, size=size)) if self.readable else False
 
-    def push(self, key: str, sealed: bytes, archive: Path) -> None:
-        """Files first, then the entry: a reader that sees the entry finds the files."""
+    def push(self, key: str, sealed: bytes, archive: Path, *, again: bool = False) -> None:
+        """Files first, then the entry: a reader that sees the entry finds the files. ``again``: what is there is damaged."""
 
         def write() -> None:
             files = self.open()
-            if files.exists(self.place(key, "json")):
+            if again:
+                for suffix in ("json", "zip"):
+                    with contextlib.suppress(FileNotFoundError):
+                        files.rm_file(self.place(key, suffix))
+            elif files.exists(self.place(key, "json")):
                 return
             files.makedirs(self.place(key, "json").rpartition("/")[0], exist_ok=True)
             _put(files, archive, self.place(key, "zip"))
@@ -93,7 +99,7 @@ class Remote:
                 _put(files, Path(staged.name), self.place(key, "json"))
 
         if self.writable:
-            self._ask(write, writing=True)
+            self._ask(write, writing=True, size=archive.stat().st_size)
 
     def mark(self, name: str) -> None:
         """Leave an empty file of that name, which others :meth:`holds` finds; :meth:`unmark` takes it away."""
@@ -111,8 +117,9 @@ class Remote:
     def unmark(self, name: str) -> None:
         self._ask(lambda: self.open().rm_file(f"{self.url}/v1/{name}"), writing=True)
 
-    def _ask(self, call: Callable[[], T], *, writing: bool = False) -> T | None:
+    def _ask(self, call: Callable[[], T], *, writing: bool = False, size: int = 0) -> T | None:
         """``call`` in a thread of its own, for ``patience`` at most: a hanging connection must not hold up the run."""
+        patience = self.patience + size / SLOWEST
         answers: list[T] = []
         problems: list[Exception] = []
 
@@ -124,10 +131,10 @@ class Remote:
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        thread.join(self.patience)
+        thread.join(patience)
         if answers:
             return answers[0]
-        problem = problems[0] if problems else TimeoutError(f"no answer in {self.patience:.0f} s")
+        problem = problems[0] if problems else TimeoutError(f"no answer in {patience:.0f} s")
         if isinstance(problem, UsageError):
             raise problem
         self._give_up(problem, writing)
@@ -148,11 +155,14 @@ class Remote:
 def _put(files: Any, source: Path, target: str) -> None:
     """Whole or not at all: object stores do so by themselves, for the others it is a rename."""
     staged = f"{target}.tmp-{os.getpid()}-{threading.get_ident()}"
-    files.put_file(str(source), staged)
     try:
+        files.put_file(str(source), staged)
         files.mv(staged, target)
-    except FileExistsError:
-        files.rm_file(staged)
+    except BaseException as problem:
+        with contextlib.suppress(Exception):  # what is half written is not to lie about
+            files.rm_file(staged)
+        if not isinstance(problem, FileExistsError):
+            raise
 
 
 class SharedStore(Store):
@@ -162,22 +172,24 @@ class SharedStore(Store):
         super().__init__(folder)
         self.remote = remote
         self.remote.open()
-        self.seen: dict[str, tuple[Entry, bytes]] = {}
+        self.seen: dict[str, Entry] = {}
+        self.damaged: set[str] = set()  # keys of what is there, but not as its digests say
 
     def read(self, key: str) -> Entry | None:
         found = super().read(key)
         if found is not None or key in self.seen:
-            return found or self.seen[key][0]
+            return found or self.seen[key]
         content = self.remote.entry(key)
         if content is None:
             return None
         try:
             sealed = from_json(content, Sealed)
         except (msgspec.MsgspecError, UnicodeDecodeError):
+            sealed = None
+        if sealed is None or sealed.entry.key != key or sealed.digest != digest_of(sealed.entry):
+            self.damaged.add(key)
             return None
-        if sealed.entry.key != key or sealed.digest != digest_of(sealed.entry):
-            return None
-        self.seen[key] = (sealed.entry, content)
+        self.seen[key] = sealed.entry
         return sealed.entry
 
     def intact(self, entry: Entry) -> bool:
@@ -187,9 +199,16 @@ class SharedStore(Store):
         """Bring a remote entry's files here; False where they are not what the entry says."""
         if entry.key not in self.seen:
             return False
+        if not self._unpack(entry):
+            self.damaged.add(entry.key)
+            del self.seen[entry.key]
+            return False
+        return True
+
+    def _unpack(self, entry: Entry) -> bool:
         with _scratch(self) as folder:
             archive = folder / "files.zip"
-            if not self.remote.fetch(entry.key, archive):
+            if not self.remote.fetch(entry.key, archive, sum(f.bytes for f in entry.files)):
                 return False
             out = folder / "out"
             out.mkdir()
@@ -199,12 +218,12 @@ class SharedStore(Store):
                         (out / file.path).parent.mkdir(parents=True, exist_ok=True)
                         with packed.open(file.path) as source, (out / file.path).open("wb") as target:
                             shutil.copyfileobj(source, target, 1 << 20)
-                made = super().put(entry, out)
             except (KeyError, OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
                 return False
+            archive.unlink()
+            made = super().put(entry, out)
         if made.files != entry.files:
             self.discard(entry.key)
-            del self.seen[entry.key]
             return False
         return True
 
@@ -218,7 +237,8 @@ class SharedStore(Store):
                 for file in made.files:
                     packed.write(self.files(made.key) / file.path, file.path)
             sealed = to_json(Sealed(digest=digest_of(made), entry=made)).encode()
-            self.remote.push(made.key, sealed, archive)
+            self.remote.push(made.key, sealed, archive, again=made.key in self.damaged)
+            self.damaged.discard(made.key)
         return made
 
 

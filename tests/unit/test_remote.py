@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mconv.__main__ import main
@@ -50,6 +51,10 @@ def test_damage_in_the_remote_is_a_miss(suffix: str, damage: str, tmp_path: Path
     found = other.read(KEY)
     assert found is None or not other.intact(entry)
     assert not other.path(KEY).exists()
+    put(other)  # who does the step again puts it right for all
+    third = shared(tmp_path / "c", url)
+    assert third.read(KEY) == entry
+    assert third.intact(entry)
 
 
 class Faulty(MemoryFileSystem):
@@ -96,6 +101,48 @@ def test_a_remote_that_fails_is_left_out_with_one_sentence(
     said = capsys.readouterr().err
     assert words in said
     assert said.count("the run goes on without") == 1
+
+
+def test_a_write_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    class Breaking(LocalFileSystem):  # type: ignore[misc]
+        protocol = "breaking"
+
+        def put_file(self, source: str, target: str, **_: Any) -> None:
+            Path(self._strip_protocol(target)).write_bytes(Path(source).read_bytes()[:10])
+            raise ConnectionResetError("broken pipe")
+
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    store = shared(tmp_path / "local", f"breaking://{tmp_path}/remote")
+    assert store.intact(put(store))
+    assert not [p for p in (tmp_path / "remote").rglob("*") if p.is_file()]
+    assert not [p for p in tmp_path.rglob("*") if "tmp-" in p.name]
+
+
+@pytest.mark.parametrize("calls", [1, 4, 7])
+def test_a_remote_that_goes_down_half_way_changes_nothing(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_linear(tmp_path / "net.onnx")
+    (tmp_path / "models.yml").write_text("version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--no-measure", "--store", "quiet", "--out", "quiet-out"]) == 0
+    capsys.readouterr()
+    left = iter(range(calls))
+
+    def fault(_: str) -> None:
+        if next(left, None) is None:
+            raise ConnectionError("connection reset by peer")
+
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    Faulty.fault = staticmethod(fault)
+    Faulty.store.clear()
+    assert main(["run", "--no-measure", "--store", "faulty://bucket"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("connection reset by peer; the run goes on without") == 1
+    assert "Traceback" not in said
+    files = [json.loads((tmp_path / out / "results.json").read_text())["variants"][0]["files"] for out in ("out", "quiet-out")]
+    assert files[0] == files[1]
+    assert not [p for p in (tmp_path / ".mconv").rglob("*") if "tmp-" in p.name]
 
 
 def test_a_remote_that_hangs_costs_its_patience_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
