@@ -29,7 +29,7 @@ from mconv import plan as planning
 from mconv.errors import MconvError, StepError, StoreError, UsageError
 from mconv.plan import Plan, Step
 from mconv.runner import Local, entry_of, room
-from mconv.store import Entry, Store
+from mconv.store import Entry, Store, sweep_paths
 from mconv.values import ErrorInfo, Machine
 from mconv.worker import Outcome, worker_uid
 
@@ -55,7 +55,8 @@ class Node:
         self.own: Path | None = None
         if "://" in store:
             kept = os.environ.get("MCONV_NODE_STORE")
-            self.own = None if kept else Path(tempfile.mkdtemp(prefix="mconv-node-"))
+            sweep_paths(Path(tempfile.gettempdir()).glob("mconvnode-*"))
+            self.own = None if kept else Path(tempfile.mkdtemp(prefix=f"mconvnode-{os.getpid()}-"))
             self.store = remote.open_store(store, Path(kept or str(self.own)))
         else:
             self.store = Store(Path(store))

@@ -86,9 +86,7 @@ class Remote:
         def write() -> None:
             files = self.open()
             if again:
-                for suffix in ("json", "zip"):
-                    with contextlib.suppress(FileNotFoundError):
-                        files.rm_file(self.place(key, suffix))
+                self._remove(key)
             elif files.exists(self.place(key, "json")):
                 return
             files.makedirs(self.place(key, "json").rpartition("/")[0], exist_ok=True)
@@ -100,6 +98,15 @@ class Remote:
 
         if self.writable:
             self._ask(write, writing=True, size=archive.stat().st_size)
+
+    def remove(self, key: str) -> None:
+        """Remove an entry and its files."""
+        self._ask(lambda: self._remove(key), writing=True)
+
+    def _remove(self, key: str) -> None:
+        for suffix in ("json", "zip"):  # the entry first: who does not see it does not look for the files
+            with contextlib.suppress(FileNotFoundError):
+                self.open().rm_file(self.place(key, suffix))
 
     def mark(self, name: str) -> None:
         """Leave an empty file of that name, which others :meth:`holds` finds; :meth:`unmark` takes it away."""
@@ -182,15 +189,12 @@ class SharedStore(Store):
         content = self.remote.entry(key)
         if content is None:
             return None
-        try:
-            sealed = from_json(content, Sealed)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            sealed = None
-        if sealed is None or sealed.entry.key != key or sealed.digest != digest_of(sealed.entry):
+        entry = unsealed(key, content)
+        if entry is None:
             self.damaged.add(key)
-            return None
-        self.seen[key] = sealed.entry
-        return sealed.entry
+        else:
+            self.seen[key] = entry
+        return entry
 
     def intact(self, entry: Entry) -> bool:
         return super().intact(entry) if self.path(entry.key).exists() else self._adopt(entry)
@@ -240,6 +244,15 @@ class SharedStore(Store):
             self.remote.push(made.key, sealed, archive, again=made.key in self.damaged)
             self.damaged.discard(made.key)
         return made
+
+
+def unsealed(key: str, content: bytes) -> Entry | None:
+    """The entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
+    try:
+        sealed = from_json(content, Sealed)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return sealed.entry if sealed.entry.key == key and sealed.digest == digest_of(sealed.entry) else None
 
 
 @contextlib.contextmanager

@@ -148,7 +148,7 @@ class Store:
 
     def sweep(self) -> int:
         """Remove temporary folders of processes that are gone; returns how many."""
-        return _sweep(self.folder.glob("tmp-*"))
+        return sweep_paths(self.folder.glob("tmp-*"))
 
     def entries(self) -> Iterator[Entry | Path]:
         """Every entry, or the folder of one that cannot be read."""
@@ -163,10 +163,11 @@ def digest_of(entry: Entry) -> str:
 
 def sweep(out: Path) -> int:
     """Remove what killed runs left half written in ``out``, the folder of :func:`copy_files` and :func:`write_text`."""
-    return _sweep([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])
+    return sweep_paths([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])
 
 
-def _sweep(paths: Iterable[Path]) -> int:
+def sweep_paths(paths: Iterable[Path]) -> int:
+    """Remove files and folders whose names' second part, after a ``-``, is the process id of a process that is gone."""
     count = 0
     for path in paths:
         pid = path.name.split("-")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,29 @@ def test_runs_share_their_steps_and_a_dead_remote_changes_nothing(
     assert "faulty://bucket cannot be read: down" in capsys.readouterr().err
     assert main(["run", "--no-measure", "--store", "nowhere://x"]) == 2
     assert "no protocol that is known" in capsys.readouterr().err
+
+
+def test_looking_after_a_shared_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"file://{tmp_path}/remote"
+    keys = [f"{index}{index}" + "0" * 62 for index in range(4)]
+    now = time.time()
+    for index, key in enumerate(keys):
+        put(shared(tmp_path / "a", url), key, "x" * 1000)
+        for suffix in ("json", "zip"):
+            path = tmp_path / f"remote/v1/{key[:2]}/{key}.{suffix}"
+            os.utime(path, (now, now - (90 if index == 0 else 5 - index) * 86400))
+    left = tmp_path / f"remote/v1/11/{keys[1]}.zip.tmp-1-1"
+    left.write_text("half")
+    os.utime(left, (now, now - 2 * 86400))
+    assert main(["store", "list", "--store", url]) == 0
+    assert capsys.readouterr().out.count("bytes") == 4
+    assert main(["store", "prune", "--store", url]) == 0
+    assert "1 of 4 entries removed, 1 leftovers" in capsys.readouterr().out
+    assert main(["store", "verify", "--store", url]) == 0
+    path = tmp_path / f"remote/v1/22/{keys[2]}.zip"
+    path.write_bytes(path.read_bytes().replace(b"xxx", b"xyx", 1))
+    assert main(["store", "verify", "--store", url]) == 1
+    assert "3 entries, 1 damaged" in capsys.readouterr().out
+    size = sum((tmp_path / f"remote/v1/33/{keys[3]}.{suffix}").stat().st_size for suffix in ("json", "zip"))
+    assert main(["store", "prune", "--store", url, "--max-size", f"{size}B"]) == 0
+    assert [p.name[:2] for p in sorted((tmp_path / "remote").rglob("*.*"))] == ["33", "33"]

@@ -86,7 +86,7 @@ ORDER = (
     ("registry", "state"),
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "forkserver", "remote"),
-    ("runner",),
+    ("runner", "upkeep"),
     ("execute", "cluster", "progress"),
     ("results", "trace", "baseline", "advisor", "shards"),
     ("__main__",),
