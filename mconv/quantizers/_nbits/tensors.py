@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from mconv import graph
+
 
 def large(model: Path) -> bool:
-    """Whether the files of ``model`` are too large to be held in memory several times."""
-    return sum(p.stat().st_size for p in model.parent.glob(f"{model.name}*") if p.is_file()) > LARGE
+    """Whether ``model``, its external data included, is too large to be held in memory several times."""
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    size = model.stat().st_size
+    if size <= LARGE:
+        outside = [t for t in _get_all_tensors(graph.load(model, data=False)) if uses_external_data(t)]
+        size += sum(ExternalDataInfo(t).length or 0 for t in outside)
+    return size > LARGE
 
 
 LARGE = 1 << 30
@@ -20,8 +28,8 @@ LARGE = 1 << 30
 class Tensors:
     """The initializers of a graph by name. ``folder``: where external data lie."""
 
-    def __init__(self, graph: Any, folder: Path) -> None:
-        self.tensors = {t.name: t for t in graph.initializer}
+    def __init__(self, body: Any, folder: Path) -> None:
+        self.tensors = {t.name: t for t in body.initializer}
         self.folder = folder
 
     def read(self, name: str) -> np.ndarray:
