@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError
 from mconv.sources import _named
-from mconv.sources._weights import Weights, bytes_of
+from mconv.sources._mapped import Weights, bytes_of
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
