@@ -218,3 +218,11 @@ def test_a_sharded_checkpoint_of_half_precision_is_read_as_it_is(tmp_path: Path)
         assert tensor.data.tobytes() == state[f"bert.{name}"].view(torch.uint8).numpy().tobytes()
     assert any("pooler" in note for note in model.about.notes)  # not in the checkpoint, so not in the file
     weights.check_names(taken, dict(model.state), "x")
+
+
+def test_outputs_of_nested_mappings_keep_apart() -> None:
+    from mconv.sources import _named
+
+    tower = {"hidden": np.zeros(1), "pooled": np.zeros(2)}
+    flat = _named.flatten({"scores": np.ones(1), "text": tower, "vision": {**tower, "grid": np.zeros(3)}}, np.ndarray)
+    assert list(flat) == ["scores", "hidden", "pooled", "vision_hidden", "vision_pooled", "grid"]
