@@ -174,6 +174,9 @@ class _Reader:
         variants: dict[tuple[str, str], VariantConfig] = {}
         for child in fields["targets"].children() if "targets" in fields else ():
             for variant in self.variants(child, tolerances, limits):
+                if source and (said := _no_weights(source, variant)):
+                    child.fail(said, "targets that take a graph do; `mconv list` shows them")
+                    break
                 if (variant.label, variant.precision) in variants:
                     child.fail(
                         f"{variant.label}:{variant.precision} is listed twice", "`as: another-name` tells two of one target apart"
@@ -369,13 +372,19 @@ class _Reader:
             body.what = f"target {target}"
             extra = {k for q in registry.quantizers().values() if set(q.precisions) & set(plugin.precisions) for k in q.options}
             fields = body.mapping((*VARIANT_KEYS, *plugin.options, *sorted(extra)))
-        names = (
-            [(c, c.text()) for c in fields["precision"].children()] if "precision" in fields else [(node, precision_text or "fp32")]
-        )
+        names = [(node, precision_text or self.implied(plugin, fields))]
+        if "precision" in fields:
+            names = [(c, c.text() or "") for c in fields["precision"].children()]
         for child, precision in names:
             variant = precision and self.variant(child, plugin, precision, fields, tolerances, limits, node.place)
             if variant:
                 yield variant
+
+    def implied(self, plugin: registry.Target, fields: Mapping[str, Node]) -> str:
+        """The precision where none is written: what the target's options say, else fp32."""
+        if plugin.implied_precision is None:
+            return "fp32"
+        return plugin.implied_precision({k: fields[k].value() for k in plugin.options if k in fields}) or "fp32"
 
     def variant(
         self,
@@ -469,6 +478,13 @@ class _Reader:
             elif defaults and "default" in schema:
                 values[name] = schema["default"]
         return values
+
+
+def _no_weights(source: SourceConfig, variant: VariantConfig) -> str | None:
+    """Why the source cannot feed this target, or None."""
+    if registry.targets()[variant.target].accepts != ("weights",) or registry.sources()[source.format].weights is not None:
+        return None
+    return f"target {variant.target} takes weights by name, which {source.format} sources do not give"
 
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {

@@ -30,6 +30,7 @@ CALIBRATION_COUNT = 256
 # Seconds of a step on two cores, and more for each 100 MB of the source: as measured on the examples, to one significant figure.
 SECONDS = {
     "export": (5.0, 10.0),
+    "weights": (4.0, 3.0),
     "reference": (3.0, 3.0),
     "calibrate": (3.0, 3.0),
     "optimize": (2.0, 5.0),
@@ -219,6 +220,8 @@ class _Planner:
             tried = tuple(self.variant(each, measure) for each in config.candidates)
             return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=tried[0].steps, candidates=tried)
         target = registry.targets()[config.target]
+        if target.accepts == ("weights",):
+            return self.weights_variant(config, target, measure)
         keys: dict[str, str] = {}
         keys["export"] = last = self.export()
         dims = config.options.get("dims") or {}
@@ -274,6 +277,48 @@ class _Planner:
                 others=[source],
                 exclusive=True,
                 service=service,
+            )
+        return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
+
+    def weights_variant(self, config: VariantConfig, target: registry.Target, measure: bool) -> VariantPlan:
+        """A target that takes the source's weights by name: no graph, and the source itself runs what was written."""
+        source = self.source.name
+        part = config.options.get("part")
+        opened = {**self.source_params, "part": part}
+        keys = {"weights": self.step("weights", "sources", source, opened, also=self.source_key)}
+        params: dict[str, Any] = {
+            **opened,
+            "samples": self.model.samples,
+            "labels": self.model.evaluate.labels if self.model.evaluate and part is None else None,
+            "count": COUNT,
+            "seed": SEED,
+            "static": False,
+            "dims": {},
+            "shapes": [],
+            **(self.state_params if part is None else {}),
+        }
+        also = {**self.source_key, "samples": self.digests.sha256(Path(self.model.samples)) if self.model.samples else None}
+        keys["reference"] = self.step("reference", "sources", source, params, also=also)
+        params = {"precision": config.precision, "options": config.options, "name": self.model.name}
+        keys["write"] = self.step("write", "targets", target.name, params, inputs={"model": keys["weights"]})
+        params = {
+            **opened,
+            "target": target.name,
+            "precision": config.precision,
+            "options": config.options,
+            "threads": self.threads,
+        }
+        if self.model.evaluate and part is None:
+            params["evaluate"] = {"metric": self.model.evaluate.metric, "output": self.model.evaluate.output}
+        inputs = {"artifact": keys["write"], "reference": keys["reference"]}
+        reader: list[tuple[registry.Family, str]] = [("targets", target.name)]
+        keys["verify"] = self.step("verify", "sources", source, params, inputs=inputs, also=self.source_key, others=reader)
+        if measure:
+            params = {k: v for k, v in params.items() if k != "evaluate"}
+            here = hardware.machine()
+            also = {**self.source_key, "machine": [here.cpu, here.cores, here.system]}
+            keys["measure"] = self.step(
+                "measure", "sources", source, params, inputs=inputs, also=also, others=reader, exclusive=True
             )
         return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
 

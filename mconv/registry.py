@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from mconv.values import Device, ExportInfo, ModelInfo, Placement, SourceConfig,
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from mconv.weights import About, Tensor
 
     Feed = Mapping[str, np.ndarray]  # tensor name -> array; one call of a model
 
@@ -50,6 +52,23 @@ class Model(Protocol):
         """The framework's own answer, output name to array, deterministic, in inference mode."""
 
 
+class WeightedModel(Model, Protocol):
+    """A model, or a part of one, whose weights can be read by name and replaced; it runs in the source's framework."""
+
+    about: About
+    aliases: Mapping[str, str]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight once, in the source's own dtype, one in memory at a time; names that share its memory are in ``aliases``."""
+
+    def copy_files(self, out: Path) -> None:
+        """Copy what goes beside the weights: configuration, tokenizer, preprocessor."""
+
+    def replace(self, tensors: Mapping[str, Tensor]) -> None:
+        """Erase every weight, then take those of ``tensors`` (names and aliases; converted to the type that the model runs in), so
+        that ``run`` answers from them alone. Raises StepError where one is missing, unknown or of another shape."""
+
+
 class Session(Protocol):
     """An artifact loaded in a runtime."""
 
@@ -72,7 +91,8 @@ class Session(Protocol):
 @dataclass(frozen=True)
 class Source:
     """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. ``devices`` tells what the
-    framework finds on this machine. See the module docstring."""
+    framework finds on this machine. ``weights(config, part)`` opens the model, or a part of it, for targets that take
+    weights by name; it raises UnsupportedError for a part that there is not. See the module docstring."""
 
     name: str
     summary: str
@@ -84,6 +104,7 @@ class Source:
     check: Callable[[SourceConfig], None]
     options: Options = field(default_factory=dict)
     devices: Callable[[], Sequence[Device]] | None = None
+    weights: Callable[[SourceConfig, str | None], WeightedModel] | None = None
     tools: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
 
@@ -130,7 +151,11 @@ class Target:
     """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from the fp32 ONNX graph,
     or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it).
     ``calibrated``: the precisions for which ``write`` itself is given calibration feeds. ``stored_bits``: what a weight takes in
-    the precisions that ``write`` itself makes."""
+    the precisions that ``write`` itself makes. ``implied_precision(options)``: what the options say where no precision is written.
+
+    ``accepts`` is ``("onnx",)``, or ``("weights",)``: then ``write`` is given a folder of :mod:`mconv.weights` in place of a graph,
+    and ``read(directory, options=…)`` returns the tensors of what was written under the source's names, and details for the report.
+    The source runs them: that is the verification, and the target has no runtimes."""
 
     name: str
     summary: str
@@ -141,6 +166,8 @@ class Target:
     options: Options = field(default_factory=dict)
     runtimes: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ("onnx",)
+    read: Callable[..., tuple[Mapping[str, Tensor], dict[str, Any]]] | None = None
+    implied_precision: Callable[[Mapping[str, Any]], str | None] | None = None
     domains: frozenset[str] = frozenset({""})
     static: bool = False
     calibrated: tuple[str, ...] = ()

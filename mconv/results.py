@@ -50,7 +50,8 @@ def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Re
     variants = tuple(
         _auto(plan, outcome, v, measured) if v.candidates else _variant(plan, outcome, v, measured) for v in plan.variants
     )
-    first = {variant.model: variant for variant in reversed(plan.variants)}
+    ranked = sorted(plan.variants, key=lambda v: "export" not in v.steps)  # those of weights may be of a part only
+    first = {variant.model: variant for variant in ranked[::-1]}
     models = tuple(_model(outcome, m, first.get(m.name)) for m in plan.models.values())
     tools: dict[str, str] = {}
     for step in plan.steps.values():
@@ -87,7 +88,7 @@ def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Sum
 def _model(outcome: Outcome, model: ModelResult, variant: VariantPlan | None) -> ModelResult:
     if variant is None:
         return model
-    export = outcome.entries.get(variant.steps["export"])
+    export = outcome.entries.get(variant.steps.get("export", ""))
     reference = outcome.entries.get(variant.steps["reference"])
     info = msgspec.convert(reference.result["info"], ModelInfo) if reference else None
     exporter = msgspec.convert(export.result["export"], ExportInfo).exporter if export else None
@@ -211,6 +212,8 @@ def _steps(plan: Plan, outcome: Outcome, variant: VariantPlan, entries: Mapping[
 
 def _notes(entries: Mapping[str, Entry]) -> tuple[str, ...]:
     notes: list[str] = []
+    if "weights" in entries:
+        notes += entries["weights"].notes
     if "export" in entries:
         export = msgspec.convert(entries["export"].result["export"], ExportInfo)
         notes += [*export.notes, *(f"exporter that failed first: {a}" for a in export.attempts)]

@@ -20,6 +20,7 @@ BASE = ("numpy", "onnx")  # what nearly every step imports
 # Peak memory of a step: bytes, and a multiple of the source's size; as measured on the examples, rounded up.
 MEMORY = {
     "export": (700e6, 6.0),
+    "weights": (600e6, 3.0),
     "reference": (600e6, 3.0),
     "calibrate": (600e6, 3.0),
     "optimize": (250e6, 8.0),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import compare, graph, registry, samples, state
+from mconv import compare, graph, registry, reload, samples, state
 from mconv.errors import MconvError, SourceError, StepError, UnsupportedError, UsageError
 from mconv.values import Latency, ModelInfo, SourceConfig
 
@@ -62,8 +62,8 @@ def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
 def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
     """Samples (the user's or plausible ones), and what the source framework answers to them."""
     config = msgspec.convert(params["source"], SourceConfig)
-    model = registry.sources()[config.format].load(config)
-    fixed = _exported_dims(model, folders)
+    model = _model(config, params)
+    fixed = _exported_dims(model, folders) if "export" in folders else {}
     base = {**(samples.static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
     pairs: dict[str, str] = params.get("state") or {}
     if pairs:
@@ -109,6 +109,16 @@ def _given(model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Ma
     if pairs and inputs[0].shape and isinstance(inputs[0].shape[0], str):
         dims = {**dims, inputs[0].shape[0]: 1}
     return samples.user_feeds(samples.read_user_file(path), inputs, model.outputs, dims=dims, file=path.name)
+
+
+def weights(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
+    """Source → its weights by name (:mod:`mconv.weights`), and the files that go beside them."""
+    return reload.extract(msgspec.convert(params["source"], SourceConfig), params["part"], out)
+
+
+def _model(config: SourceConfig, params: Mapping[str, Any]) -> registry.Model:
+    """The source in its framework; the part that ``params`` names where the variant is of weights."""
+    return reload.opened(config, params["part"]) if "part" in params else registry.sources()[config.format].load(config)
 
 
 def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -209,10 +219,11 @@ def quantize(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str
 
 
 def write(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
-    """ONNX → the target's files."""
+    """ONNX, or weights → the target's files."""
     calibration = samples.load_feeds(folders["calibration"] / SAMPLES_FILE) if "calibration" in folders else None
-    info = registry.targets()[plugin].write(
-        folders["model"] / graph.MODEL_FILE,
+    target = registry.targets()[plugin]
+    info = target.write(
+        folders["model"] if target.accepts == ("weights",) else folders["model"] / graph.MODEL_FILE,
         out,
         precision=params["precision"],
         options=params["options"],
@@ -263,6 +274,8 @@ def verify(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) ->
 
 
 def _load_session(plugin: str, params: dict[str, Any], folders: Folders) -> registry.Session:
+    if "target" in params:  # weights, which the source runs
+        return reload.load(folders["artifact"], msgspec.convert(params["source"], SourceConfig), params)
     return registry.runtimes()[plugin].load(
         folders["artifact"], options=params["options"], threads=params["threads"], precision=params["precision"]
     )
@@ -316,16 +329,16 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
     placement = session.placement()
     details = session.details()
     config = msgspec.convert(params["source"], SourceConfig)
-    plugin_of_source = registry.sources()[config.format]
-    files = [*map(Path, plugin_of_source.files(config)), *(p for p in folders["artifact"].rglob("*") if p.is_file())]
+    files = [Path(p) for p in registry.sources()[config.format].files(config)]
+    files += [p for p in folders["artifact"].rglob("*") if p.is_file()]
     apart = sum(p.stat().st_size for p in files) > LARGE
     ours: list[float] = []
     theirs: list[float] = []
     others: dict[str, list[float]] = {}
-    peers = registry.runtimes()[plugin].peers
+    peers = registry.runtimes()[plugin].peers if plugin in registry.runtimes() and "target" not in params else None
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
-        model = None if apart else _warm(plugin_of_source, config, feed)
+        model = None if apart else _warm(config, params, feed)
         beside = stack.enter_context(peers(session, folders["model"] / graph.MODEL_FILE, params["threads"])) if peers else {}
         session.run(feed)  # a large model is loaded again here, where asking for the placement took it out of memory
         for _round in range(ROUNDS):
@@ -334,7 +347,7 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
             for name, clock in beside.items():
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
     if model is None:
-        model = _warm(plugin_of_source, config, feed)
+        model = _warm(config, params, feed)
         theirs = [each for _round in range(ROUNDS) for each in _time(partial(model.run, feed))]
     ran, source = _latency(ours), _latency(theirs)
     return {
@@ -354,8 +367,8 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
     }
 
 
-def _warm(plugin: registry.Source, config: SourceConfig, feed: Mapping[str, np.ndarray]) -> registry.Model:
-    model = plugin.load(config)
+def _warm(config: SourceConfig, params: Mapping[str, Any], feed: Mapping[str, np.ndarray]) -> registry.Model:
+    model = _model(config, params)
     for _round in range(WARM_UP):
         model.run(feed)
     return model
@@ -412,7 +425,7 @@ def run(kind: str, plugin: str, params: dict[str, Any], folders: Folders, out: P
         return {"quantize": quantize, "write": write, "verify": verify, "measure": measure}[kind](
             params, folders, out, plugin=plugin
         )
-    simple = {"export": export, "reference": reference, "calibrate": calibrate, "optimize": optimize}
+    simple = {"export": export, "weights": weights, "reference": reference, "calibrate": calibrate, "optimize": optimize}
     if kind not in simple:
         raise SourceError(f"unknown step {kind!r}")
     return simple[kind](params, folders, out)

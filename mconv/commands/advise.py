@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 def advise(args: argparse.Namespace) -> Advice:
     """Try, weigh up, try again. Raises StepError where the model cannot be exported or run, UsageError for an unknown target."""
-    targets = registry.targets()
+    targets = {name: t for name, t in registry.targets().items() if "onnx" in t.accepts}  # weights alone run nowhere
     if unknown := sorted(set(args.target) - targets.keys()):
         raise UsageError(f"there is no target {', '.join(unknown)}", hint=f"there are: {', '.join(targets)}")
     asked = [f"{name}:fp32" for name in targets if "fp32" in targets[name].precisions and (not args.target or name in args.target)]

@@ -100,7 +100,7 @@ def arguments(args: argparse.Namespace, provenance: dict[str, Any]) -> argparse.
     inputs = [f"{spec['name']}:{spec['dtype']}:{','.join(map(str, spec['shape']))}" for spec in source.get("inputs", ())]
     return argparse.Namespace(
         source=str(against),
-        to=[f"{provenance['target']}:{provenance['precision']}"],
+        to=[{provenance["target"]: {**(provenance.get("options") or {}), "precision": provenance["precision"]}}],
         format=source["format"],
         factory=source["options"].get("factory"),
         task=source["options"].get("task"),

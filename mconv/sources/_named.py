@@ -20,8 +20,8 @@ EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest 
 def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output") -> dict[str, Any]:
     """Named tensors of whatever a model returns: a tensor, tuple, list, dict or dataclass; None entries are left out.
 
-    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested ones join with ``_``.
-    Raises SourceError for anything else.
+    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested ones join with ``_``. A key that
+    another nested mapping has given already gets its own mapping's name before it. Raises SourceError for anything else.
     """
     if isinstance(answer, tensor):
         return {prefix: answer}
@@ -48,6 +48,7 @@ def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output"
                 (k if isinstance(value, Mapping) else f"{name}{k.removeprefix(name)}"): v
                 for k, v in flatten(value, tensor, name).items()
             }
+            inner = {f"{name}_{k}" if k in flat else k: v for k, v in inner.items()}  # CLIP's towers both give a last_hidden_state
         if twice := sorted(inner.keys() & flat.keys()):
             raise SourceError(
                 f"the model returns two outputs named {twice[0]!r}", hint="give the outputs of nested dicts names of their own"

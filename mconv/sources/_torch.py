@@ -70,6 +70,7 @@ class TorchModel:
         self.by_name = by_name
         self.high = high
         self.translations = dict(translations or {})
+        self.untrained: tuple[str, ...] = ()  # names of the state dict that the source has no weights for
         self.parameters = sum(p.numel() for p in module.parameters()) if isinstance(module, torch.nn.Module) else None
         answers = [self.run(feed) for feed in self._probes()]
         self.outputs = _named.output_specs(answers, self._probes(), self.inputs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mconv.errors import SourceError, UsageError
-from mconv.sources import _plausible, _torch
+from mconv.sources import _plausible, _torch, _weights
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
@@ -54,14 +54,13 @@ _SUFFIXES = {
     "ForAudioClassification": "audio-classification",
     "ForCTC": "automatic-speech-recognition",
 }
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MAX_LENGTH = 128
 SECONDS = 1.0
 
 
 def detect(path: Path) -> bool:
     """A folder with weights and a config.json that names its model type or architectures."""
-    if not path.is_dir() or not any((path / name).is_file() for name in WEIGHTS):
+    if not path.is_dir() or not any((path / name).is_file() for name in _weights.CHECKPOINTS):
         return False
     config = _config(path)
     return config is not None and ("model_type" in config or "architectures" in config)
@@ -81,8 +80,10 @@ def check(config: SourceConfig) -> None:
     found = _config(path)
     if found is None:
         raise UsageError(f"{path.name} has no readable config.json", hint="save the model with save_pretrained()")
-    if not any((path / name).is_file() for name in WEIGHTS):
-        raise UsageError(f"{path.name} has no weights ({', '.join(WEIGHTS[:1])} …)", hint="with Git LFS, fetch them (lfs: true)")
+    if not any((path / name).is_file() for name in _weights.CHECKPOINTS):
+        raise UsageError(
+            f"{path.name} has no weights ({', '.join(_weights.CHECKPOINTS[:1])} …)", hint="with Git LFS, fetch them (lfs: true)"
+        )
     if "auto_map" in found:
         raise UsageError(
             f"{path.name} needs code of its own (auto_map in config.json), which mconv does not run",
@@ -321,7 +322,15 @@ def load(config: SourceConfig) -> _torch.TorchModel:
         names = list(_torch.flatten(dict(module(**probe).items())))
     dropped = ("pooler_output",) if headless else ()
     keep = [n for n in names if n not in (*dropped, "past_key_values", "encoder_last_hidden_state", "loss") and "past_key" not in n]
-    return _torch.TorchModel(module, specs, sampler=sampler, keep=keep)
+    made = _torch.TorchModel(module, specs, sampler=sampler, keep=keep)
+    made.untrained = tuple(missing)
+    return made
+
+
+def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
+    """The checkpoint's tensors under the model's names; of a part, those of its module."""
+    model = load(config)
+    return _weights.huggingface(model, Path(config.path), part, model.untrained)
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:

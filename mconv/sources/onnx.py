@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError
+from mconv.sources import _weights_onnx
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
@@ -151,3 +152,10 @@ def _index_bounds(model: Any) -> dict[str, int]:
 def load(config: SourceConfig) -> OnnxModel:
     """The model in onnxruntime. Raises SourceError for a damaged file."""
     return OnnxModel(Path(config.path))
+
+
+def weights(config: SourceConfig, part: str | None) -> _weights_onnx.OnnxWeights:
+    """Initializers and large constants. Raises UnsupportedError where a part is asked for: a graph has none by name."""
+    if part is not None:
+        raise UnsupportedError(f"an ONNX graph has no part {part!r}", hint="take the whole model, or the graph of that part")
+    return _weights_onnx.OnnxWeights(load(config), Path(config.path), _session)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mconv.errors import SourceError, UsageError
-from mconv.sources import _factory, _torch
+from mconv.sources import _factory, _torch, _weights
 from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
@@ -73,7 +73,7 @@ def files(config: SourceConfig) -> Sequence[Path]:
     return [Path(config.path), *_factory.files(config, "factory", "translations")]
 
 
-def _weights(path: Path, found: str) -> dict[str, Any]:
+def _state(path: Path, found: str) -> dict[str, Any]:
     """A state dict, loaded without running code. Raises SourceError for a pickled module or a damaged file."""
     import torch
 
@@ -124,7 +124,7 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"the factory returned {type(module).__name__}, not a torch.nn.Module", hint="return the module")
     try:
-        module.load_state_dict(_weights(path, found or ""))
+        module.load_state_dict(_state(path, found or ""))
     except RuntimeError as problem:
         said = " ".join(str(problem).split())[:600]
         raise SourceError(
@@ -217,6 +217,14 @@ def load(config: SourceConfig) -> _torch.TorchModel:
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
     return _torch.export(load(config), out)
+
+
+def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
+    """The module's state dict, in the dtypes of the weights file."""
+    path = Path(config.path)
+    found = kind(path) or ""
+    raw = _state(path, found) if found in ("state", "safetensors") else {}
+    return _weights.pytorch(load(config), part, raw)
 
 
 def devices() -> list[Device]:

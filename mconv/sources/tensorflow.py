@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import compare, graph, samples
 from mconv.errors import SourceError, UnsupportedError, UsageError
+from mconv.sources import _weights_tensorflow
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ class TensorFlowModel:
             known = ", ".join(s.name for s in specs)
             raise SourceError(f"the model has no input {', '.join(sorted(unknown))}; it has {known}", hint="check `inputs:`")
         self.function = function
-        self.parameters: int | None = sum(int(v.shape.num_elements() or 0) for v in self._variables())
+        self.parameters: int | None = sum(int(v.shape.num_elements() or 0) for v in self.variables())
         answers = [self.run(f) for f in self.draw(2, samples.SEED, {})]
         self.outputs: tuple[TensorSpec, ...] = tuple(self._output(name, answers) for name in answers[0])
 
-    def _variables(self) -> Sequence[Any]:
+    def variables(self) -> Sequence[Any]:
         return list(getattr(self.owner, "variables", None) or getattr(self.function, "variables", None) or ())
 
     def _keras(self, path: Path) -> tuple[Any, Any, list[TensorSpec]]:
@@ -178,6 +179,13 @@ def _shape(shape: Sequence[int | None], name: str) -> tuple[int | str, ...]:
 
 def load(config: SourceConfig) -> TensorFlowModel:
     return TensorFlowModel(config)
+
+
+def weights(config: SourceConfig, part: str | None) -> _weights_tensorflow.TensorFlowWeights:
+    """Variables. Raises UnsupportedError where a part is asked for."""
+    if part is not None:
+        raise UnsupportedError(f"parts of TensorFlow models, such as {part!r}, cannot be taken", hint="take the whole model")
+    return _weights_tensorflow.TensorFlowWeights(load(config), Path(config.path))
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:

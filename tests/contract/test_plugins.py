@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from mconv import graph, manifest, registry, samples
+from mconv import graph, manifest, registry, samples, weights
 from mconv.errors import StepError, UnsupportedError
 from tests.models import convolution, linear
 
@@ -23,6 +23,7 @@ PAIRS = [
     for precision in target.precisions
     if target.runtimes and not target.static  # web packages have tests of their own, in tests/browser
 ]
+OF_WEIGHTS = [(t.name, precision) for t in registry.targets().values() if t.accepts == ("weights",) for precision in t.precisions]
 MODELS = {"linear": linear, "convolution": convolution}
 
 
@@ -53,6 +54,11 @@ def test_target_refers_to_plugins_that_fit(name: str) -> None:
             assert quantizer.domains <= target.domains
             assert not quantizer.options.keys() & target.options.keys()
     assert set(target.runtimes) <= registry.runtimes().keys()
+    assert target.accepts in (("onnx",), ("weights",))
+    if target.accepts == ("weights",):  # the source runs them
+        assert target.read is not None
+        assert not target.runtimes
+        assert not any(target.precisions.values())
     assert not target.options.keys() & set(manifest.VARIANT_KEYS)
 
 
@@ -121,6 +127,42 @@ def test_target_writes_what_its_runtime_runs(tmp_path: Path, name: str, precisio
     assert cosine > {"fp32": 0.999999, "fp16": 0.99999, **low}.get(precision, 0.999)
     bound = {"fp32": 1e-4, "fp16": 2e-2, "int4": 2.5, "mixed": 5, "int3": 4, "int2": 8}.get(precision, 0.6)
     assert np.abs(got - expected).max() <= bound * max(1, np.abs(expected).max() / 10)
+
+
+@pytest.mark.parametrize(("name", "precision"), OF_WEIGHTS)
+def test_target_of_weights_gives_back_what_it_was_given(tmp_path: Path, name: str, precision: str) -> None:
+    target = registry.targets()[name]
+    rng = np.random.default_rng(0)
+    held = {
+        "a.w": rng.standard_normal((40, 30)).astype(np.float32),
+        "a.n": np.arange(7),
+        "b": np.float32(2),
+        "e": np.zeros((0, 2), bool),
+    }
+    source = tmp_path / "source"
+    (source / weights.FILES).mkdir(parents=True)
+    (source / weights.FILES / "tokenizer.json").write_text("{}")
+    about = weights.About(format="pytorch", architecture="Net", parameters=1208)
+    weights.save(source, about, ((n, weights.Tensor.of(np.asarray(a))) for n, a in held.items()), {"tied": "a.w"})
+    options = {k: s["default"] for k, s in target.options.items() if "default" in s}
+    target.check(precision=precision, options=options, info=None, method=None)
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        target.write(source, tmp_path / folder, precision=precision, options=options, name="model", calibration=None)
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+    assert content(tmp_path / "first")["tokenizer.json"] == b"{}"
+    assert target.read is not None
+    found, details = target.read(tmp_path / "first", options=options)
+    assert set(found) == {*held, "tied"}
+    assert details
+    for tensor, array in [*((found[n], a) for n, a in held.items()), (found["tied"], held["a.w"])]:
+        if precision == "fp32" or np.asarray(array).dtype.kind != "f":
+            assert tensor.equals(weights.Tensor.of(np.asarray(array)))
+        else:
+            np.testing.assert_allclose(tensor.numpy().astype(np.float64), array, rtol=2**-11)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(StepError):
+        target.read(tmp_path / "none", options=options)
 
 
 @pytest.mark.parametrize(("name", "precision"), [p for p in PAIRS if p[1].startswith("int")])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mconv import manifest, plan
+from mconv import manifest, plan, runner
 from tests.models import write_linear
 
 TEXT = """
@@ -58,3 +58,35 @@ def test_planning_imports_no_plug_in_helper_and_no_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'numpy'" not in done.stdout
     assert "mconv.quantizers._nbits" not in done.stdout
+
+
+WEIGHTS = """
+version: 1
+models:
+  - name: m
+    source: m.onnx
+    samples: s.npz
+    evaluate: {labels: y}
+    targets:
+      - onnx
+      - parquet: {precision: [fp32, fp16]}
+      - parquet: {as: half, dtype: float16}
+      - parquet: {as: part, part: encoder}
+"""
+
+
+def test_weights_need_no_graph_and_are_taken_once(tmp_path: Path) -> None:
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "s.npz").write_bytes(b"not read when planning")
+    (tmp_path / "models.yml").write_text(WEIGHTS)
+    made = plan.make(manifest.load(tmp_path / "models.yml"))
+    by_id = {v.id: v.steps for v in made.variants}
+    assert list(by_id["m/parquet/fp32"]) == ["weights", "reference", "write", "verify", "measure"]
+    assert by_id["m/parquet/fp32"]["weights"] == by_id["m/half/fp16"]["weights"] != by_id["m/part/fp32"]["weights"]
+    assert by_id["m/parquet/fp16"]["write"] != by_id["m/parquet/fp32"]["write"]
+    verified = {name: made.steps[steps["verify"]].params for name, steps in by_id.items()}
+    assert verified["m/parquet/fp32"]["evaluate"] == {"metric": "accuracy", "output": None}
+    assert "evaluate" not in verified["m/part/fp32"]  # the labels are of the whole model
+    for step in made.steps.values():
+        assert plan.seconds(step) > 0
+        assert runner.memory(step) > 0

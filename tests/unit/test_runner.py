@@ -47,7 +47,17 @@ def test_a_limit_of_its_own_is_what_a_step_takes_at_most() -> None:
 
 
 def test_every_kind_of_step_has_an_estimate() -> None:
-    assert set(runner.MEMORY) == {"export", "reference", "calibrate", "optimize", "quantize", "write", "verify", "measure"}
+    assert set(runner.MEMORY) == {
+        "export",
+        "weights",
+        "reference",
+        "calibrate",
+        "optimize",
+        "quantize",
+        "write",
+        "verify",
+        "measure",
+    }
 
 
 def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:

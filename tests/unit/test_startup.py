@@ -18,6 +18,7 @@ HEAVY = {
     "nncf",
     "onnxruntime",
     "onnx",
+    "pyarrow",
     "transformers",
     "onnxscript",
     "playwright",
@@ -26,10 +27,9 @@ HEAVY = {
     "flax",
     "sklearn",
     "skl2onnx",
-    "pyarrow",
 }
 FAMILIES = ("sources", "optimizers", "quantizers", "targets", "runtimes")
-LEAVES = {"mconv.values", "mconv.errors", "mconv.graph", "mconv.samples", "mconv.compare"}
+LEAVES = {f"mconv.{name}" for name in ("values", "errors", "graph", "samples", "compare", "weights", "parquet")}
 
 
 def loaded(*argv: str) -> set[str]:
@@ -82,8 +82,9 @@ ORDER = (
     ("errors",),
     ("hardware",),
     ("digests",),
-    ("graph", "compare", "samples", "yamlread", "store"),
+    ("graph", "compare", "samples", "weights", "parquet", "yamlread", "store"),
     ("registry", "state"),
+    ("reload",),
     ("manifest", "worker", "steps"),
     ("plan", "schema", "service", "forkserver", "remote"),
     ("runner", "upkeep"),

@@ -1,0 +1,87 @@
+"""Weights out of a source, and back into it: where sources and the targets of weights meet.
+
+The check of such a target is that the source's framework runs the model with the weights that were written. The source erases its
+own first (NaN), so that an answer can come from the file alone; in fp32 every tensor must also be the source's own, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mconv import registry
+from mconv import weights as neutral
+from mconv.errors import StepError, UnsupportedError
+from mconv.values import Placement, SourceConfig, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def opened(config: SourceConfig, part: str | None) -> registry.WeightedModel:
+    """The source, or a part of it, with its weights by name. Raises UnsupportedError where it gives none."""
+    source = registry.sources()[config.format]
+    if source.weights is None:
+        raise UnsupportedError(f"{config.format} sources do not give their weights by name", hint="use a target that takes a graph")
+    return source.weights(config, part)
+
+
+def extract(config: SourceConfig, part: str | None, out: Path) -> dict[str, Any]:
+    """Write the weights to a folder. Raises UnsupportedError where the model has none by name."""
+    model = opened(config, part)
+    index = neutral.save(out, model.about, model.tensors(), model.aliases)
+    if not index.tensors:
+        raise UnsupportedError(
+            f"{Path(config.path).name} has no weights by name",
+            hint="constants of a frozen graph have none",
+        )
+    (out / neutral.FILES).mkdir()
+    model.copy_files(out / neutral.FILES)
+    return {"notes": list(model.about.notes), "tensors": len(index.tensors), "bytes": sum(r.bytes for r in index.tensors)}
+
+
+class ReloadedSession:
+    """A source's model that runs with the weights of an artifact. ``load_ms``: reading the file and filling the model."""
+
+    def __init__(self, model: registry.WeightedModel, details: dict[str, Any], witness: str) -> None:
+        self.model = model
+        self.inputs: tuple[TensorSpec, ...] = model.inputs
+        self.outputs: tuple[TensorSpec, ...] = model.outputs
+        self._details = details
+        self._witness = witness
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.model.run(feed)
+
+    def placement(self) -> Placement:
+        return Placement(provider=self.model.about.format, device="cpu", witnesses=(self._witness,))
+
+    def details(self) -> dict[str, Any]:
+        return self._details
+
+    def close(self) -> None:
+        del self.model
+
+
+def load(directory: Path, config: SourceConfig, params: Mapping[str, Any]) -> ReloadedSession:
+    """The source with the artifact's weights in place of its own. Raises StepError where those are not its own by name, by shape,
+    or in fp32 by a single bit."""
+    reader = registry.targets()[params["target"]].read
+    if reader is None:
+        raise UnsupportedError(f"target {params['target']} cannot read what it wrote")
+    model = opened(config, params["part"])
+    tensors, details = reader(directory, options=params["options"])
+    names = [*(n for n, _ in model.tensors()), *model.aliases]
+    neutral.check_names(names, tensors, "the artifact")
+    changed = neutral.differing(tensors, model.tensors())
+    if changed and params["precision"] == "fp32":
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise StepError(f"weights are not the source's, bit for bit: {', '.join(changed[:5])}{more}")
+    begin = time.perf_counter()
+    model.replace(tensors)
+    took = (time.perf_counter() - begin) * 1e3
+    whole = len(names) - len(model.aliases)
+    details = {**details, "tensors": whole, "bit_exact": whole - len(changed), "load_ms": took, "part": model.about.part}
+    return ReloadedSession(model, details, f"own weights erased, {whole} tensors taken from the file")
