@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOOLS = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
+PRELOAD = ("tensorflow", "tf2onnx", "onnx")
 OPTIONS = {"signature": {"type": "string", "description": "signature of the file (default: serving_default, or the only one)"}}
 OPSET = 18  # the newest tf2onnx writes
 IDENTIFIER = b"TFL3"  # file_identifier of tensorflow/lite/schema/schema.fbs, after the offset of the root table
