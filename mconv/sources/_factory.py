@@ -66,7 +66,7 @@ def _module_file(root: Path, module: str) -> Path | None:
 def function(config: SourceConfig, option: str) -> Callable[..., Any]:
     """The function that ``option`` names. It, and the import of its module, raise SourceError with the line of the repository."""
     module_name, _, name = str(config.options[option]).partition(":")
-    if config.root not in sys.path:
+    if sys.path[:1] != [config.root]:
         sys.path.insert(0, config.root)
     try:
         found = getattr(importlib.import_module(module_name), name, None)

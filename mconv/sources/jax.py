@@ -326,35 +326,28 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     """
     model = load(config)
     free = sorted({d for s in model.inputs for d in s.shape if isinstance(d, str)})
+    names = [s.name for s in model.outputs]
     attempts: list[str] = []
     target = out / graph.MODEL_FILE
-    plans: list[tuple[Any, ...]] = []
-    for axes in [free, [d for d in free if "batch" in d], []] if free else [[]]:
-        if any(axes == p[0] for p in plans):
-            continue
-        feeds = _feeds(model, axes)
-        fixed = {
-            d: n
-            for s in model.inputs
-            for d, n in zip(s.shape, feeds[0][s.name].shape, strict=True)
-            if isinstance(d, str) and d not in axes
-        }
-        specs = _specs(model, axes, fixed)
-        try:
-            traced = _traced(model, specs)
-        except UnsupportedError:
-            raise
-        except Exception as problem:  # a shape that must be known, or the repository's code
-            attempts.append(f"JAX at {_sizes(axes, free)}: {_reason(problem)}")
-            continue
-        plans.append((axes, fixed, specs, traced, feeds, [model.run(f) for f in feeds]))
-    names = [s.name for s in model.outputs]
 
     def whole(*arrays: Any) -> tuple[Any, ...]:
         answer = model.function(*arrays)
         return tuple(answer[n] for n in names)
 
-    for axes, fixed, specs, traced, feeds, answers in plans:
+    for axes in [free, [d for d in free if "batch" in d], []] if free else [[]]:
+        feeds = _feeds(model, axes)
+        sizes = {d: n for s in model.inputs for d, n in zip(s.shape, feeds[0][s.name].shape, strict=True) if isinstance(d, str)}
+        fixed = {d: n for d, n in sizes.items() if d not in axes}
+        at = f"free {', '.join(axes)}" if axes else "fixed sizes"
+        specs = _specs(model, axes, fixed)
+        try:
+            traced = _traced(model, specs)
+            answers = [model.run(f) for f in feeds]
+        except UnsupportedError:
+            raise
+        except Exception as problem:  # a shape that must be known, or the repository's code
+            attempts.append(f"JAX at {at}: {_reason(problem)}")
+            continue
         for name, function in (("jax2onnx", whole), ("jax2onnx, of primitives", traced)):
             try:
                 with _quiet(), _unpatched():
@@ -365,20 +358,15 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
                 graph.save(proto, target)
                 _named.prove(target, feeds, answers)
             except Exception as problem:  # jax2onnx raises anything; the reason is kept and the next way is tried
-                attempts.append(f"{name} at {_sizes(axes, free)}: {_reason(problem)}")
+                attempts.append(f"{name} at {at}: {_reason(problem)}")
                 continue
             notes = (f"the axes {', '.join(sorted(fixed))} are fixed in the export: it is right at one size only",) if fixed else ()
-            return ExportInfo(
-                exporter=f"{name}, opset {OPSET}", model=graph.describe(target), attempts=tuple(attempts), notes=notes
-            )
+            info = graph.describe(target)
+            return ExportInfo(exporter=f"{name}, opset {OPSET}", model=info, attempts=tuple(attempts), notes=notes)
     raise UnsupportedError(
         "jax2onnx cannot turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
         hint="the messages name the primitive; rewriting that part of the function usually helps",
     )
-
-
-def _sizes(axes: Sequence[str], free: Sequence[str]) -> str:
-    return f"free {', '.join(axes)}" if axes else "fixed sizes" if free else "its sizes"
 
 
 def _feeds(model: JaxModel, axes: Sequence[str]) -> list[dict[str, np.ndarray]]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import compare, graph, samples
+from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError, UsageError
-from mconv.sources import _weights_tensorflow
+from mconv.sources import _named, _weights_tensorflow
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ PRELOAD = ("tensorflow", "tf2onnx", "onnx")
 OPTIONS = {"signature": {"type": "string", "description": "signature of a SavedModel (default: serving_default, or the only one)"}}
 OPSET = 18  # the newest tf2onnx writes
 HDF5 = b"\x89HDF\r\n\x1a\n"
-EXPORT_TOLERANCE = 1e-3
 
 
 def kind(path: Path) -> str | None:
@@ -215,50 +214,9 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"tf2onnx cannot convert the model: {type(problem).__name__}: {' '.join(str(problem).split())[:500]}",
             hint="the message names the operator",
         ) from problem
-    _rename(proto, model)
+    _named.rename(proto, model.inputs, model.outputs)
     target = out / graph.MODEL_FILE
     graph.save(proto, target)
-    _prove(model, target)
+    feeds = model.draw(2, samples.SEED + 1, {})
+    _named.prove(target, feeds, [model.run(feed) for feed in feeds])
     return ExportInfo(exporter=f"tf2onnx from_function, opset {OPSET}", model=graph.describe(target))
-
-
-def _rename(proto: Any, model: TensorFlowModel) -> None:
-    """Give the graph the model's own input, output and axis names; drop remarks."""
-    g = proto.graph
-    mapping = dict(zip([v.name for v in g.input], [s.name for s in model.inputs], strict=True))
-    mapping |= dict(zip([v.name for v in g.output], [s.name for s in model.outputs], strict=True))
-    for node in g.node:
-        for names in (node.input, node.output):
-            for i, name in enumerate(names):
-                names[i] = mapping.get(name, name)
-        node.doc_string = ""
-    del g.value_info[:]
-    g.doc_string, proto.doc_string, g.name = "", "", "main"
-    for values, specs in ((g.input, model.inputs), (g.output, model.outputs)):
-        for value, spec in zip(values, specs, strict=True):
-            value.name = spec.name
-            value.doc_string = ""
-            del value.type.tensor_type.shape.dim[:]
-            for dim in spec.shape:
-                added = value.type.tensor_type.shape.dim.add()
-                if isinstance(dim, int):
-                    added.dim_value = dim
-                else:
-                    added.dim_param = dim
-
-
-def _prove(model: TensorFlowModel, target: Path) -> None:
-    """Run the graph against TensorFlow at two sizes. Raises UnsupportedError where they differ."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-    names = [s.name for s in model.outputs]
-    for feed in model.draw(2, samples.SEED + 1, {}):
-        wanted = model.run(feed)
-        got = dict(zip(names, session.run(names, feed), strict=True))
-        for name in names:
-            error = compare.compare_outputs(name, [got[name]], [wanted[name]])
-            if error.max_abs is None or (error.max_rel or 0.0) > EXPORT_TOLERANCE:
-                raise UnsupportedError(f"the export is wrong: output {name} differs by {error.max_rel} of its largest magnitude")
