@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import io
 import logging
-import os
 import re
 import sys
 import warnings
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOOLS = ("jax", "flax", "jax2onnx", "onnx", "onnxruntime")
+PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx")
 OPTIONS = {
     "factory": {"type": "string", "description": "module:function, in the repository, that builds the function or module"},
 }
@@ -82,9 +82,9 @@ def files(config: SourceConfig) -> Sequence[Path]:
 
 
 def _jax() -> Any:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
+    jax.config.update("jax_platforms", "cpu")
     return jax
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOOLS = ("scikit-learn", "skl2onnx", "skops", "pyarrow", "onnx", "onnxruntime")
-PRELOAD = ("sklearn", "skl2onnx", "onnx")
+PRELOAD = ("sklearn.pipeline", "skl2onnx", "skops.io", "onnx")
 OPTIONS = {
     "factory": {"type": "string", "description": "module:function, in the repository, that builds, fits or loads the estimator"},
     "trust": {
