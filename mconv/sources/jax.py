@@ -351,9 +351,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         for name, function in (("jax2onnx", whole), ("jax2onnx, of primitives", traced)):
             try:
                 with _quiet(), _unpatched():
-                    from jax2onnx import to_onnx
-
-                    proto = to_onnx(function, specs, opset=OPSET)
+                    proto = _converter()(function, specs, opset=OPSET)
                 _named.rename(proto, model.inputs, model.outputs, fixed)
                 graph.save(proto, target)
                 _named.prove(target, feeds, answers)
@@ -367,6 +365,25 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         "jax2onnx cannot turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
         hint="the messages name the primitive; rewriting that part of the function usually helps",
     )
+
+
+def _converter() -> Callable[..., Any]:
+    """``jax2onnx.to_onnx`` without its examples, and without its plug-ins for Equinox where the factory does not use it.
+
+    Those build layers when they are imported, which takes most of the time of an export; it passes over modules that are not there.
+    """
+    idle = ["jax2onnx.plugins.examples", *(() if "equinox" in sys.modules else ["jax2onnx.plugins.equinox"])]
+    hidden = [name for name in idle if name not in sys.modules]
+    try:
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: importing it raises ModuleNotFoundError
+        from jax2onnx import to_onnx
+        from jax2onnx.plugins.plugin_system import import_all_plugins
+
+        import_all_plugins()
+        return to_onnx  # type: ignore[no-any-return]
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def _feeds(model: JaxModel, axes: Sequence[str]) -> list[dict[str, np.ndarray]]:
