@@ -37,6 +37,7 @@ class Answer:
         (Answer(A), ["logits"]),
         (Answer(A, (B, C)), ["logits", "hidden_0", "hidden_1"]),
         ({"inner": {"x": A}, "y": [B, C]}, ["x", "y_0", "y_1"]),
+        ({"a": {"x": A}, "b": {"x": B}}, ["x", "b_x"]),
     ],
 )
 def test_outputs_get_names(answer: object, names: list[str]) -> None:
@@ -47,7 +48,7 @@ def test_answers_that_have_no_names() -> None:
     with pytest.raises(SourceError, match="returned str"):
         _named.flatten("text", np.ndarray)
     with pytest.raises(SourceError, match="two outputs named 'x'"):
-        _named.flatten({"a": {"x": A}, "b": {"x": B}}, np.ndarray)
+        _named.flatten({"a": {"x": A}, "x": B}, np.ndarray)
 
 
 def branching() -> onnx.ModelProto:
