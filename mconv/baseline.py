@@ -7,16 +7,42 @@ distributions do not overlap, on the same machine, on real hardware.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
-from mconv.values import Benchmark, Delta, Machine, Report, VariantResult
+from mconv.errors import UsageError
+from mconv.values import Benchmark, Delta, Machine, Report, VariantResult, from_json
 
 SIZE_GROWTH = 0.01
 COSINE_LOSS = 0.002  # absolute, and beyond half of the error that was there
 METRIC_LOSS = 0.005
 LATENCY_GROWTH = 1.25
+MAX_BYTES = 64 * 10**6
+
+
+def read(path: Path) -> Report:
+    """Read and validate a results.json. Raises UsageError naming the field that is wrong."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_BYTES // 10**6} MB", hint="it is not a results.json of mconv")
+        return from_json(path.read_bytes(), Report)
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be read: {problem.strerror}") from problem
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise UsageError(
+            f"{path} is not a results.json of this mconv: {problem}", hint="see schemas/results.schema.json"
+        ) from problem
+
+
+def selected(report: Report, patterns: Sequence[str]) -> Report:
+    """``report`` with the variants that ``--only`` names, so that the others do not count as removed."""
+    if not patterns:
+        return report
+    kept = [v for v in report.variants if any(fnmatch.fnmatch(v.id, p) or fnmatch.fnmatch(v.model, p) for p in patterns)]
+    return msgspec.structs.replace(report, variants=tuple(kept))
 
 
 def compare(report: Report, base: Report) -> Report:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mconv import registry
+from mconv import recognise, registry
 from mconv.compare import DEFAULT_TOLERANCES
 from mconv.errors import ManifestError, MconvError, UnsupportedError
 from mconv.values import Frozen, Limits, Place, SourceConfig, TensorSpec, Tolerance
@@ -57,6 +57,7 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
     """One (target, precision) of one model, its options validated and filled with their defaults.
 
     ``label`` stands for the target in ids and folders, so that one target can be delivered twice with different options.
+    ``runtime_options``: how it is run when it is verified and measured; they are no part of the artifact.
     ``candidates``: of precision ``auto``, one for each precision that is tried, from cheap to dear.
     """
 
@@ -69,6 +70,7 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
     tolerance: Tolerance
     limits: Limits
     place: Place
+    runtime_options: dict[str, Any] = {}
     candidates: tuple[VariantConfig, ...] = ()
 
 
@@ -245,10 +247,12 @@ class _Reader:
         return self.checked(node, format_, path, values, inputs)
 
     def detected(self, node: Node, path: str) -> str | None:
-        found = [name for name, source in registry.sources().items() if source.detect(Path(path))]
+        found = registry.taking(Path(path))
         if len(found) == 1:
             return found[0]
-        problem = f"could be {' or '.join(found)}" if found else "is of no format mconv knows"
+        problem = (
+            f"could be {' or '.join(found)}" if found else f"is of no format mconv converts: it is {recognise.words(Path(path))}"
+        )
         node.fail(
             f"{Path(path).name} {problem}", f"give `source: {{format: …, path: …}}`; formats: {', '.join(registry.sources())}"
         )
@@ -371,7 +375,7 @@ class _Reader:
         if body is not None and not (isinstance(body.raw.value, str) and not body.raw.value):
             body.what = f"target {target}"
             extra = {k for q in registry.quantizers().values() if set(q.precisions) & set(plugin.precisions) for k in q.options}
-            fields = body.mapping((*VARIANT_KEYS, *plugin.options, *sorted(extra)))
+            fields = body.mapping((*VARIANT_KEYS, *plugin.options, *sorted(extra), *runtime_options(plugin)))
         names = [(node, precision_text or self.implied(plugin, fields))]
         if "precision" in fields:
             names = [(c, c.text() or "") for c in fields["precision"].children()]
@@ -435,6 +439,7 @@ class _Reader:
             method=quantizer.name if quantizer else None,
             options=options,
             quantizer_options=self.options(fields, quantizer.options) if quantizer else {},
+            runtime_options=self.options(fields, runtime_options(plugin)),
             tolerance=Tolerance(**merged),
             limits=limits,
             place=place,
@@ -485,6 +490,12 @@ def _no_weights(source: SourceConfig, variant: VariantConfig) -> str | None:
     if registry.targets()[variant.target].accepts != ("weights",) or registry.sources()[source.format].weights is not None:
         return None
     return f"target {variant.target} takes weights by name, which {source.format} sources do not give"
+
+
+def runtime_options(target: registry.Target) -> registry.Options:
+    """Options of the runtime that verifies a target; none where the target has one of that name itself."""
+    found = registry.runtimes()[target.runtimes[0]].options if target.runtimes else {}
+    return {name: schema for name, schema in found.items() if name not in target.options}
 
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {

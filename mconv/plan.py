@@ -127,7 +127,7 @@ class _Planner:
         self.state_params = {"state": dict(model.state)} if model.state else {}
         self.source_key = {
             "digest": self.digest,
-            "options": model.source.options,
+            "source options": model.source.options,  # not "options": those are the target's, in the parameters of a step
             "inputs": msgspec.to_builtins(model.source.inputs),
         }
 
@@ -255,7 +255,8 @@ class _Planner:
         runtime = registry.runtimes()[target.runtimes[0]] if target.runtimes else None
         if runtime is None:
             return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
-        params = {"precision": config.precision, "options": config.options, "threads": self.threads}
+        options = {**config.options, **config.runtime_options}
+        params = {"precision": config.precision, "options": options, "threads": options.get("threads") or self.threads}
         evaluate = self.model.evaluate
         if evaluate:
             params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}

@@ -1,8 +1,9 @@
 """Finds plug-in modules and gives each the defaults it did not write.
 
-A plug-in is a plain module in ``mconv/sources``, ``optimizers``, ``quantizers``, ``targets`` or ``runtimes`` (a name starting
-with ``_`` is a helper, not a plug-in), or a module that another distribution names under the entry point group
-``mconv.<family>``. Its file name is its name. Importing one must not import an engine: engines are imported inside functions.
+A plug-in is a plain module in ``mconv/sources``, ``optimizers``, ``quantizers``, ``targets``, ``runtimes`` or ``formats`` (a
+name starting with ``_`` is a helper, not a plug-in), a module that another distribution names under the entry point group
+``mconv.<family>``, or one that :func:`register` was given. Its file name is its name. Importing one must not import an engine:
+engines are imported inside functions.
 
 The Protocols below are the whole contract; docs/plugins.md walks through them function by function.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mconv.errors import MconvError
-from mconv.values import Device, ExportInfo, ModelInfo, Placement, SourceConfig, TensorSpec
+from mconv.values import Device, ExportInfo, Facts, ModelInfo, Placement, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
     Feed = Mapping[str, np.ndarray]  # tensor name -> array; one call of a model
 
-Family = Literal["sources", "optimizers", "quantizers", "targets", "runtimes"]
-FAMILIES: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes")
+Family = Literal["sources", "optimizers", "quantizers", "targets", "runtimes", "formats"]
+FAMILIES: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes", "formats")
 Options = Mapping[str, Any]  # option name -> JSON Schema of its value, with "default" and "description"
 
 
@@ -181,12 +183,13 @@ class Runtime:
     """What can run an artifact's folder on samples. ``service``: its workers share a helper process (see :mod:`mconv.service`),
     whose address they find in the environment variable of this name. ``peers(session, model, threads)`` is a context that yields
     other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each.
-    ``devices`` tells what the engine finds on this machine."""
+    ``devices`` tells what the engine finds on this machine. ``options``: how artifacts are run; they change none."""
 
     name: str
     summary: str
     module: str
     load: Callable[..., Session]
+    options: Options = field(default_factory=dict)
     service: str | None = None
     peers: Callable[..., Any] | None = None
     devices: Callable[[], Sequence[Device]] | None = None
@@ -194,13 +197,32 @@ class Runtime:
     preload: tuple[str, ...] = ()
 
 
-Plugin = Source | Optimizer | Quantizer | Target | Runtime
+@dataclass(frozen=True)
+class Format:
+    """A kind of file or folder, known by its content. ``sniff(path, head)`` gets the first 4 KiB (none of a folder) and says yes to
+    a damaged one too. ``inspect`` tells what the file says of itself and loads no engine; it raises SourceError for damage, saying
+    where. ``check`` looks at the whole structure and returns a sentence a problem; it may use an engine, in a child process.
+    ``suffixes``: what such a file is usually called; ``order``: those of lower order are asked first."""
+
+    name: str
+    summary: str
+    module: str
+    suffixes: tuple[str, ...]
+    sniff: Callable[[Path, bytes], bool]
+    inspect: Callable[[Path], Facts]
+    check: Callable[[Path], Sequence[str]] | None = None
+    order: int = 0
+    tools: tuple[str, ...] = ()
+
+
+Plugin = Source | Optimizer | Quantizer | Target | Runtime | Format
 _KINDS: dict[str, type[Any]] = {
     "sources": Source,
     "optimizers": Optimizer,
     "quantizers": Quantizer,
     "targets": Target,
     "runtimes": Runtime,
+    "formats": Format,
 }
 
 
@@ -239,6 +261,51 @@ def _from_module(family: Family, name: str, module: ModuleType) -> Any:
     return kind(**values)
 
 
+_REGISTERED: dict[tuple[Family, str], str] = {}  # (family, import name) -> folder it is imported from
+
+
+def register(family: Family, module: ModuleType | str) -> None:
+    """Add a plug-in for this process and the workers it starts, which import it again by its name.
+
+    Raises MconvError for one that cannot be imported by name, does not keep the contract, or whose name is taken.
+    """
+    if family not in FAMILIES:
+        raise MconvError(f"there is no family {family!r}", hint=f"there are: {', '.join(FAMILIES)}")
+    name = module if isinstance(module, str) else module.__name__
+    if (family, name) in _REGISTERED:
+        return
+    try:
+        found = importlib.import_module(name) if isinstance(module, str) else module
+    except ImportError as problem:
+        raise MconvError(f"the plug-in {name} cannot be imported: {problem}") from problem
+    file = getattr(found, "__file__", None)
+    if name == "__main__" or file is None:
+        raise MconvError(
+            f"{name} cannot be a plug-in: its workers could not import it", hint="write it as a module of its own file"
+        )
+    short = name.rpartition(".")[2]
+    if short in plugins(family):
+        raise MconvError(f"there is a plug-in {short} in mconv.{family} already", hint="call the module something else")
+    _from_module(family, short, found)
+    steps = name.count(".") + (Path(file).name == "__init__.py")
+    _REGISTERED[family, name] = str(Path(file).resolve().parents[steps])
+    plugins.cache_clear()
+
+
+def registered() -> tuple[str, ...]:
+    """What :func:`register` was given, for a worker's :func:`restore`."""
+    return tuple(f"{family}:{name}:{folder}" for (family, name), folder in _REGISTERED.items())
+
+
+def restore(entries: Sequence[str]) -> None:
+    """Register in a worker what its parent has registered."""
+    for entry in entries:
+        family, name, folder = entry.split(":", 2)
+        if folder not in sys.path:
+            sys.path.append(folder)
+        register(family, name)  # type: ignore[arg-type]
+
+
 @cache
 def plugins(family: Family) -> Mapping[str, Any]:
     """Every plug-in of a family by name, in name order. Raises MconvError for one that does not keep the contract."""
@@ -252,6 +319,10 @@ def plugins(family: Family) -> Mapping[str, Any]:
         if entry.name in found:
             raise MconvError(f"two plug-ins are named {entry.name} in mconv.{family}", hint=f"rename the one in {entry.value}")
         found[entry.name] = _from_module(family, entry.name, entry.load())
+    for kind, name in _REGISTERED:
+        if kind == family:
+            short = name.rpartition(".")[2]
+            found[short] = _from_module(family, short, importlib.import_module(name))
     return dict(sorted(found.items()))
 
 
@@ -273,6 +344,22 @@ def targets() -> Mapping[str, Target]:
 
 def runtimes() -> Mapping[str, Runtime]:
     return plugins("runtimes")
+
+
+def formats() -> Mapping[str, Format]:
+    return plugins("formats")
+
+
+def taking(path: Path) -> list[str]:
+    """Names of the sources that say they take ``path``. One that fails over it, as over a damaged archive, does not."""
+    found = []
+    for source in sources().values():
+        try:
+            if source.detect(path):
+                found.append(source.name)
+        except Exception:  # plug-ins read files of any content with libraries of any kind
+            continue
+    return found
 
 
 def quantizer_for(target: Target, precision: str, method: str | None) -> Quantizer | None:

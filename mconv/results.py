@@ -106,7 +106,7 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
         "target": config.target,
         "precision": config.precision,
         "place": config.place,
-        "options": config.options,
+        "options": {**config.options, **config.quantizer_options, **config.runtime_options},
         "steps": _steps(plan, outcome, variant, entries),
         "notes": _notes(entries),
     }
@@ -301,7 +301,7 @@ def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict
         "model": planned.model,
         "target": planned.config.target,
         "precision": planned.config.precision,
-        "options": planned.config.options,
+        "options": {**planned.config.options, **planned.config.runtime_options},
         "status": result.status,
         "source": {
             "format": source.format,

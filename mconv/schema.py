@@ -152,6 +152,7 @@ def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]
                     "tolerance": tolerance,
                     "limits": limits,
                     **{k: dict(v) for q in sorted(used, key=lambda q: q.name) for k, v in q.options.items()},
+                    **{k: dict(v) for k, v in manifest.runtime_options(target).items()},
                     **{k: dict(v) for k, v in target.options.items()},
                 }
             ),

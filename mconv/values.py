@@ -266,6 +266,27 @@ class LayerError(Frozen, frozen=True, kw_only=True):
     of: Literal["outputs", "weights"] = "weights"
 
 
+class Quantized(Frozen, frozen=True, kw_only=True):
+    """One ONNX file quantized: where it lies, its size and its source's with external data, and what the quantizer noted."""
+
+    path: str
+    precision: str
+    quantizer: str
+    size_bytes: int
+    source_bytes: int
+    notes: tuple[str, ...] = ()
+    layers: tuple[LayerError, ...] = ()
+
+
+class Pair(Frozen, frozen=True, kw_only=True):
+    """A conversion that is offered: from a source format to a target format, in these precisions, proved in ``runtimes``."""
+
+    source: str
+    target: str
+    precisions: tuple[str, ...]
+    runtimes: tuple[str, ...] = ()
+
+
 class VariantResult(Frozen, frozen=True, kw_only=True):
     """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT.
 
@@ -322,6 +343,54 @@ class Device(Frozen, frozen=True, kw_only=True):
     reason: str | None = None
     software: bool = False
     details: dict[str, Any] = {}
+
+
+class Facts(Frozen, frozen=True, kw_only=True):
+    """What a model file says of itself without being loaded. ``tensors``: name → shape of its weights, where they can be read.
+
+    ``names``: of operators and layers; ``companions``: files beside it that belong to it; ``config``: a model's own description.
+    """
+
+    kind: str
+    tensors: dict[str, tuple[int, ...]] = {}
+    operators: dict[str, int] = {}
+    names: tuple[str, ...] = ()
+    config: dict[str, Any] = {}
+    parameters: int | None = None
+    companions: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Found(Frozen, frozen=True, kw_only=True):
+    """A model in a folder tree. ``path`` is relative to it; ``source`` is what converts it, None where nothing here does.
+
+    ``model_type`` is known by ``evidence``: its own config, the names of its parameters, or the structure of its graph. ``needs``
+    says what has to be given before it converts, ``problems`` what is wrong with it.
+    """
+
+    path: str
+    format: str | None
+    kind: str = ""
+    source: str | None = None
+    size_bytes: int = 0
+    parameters: int | None = None
+    model_type: str | None = None
+    evidence: Literal["config", "names", "structure"] | None = None
+    needs: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Checked(Frozen, frozen=True, kw_only=True):
+    """The structure of one file or folder: ``failed`` with its problems, ``unverified`` where nothing here can check it."""
+
+    path: str
+    verdict: Status
+    format: str | None = None
+    kind: str = ""
+    size_bytes: int = 0
+    model_type: str | None = None
+    evidence: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 class Machine(Frozen, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
-from mconv import hardware
+from mconv import hardware, registry
 from mconv.errors import MconvError, OutOfMemoryError, SourceError, StepError, StoreError, TimeLimitError, WorkerCrashError
 from mconv.values import ErrorInfo, Frozen, from_json, to_json
 
@@ -38,13 +38,14 @@ FULL = "free some space, or name another store with --store"
 
 
 class Request(Frozen, frozen=True, kw_only=True):
-    """What a worker is asked: the step, the folders of its inputs, the folder it writes into."""
+    """What a worker is asked: the step, the folders of its inputs, the folder it writes into; ``plugins`` to register first."""
 
     kind: str
     plugin: str
     params: dict[str, Any]
     folders: dict[str, str]
     out: str
+    plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
 
 
 class Response(Frozen, frozen=True, kw_only=True):
@@ -160,6 +161,7 @@ def run_step(
     ``start`` makes the child: from nothing, or out of a server that has imported what it needs (:mod:`mconv.forkserver`).
     """
     uid = worker_uid()
+    threads = int(request.params.get("threads") or threads)  # the source framework's too, where it is measured
     home = workspace / "home"
     for folder in (home, Path(request.out)):
         folder.mkdir()
@@ -178,7 +180,7 @@ def run_step(
     try:
         response = from_json(answer.read_bytes(), Response)
     except (OSError, msgspec.MsgspecError):
-        died: MconvError = WorkerCrashError(_death(process.returncode), hint="the log below is the last it printed")
+        died: MconvError = WorkerCrashError(death(process.returncode), hint="the log below is the last it printed")
         if shutil.disk_usage(workspace).free < SPARE:
             died = StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
         return Outcome(result=None, error=_error(died, request.kind, tail), seconds=seconds, peak_rss_bytes=peak)
@@ -249,7 +251,8 @@ def _error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
     )
 
 
-def _death(code: int | None) -> str:
+def death(code: int | None) -> str:
+    """How a process with this return code died, in words."""
     if code is None or code >= 0:
         return f"the worker process ended with exit code {code} without an answer"
     try:
@@ -293,6 +296,7 @@ def main(argv: list[str]) -> int:
     request = from_json(Path(argv[0]).read_bytes(), Request)
     folders = {name: Path(path) for name, path in request.folders.items()}
     try:
+        registry.restore(request.plugins)
         response = Response(result=steps.run(request.kind, request.plugin, request.params, folders, Path(request.out)))
         text = to_json(response)
     except MconvError as problem:

@@ -6,9 +6,10 @@ import argparse
 import itertools
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
 
-from mconv import hardware, registry
+from mconv import api, devices
+from mconv.commands import _engine
+from mconv.progress import plain
 from mconv.values import Device, to_json
 
 HELP = "show what this machine can run models on"
@@ -16,28 +17,13 @@ HELP = "show what this machine can run models on"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout, with every limit and operator")
-
-
-def devices() -> list[Device]:
-    """Every device that an engine here knows of. An engine that fails is a device that is not available, with its words."""
-    found = [hardware.cpu_device()]
-    plugins: list[registry.Source | registry.Runtime] = [*registry.sources().values(), *registry.runtimes().values()]
-    for plugin in plugins:
-        if plugin.devices is not None:
-            found += _asked(plugin.name, plugin.devices)
-    return found
-
-
-def _asked(engine: str, ask: Callable[[], Sequence[Device]]) -> Sequence[Device]:
-    try:
-        return ask()
-    except Exception as problem:  # whatever an engine raises is its answer
-        said = " ".join(str(problem).split())[:300] or type(problem).__name__
-        return [Device(engine=engine, name=engine, available=False, reason=said)]
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=_engine.positive, default=int(devices.SECONDS), help="for each engine (default: 120)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    found = devices()
+    found = api.detect(timeout_s=args.timeout)
     if args.json:
         sys.stdout.write(to_json(found))
         return 0
@@ -50,11 +36,11 @@ def run(args: argparse.Namespace) -> int:
                 absent.setdefault(device.reason or "not available", []).append(device.name)
                 continue
             software = " (software)" if device.software else ""
-            print(f"  yes  {device.name:<{width}}  {device.description}{software}")
+            print(f"  yes  {device.name:<{width}}  {plain(device.description)}{software}")
             for line in _more(device):
                 print(f"       {'':<{width}}  {line}")
         for reason, names in absent.items():
-            print(textwrap.fill(f"{', '.join(names)}: {reason}", 120, initial_indent="  no   ", subsequent_indent="       "))
+            print(textwrap.fill(plain(f"{', '.join(names)}: {reason}"), 120, initial_indent="  no   ", subsequent_indent="       "))
     return 0
 
 

@@ -28,7 +28,7 @@ def catalogue() -> dict[str, Any]:
             q.name: {"summary": q.summary, "precisions": q.precisions, "options": q.options} for q in registry.quantizers().values()
         },
         "optimizers": {o.name: {"summary": o.summary, "levels": o.levels} for o in registry.optimizers().values()},
-        "runtimes": {r.name: {"summary": r.summary} for r in registry.runtimes().values()},
+        "runtimes": {r.name: {"summary": r.summary, "options": r.options} for r in registry.runtimes().values()},
     }
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import sys
 from pathlib import Path
 
 import msgspec
 
 from mconv import baseline, results
+from mconv.baseline import read as read
 from mconv.errors import UsageError
 from mconv.store import write_text
-from mconv.values import Report, Summary, from_json, to_json
+from mconv.values import Report, Summary, to_json
 
 HELP = "render results.json"
-MAX_BYTES = 64 * 10**6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,28 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("markdown", "html", "json", "junit", "text"), default="markdown")
     parser.add_argument("--baseline", metavar="RESULTS.json", type=Path, help="results of the base branch, to compare with")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: stdout")
-
-
-def read(path: Path) -> Report:
-    """Read and validate a results.json. Raises UsageError naming the field that is wrong."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_BYTES // 10**6} MB", hint="it is not a results.json of mconv")
-        return from_json(path.read_bytes(), Report)
-    except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}") from problem
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
-        raise UsageError(
-            f"{path} is not a results.json of this mconv: {problem}", hint="see schemas/results.schema.json"
-        ) from problem
-
-
-def selected(report: Report, patterns: list[str]) -> Report:
-    """``report`` with the variants that ``--only`` names, so that the others do not count as removed."""
-    if not patterns:
-        return report
-    kept = [v for v in report.variants if any(fnmatch.fnmatch(v.id, p) or fnmatch.fnmatch(v.model, p) for p in patterns)]
-    return msgspec.structs.replace(report, variants=tuple(kept))
 
 
 def merge(reports: list[Report]) -> Report:

@@ -71,6 +71,13 @@ def strays(placement: Placement) -> str:
     return ", ".join(parts)
 
 
+def options(variant: VariantResult) -> str:
+    """Options in force, of the target, the quantizer and the runtime; empty where there are none."""
+    return ", ".join(
+        f"{name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in variant.options.items()
+    )
+
+
 def download(variant: VariantResult) -> str:
     """Bytes over the network, and those of a runtime library beside them; empty where nothing is downloaded."""
     if variant.download_bytes is None:

@@ -146,6 +146,8 @@ def _details(v: VariantResult) -> str:
     parts.append(f"<p>{escape(_format.memory(v))}</p>")
     parts.append(_grid(["Step", "By", "Time", "Peak memory", "Notes"], steps))
     parts.append(_grid(["File", "Bytes", "SHA-256"], [[f.path, f"{f.bytes:,}", f.sha256] for f in v.files]))
+    if options := _format.options(v):
+        parts.append(f"<p class=dim>Options: {escape(_format.plain(options, 2000))}</p>")
     parts += [f"<p class=dim>{escape(_format.plain(note, 2000))}</p>" for note in v.notes]
     if v.error and v.error.log:
         parts.append(f"<pre>{escape(v.error.log)}</pre>")

@@ -244,34 +244,41 @@ def load(directory: Path, *, options: dict[str, Any], threads: int, precision: s
 
 
 def devices() -> list[Device]:
-    """WebGPU's adapter and WebNN's device types of every browser here, as its own pages see them."""
-    found = []
+    """WebGPU's adapters and WebNN's device types of every browser here, as its own pages see them; the software adapter, on which
+    web outputs are proved, where there is no other."""
+    found: list[Device] = []
     with tempfile.TemporaryDirectory() as empty, _browser.serve(Path(empty)) as address:
         for origin, path in _browser.find_all().items():
             try:
-                with service.connected(str(path)) as (browser, context):
-                    found += _probe(f"Chromium {browser.version} ({origin})", Page(context, address), str(path))
+                with service.connected(str(path), software=False) as (browser, context):
+                    engine = f"Chromium {browser.version} ({origin})"
+                    page = Page(context, address)
+                    adapters, nets = _adapters(engine, page, str(path)), _webnn(engine, page)
+                if not any(device.available for device in adapters):
+                    with service.connected(str(path)) as (_, context):
+                        adapters = _adapters(engine, Page(context, address), str(path))
+                found += [*adapters, *nets]
             except StepError as problem:
                 found.append(Device(engine=f"browser ({origin})", name="browser", available=False, reason=problem.message))
     if not found:
         found.append(Device(engine="browser", name="browser", available=False, reason=f"there is no browser: {service.HINT}"))
-    return found
+    reason = "it is no Chromium: mconv cannot ask it, nor prove outputs in it"
+    return found + [Device(engine="browser", name=name, available=False, reason=reason) for name in _browser.strangers()]
 
 
-def _probe(engine: str, page: Page, path: str) -> list[Device]:
-    adapter = page.call("adapter", SECONDS)
-    words, software = describe_adapter(adapter)
-    found = [
-        Device(
-            engine=engine,
-            name="webgpu",
-            available=adapter is not None,
-            description=words or "",
-            reason=None if adapter else "requestAdapter() gives none",
-            software=software,
-            details={"path": path, **(adapter or {})},
-        )
-    ]
+def _adapters(engine: str, page: Page, path: str) -> list[Device]:
+    found = []
+    for number, adapter in enumerate(page.call("adapters", SECONDS)):
+        words, software = describe_adapter(adapter)
+        name = "webgpu" if not number else f"webgpu {number + 1}"
+        details = {"path": path, **adapter}
+        found.append(Device(engine=engine, name=name, available=True, description=words or "", software=software, details=details))
+    nothing = Device(engine=engine, name="webgpu", available=False, reason="requestAdapter() gives none", details={"path": path})
+    return found or [nothing]
+
+
+def _webnn(engine: str, page: Page) -> list[Device]:
+    found = []
     for kind in ("cpu", "gpu", "npu"):
         about = page.call("webnn", kind, SECONDS)
         error = about.get("error")

@@ -16,20 +16,49 @@ if TYPE_CHECKING:
 TOOLS = ("openvino",)
 FILE = "openvino_model.xml"
 DEVICE = "CPU"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "threads": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "threads of one inference, and of the source framework it is measured against (default: all cores)",
+    },
+    "hint": {
+        "enum": ["latency", "throughput"],
+        "default": "latency",
+        "description": "one inference as quick as can be, or several streams side by side (the latency measured is that of one)",
+    },
+    "inference_precision": {
+        "enum": ["f32", "bf16", "f16"],
+        "default": "f32",
+        "description": "what the arithmetic runs in: bf16 and f16 are quicker on processors that have them, and less exact",
+    },
+    "dynamic_quantization": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 32,
+        "description": "activations that share a scale where they are rounded to 8 bits for compressed weights; 0: not rounded",
+    },
+}
 PASSIVE = ("Input", "Output", "Parameter", "Result", "Const", "Constant")
 
 
 class OpenVinoSession:
-    """An IR compiled for the CPU, with fp32 inference whatever the weights are stored in.
+    """An IR compiled for the CPU, with fp32 inference whatever the weights are stored in, unless ``options`` say otherwise.
 
     On CPUs with bf16 OpenVINO would otherwise infer in bf16 unasked, and the artifact would be judged by that.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, options: Mapping[str, Any] | None = None) -> None:
         import openvino
 
         core = openvino.Core()
-        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        said: dict[str, Any] = {name: schema.get("default") for name, schema in OPTIONS.items()} | dict(options or {})
+        config = {
+            "INFERENCE_PRECISION_HINT": said["inference_precision"],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": str(said["hint"]).upper(),
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": said["dynamic_quantization"],
+        }
         try:
             network = core.read_model(str(path))
             self.compiled = core.compile_model(network, DEVICE, config)
@@ -77,6 +106,9 @@ class OpenVinoSession:
             "openvino": self.version,
             "inference_precision": name,
             "threads": int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
+            "hint": str(self.compiled.get_property("PERFORMANCE_HINT")).rpartition(".")[2].lower(),
+            "streams": int(self.compiled.get_property("NUM_STREAMS")),
+            "dynamic_quantization": int(self.compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE")),
         }
 
     def close(self) -> None:
@@ -101,23 +133,36 @@ def _spec(port: Any, written: Any) -> TensorSpec:
 
 def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> OpenVinoSession:
     """Load an artifact's folder. Raises UnsupportedError where OpenVINO refuses it."""
-    return OpenVinoSession(directory / FILE, threads)
+    return OpenVinoSession(directory / FILE, threads, {k: v for k, v in options.items() if k in OPTIONS})
 
 
 def devices() -> list[Device]:
-    """CPU, GPU and NPU: those that OpenVINO finds, by their full names and what they compute in."""
+    """CPU, GPU and NPU: those that OpenVINO finds and runs a small graph on, by their full names and what they compute in."""
     import openvino
 
     core = openvino.Core()
-    found = {}
+    found = []
     for name in core.available_devices:
         about = {key: str(core.get_property(name, key)) for key in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")}
-        found[name] = about
-    listed = [
-        Device(engine="openvino", name=name, available=True, description=about["FULL_DEVICE_NAME"], details=about)
-        for name, about in found.items()
-    ]
-    absent = [kind for kind in ("CPU", "GPU", "NPU") if not any(name.startswith(kind) for name in found)]
-    return listed + [
+        reason = _why_not(core, name)
+        said = about["FULL_DEVICE_NAME"]
+        found.append(Device(engine="openvino", name=name, available=reason is None, description=said, reason=reason, details=about))
+    absent = [kind for kind in ("CPU", "GPU", "NPU") if not any(d.name.startswith(kind) for d in found)]
+    return found + [
         Device(engine="openvino", name=kind, available=False, reason="OpenVINO finds no such device or driver") for kind in absent
     ]
+
+
+def _why_not(core: Any, device: str) -> str | None:
+    """None where a small graph runs on ``device`` and is right, else the reason."""
+    import numpy as np
+    import openvino
+
+    try:
+        port = openvino.opset13.parameter([2, 8], np.float32)
+        graph = openvino.Model([openvino.opset13.relu(port)], [port], "probe")
+        feed = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)
+        answer = core.compile_model(graph, device)([feed])[0]
+    except Exception as problem:  # OpenVINO raises plain RuntimeError
+        return f"it runs nothing here: {' '.join(str(problem).split())[:300]}"
+    return None if np.allclose(answer, feed.clip(0), atol=1e-2) else "a small graph came out wrong on it"

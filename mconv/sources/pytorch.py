@@ -228,23 +228,38 @@ def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
 
 
 def devices() -> list[Device]:
-    """CUDA, ROCm and Metal as the torch that is installed sees them."""
+    """CUDA, ROCm, Metal and Intel's XPU as the torch that is installed sees them: available where a sum ran there."""
     import torch
 
     hip = torch.version.hip
-    ready = torch.cuda.is_available()
     build = f"torch {torch.__version__}"
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps, xpu = torch.backends.mps, getattr(torch, "xpu", None)
+    has_xpu = xpu is not None and xpu.is_available()
+    kinds: tuple[
+        tuple[str, str, Any, bool, list[str]], ...
+    ] = (  # name, torch's own device, whether this build has it, whether it finds one, what it found
+        ("cuda", "cuda", None if hip else torch.version.cuda, bool(cards) and not hip, cards),
+        ("rocm", "cuda", hip, bool(cards) and bool(hip), cards),
+        ("mps", "mps", "built in" if mps.is_built() else None, mps.is_available(), []),
+        ("xpu", "xpu", getattr(torch.version, "xpu", None), has_xpu, [xpu.get_device_name(0)] if has_xpu and xpu else []),
+    )
     found = []
-    for name, built, version in (("cuda", torch.version.cuda, torch.version.cuda), ("rocm", hip, hip)):
-        here = bool(built) and ready
-        lacking = f"torch finds no {name.upper()} device" if built else f"this build of torch has no {name.upper()}"
-        reason = None if here else lacking
-        cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if here else []
-        details = {"version": version, "cards": cards} if here else {}
-        found.append(
-            Device(engine="torch", name=name, available=here, description=", ".join(cards) or build, reason=reason, details=details)
-        )
-    mps = torch.backends.mps.is_available()
-    reason = None if mps else "this build of torch has no Metal" if not torch.backends.mps.is_built() else "torch finds no Metal"
-    found.append(Device(engine="torch", name="mps", available=mps, description=build, reason=reason))
+    for name, device, built, ready, names in kinds:
+        reason = _why_not(device) if ready else f"torch finds no {name.upper()} device"
+        reason = reason if built else f"this build of torch has no {name.upper()}"
+        details = {"version": built, "cards": names} if ready else {}
+        said = ", ".join(names) or build
+        found.append(Device(engine="torch", name=name, available=reason is None, description=said, reason=reason, details=details))
     return found
+
+
+def _why_not(device: str) -> str | None:
+    """None where torch adds on ``device``, else its words."""
+    import torch
+
+    try:
+        answer = float((torch.ones(4, device=device) + 1).sum().cpu())
+    except Exception as problem:  # drivers raise RuntimeError and classes of their own
+        return f"it computes nothing here: {' '.join(str(problem).split())[:300]}"
+    return None if answer == 8.0 else "a sum came out wrong on it"

@@ -28,7 +28,7 @@ HEAVY = {
     "sklearn",
     "skl2onnx",
 }
-FAMILIES = ("sources", "optimizers", "quantizers", "targets", "runtimes")
+FAMILIES = ("sources", "optimizers", "quantizers", "targets", "runtimes", "formats")
 LEAVES = {f"mconv.{name}" for name in ("values", "errors", "graph", "samples", "compare", "weights", "parquet")}
 
 
@@ -42,7 +42,7 @@ def loaded(*argv: str) -> set[str]:
     return set(done.stderr.split("LOADED")[1].split())
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["list"], ["list", "--json"], ["schema"]])
+@pytest.mark.parametrize("argv", [["--help"], ["list"], ["list", "--json"], ["schema"], ["find", "examples"]])
 def test_no_framework_is_loaded(argv: list[str]) -> None:
     assert not loaded(*argv) & HEAVY
 
@@ -82,14 +82,16 @@ ORDER = (
     ("errors",),
     ("hardware",),
     ("digests",),
-    ("graph", "compare", "samples", "weights", "parquet", "yamlread", "store"),
+    ("graph", "compare", "samples", "weights", "parquet", "yamlread", "store", "architecture"),
     ("registry", "state"),
-    ("reload",),
+    ("reload", "recognise"),
     ("manifest", "worker", "steps"),
-    ("plan", "schema", "service", "forkserver", "remote"),
+    ("plan", "schema", "service", "forkserver", "remote", "isolate", "discover", "devices", "onefile"),
     ("runner", "upkeep"),
     ("execute", "cluster", "progress"),
     ("results", "trace", "baseline", "advisor", "shards"),
+    ("engine", "artifact"),
+    ("api",),
     ("__main__",),
 )
 

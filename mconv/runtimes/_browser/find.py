@@ -14,15 +14,24 @@ from mconv.errors import StepError
 PACKAGE = Path("@sparticuz/chromium/bin")
 UNPACKED = Path(".mconv-chromium")
 ORT = Path("onnxruntime-web/dist")
-SYSTEM = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
+SYSTEM = (
+    *("google-chrome", "google-chrome-stable", "google-chrome-beta", "chromium", "chromium-browser"),
+    *("microsoft-edge", "microsoft-edge-stable", "brave-browser", "vivaldi-stable", "opera"),
+)
+APPLICATIONS = (  # macOS and Windows, where browsers are not on the path
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    "C:/Program Files/Google/Chrome/Application/chrome.exe",
+    "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
+)
+STRANGERS = ("firefox", "firefox-esr", "epiphany", "epiphany-browser", "/Applications/Safari.app/Contents/MacOS/Safari")
 ARGUMENTS = (
     "--no-sandbox",
     "--enable-unsafe-webgpu",
     "--enable-features=WebMachineLearningNeuralNetwork",
-    "--use-webgpu-adapter=swiftshader",
-    "--enable-unsafe-swiftshader",
     "--disable-background-networking",
 )
+SOFTWARE = ("--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader")  # WebGPU without a GPU
 
 
 def node_modules() -> Iterator[Path]:
@@ -69,10 +78,16 @@ def find_all() -> dict[str, Path]:
     for name in SYSTEM:
         if path_of := shutil.which(name):
             found[f"system ({name})"] = Path(path_of)
+    found |= {Path(name).stem: Path(name) for name in APPLICATIONS if Path(name).is_file()}
     unique: dict[Path, str] = {}
     for origin, path in found.items():
         unique.setdefault(path.resolve(), origin)
     return {origin: path for path, origin in unique.items()}
+
+
+def strangers() -> list[str]:
+    """Browsers here that are no Chromium, and so cannot be driven by mconv."""
+    return [Path(name).name for name in STRANGERS if shutil.which(name)]
 
 
 def playwrights() -> Path | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mconv.errors import StepError
-from mconv.runtimes._browser.find import ARGUMENTS, find, playwrights
+from mconv.runtimes._browser.find import ARGUMENTS, SOFTWARE, find, playwrights
 
 ENDPOINT = "MCONV_BROWSER_ENDPOINT"
 START_SECONDS = 30
@@ -47,12 +47,13 @@ class Started:
 
 
 @contextmanager
-def started(path: str | None = None) -> Iterator[Started]:
-    """A headless browser of its own. Ended when the block is left, or Python."""
+def started(path: str | None = None, *, software: bool = True) -> Iterator[Started]:
+    """A headless browser of its own. Ended when the block is left, or Python. ``software``: its WebGPU is computed on the CPU."""
     path = path or executable()
     profile = Path(tempfile.mkdtemp(prefix="mconv-browser-"))
     environment = {**os.environ, "HOME": str(profile)}
-    command = [path, *QUIET, *ARGUMENTS, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+    graphics = SOFTWARE if software else ()
+    command = [path, *QUIET, *ARGUMENTS, *graphics, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
     log = (profile / "mconv.log").open("w+b")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
     atexit.register(process.kill)  # a session that nobody closed
@@ -96,7 +97,7 @@ def _answers(endpoint: str) -> bool:
 
 
 @contextmanager
-def connected(path: str | None = None) -> Iterator[tuple[Any, Any]]:
+def connected(path: str | None = None, *, software: bool = True) -> Iterator[tuple[Any, Any]]:
     """(browser, a context of its own): of the browser at ``path`` started here, else of the run's browser where
     $MCONV_BROWSER_ENDPOINT names one, else of one found and started here.
 
@@ -108,7 +109,7 @@ def connected(path: str | None = None) -> Iterator[tuple[Any, Any]]:
         shared = None if path else os.environ.get(ENDPOINT)
         if shared and not _answers(shared):  # it died; whoever keeps it has not noticed yet
             shared = None
-        endpoint = shared or stack.enter_context(started(path)).endpoint
+        endpoint = shared or stack.enter_context(started(path, software=software)).endpoint
         playwright = stack.enter_context(sync_playwright())
         try:
             browser = playwright.chromium.connect_over_cdp(endpoint, timeout=START_SECONDS * 1000)

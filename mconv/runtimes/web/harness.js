@@ -23,6 +23,13 @@
     }
     return times;
   };
+  const describe = (adapter) => {
+    if (!adapter) return null;
+    const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
+    const limits = {};
+    for (const name in adapter.limits) limits[name] = Number(adapter.limits[name]);
+    return { vendor, architecture, device, description, fallback: Boolean(isFallbackAdapter), features: [...adapter.features].sort(), limits };
+  };
   let model;
   let peer;
   let first = true;
@@ -58,13 +65,15 @@
     })(), seconds),
     benchmarkPeer: (feeds, runs, budget, seconds) => limited(timed(peer, Object.fromEntries(Object.entries(feeds).map(([name, { dataType, data, shape }]) => [name, { dataType, shape, array: new kinds[dataType](decode(data)) }])), runs, budget), seconds),
     witnesses: () => ({ ...globalThis.__mconv, profile: globalThis.__mconv.profile.splice(0) }),
-    adapter: (seconds) => limited((async () => {
-      const found = await navigator.gpu?.requestAdapter();
-      if (!found) return null;
-      const { vendor, architecture, device, description, isFallbackAdapter } = found.info;
-      const limits = {};
-      for (const name in found.limits) limits[name] = Number(found.limits[name]);
-      return { vendor, architecture, device, description, fallback: Boolean(isFallbackAdapter), features: [...found.features].sort(), limits };
+    adapter: (seconds) => limited((async () => describe(await navigator.gpu?.requestAdapter()))(), seconds),
+    // every adapter that the page can get, each once
+    adapters: (seconds) => limited((async () => {
+      const found = {};
+      for (const options of [{ powerPreference: 'high-performance' }, { powerPreference: 'low-power' }, { forceFallbackAdapter: true }]) {
+        const about = describe(await navigator.gpu?.requestAdapter(options));
+        if (about) found[[about.vendor, about.architecture, about.device, about.description].join()] ??= about;
+      }
+      return Object.values(found);
     })(), seconds),
     renderer: () => {
       const gl = document.createElement('canvas').getContext('webgl2');

@@ -1,0 +1,72 @@
+"""FlatBuffers, read without generated code, every offset held to the file's bounds.
+
+https://flatbuffers.dev/internals/
+"""
+
+from __future__ import annotations
+
+import struct
+
+from mconv.errors import SourceError
+from mconv.formats._wire import Buffer
+
+
+class Table:
+    """A table at ``at``; its fields by their number in the schema."""
+
+    def __init__(self, data: Buffer, at: int, what: str) -> None:
+        self.data, self.at, self.what = data, at, what
+        self.vtable = at - self._number("<i", at)
+        self.size = self._number("<H", self.vtable)
+
+    @classmethod
+    def root(cls, data: Buffer, what: str) -> Table:
+        return cls(data, struct.unpack_from("<I", data)[0] if len(data) >= 4 else len(data), what)
+
+    def _number(self, form: str, at: int) -> int:
+        if at < 0 or at + struct.calcsize(form) > len(self.data):
+            raise SourceError(f"{self.what} points to byte {at:,}; the file has {len(self.data):,}: it is damaged or cut off")
+        return int(struct.unpack_from(form, self.data, at)[0])
+
+    def _field(self, number: int) -> int | None:
+        place = 4 + 2 * number
+        if place >= self.size:
+            return None
+        offset = self._number("<H", self.vtable + place)
+        return self.at + offset if offset else None
+
+    def has(self, field: int) -> bool:
+        return self._field(field) is not None
+
+    def number(self, field: int, form: str, default: int = 0) -> int:
+        at = self._field(field)
+        return default if at is None else self._number(form, at)
+
+    def _vector(self, field: int, width: int) -> tuple[int, int]:
+        """Where the elements of a vector begin, and how many there are."""
+        at = self._field(field)
+        if at is None:
+            return 0, 0
+        begin = at + self._number("<I", at)
+        count = self._number("<I", begin)
+        if begin + 4 + count * width > len(self.data):
+            raise SourceError(
+                f"{self.what}: a list of {count:,} at byte {begin:,} does not fit into the file: it is damaged or cut off"
+            )
+        return begin + 4, count
+
+    def numbers(self, field: int, form: str) -> list[int]:
+        width = struct.calcsize(form)
+        begin, count = self._vector(field, width)
+        return [self._number(form, begin + i * width) for i in range(count)]
+
+    def length(self, field: int) -> int:
+        return self._vector(field, 1)[1]
+
+    def text(self, field: int) -> str:
+        begin, count = self._vector(field, 1)
+        return bytes(self.data[begin : begin + count]).decode("utf-8", "replace")
+
+    def tables(self, field: int, what: str) -> list[Table]:
+        begin, count = self._vector(field, 4)
+        return [Table(self.data, begin + 4 * i + self._number("<I", begin + 4 * i), f"{what} {i}") for i in range(count)]

@@ -1,0 +1,61 @@
+"""Zip archives, whole or cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from mconv.errors import SourceError
+
+MAGIC = b"PK\x03\x04"
+AGAIN = "copy or download it again; with Git LFS, fetch it"
+# A local file header: signature, 22 bytes, length of the name, length of the extra field (APPNOTE.TXT 4.3.7).
+_LOCAL = re.compile(rb"PK\x03\x04.{22}(.)(.).{2}", re.DOTALL)
+
+
+def names(path: Path, head: bytes) -> list[str]:
+    """Members; of an archive without its directory, which is at the end, those that begin in the first 4 KiB."""
+    if not path.is_file() or not head.startswith(MAGIC):
+        return []
+    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError), zipfile.ZipFile(path) as archive:
+        if whole(archive):
+            return archive.namelist()
+    found = []
+    for match in _LOCAL.finditer(head):
+        length = match.group(1)[0] + (match.group(2)[0] << 8)
+        found.append(head[match.end() : match.end() + length].decode("utf-8", "replace"))
+    return found
+
+
+def whole(archive: zipfile.ZipFile) -> bool:
+    """Whether the directory is the file's own: a cut file may end with that of an archive stored in it."""
+    return min((m.header_offset for m in archive.infolist()), default=0) == 0
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Raises SourceError for an archive that cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not whole(archive):
+                raise SourceError(f"{path.name} is cut off: the directory it ends with is that of an archive inside it", hint=AGAIN)
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as problem:
+        raise SourceError(f"{path.name} is a damaged archive: {problem}", hint=AGAIN) from problem
+
+
+def damaged(archive: zipfile.ZipFile) -> list[str]:
+    """Members whose bytes are not those of their checksum."""
+    found = []
+    for member in archive.infolist():
+        try:
+            with archive.open(member) as content:
+                while content.read(1 << 20):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as problem:
+            found.append(f"{member.filename} (at byte {member.header_offset:,}): {problem}")
+    return found[:20]

@@ -1,0 +1,88 @@
+"""Parquet: tables of columns, weights among them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from mconv.errors import SourceError
+from mconv.values import Facts
+
+SUFFIXES = (".parquet",)
+MAGIC = b"PAR1"
+PREFIX = "mconv."  # of the metadata in weights files of mconv's
+READER = "mconv.parquet"  # checks what mconv itself wrote, tensor by tensor
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    return path.is_file() and head.startswith(MAGIC)
+
+
+def _footer(path: Path) -> None:
+    """``PAR1`` again at the end, after a footer that fits. Raises SourceError. https://parquet.apache.org/docs/file-format/"""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(size - 8, 0))
+        tail = file.read(8)
+    if size < 12 or tail[4:] != MAGIC:
+        raise SourceError(f"{path.name} is cut off: it does not end with PAR1", hint="copy or download it again")
+    if (length := int.from_bytes(tail[:4], "little")) > size - 12:
+        raise SourceError(f"the footer of {path.name} needs {length:,} bytes, and there are {size - 12:,}", hint="write it again")
+
+
+def _opened(path: Path) -> Any:
+    _footer(path)
+    try:
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+    except ImportError as problem:
+        raise SourceError(f"{path.name} cannot be read: pyarrow is not installed", hint="pip install pyarrow") from problem
+    except Exception as problem:  # ArrowInvalid, OSError
+        raise SourceError(f"{path.name} is damaged: {' '.join(str(problem).split())[:300]}", hint="write it again") from problem
+
+
+def inspect(path: Path) -> Facts:
+    """Columns; of a weights file of mconv's (docs/parquet.md) its tensors and the model's config. Raises SourceError for damage."""
+    with _opened(path) as file:
+        columns = file.schema_arrow.names
+        said = {k.decode("utf-8", "replace"): v for k, v in (file.schema_arrow.metadata or {}).items()}
+    tensors: dict[str, tuple[int, ...]] = {}
+    config: dict[str, Any] = {}
+    try:
+        tensors = {str(t["name"]): tuple(int(d) for d in t["shape"]) for t in json.loads(said.get(f"{PREFIX}tensors", b"[]"))}
+        config = json.loads(said.get(f"{PREFIX}config", b"{}"))
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
+        raise SourceError(f"the metadata of {path.name} are damaged: {problem}", hint="write it again") from problem
+    if not config and (named := said.get(f"{PREFIX}architecture")):
+        config = {"model_type": named.decode("utf-8", "replace")}
+    return Facts(
+        kind="weights" if tensors else "table",
+        tensors=tensors,
+        config=config if isinstance(config, dict) else {},
+        names=tuple(columns),
+        parameters=sum(math.prod(s) for s in tensors.values()) if tensors else None,
+    )
+
+
+def check(path: Path) -> list[str]:
+    """Every column of every row group is decoded, and compared with its checksums where there are any; of mconv's weights files
+    every tensor."""
+    try:
+        with _opened(path) as file:
+            ours = f"{PREFIX}format".encode() in (file.schema_arrow.metadata or {})
+            if ours and importlib.util.find_spec(READER) is not None:
+                return list(importlib.import_module(READER).check(path))
+            for group in range(file.num_row_groups):
+                for column in file.schema_arrow.names:
+                    try:
+                        file.read_row_group(group, columns=[column])
+                    except Exception as problem:  # ArrowInvalid, OSError
+                        return [f"row group {group}, column {column!r}: {' '.join(str(problem).split())[:300]}"]
+    except SourceError as problem:
+        return [problem.message]
+    return []
