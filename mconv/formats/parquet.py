@@ -50,7 +50,7 @@ def inspect(path: Path) -> Facts:
     """Columns; of a weights file of mconv's (docs/parquet.md) its tensors and the model's config. Raises SourceError for damage."""
     with _opened(path) as file:
         columns = file.schema_arrow.names
-        said = {k.decode("utf-8", "replace"): v for k, v in (file.schema_arrow.metadata or {}).items()}
+        said = {k.decode("utf-8", "replace"): v for k, v in (file.metadata.metadata or {}).items()}
     tensors: dict[str, tuple[int, ...]] = {}
     config: dict[str, Any] = {}
     try:
@@ -74,7 +74,7 @@ def check(path: Path) -> list[str]:
     every tensor."""
     try:
         with _opened(path) as file:
-            ours = f"{PREFIX}format".encode() in (file.schema_arrow.metadata or {})
+            ours = f"{PREFIX}format".encode() in (file.metadata.metadata or {})
             if ours and importlib.util.find_spec(READER) is not None:
                 return list(importlib.import_module(READER).check(path))
             for group in range(file.num_row_groups):

@@ -232,3 +232,22 @@ def test_a_keras_lambda_is_said(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2, name="twice")])
     model.save(tmp_path / "l.keras")
     assert discover.check(tmp_path / "l.keras").problems == ("it has Lambda layers, which carry code: twice",)
+
+
+def test_weights_in_parquet_are_checked_tensor_by_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mconv import api
+    from tests.models import write_linear
+
+    monkeypatch.chdir(tmp_path)
+    write_linear(tmp_path / "net.onnx")
+    report = api.convert("net.onnx", "parquet", out="out", measure=False)
+    path = tmp_path / "out/net/parquet-fp32/weights.parquet"
+    assert report.variants[0].directory == "net/parquet-fp32"
+    facts = registry.formats()["parquet"].inspect(path)
+    assert facts.kind == "weights"
+    assert facts.tensors["w0"] == (8, 32)
+    assert discover.check(path).verdict == "passed"
+    data = bytearray(path.read_bytes())
+    data[40:44] = b"\xff\xff\xff\xff"
+    path.write_bytes(bytes(data))
+    assert discover.check(path).verdict == "failed"
