@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 30  # bytes of weights that are not in memory twice
 SMALLEST = 1 << 16  # bytes of a tensor worth a file
+MADV_DONTNEED = 4  # madvise(2): pages of a private mapping that nobody wrote to are read from the file again
 
 
 def bytes_of(module: Any) -> int:
@@ -32,24 +33,21 @@ class Weights:
         """``folder``: where the files are to lie; it must outlive the module's use."""
         import torch
 
-        self.files: list[tuple[torch.Tensor, Path]] = []
+        self.mapped: list[torch.Tensor] = []
         if bytes_of(module) <= LARGE:
             return
         for index, tensor in enumerate(_tensors(module)):
-            if tensor.numel() * tensor.element_size() >= SMALLEST:
-                file = folder / str(index)
-                tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(file)
-                self.files.append((tensor, file))
-                self._map(tensor, file)
+            if tensor.numel() * tensor.element_size() < SMALLEST:
+                tensor.data = tensor.data.clone()  # out of the file of all weights, which a part of it would hold in memory
+                continue
+            file = folder / str(index)
+            tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(file)
+            flat = torch.from_file(str(file), shared=False, size=tensor.numel(), dtype=tensor.dtype)
+            tensor.data = flat.reshape(tensor.shape)
+            self.mapped.append(tensor)
 
     def leave(self) -> None:
-        if self.files:
-            gc.collect()  # an exporter's cycles hold the old mappings
-        for tensor, file in self.files:
-            self._map(tensor, file)
-
-    def _map(self, tensor: torch.Tensor, file: Path) -> None:
-        import torch
-
-        flat = torch.from_file(str(file), shared=False, size=tensor.numel(), dtype=tensor.dtype)
-        tensor.data = flat.reshape(tensor.shape)
+        """Whoever still holds a weight, such as what an exporter leaves behind, holds only the mapping then."""
+        for tensor in self.mapped:
+            size = tensor.numel() * tensor.element_size()
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(size), MADV_DONTNEED)
