@@ -92,7 +92,9 @@ class Session(Protocol):
 class Source:
     """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. ``devices`` tells what the
     framework finds on this machine. ``weights(config, part)`` opens the model, or a part of it, for targets that take
-    weights by name; it raises UnsupportedError for a part that there is not. See the module docstring."""
+    weights by name; it raises UnsupportedError for a part that there is not. ``parts`` names the parts of a model that is several
+    (``encoder``, ``decoder`` …), without loading a framework; ``export`` and ``load`` are then called for each, with
+    ``config.part`` set. See the module docstring."""
 
     name: str
     summary: str
@@ -102,6 +104,7 @@ class Source:
     load: Callable[[SourceConfig], Model]
     files: Callable[[SourceConfig], Sequence[Path]]
     check: Callable[[SourceConfig], None]
+    parts: Callable[[SourceConfig], tuple[str, ...]]
     options: Options = field(default_factory=dict)
     devices: Callable[[], Sequence[Device]] | None = None
     weights: Callable[[SourceConfig, str | None], WeightedModel] | None = None
@@ -213,7 +216,14 @@ def _accept(*_: Any, **__: Any) -> None:
     return None
 
 
-_DEFAULTS: dict[str, dict[str, Any]] = {"sources": {"files": _source_files, "check": _accept}, "targets": {"check": _accept}}
+def _whole(_: SourceConfig) -> tuple[str, ...]:
+    return ()
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sources": {"files": _source_files, "check": _accept, "parts": _whole},
+    "targets": {"check": _accept},
+}
 
 
 def _from_module(family: Family, name: str, module: ModuleType) -> Any:

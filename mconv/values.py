@@ -86,6 +86,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest (the repository).
 
     ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs declared in the manifest, if any.
+    ``part``: which part of a model of several a step is about; empty of a model that is one.
     """
 
     format: str
@@ -93,6 +94,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     root: str
     options: dict[str, Any] = {}
     inputs: tuple[TensorSpec, ...] = ()
+    part: str = ""
 
 
 class ModelInfo(Frozen, frozen=True, kw_only=True):
@@ -189,7 +191,8 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     """Artifact and source framework measured in one run, one thread count for both.
 
     ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a software stand-in (SwiftShader):
-    such a latency compares variants on that adapter only and gates nothing.
+    such a latency compares variants on that adapter only and gates nothing. ``parts``: of a model of several parts, the latency
+    of each; ``latency`` and ``reference`` are then of one call of every part, added up.
     """
 
     runtime: str
@@ -205,6 +208,7 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     comparable: bool = True
     shapes: dict[str, tuple[int, ...]] = {}
     others: dict[str, Latency] = {}
+    parts: dict[str, Latency] = {}
 
 
 class Evaluation(Frozen, frozen=True, kw_only=True):
