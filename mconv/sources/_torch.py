@@ -214,7 +214,8 @@ def _wrapped(model: TorchModel) -> Any:
 def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
     import torch
 
-    names = {d: torch.export.Dim(d.replace("-", "_")) for d in sorted(axes)}
+    auto = getattr(model.module, "derived", ())  # axes whose size follows from others: found out by torch.export
+    names = {d: torch.export.Dim.AUTO if d in auto else torch.export.Dim(d.replace("-", "_")) for d in sorted(axes)}
     dynamic = tuple({i: names[d] for i, d in enumerate(spec.shape) if d in names} for spec in model.inputs)
     program = torch.onnx.export(
         _wrapped(model),
@@ -309,7 +310,7 @@ def _name(inner: Any) -> None:
 
     for tensor in inner.initializer:
         if tensor.name.startswith("inner.") and tensor.name not in outputs:
-            renamed[tensor.name] = free(tensor.name.removeprefix("inner."), taken)
+            renamed[tensor.name] = free(tensor.name.removeprefix("inner.").removeprefix("held."), taken)
     nameless = {t.name for t in inner.initializer if len(t.dims) >= 2 and ("." not in t.name or t.name.startswith("onnx::"))}
     numbered = nameless - outputs
     names: set[str] = set()
@@ -338,10 +339,10 @@ def _scope(node: Any) -> str:
     if said is not None:
         with contextlib.suppress(ValueError, SyntaxError):
             scopes = [str(scope) for scope in ast.literal_eval(said)[:-1]]  # the last is the operator's own
-            return (scopes[-1] if scopes else "").removeprefix("inner").lstrip(".")
+            return (scopes[-1] if scopes else "").removeprefix("inner").removeprefix(".held").lstrip(".")
         return ""
     path = node.name.split("/")[1:-1] if node.name.startswith("/") else []
-    return ".".join(path[1:] if path[:1] == ["inner"] else path)
+    return ".".join(path[1:] if path[:1] == ["inner"] else path).removeprefix("held").lstrip(".")
 
 
 def _prove(model: TorchModel, weights: Weights, target: Path, axes: set[str]) -> None:
