@@ -269,12 +269,25 @@ class _Planner:
             params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}
         inputs = {"artifact": last, "reference": keys["reference"]}
         service = runtime.name if runtime.service else None
-        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
+        source: tuple[registry.Family, str] = ("sources", self.model.source.format)
+        if self.source.generate:  # the source's own loop drives the artifact
+            checked = self.step(
+                "verify",
+                "runtimes",
+                runtime.name,
+                {**self.source_params, **params},
+                inputs=inputs,
+                also=self.source_key,
+                others=[source],
+                service=service,
+            )
+        else:
+            checked = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
+        keys["verify"] = checked
         if measure:
             params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
             here = hardware.machine()
             also = {**self.source_key, "machine": [here.cpu, here.cores, here.system, self.threads]}
-            source: tuple[registry.Family, str] = ("sources", self.model.source.format)
             keys["measure"] = self.step(
                 "measure",
                 "runtimes",

@@ -94,7 +94,9 @@ class Source:
     framework finds on this machine. ``weights(config, part)`` opens the model, or a part of it, for targets that take
     weights by name; it raises UnsupportedError for a part that there is not. ``parts`` names the parts of a model that is several
     (``encoder``, ``decoder`` …), without loading a framework; ``export`` and ``load`` are then called for each, with
-    ``config.part`` set. See the module docstring."""
+    ``config.part`` set. ``prompts`` gives first feeds of a model that writes text, and under ``tokens`` what the framework itself
+    makes of each, int64 [rows, steps], greedily; ``generate(config, run, prompt, steps)`` makes them with an artifact, without the
+    framework; ``run``: part → feed → outputs (the part ``""`` of a model that is one). See the module docstring."""
 
     name: str
     summary: str
@@ -105,6 +107,8 @@ class Source:
     files: Callable[[SourceConfig], Sequence[Path]]
     check: Callable[[SourceConfig], None]
     parts: Callable[[SourceConfig], tuple[str, ...]]
+    prompts: Callable[[SourceConfig], list[dict[str, np.ndarray]]] | None = None
+    generate: Callable[..., np.ndarray] | None = None
     options: Options = field(default_factory=dict)
     devices: Callable[[], Sequence[Device]] | None = None
     weights: Callable[[SourceConfig, str | None], WeightedModel] | None = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import compare, graph, parts, registry, reload, samples, state
+from mconv import compare, generation, graph, parts, registry, reload, samples, state
 from mconv.errors import MconvError, SourceError, StepError, UnsupportedError, UsageError
 from mconv.values import Latency, ModelInfo, SourceConfig
 
@@ -425,6 +425,20 @@ def run(kind: str, plugin: str, params: dict[str, Any], folders: Folders, out: P
     comes as SourceError from the plug-in."""
     os.umask(0o022)
     named: Sequence[str] = params.get("parts", ())
+    found = _parts(kind, plugin, named, params, folders, out)
+    if kind == "reference" and "export" in folders and (remarks := generation.prepare(params, folders["export"], out)):
+        found["notes"] = [*found.get("notes", ()), *remarks]
+    elif kind == "verify" and "source" in params:
+
+        def opened(artifact: Path) -> registry.Session:
+            return _load_session(plugin, params, {"artifact": artifact})
+
+        if (tokens := generation.check(params, folders["reference"], folders["artifact"], named, opened)) is not None:
+            found["generation"] = msgspec.to_builtins(tokens)
+    return found
+
+
+def _parts(kind: str, plugin: str, named: Sequence[str], params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
     if len(named) < 2:
         return _run(kind, plugin, parts.params_of(params, named[0], alone=True) if named else params, folders, out)
     answers = {}
