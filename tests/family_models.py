@@ -79,11 +79,33 @@ def _roberta() -> Any:
     return transformers.RobertaForSequenceClassification(config)
 
 
+def _talkative(model: Any, positions: tuple[str, ...], *, layers: float = 2.0, place: float = 1.0) -> Any:
+    """Weights under which greedy tokens hang on history and position, and are far from ties: what a trained model's do.
+
+    Fresh weights repeat one token for ever, whatever a cache holds; a generation check on those would prove nothing.
+    """
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if any(part in name for part in positions):
+                weight.normal_(0, place)
+            elif weight.ndim == 2 and not any(part in name for part in ("shared", "embed", "wte", "lm_head", "proj_out")):
+                weight.mul_(layers)
+    return model
+
+
 def _gpt2() -> Any:
     config = transformers.GPT2Config(
-        vocab_size=96, n_positions=96, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3, bos_token_id=0, eos_token_id=1
+        vocab_size=96,
+        n_positions=96,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=False,
     )
-    return transformers.GPT2LMHeadModel(config)
+    return _talkative(transformers.GPT2LMHeadModel(config), ("wpe",))
 
 
 def _t5() -> Any:
@@ -91,16 +113,16 @@ def _t5() -> Any:
         vocab_size=96, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0,
         tie_word_embeddings=False, initializer_factor=1.0,
     )  # fmt: skip
-    return transformers.T5ForConditionalGeneration(config)
+    return _talkative(transformers.T5ForConditionalGeneration(config), ("relative_attention_bias",), place=4.0)
 
 
 def _whisper() -> Any:
     config = transformers.WhisperConfig(
         vocab_size=96, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=64, decoder_ffn_dim=64, num_mel_bins=16, max_source_positions=32, max_target_positions=64,
-        decoder_start_token_id=2, init_std=0.3, **SPECIAL,
+        decoder_start_token_id=2, init_std=0.3, tie_word_embeddings=False, **SPECIAL,
     )  # fmt: skip
-    return transformers.WhisperForConditionalGeneration(config)
+    return _talkative(transformers.WhisperForConditionalGeneration(config), ("decoder.embed_positions",))
 
 
 def _vit() -> Any:

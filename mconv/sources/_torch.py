@@ -138,7 +138,7 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
                 with _quiet():
                     exporter(model, target, axes)
                 weights.leave()
-                _clean(target)
+                _clean(target, model.inputs)
                 _prove(model, weights, target, axes)
             except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
                 attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
@@ -262,10 +262,16 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
     )
 
 
-def _clean(target: Path) -> None:
-    """Name nodes and weights after their modules; drop what differs between machines and runs: stack traces, paths, remarks."""
+def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
+    """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs between machines and runs: stack
+    traces, paths, remarks."""
     model = graph.load(target, data=False)
     _name(model.graph)
+    shapes = {spec.name: spec.shape for spec in inputs}
+    for value in model.graph.input:
+        for dim, ours in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            if dim.dim_param and isinstance(ours, str):  # torch.export names axes that it works out itself s0, s1 …
+                dim.dim_param = ours
 
     def visit(inner: Any) -> None:
         inner.doc_string = ""
