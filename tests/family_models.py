@@ -113,7 +113,7 @@ def _t5() -> Any:
         vocab_size=96, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0,
         tie_word_embeddings=False, initializer_factor=1.0,
     )  # fmt: skip
-    return _talkative(transformers.T5ForConditionalGeneration(config), ("relative_attention_bias",), place=4.0)
+    return _talkative(transformers.T5ForConditionalGeneration(config), ("relative_attention_bias",), layers=4.0, place=4.0)
 
 
 def _whisper() -> Any:
