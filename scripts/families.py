@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Convert, verify and measure every model family for onnx, openvino and webgpu, and write docs/families.md from results.json.
 
-    python scripts/families.py [--work DIR] [--results FILE] [FAMILY …]
+    python scripts/families.py [--work DIR] [--no-measure] [FAMILY …]
+    python scripts/families.py --results FILE [--results FILE …]
 
-``--results`` writes the page from the results of an earlier run. Nothing is downloaded; see tests/family_models.py.
+``--results`` writes the page from the results of earlier runs. Nothing is downloaded; see tests/family_models.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -37,35 +39,28 @@ A cell: the verdict, the largest cosine distance of any output, greedy tokens eq
 """
 
 
-def run(work: Path, names: list[str]) -> Path:
+def run(work: Path, names: list[str], more: list[str]) -> Path:
     """One run of all of ``names`` in ``work``; returns its results.json."""
     models = [family_models.write(name, work) | {"targets": list(TARGETS)} for name in names]
     (work / "models.yml").write_text(yaml.safe_dump({"version": 1, "models": models}, sort_keys=False), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "mconv",
-        "run",
-        str(work / "models.yml"),
-        "--out",
-        str(work / "out"),
-        "--store",
-        str(work / "store"),
-    ]
+    folders = ["--out", str(work / "out"), "--store", str(work / "store")]
+    command = [sys.executable, "-m", "mconv", "run", str(work / "models.yml"), *folders, *more]
     subprocess.run(command, cwd=ROOT, check=False)  # a family that fails is a row of the table
     return work / "out/results.json"
 
 
-def page(report: Report) -> str:
+def page(reports: Sequence[Report]) -> str:
     """The table: one row a family, in the order of the list."""
-    found = {v.id: v for v in report.variants}
-    used = {m.name: m for m in report.models}
-    adapters = {v.verification.placement.adapter for v in report.variants if v.verification and v.verification.placement.adapter}
+    report = reports[0]
+    found = {v.id: v for r in reports for v in r.variants}
+    used = {m.name: m for r in reports for m in r.models}
+    adapters = {v.verification.placement.adapter for v in found.values() if v.verification and v.verification.placement.adapter}
     lines = [HEAD.format(adapter=f"webgpu: {', '.join(sorted(adapters))}" if adapters else "webgpu: no adapter"), ""]
     lines += [f"| Family | Exported by | {' | '.join(TARGETS)} |", "| :-- | :-- | :-- | :-- | :-- |"]
     reasons = []
     for name, (title, _, _) in family_models.FAMILIES.items():
         if name not in used:
+            lines.append(f"| {title} | not run | {' | '.join('–' for _ in TARGETS)} |")
             continue
         row = [found[f"{name}/{target}/fp32"] for target in TARGETS]
         reasons += [f"- **{v.id}**: {_why(v)}" for v in row if v.status != "passed"]
@@ -98,13 +93,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="FAMILY", help=f"default: all of {', '.join(family_models.FAMILIES)}")
     parser.add_argument("--work", type=Path, help="keep models, store and artifacts here (default: a temporary folder)")
-    parser.add_argument("--results", type=Path, help="write the page from this results.json")
+    parser.add_argument("--no-measure", action="store_true", help="verify only: no latencies in the table")
+    parser.add_argument("--results", type=Path, action="append", help="write the page from this results.json; repeatable")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        results = args.results or run(work, args.names or list(family_models.FAMILIES))
-        PAGE.write_text(page(from_json(results.read_bytes(), Report)), encoding="utf-8")
+        more = ["--no-measure"] if args.no_measure else []
+        results = args.results or [run(work, args.names or list(family_models.FAMILIES), more)]
+        PAGE.write_text(page([from_json(path.read_bytes(), Report) for path in results]), encoding="utf-8")
     print(PAGE)
     return 0
 

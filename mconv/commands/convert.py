@@ -38,6 +38,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="builds the PyTorch module that the weights belong to")
     parser.add_argument("--task", help="Hugging Face task (default: detected)")
     parser.add_argument(
+        "--option", metavar="NAME=VALUE", action="append", default=[], help="of the source, such as cache=true; repeatable"
+    )
+    parser.add_argument(
         "--input", metavar="NAME:DTYPE:AXIS,AXIS…", action="append", default=[], help="declare an input; repeatable"
     )
     parser.add_argument("--samples", metavar="FILE", help="reference inputs (.npz)")
@@ -74,6 +77,11 @@ def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = No
     for key in ("format", "factory", "task"):
         if value := getattr(args, key):
             body[key] = value
+    for text in getattr(args, "option", ()):
+        name_, found, value = text.partition("=")
+        if not found:
+            raise UsageError(f"--option {text!r} is not NAME=VALUE", hint="for example --option cache=true")
+        body[name_] = yaml.safe_load(value)
     inputs: dict[str, object] = {}
     for text in args.input:
         parts = text.split(":")

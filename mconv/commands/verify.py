@@ -104,6 +104,7 @@ def arguments(args: argparse.Namespace, provenance: dict[str, Any]) -> argparse.
         format=source["format"],
         factory=source["options"].get("factory"),
         task=source["options"].get("task"),
+        option=[f"{k}={json.dumps(v)}" for k, v in source["options"].items() if k not in ("factory", "task")],
         input=inputs,
         samples=args.samples,
         optimize="none",
