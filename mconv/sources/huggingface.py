@@ -235,6 +235,8 @@ class _Inputs:
             names = [n for n in ("input_ids", "attention_mask", "token_type_ids") if n in self.accepts]
             if self.tokenizer is not None:
                 names = [n for n in names if n in (*self.tokenizer.model_input_names, "input_ids", "attention_mask")]
+            elif not getattr(self.config, "type_vocab_size", 0):  # GPT-2 would add token 0's embedding to every other
+                names = [n for n in names if n != "token_type_ids"]
             specs = [TensorSpec(name=n, dtype="int64", shape=("batch", "sequence")) for n in names]
             if "pixel_values" in self.accepts and getattr(self.config, "vision_config", None) is not None:
                 specs.append(TensorSpec(name="pixel_values", dtype="float32", shape=self.pixels()))
