@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mconv.values import OutputError, Status, Tolerance
+from mconv.values import Generation, OutputError, Status, Tolerance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +28,8 @@ MAX_SQNR_DB = 200.0
 
 # What a correct conversion keeps, by precision; measured on the examples and the field's usual figures. docs/verification.md.
 DEFAULT_TOLERANCES: dict[str, Tolerance] = {
-    "fp32": Tolerance(cosine=0.9999, max_rel=1e-3),
-    "fp16": Tolerance(cosine=0.999, max_rel=2e-2),
+    "fp32": Tolerance(cosine=0.9999, max_rel=1e-3, tokens=1.0),
+    "fp16": Tolerance(cosine=0.999, max_rel=2e-2, tokens=1.0),
     "int8": Tolerance(cosine=0.98),
     "int8-static": Tolerance(cosine=0.98),
     "int4": Tolerance(cosine=0.95),
@@ -127,3 +127,11 @@ def judge(outputs: Sequence[OutputError], tolerance: Tolerance) -> tuple[Status,
                 shown = "undefined" if value is None else f"{value:.6g}"
                 reasons.append(f"output {output.name}: {metric} {shown} is above {ceiling:g}")
     return ("failed", tuple(reasons)) if reasons else ("passed", ())
+
+
+def judge_tokens(found: Generation | None, tolerance: Tolerance) -> tuple[str, ...]:
+    """Why generation fails the tolerance: where the first token differs, and what share is equal; nothing where it keeps it."""
+    if found is None or tolerance.tokens is None or found.agreement >= tolerance.tokens:
+        return ()
+    where = f"step {found.first_difference} gave token {found.got}, the source {found.expected}"
+    return (f"generation: {found.agreement:.2%} of {found.tokens} tokens are equal, less than {tolerance.tokens:.2%}; {where}",)

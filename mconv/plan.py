@@ -123,6 +123,13 @@ class _Planner:
                 raise ManifestError(f"depends_on {pattern!r} matches no file", hint=hint, place=model.place)
             files += found
         self.digest = digest_files(files, Path(manifest.root), digests)
+        parts = self.source.parts(model.source)
+        self.parts = {"parts": list(parts)} if parts else {}
+        if model.evaluate and len(parts) > 1:
+            hint = f"`evaluate` takes models of one part; this one has {', '.join(parts)}"
+            raise ManifestError(f"{model.name} has no single output to evaluate", hint=hint, place=model.place)
+        if model.state and len(parts) > 1:
+            raise ManifestError(f"{model.name} is several models: {', '.join(parts)}; `state` is of one", place=model.place)
         self.source_params = {"source": msgspec.to_builtins(model.source)}
         self.state_params = {"state": dict(model.state)} if model.state else {}
         self.source_key = {
@@ -158,6 +165,7 @@ class _Planner:
     ) -> str:
         """Add a step; ``also`` enters the key in place of what ``params`` says of paths and this machine; ``others``: further
         plug-ins it uses."""
+        params = {**self.parts, **params}
         used = [registry.plugins(family)[plugin], *(registry.plugins(f)[n] for f, n in others)]
         tools = {tool: version(tool) for p in used for tool in p.tools}
         keyed = {k: v for k, v in params.items() if k not in ("source", "samples", "data", "threads")} | dict(also or {})
@@ -262,12 +270,25 @@ class _Planner:
             params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}
         inputs = {"artifact": last, "reference": keys["reference"]}
         service = runtime.name if runtime.service else None
-        keys["verify"] = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
+        source: tuple[registry.Family, str] = ("sources", self.model.source.format)
+        if self.source.generate:  # the source's own loop drives the artifact
+            checked = self.step(
+                "verify",
+                "runtimes",
+                runtime.name,
+                {**self.source_params, **params},
+                inputs=inputs,
+                also=self.source_key,
+                others=[source],
+                service=service,
+            )
+        else:
+            checked = self.step("verify", "runtimes", runtime.name, params, inputs=inputs, service=service)
+        keys["verify"] = checked
         if measure:
             params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
             here = hardware.machine()
             also = {**self.source_key, "machine": [here.cpu, here.cores, here.system, self.threads]}
-            source: tuple[registry.Family, str] = ("sources", self.model.source.format)
             keys["measure"] = self.step(
                 "measure",
                 "runtimes",
@@ -285,7 +306,7 @@ class _Planner:
         """A target that takes the source's weights by name: no graph, and the source itself runs what was written."""
         source = self.source.name
         part = config.options.get("part")
-        opened = {**self.source_params, "part": part}
+        opened = {**self.source_params, "part": part, "parts": []}  # one set of weights, whatever graphs the model is
         keys = {"weights": self.step("weights", "sources", source, opened, also=self.source_key)}
         params: dict[str, Any] = {
             **opened,
@@ -300,7 +321,7 @@ class _Planner:
         }
         also = {**self.source_key, "samples": self.digests.sha256(Path(self.model.samples)) if self.model.samples else None}
         keys["reference"] = self.step("reference", "sources", source, params, also=also)
-        params = {"precision": config.precision, "options": config.options, "name": self.model.name}
+        params = {"precision": config.precision, "options": config.options, "name": self.model.name, "parts": []}
         keys["write"] = self.step("write", "targets", target.name, params, inputs={"model": keys["weights"]})
         params = {
             **opened,

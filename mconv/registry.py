@@ -94,7 +94,11 @@ class Session(Protocol):
 class Source:
     """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. ``devices`` tells what the
     framework finds on this machine. ``weights(config, part)`` opens the model, or a part of it, for targets that take
-    weights by name; it raises UnsupportedError for a part that there is not. See the module docstring."""
+    weights by name; it raises UnsupportedError for a part that there is not. ``parts`` names the parts of a model that is several
+    (``encoder``, ``decoder`` …), without loading a framework; ``export`` and ``load`` are then called for each, with
+    ``config.part`` set. ``prompts`` gives first feeds of a model that writes text, and under ``tokens`` what the framework itself
+    makes of each, int64 [rows, steps], greedily; ``generate(config, run, prompt, steps)`` makes them with an artifact, without the
+    framework; ``run``: part → feed → outputs (the part ``""`` of a model that is one). See the module docstring."""
 
     name: str
     summary: str
@@ -104,6 +108,9 @@ class Source:
     load: Callable[[SourceConfig], Model]
     files: Callable[[SourceConfig], Sequence[Path]]
     check: Callable[[SourceConfig], None]
+    parts: Callable[[SourceConfig], tuple[str, ...]]
+    prompts: Callable[[SourceConfig], list[dict[str, np.ndarray]]] | None = None
+    generate: Callable[..., np.ndarray] | None = None
     options: Options = field(default_factory=dict)
     devices: Callable[[], Sequence[Device]] | None = None
     weights: Callable[[SourceConfig, str | None], WeightedModel] | None = None
@@ -235,7 +242,14 @@ def _accept(*_: Any, **__: Any) -> None:
     return None
 
 
-_DEFAULTS: dict[str, dict[str, Any]] = {"sources": {"files": _source_files, "check": _accept}, "targets": {"check": _accept}}
+def _whole(_: SourceConfig) -> tuple[str, ...]:
+    return ()
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sources": {"files": _source_files, "check": _accept, "parts": _whole},
+    "targets": {"check": _accept},
+}
 
 
 def _from_module(family: Family, name: str, module: ModuleType) -> Any:

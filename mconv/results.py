@@ -226,6 +226,8 @@ def verification(entry: Entry, config: VariantConfig) -> tuple[Verification, Eva
     labelled = result.pop("evaluation", None)
     found = msgspec.convert({**result, "tolerance": msgspec.to_builtins(config.tolerance)}, Verification)
     verdict, reasons = compare.judge(found.outputs, found.tolerance)
+    if wrong := compare.judge_tokens(found.generation, found.tolerance):
+        verdict, reasons = "failed", reasons + wrong
     placement = found.placement
     strays = {op: n - placement.allowed.get(op, 0) for op, n in placement.elsewhere.items() if n > placement.allowed.get(op, 0)}
     if strays:

@@ -126,6 +126,12 @@ def read_user_file(path: Path) -> dict[str, np.ndarray]:
         ) from problem
 
 
+def of_part(arrays: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The arrays of one part of a model, ``part/name`` in the file, by their own names; all of them where none is named so."""
+    own = {name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(f"{part}/")}
+    return own if part and own else dict(arrays)
+
+
 def user_feeds(
     arrays: Mapping[str, np.ndarray],
     inputs: Sequence[TensorSpec],

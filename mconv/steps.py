@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import compare, graph, registry, reload, samples, state
+from mconv import compare, generation, graph, parts, registry, reload, samples, state
 from mconv.errors import MconvError, SourceError, StepError, UnsupportedError, UsageError
 from mconv.values import Latency, ModelInfo, SourceConfig
 
@@ -75,7 +76,7 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     for shape in params["shapes"] or [{}]:
         dims = {**base, **shape}
         if params["samples"]:
-            given, answers, others = _given(model, pairs, Path(params["samples"]), dims)
+            given, answers, others = _given(model, pairs, Path(params["samples"]), dims, config.part)
             feeds += given
             lengths.append(len(given))
             expected += answers
@@ -103,12 +104,13 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     return {"info": msgspec.to_builtins(info), "count": len(feeds), "expected": sorted(expected[0]) if expected else []}
 
 
-def _given(model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Mapping[str, int]) -> Any:
+def _given(model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Mapping[str, int], part: str) -> Any:
     """Feeds, expected outputs and the rest of a user's file; of a model with state a row is a step, and the state not in it."""
     inputs = tuple(s for s in model.inputs if s.name not in pairs.values())
     if pairs and inputs[0].shape and isinstance(inputs[0].shape[0], str):
         dims = {**dims, inputs[0].shape[0]: 1}
-    return samples.user_feeds(samples.read_user_file(path), inputs, model.outputs, dims=dims, file=path.name)
+    arrays = samples.of_part(samples.read_user_file(path), part)
+    return samples.user_feeds(arrays, inputs, model.outputs, dims=dims, file=path.name)
 
 
 def weights(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     lengths: list[int] = []
     feeds: Sequence[Mapping[str, np.ndarray]]
     if params["data"]:
-        feeds, _, _ = _given(model, pairs, Path(params["data"]), dims)
+        feeds, _, _ = _given(model, pairs, Path(params["data"]), dims, config.part)
         lengths = [len(feeds)]
     else:
         count = max(1, params["count"] // state.STEPS) if pairs else params["count"]
@@ -155,11 +157,11 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
     current = folders["model"] / graph.MODEL_FILE
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
     before = _run_onnx(current, feeds)
-    scratch = out.parent / "passes"
+    scratch = Path(tempfile.mkdtemp())  # in the worker's own home, which goes with it
     notes = []
     for name in params["passes"]:
         folder = scratch / name
-        folder.mkdir(parents=True)
+        folder.mkdir()
         made = folder / graph.MODEL_FILE
         try:
             registry.optimizers()[name].optimize(current, made, level=params["level"])
@@ -419,8 +421,39 @@ def _sentence(problem: Exception) -> str:
 
 
 def run(kind: str, plugin: str, params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
-    """Run one step. Raises the step's MconvError; an exception of the user's own code comes as SourceError from the plug-in."""
+    """Run one step, of a model of several parts once a part. Raises the step's MconvError; an exception of the user's own code
+    comes as SourceError from the plug-in."""
     os.umask(0o022)
+    named: Sequence[str] = params.get("parts", ())
+    found = _parts(kind, plugin, named, params, folders, out)
+    if kind == "reference" and "export" in folders and (remarks := generation.prepare(params, folders["export"], out)):
+        found["notes"] = [*found.get("notes", ()), *remarks]
+    elif kind == "verify" and "source" in params:
+
+        def opened(artifact: Path) -> registry.Session:
+            return _load_session(plugin, params, {"artifact": artifact})
+
+        if (tokens := generation.check(params, folders["reference"], folders["artifact"], named, opened)) is not None:
+            found["generation"] = msgspec.to_builtins(tokens)
+    return found
+
+
+def _parts(kind: str, plugin: str, named: Sequence[str], params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
+    if len(named) < 2:
+        return _run(kind, plugin, parts.params_of(params, named[0], alone=True) if named else params, folders, out)
+    answers = {}
+    for part in named:
+        (out / part).mkdir()
+        try:
+            own = parts.params_of(params, part, alone=False)
+            answers[part] = _run(kind, plugin, own, parts.folders_of(folders, part), out / part)
+        except MconvError as problem:
+            problem.message = f"{part}: {problem.message}"
+            raise
+    return parts.merge(kind, answers)
+
+
+def _run(kind: str, plugin: str, params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
     if kind in ("quantize", "write", "verify", "measure"):
         return {"quantize": quantize, "write": write, "verify": verify, "measure": measure}[kind](
             params, folders, out, plugin=plugin

@@ -63,7 +63,7 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
     """What an output may differ by. A field of None is not checked.
 
     ``cosine`` and ``top1_agreement`` and ``sqnr_db`` are minima, ``max_abs``, ``mean_abs`` and ``max_rel`` maxima. ``max_rel`` is
-    ``max|a-b| / max|b|``: relative to the reference's largest magnitude.
+    ``max|a-b| / max|b|``: relative to the reference's largest magnitude. ``tokens``: the least share of equal generated tokens.
     """
 
     cosine: float | None = None
@@ -72,6 +72,7 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
     max_rel: float | None = None
     sqnr_db: float | None = None
     top1_agreement: float | None = None
+    tokens: float | None = None
 
 
 class Limits(Frozen, frozen=True, kw_only=True):
@@ -86,6 +87,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest (the repository).
 
     ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs declared in the manifest, if any.
+    ``part``: which part of a model of several a step is about; empty of a model that is one.
     """
 
     format: str
@@ -93,6 +95,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     root: str
     options: dict[str, Any] = {}
     inputs: tuple[TensorSpec, ...] = ()
+    part: str = ""
 
 
 class ModelInfo(Frozen, frozen=True, kw_only=True):
@@ -158,11 +161,23 @@ class Placement(Frozen, frozen=True, kw_only=True):
     witnesses: tuple[str, ...] = ()
 
 
+class Generation(Frozen, frozen=True, kw_only=True):
+    """Greedy tokens of the artifact against those of the source framework: how many in all, in how many steps, the share that is
+    equal, the first step (from 0) at which a token differs, with the token ``expected`` there and the one it ``got``."""
+
+    tokens: int
+    steps: int
+    agreement: float
+    first_difference: int | None = None
+    expected: int | None = None
+    got: int | None = None
+
+
 class Verification(Frozen, frozen=True, kw_only=True):
     """What running the artifact on the samples showed, and the verdict.
 
     ``reference`` is ``source`` (the source framework's answer) or ``expected`` (the user's own outputs).
-    ``reasons`` says why the verdict is not ``passed``.
+    ``reasons`` says why the verdict is not ``passed``. ``generation``: of models that write text.
     """
 
     runtime: str
@@ -174,6 +189,7 @@ class Verification(Frozen, frozen=True, kw_only=True):
     verdict: Status = "unverified"
     reasons: tuple[str, ...] = ()
     details: dict[str, Any] = {}
+    generation: Generation | None = None
 
 
 class Latency(Frozen, frozen=True, kw_only=True):
@@ -189,7 +205,8 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     """Artifact and source framework measured in one run, one thread count for both.
 
     ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a software stand-in (SwiftShader):
-    such a latency compares variants on that adapter only and gates nothing.
+    such a latency compares variants on that adapter only and gates nothing. ``parts``: of a model of several parts, the latency
+    of each; ``latency`` and ``reference`` are then of one call of every part, added up.
     """
 
     runtime: str
@@ -205,6 +222,7 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     comparable: bool = True
     shapes: dict[str, tuple[int, ...]] = {}
     others: dict[str, Latency] = {}
+    parts: dict[str, Latency] = {}
 
 
 class Evaluation(Frozen, frozen=True, kw_only=True):

@@ -65,6 +65,9 @@ def advise(args: argparse.Namespace) -> Advice:
     # of a precision that reads calibration data, under the limits that hold for what is delivered
     weighed = convert.manifest_of(args, {"targets": ["onnx:int4"], "limits": _limits(args)})
     done = _engine.carry_out(convert.manifest_of(args, {"targets": asked}), args, keep=("export", "optimize", "reference"))
+    if inner := sorted(p.parent.name for p in _made(done, ("export",)).glob(f"*/{graph.MODEL_FILE}")):
+        parts = ", ".join(inner)
+        raise UsageError(f"the model is several: {parts}", hint=f"ask for one, with --option 'parts=[{inner[0]}]'")
     model, reference = _made(done, ("optimize", "export")) / graph.MODEL_FILE, _made(done, ("reference",))
     calibration = samples.load_feeds(_made(_engine.carry_out(weighed, args, only=("calibrate",)), ("calibrate",)) / samples.FILE)
     held_out = samples.load_feeds(reference / samples.FILE)

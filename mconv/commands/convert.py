@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from mconv import api, engine
 from mconv import manifest as manifests
 from mconv.commands import _engine
@@ -35,6 +37,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="builds the PyTorch module that the weights belong to")
     parser.add_argument("--task", help="Hugging Face task (default: detected)")
     parser.add_argument(
+        "--option", metavar="NAME=VALUE", action="append", default=[], help="of the source, such as cache=true; repeatable"
+    )
+    parser.add_argument(
         "--input", metavar="NAME:DTYPE:AXIS,AXIS…", action="append", default=[], help="declare an input; repeatable"
     )
     parser.add_argument("--samples", metavar="FILE", help="reference inputs (.npz)")
@@ -51,6 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
 def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = None) -> Manifest:
     """The manifest that the arguments stand for, with ``more`` keys of the model. Raises UsageError, ManifestError."""
+    options: dict[str, object] = {"format": args.format, "factory": args.factory, "task": args.task}
+    for text in args.option:
+        name, found, value = text.partition("=")
+        if not found:
+            raise UsageError(f"--option {text!r} is not NAME=VALUE", hint="for example --option cache=true")
+        options[name] = yaml.safe_load(value)
     inputs: dict[str, object] = {}
     for text in args.input:
         parts = text.split(":")
@@ -60,7 +71,7 @@ def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = No
     return engine.manifest_of(
         args.source,
         getattr(args, "to", []),
-        options={"format": args.format, "factory": args.factory, "task": args.task},
+        options=options,
         inputs=inputs,
         samples=args.samples,
         more={"optimize": args.optimize, **(more or {})},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mconv.values import Benchmark, Candidate, Delta, Placement, Report, VariantResult
+from mconv.values import Benchmark, Candidate, Delta, Generation, Placement, Report, VariantResult
 
 MAX_NAME = 120
 TELLING_RATIO = 20.0  # a small model's memory is that of the framework
@@ -54,12 +54,25 @@ def beside(benchmark: Benchmark) -> str:
     return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items()))
 
 
+def by_part(benchmark: Benchmark) -> str:
+    """The median of each part."""
+    return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in benchmark.parts.items())
+
+
 def delta(change: Delta) -> str:
     """A change against the base in words."""
     if change.before is None or change.after is None:
         return f"{change.name}: {change.note}" if change.name not in ("new",) else change.note
     before, after = (size(int(v)) if change.name == "size" else significant(v, 4) for v in (change.before, change.after))
     return f"{change.name} {before} → {after} ({change.note})"
+
+
+def generation(found: Generation) -> str:
+    """What decoding with the artifact gave, in a sentence."""
+    said = f"Generation: {found.agreement:.2%} of {found.tokens} greedy tokens are the source's, in {found.steps} steps"
+    if found.first_difference is None:
+        return f"{said}."
+    return f"{said}; the first to differ is at step {found.first_difference} ({found.got}, the source {found.expected})."
 
 
 def strays(placement: Placement) -> str:

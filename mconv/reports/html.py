@@ -119,6 +119,8 @@ def _details(v: VariantResult) -> str:
             f"{found.samples} calls, reference: {found.reference}"
         )
         parts.append(f"<p>{escape(_format.plain(said, 2000))}</p>")
+        if found.generation:
+            parts.append(f"<p>{escape(_format.generation(found.generation))}</p>")
     for change in v.baseline:
         mark = ' class="failed"' if change.regression else ""
         parts.append(f"<p{mark}>Against the base: {escape(_format.plain(_format.delta(change)))}</p>")
@@ -136,6 +138,7 @@ def _details(v: VariantResult) -> str:
             f"peak memory {_format.size(b.peak_rss_bytes)}, {b.threads} threads, {low.runs} runs"
         )
         said += f"; beside it, in fp32: {_format.beside(b)}" if b.others else ""
+        said += f"; by part: {_format.by_part(b)}" if b.parts else ""
         parts.append(f"<p>{escape(said)}</p>")
     if chart := plots.layers(v):
         parts.append(f"<figure>{chart}<figcaption>In the graph's order; the shortest bars lose the most.</figcaption></figure>")

@@ -161,6 +161,8 @@ def _details(v: VariantResult) -> list[str]:
                 top1,
             ]
             lines.append(f"| {' | '.join(cells)} |")
+        if found.generation:
+            lines += ["", _format.generation(found.generation)]
     if said := _format.download(v):
         lines += ["", said]
     if v.benchmark:
@@ -170,7 +172,9 @@ def _details(v: VariantResult) -> list[str]:
             "",
             f"Latency p50 {_format.duration(b.latency.p50_ms)}, p90 {_format.duration(b.latency.p90_ms)}{source}; "
             f"load {_format.duration(b.load_ms)}; peak memory {_format.size(b.peak_rss_bytes)}; {b.threads} threads, "
-            f"{b.latency.runs} runs." + (f" Beside it, in fp32: {_format.beside(b)}." if b.others else ""),
+            f"{b.latency.runs} runs."
+            + (f" Beside it, in fp32: {_format.beside(b)}." if b.others else "")
+            + (f" By part: {esc(_format.by_part(b), 600)}." if b.parts else ""),
         ]
     if v.candidates:
         lines += ["", *(f"- {esc(_format.candidate(one, v.chosen))}" for one in v.candidates)]

@@ -138,7 +138,7 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
                 with _quiet():
                     exporter(model, target, axes)
                 weights.leave()
-                _clean(target)
+                _clean(target, model.inputs)
                 _prove(model, weights, target, axes)
             except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
                 attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
@@ -214,7 +214,8 @@ def _wrapped(model: TorchModel) -> Any:
 def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
     import torch
 
-    names = {d: torch.export.Dim(d.replace("-", "_")) for d in sorted(axes)}
+    auto = getattr(model.module, "derived", ())  # axes whose size follows from others: found out by torch.export
+    names = {d: torch.export.Dim.AUTO if d in auto else torch.export.Dim(d.replace("-", "_")) for d in sorted(axes)}
     dynamic = tuple({i: names[d] for i, d in enumerate(spec.shape) if d in names} for spec in model.inputs)
     program = torch.onnx.export(
         _wrapped(model),
@@ -261,10 +262,16 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
     )
 
 
-def _clean(target: Path) -> None:
-    """Name nodes and weights after their modules; drop what differs between machines and runs: stack traces, paths, remarks."""
+def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
+    """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs between machines and runs: stack
+    traces, paths, remarks."""
     model = graph.load(target, data=False)
     _name(model.graph)
+    shapes = {spec.name: spec.shape for spec in inputs}
+    for value in model.graph.input:
+        for dim, ours in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            if dim.dim_param and isinstance(ours, str):  # torch.export names axes that it works out itself s0, s1 …
+                dim.dim_param = ours
 
     def visit(inner: Any) -> None:
         inner.doc_string = ""
@@ -309,7 +316,7 @@ def _name(inner: Any) -> None:
 
     for tensor in inner.initializer:
         if tensor.name.startswith("inner.") and tensor.name not in outputs:
-            renamed[tensor.name] = free(tensor.name.removeprefix("inner."), taken)
+            renamed[tensor.name] = free(tensor.name.removeprefix("inner.").removeprefix("held."), taken)
     nameless = {t.name for t in inner.initializer if len(t.dims) >= 2 and ("." not in t.name or t.name.startswith("onnx::"))}
     numbered = nameless - outputs
     names: set[str] = set()
@@ -338,10 +345,10 @@ def _scope(node: Any) -> str:
     if said is not None:
         with contextlib.suppress(ValueError, SyntaxError):
             scopes = [str(scope) for scope in ast.literal_eval(said)[:-1]]  # the last is the operator's own
-            return (scopes[-1] if scopes else "").removeprefix("inner").lstrip(".")
+            return (scopes[-1] if scopes else "").removeprefix("inner").removeprefix(".held").lstrip(".")
         return ""
     path = node.name.split("/")[1:-1] if node.name.startswith("/") else []
-    return ".".join(path[1:] if path[:1] == ["inner"] else path)
+    return ".".join(path[1:] if path[:1] == ["inner"] else path).removeprefix("held").lstrip(".")
 
 
 def _prove(model: TorchModel, weights: Weights, target: Path, axes: set[str]) -> None:

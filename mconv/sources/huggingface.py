@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from mconv import samples
 from mconv.errors import SourceError, UsageError
-from mconv.sources import _plausible, _torch, _weights
+from mconv.sources import _greedy, _parts, _plausible, _torch, _weights
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
@@ -40,8 +43,21 @@ TASKS = {
     "object-detection": "AutoModelForObjectDetection",
     "audio-classification": "AutoModelForAudioClassification",
     "automatic-speech-recognition": "AutoModelForCTC",
+    "text2text-generation": "AutoModelForSeq2SeqLM",
 }
-OPTIONS = {"task": {"enum": list(TASKS), "description": "what the model is for (default: detected from config.json)"}}
+OPTIONS = {
+    "task": {"enum": list(TASKS), "description": "what the model is for (default: detected from config.json)"},
+    "cache": {
+        "type": "boolean",
+        "description": "keys and values of earlier tokens as inputs and outputs (default: false; true of an encoder-decoder)",
+    },
+    "parts": {
+        "type": "array",
+        "items": {"enum": list(_parts.NAMES)},
+        "description": "which parts are made, a folder each (default: encoder, decoder and decoder_with_past of an encoder-decoder "
+        "that writes text; else the whole); `vision`, `text` of CLIP-like models",
+    },
+}
 _SUFFIXES = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
@@ -53,7 +69,11 @@ _SUFFIXES = {
     "ForObjectDetection": "object-detection",
     "ForAudioClassification": "audio-classification",
     "ForCTC": "automatic-speech-recognition",
+    "MTModel": "text2text-generation",
 }
+SPEECH = "AutoModelForSpeechSeq2Seq"  # instead of CTC where the model is an encoder-decoder
+TOKENS = 32  # that generation is checked for
+GENERATION_ROWS = 2
 MAX_LENGTH = 128
 SECONDS = 1.0
 
@@ -89,10 +109,54 @@ def check(config: SourceConfig) -> None:
             f"{path.name} needs code of its own (auto_map in config.json), which mconv does not run",
             hint="use a `pytorch` source with a factory that builds the model",
         )
+    offered = _offered(found)
+    chosen = config.options.get("parts") or ()
+    if unknown := [p for p in chosen if p not in offered]:
+        raise UsageError(f"{path.name} has no part {', '.join(unknown)}", hint=f"it can be made as {', '.join(offered)}")
+    if len(set(chosen)) < len(chosen) or (_parts.WHOLE in chosen and len(chosen) > 1):
+        raise UsageError("`parts` names each part once, and `whole` stands alone")
+    if config.options.get("cache") and not (writes_text(found) or task(config, found) == "text-generation"):
+        raise UsageError(f"{path.name} generates nothing: it has no `cache`")
+    if config.options.get("cache") is False and _greedy.WITH_PAST in chosen:
+        raise UsageError("`decoder_with_past` is the part that `cache: false` leaves out")
+
+
+def _offered(about: Mapping[str, Any]) -> tuple[str, ...]:
+    if writes_text(about):
+        return (*_parts.SEQ2SEQ, _parts.WHOLE)
+    towers = "text_config" in about and "vision_config" in about and not _generates(about)
+    return (*_parts.TWO_TOWERS, _parts.WHOLE) if towers else (_parts.WHOLE,)
+
+
+def _generates(about: Mapping[str, Any]) -> bool:
+    return any(a.endswith(("ForConditionalGeneration", "ForCausalLM", "LMHeadModel")) for a in about.get("architectures") or ())
+
+
+def writes_text(about: Mapping[str, Any]) -> bool:
+    """Whether it is an encoder-decoder with a head over a vocabulary."""
+    heads = ("ForConditionalGeneration", "MTModel", "ForSpeechSeq2Seq")
+    return bool(about.get("is_encoder_decoder")) and any(a.endswith(heads) for a in about.get("architectures") or ())
+
+
+def parts(config: SourceConfig) -> tuple[str, ...]:
+    """The parts asked for; of an encoder-decoder that writes text all three, two without `cache`; none of other models."""
+    about = _config(Path(config.path)) or {}
+    if chosen := config.options.get("parts"):
+        return () if list(chosen) == [_parts.WHOLE] else tuple(chosen)
+    if not writes_text(about):
+        return ()
+    return _parts.SEQ2SEQ if config.options.get("cache", True) else _parts.SEQ2SEQ[:2]
+
+
+def task(config: SourceConfig, about: Mapping[str, Any]) -> str:
+    return str(config.options.get("task") or task_of(about))
 
 
 def task_of(config: Mapping[str, Any]) -> str:
     """The task by the architecture's name; plain encoders are for feature extraction."""
+    if writes_text(config):
+        heard = "num_mel_bins" in config or "speech" in str(config.get("model_type"))
+        return "automatic-speech-recognition" if heard else "text2text-generation"
     for architecture in config.get("architectures") or ():
         for suffix, task in _SUFFIXES.items():
             if architecture.endswith(suffix):
@@ -109,10 +173,11 @@ def _load(config: SourceConfig) -> Any:
     transformers.utils.logging.disable_progress_bar()
     path = Path(config.path)
     about = _config(path) or {}
-    task = str(config.options.get("task") or task_of(about))
+    asked = task(config, about)
+    auto = SPEECH if TASKS[asked] == "AutoModelForCTC" and about.get("is_encoder_decoder") else TASKS[asked]
     names = [n for n in about.get("architectures") or () if hasattr(transformers, n)]
     own = getattr(transformers, names[0]) if names and "task" not in config.options else None
-    loader = own or getattr(transformers, TASKS[task])
+    loader = own or getattr(transformers, auto)
     settings: dict[str, Any] = {"local_files_only": True, "dtype": "float32", "output_loading_info": True}
     if own is None:
         settings["trust_remote_code"] = False
@@ -170,6 +235,8 @@ class _Inputs:
             names = [n for n in ("input_ids", "attention_mask", "token_type_ids") if n in self.accepts]
             if self.tokenizer is not None:
                 names = [n for n in names if n in (*self.tokenizer.model_input_names, "input_ids", "attention_mask")]
+            elif not getattr(self.config, "type_vocab_size", 0):  # GPT-2 would add token 0's embedding to every other
+                names = [n for n in names if n != "token_type_ids"]
             specs = [TensorSpec(name=n, dtype="int64", shape=("batch", "sequence")) for n in names]
             if "pixel_values" in self.accepts and getattr(self.config, "vision_config", None) is not None:
                 specs.append(TensorSpec(name="pixel_values", dtype="float32", shape=self.pixels()))
@@ -298,24 +365,29 @@ def _parameters(model: Any) -> list[str]:
 
 
 def load(config: SourceConfig) -> _torch.TorchModel:
-    """The model with eager attention, without cache. Outputs that come of weights missing in the files are left out."""
+    """The model, or the part that ``config`` names, with eager attention; without cache unless that is asked for.
+
+    Outputs that come of weights missing in the files are left out.
+    """
     import torch
 
     torch.manual_seed(0)
     module, missing = _load(config)
     path = Path(config.path)
     inputs = _Inputs(module, path)
+    if config.part:
+        _complete(path, missing)
+        return _parts.load(module.eval(), config.part, inputs, cache=bool(config.options.get("cache", True)))
+    if config.options.get("cache") and not module.config.is_encoder_decoder:
+        _complete(path, missing)
+        return _parts.causal_with_past(module.eval(), inputs)
     specs = config.inputs or inputs.specs()
 
     def sampler(count: int, seed: int, dims: Mapping[str, int], calibration: bool) -> list[Mapping[str, np.ndarray]] | None:
         return list(inputs.samples(specs, count, seed, dims, calibration))
 
     headless = any("pooler" in key for key in missing)
-    if lacking := [key for key in missing if "pooler" not in key]:
-        raise SourceError(
-            f"{path.name} lacks weights: {', '.join(lacking[:5])}{' …' if len(lacking) > 5 else ''}",
-            hint="is `task` right for this checkpoint?",
-        )
+    _complete(path, [key for key in missing if "pooler" not in key])
     module.eval()
     with torch.inference_mode():
         probe = {k: torch.from_numpy(v) for k, v in inputs.samples(specs, 1, 0, {})[0].items()}
@@ -329,9 +401,77 @@ def load(config: SourceConfig) -> _torch.TorchModel:
 
 def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
     """The checkpoint's tensors under the model's names; of a part, those of its module."""
-    model = load(config)
+    options = {k: v for k, v in config.options.items() if k not in ("cache", "parts")}  # of graphs, not of weights
+    model = load(msgspec.structs.replace(config, options=options, part=""))
     return _weights.huggingface(model, Path(config.path), part, model.untrained)
+
+
+def _complete(path: Path, missing: Sequence[str]) -> None:
+    """Raises SourceError where the files lack weights."""
+    if missing:
+        raise SourceError(
+            f"{path.name} lacks weights: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}",
+            hint="is `task` right for this checkpoint?",
+        )
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
     return _torch.export(load(config), out)
+
+
+def prompts(config: SourceConfig) -> list[dict[str, np.ndarray]]:
+    """What generation is checked with: a first feed, and under ``tokens`` what ``model.generate()`` makes of it, greedily.
+
+    Empty for models that generate nothing, or where not all parts that it takes are made.
+    """
+    import numpy as np
+    import torch
+
+    about = _config(Path(config.path)) or {}
+    made = parts(config)
+    both = writes_text(about) and {_greedy.ENCODER, _greedy.DECODER} <= set(made)
+    if not both and (made or writes_text(about) or task(config, about) != "text-generation"):
+        return []
+    torch.manual_seed(0)
+    module, _ = _load(config)
+    module.eval()
+    inputs = _Inputs(module, Path(config.path))
+    feed = inputs.samples(inputs.specs(), 1, samples.SEED, {"batch": GENERATION_ROWS, "decoder_sequence": 1})[0]
+    if not both and "attention_mask" in feed:  # rows of one length: where padding stands is not what is checked
+        full = feed["attention_mask"].all(0)
+        feed = {name: np.ascontiguousarray(array[:, full]) for name, array in feed.items()}
+    longest = next(
+        (n for k in ("max_target_positions", "max_position_embeddings") if (n := getattr(module.config, k, None))), TOKENS + 64
+    )
+    if not both:  # half of what the model can see at most
+        feed = {name: np.ascontiguousarray(array[:, : max(1, longest // 2)]) for name, array in feed.items()}
+    used = 1 if both else feed["input_ids"].shape[1]
+    count = min(TOKENS, longest - used)
+    tokens = _generate(module, {n: torch.from_numpy(a) for n, a in feed.items()}, count)
+    if config.options.get("cache") and not both:
+        empty = _parts.causal_with_past(module, inputs)
+        for spec in empty.inputs[2:]:
+            feed[spec.name] = np.zeros((GENERATION_ROWS, spec.shape[1], 0, spec.shape[3]), spec.dtype)
+        feed = {spec.name: feed[spec.name] for spec in empty.inputs}
+    return [{**feed, "tokens": tokens}]
+
+
+def _generate(module: Any, tensors: Mapping[str, Any], count: int) -> np.ndarray:
+    """``count`` greedy tokens a row by transformers' own loop; no end of sentence, nothing forced or suppressed."""
+    import numpy as np
+    import torch
+    import transformers
+
+    start = getattr(module.config, "decoder_start_token_id", None)
+    module.generation_config = transformers.GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=count, min_new_tokens=count, eos_token_id=None, pad_token_id=0,
+        decoder_start_token_id=start, bos_token_id=None, use_cache=True,
+    )  # fmt: skip
+    with torch.inference_mode():  # Whisper's own generate() is about time stamps and languages; the loop below it is what counts
+        made = transformers.GenerationMixin.generate(module, **tensors).numpy()
+    return np.asarray(made[:, -count:], np.int64)
+
+
+def generate(config: SourceConfig, run: Mapping[str, _greedy.Call], prompt: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Greedy tokens of the artifact's parts, int64 [batch, count]."""
+    return _greedy.generate(run, prompt, count)

@@ -96,6 +96,26 @@ def _answers(endpoint: str) -> bool:
         return False
 
 
+_drivers: list[Any] = []  # Playwright takes no second one in a thread: parts of a model share the first
+_users = 0
+
+
+@contextmanager
+def _driver() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    global _users
+    if not _drivers:
+        _drivers.append(sync_playwright().start())
+    _users += 1
+    try:
+        yield _drivers[0]
+    finally:
+        _users -= 1
+        if not _users:
+            _drivers.pop().stop()
+
+
 @contextmanager
 def connected(path: str | None = None, *, software: bool = True) -> Iterator[tuple[Any, Any]]:
     """(browser, a context of its own): of the browser at ``path`` started here, else of the run's browser where
@@ -103,14 +123,14 @@ def connected(path: str | None = None, *, software: bool = True) -> Iterator[tup
 
     Raises StepError where that browser is dead, or none can be started.
     """
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import Error
 
     with ExitStack() as stack:
         shared = None if path else os.environ.get(ENDPOINT)
         if shared and not _answers(shared):  # it died; whoever keeps it has not noticed yet
             shared = None
         endpoint = shared or stack.enter_context(started(path, software=software)).endpoint
-        playwright = stack.enter_context(sync_playwright())
+        playwright = stack.enter_context(_driver())
         try:
             browser = playwright.chromium.connect_over_cdp(endpoint, timeout=START_SECONDS * 1000)
             context = browser.new_context()
