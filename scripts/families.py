@@ -62,8 +62,8 @@ def page(reports: Sequence[Report]) -> str:
         if name not in used:
             lines.append(f"| {title} | not run | {' | '.join('–' for _ in TARGETS)} |")
             continue
-        row = [found[f"{name}/{target}/fp32"] for target in TARGETS]
-        reasons += [f"- **{v.id}**: {_why(v)}" for v in row if v.status != "passed"]
+        row = [found.get(f"{name}/{target}/fp32") for target in TARGETS]
+        reasons += [f"- **{v.id}**: {_why(v)}" for v in row if v and v.status != "passed"]
         lines.append(f"| {title} | {used[name].exporter or '–'} | {' | '.join(_cell(v) for v in row)} |")
     if reasons:
         lines += ["", "What does not pass, in the tool's own words:", "", *reasons]
@@ -72,7 +72,9 @@ def page(reports: Sequence[Report]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(v: VariantResult) -> str:
+def _cell(v: VariantResult | None) -> str:
+    if v is None:
+        return "not run"
     parts = [f"**{v.status}**"]
     if v.verification:
         cosines = [o.cosine for o in v.verification.outputs if o.cosine is not None]

@@ -145,7 +145,7 @@ def _resnet() -> Any:
 
 def _efficientnet() -> Any:
     config = transformers.EfficientNetConfig(
-        image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=64, num_labels=5, kernel_sizes=[3, 3, 5],
+        image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320, num_labels=5, kernel_sizes=[3, 3, 5],
         in_channels=[32, 16, 24], out_channels=[16, 24, 40], strides=[1, 2, 2], num_block_repeats=[1, 2, 2],
         expand_ratios=[1, 6, 6], depthwise_padding=[],
     )  # fmt: skip
