@@ -272,6 +272,7 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
         for dim, ours in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
             if dim.dim_param and isinstance(ours, str):  # torch.export names axes that it works out itself s0, s1 …
                 dim.dim_param = ours
+    _whole_windows(model.graph)
 
     def visit(inner: Any) -> None:
         inner.doc_string = ""
@@ -297,6 +298,23 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
     graph.save(model, target)
     for other in set(target.parent.iterdir()) - {target, target.with_name(target.name + graph.DATA_SUFFIX)}:
         other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
+
+
+def _whole_windows(inner: Any) -> None:
+    """Averages over a window larger than the picture, as EfficientNet's pooler takes them, are averages of all of it: torch
+    divides by the elements that are there. Engines differ in such a window (OpenVINO refuses it), all know GlobalAveragePool."""
+    sizes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]] for value in (*inner.value_info, *inner.input)
+    }
+    for node in inner.node:
+        if node.op_type != "AveragePool" or node.domain:
+            continue
+        about = {a.name: a.i if a.name == "ceil_mode" else list(a.ints) for a in node.attribute}
+        size, window = sizes.get(node.input[0], []), about["kernel_shape"]
+        fits = len(size) == len(window) and all(0 < have <= wide for have, wide in zip(size, window, strict=True))
+        if fits and about.get("ceil_mode") and not any(about.get("pads", ())):
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
 
 
 def _name(inner: Any) -> None:

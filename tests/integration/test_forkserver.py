@@ -21,7 +21,8 @@ from mconv.worker import Request, environment, run_step
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
-PRELOADS = sorted({p.preload or runner.BASE for family in registry.FAMILIES for p in registry.plugins(family).values()})
+STEPS = [family for family in registry.FAMILIES if family != "formats"]
+PRELOADS = sorted({p.preload or runner.BASE for family in STEPS for p in registry.plugins(family).values()})
 
 
 @pytest.fixture

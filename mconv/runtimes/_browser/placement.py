@@ -15,12 +15,13 @@ PROVIDERS = {
     "webnn": ("WebNNExecutionProvider", "WEBNN"),
     "wasm": ("CPUExecutionProvider",),
 }
-# Operators of shape arithmetic: accepted on the CPU where every tensor they touch is of integers or booleans.
+# Operators of shape arithmetic: accepted on the CPU where every tensor they touch is of integers or booleans. A Cast may have
+# floats on one side where int64 is on the other: GPUs in browsers have no int64, so that is where such arithmetic ends.
 SHAPE_ARITHMETIC = {
-    *("Add", "And", "Cast", "Concat", "ConstantOfShape", "CumSum", "Div", "Equal", "Expand", "Flatten", "Gather", "GatherElements"),
-    *("GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or"),
-    *("Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND", "Shape", "Size"),
-    *("Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
+    *("Abs", "Add", "And", "Cast", "Concat", "ConstantOfShape", "CumSum", "Div", "Equal", "Expand", "Flatten", "Gather"),
+    *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul"),
+    *("Neg", "Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND"),
+    *("Shape", "Size", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
 }
 COPIES = frozenset({"MemcpyToHost", "MemcpyFromHost"})  # onnxruntime's own, between a provider's memory and the CPU's
 SMALL = 4096  # elements a tensor of shape arithmetic has at most
@@ -45,12 +46,13 @@ def is_shape_arithmetic(node: Mapping[str, Any]) -> bool:
         touched = list(node.get("output_type_shape", ()))  # reads a tensor of any type, not its elements
     if node["op_name"] not in SHAPE_ARITHMETIC or not touched:
         return False
+    wide = node["op_name"] == "Cast" and any("int64" in tensor for tensor in touched)
     for tensor in touched:
         for kind, shape in tensor.items():
             size = 1
             for dim in shape:
                 size *= dim
-            if not kind.startswith(WHOLE) or size > SMALL:
+            if not (kind.startswith(WHOLE) or wide) or size > SMALL:
                 return False
     return True
 

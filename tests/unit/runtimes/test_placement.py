@@ -53,3 +53,17 @@ def test_what_is_elsewhere_and_what_of_it_is_allowed() -> None:
 def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches: int) -> None:
     found = placement.of_profile("webgpu", profile, dispatches, adapter=None, device="gpu", software=False)
     assert (found.nodes, found.witnesses) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "made", "expected"),
+    [
+        ("Cast", {"int64": [8, 8]}, {"float": [8, 8]}, True),
+        ("Cast", {"float": [8, 8]}, {"int64": [8, 8]}, True),
+        ("Cast", {"float": [8, 8]}, {"float16": [8, 8]}, False),
+        ("Cast", {"int64": [80, 80]}, {"float": [80, 80]}, False),
+        ("Neg", {"int64": [8]}, {"float": [8]}, False),
+    ],
+)
+def test_integers_of_64_bits_end_in_a_cast(op: str, given: dict[str, Any], made: dict[str, Any], expected: bool) -> None:
+    assert placement.is_shape_arithmetic(node(op, CPU, [given], [made])) is expected
