@@ -263,6 +263,9 @@ class _Reader:
     ) -> SourceConfig | None:
         if format_ is None:
             return None
+        if other := recognise.foreign(Path(path)):
+            node.fail(f"{Path(path).name} is {other}, not a model", "name the file or folder of the model itself")
+            return None
         config = SourceConfig(format=format_, path=path, root=str(self.root), options=options, inputs=inputs)
         try:
             registry.sources()[format_].check(config)

@@ -54,10 +54,16 @@ def sniff(path: Path) -> registry.Format | None:
     return None
 
 
+def foreign(path: Path) -> str | None:
+    """What a file is, in words, where its first bytes say that it is no model, whatever its name; archives may hold one."""
+    begin = head(path) if path.is_file() else b""
+    return next((words for magic, words in OTHER if begin.startswith(magic) and "archive" not in words), None)
+
+
 def what_else(path: Path) -> str:
     """What a file of no known format is, in words."""
     if path.is_dir():
-        return "a folder of no known format"
+        return "a model's folder without its weights" if (path / "config.json").is_file() else "a folder of no known format"
     begin = head(path)
     if not begin:
         return "empty"

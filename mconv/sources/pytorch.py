@@ -109,7 +109,11 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
     path = Path(config.path)
     found = kind(path)
     if found == "torchscript":
-        script = torch.jit.load(str(path), map_location="cpu")
+        try:
+            script = torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as problem:
+            said = " ".join(str(problem).split())[:400]
+            raise SourceError(f"{path.name} cannot be loaded by TorchScript: {said}", hint="is the file complete?") from problem
         order = [a.name for a in script.forward.schema.arguments]
         if not {s.name for s in config.inputs} <= set(order):
             return script, config.inputs
