@@ -98,7 +98,7 @@ print(used.ru_utime + used.ru_stime, file=sys.stderr)
 
 
 def test_help_starts_at_once(built: None) -> None:
-    argv = ["podman", "run", "--rm", "--entrypoint", "python", image.IMAGE, "-c", HELP]
+    argv = ["podman", "run", "--rm", "--network=host", "--entrypoint", "python", image.IMAGE, "-c", HELP]
     done = subprocess.run(argv, env=image.environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Convert, quantize and prove" in done.stdout

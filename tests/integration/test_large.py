@@ -54,8 +54,8 @@ step("export", lambda out: registry.sources()["onnx"].export(config, out.parent)
 print(json.dumps(used))
 """
 # Of the model's size, beside what the imports take: a tensor or two, where onnxruntime tries the model the model itself once, and
-# for int4 some twenty times a tensor, which is an eighth of this model.
-MOST = {"onnxscript": 0.5, "onnxslim": 0.5, "fp16": 0.6, "int4": 3.2, "write": 0.5, "export": 1.45}
+# for int4 some seven times a tensor, which is an eighth of this model.
+MOST = {"onnxscript": 0.5, "onnxslim": 0.5, "fp16": 0.6, "int4": 1.45, "write": 0.5, "export": 1.45}
 
 
 @pytest.fixture(scope="module")
@@ -104,4 +104,5 @@ def test_peak_memory_stays_below_the_model_s_size(folder: Path) -> None:
         assert cosine > (0.9 if name == "int4" else 0.99999), (name, cosine)
     wide = np.fromfile(folder / "source/weights.bin", np.float32, WIDTH * WIDTH)
     half = onnx.load(folder / "fp16/model.onnx").graph.initializer
-    assert half[0].raw_data == wide.astype(np.float16).tobytes()
+    got = np.frombuffer(half[0].raw_data, np.float16)
+    assert np.abs(got - wide.astype(np.float16)).max() <= np.finfo(np.float16).smallest_subnormal  # what is not zero stays so

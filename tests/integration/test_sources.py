@@ -201,7 +201,7 @@ def test_names_and_labels_are_the_sources(outcome: tuple[dict[str, dict], Path])
     assert sorted(found["layers"]) == ["best", "scores"]
     assert sorted(found["irises"]) == ["label", "probabilities"]
     assert sorted(found["stream"]) == ["next", "scores"]
-    assert {o["name"]: o["cosine"] for o in variants["irises/onnx/fp32"]["verification"]["outputs"]}["label"] == 1
+    assert {o["name"]: o["cosine"] for o in variants["irises/onnx/fp32"]["verification"]["outputs"]}["label"] == pytest.approx(1)
     session = onnxruntime.InferenceSession(str(out / "irises/onnx-fp32/model.onnx"))
     label, probabilities = session.run(None, {"features": np.array([[5.0, 3.4, 1.5, 0.2]], np.float32)})
     assert list(label) == ["setosa"]
