@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from mconv.errors import SourceError, UnsupportedError, UsageError
-from mconv.sources import _torch, pytorch
+from mconv.sources import _mapped, _torch, pytorch
 from mconv.values import SourceConfig, TensorSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -320,7 +320,7 @@ def test_weights_and_nodes_are_named_after_their_modules(exporter: str, tmp_path
     target = tmp_path / "model.onnx"
     getattr(_torch, exporter)(model, target, {"batch"})
     _torch._clean(target, model.inputs)
-    _torch._prove(model, target, {"batch"})
+    _torch._prove(model, _mapped.Weights(module, tmp_path), target, {"batch"})
     proto = onnx.load(target)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) == 2}
     assert set(weights) >= {"encoder.first.weight", "encoder.second.weight"}
