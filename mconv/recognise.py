@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mconv import registry
 from mconv.errors import SourceError
 
 HEAD = 4096
-OTHER = (  # what else a file may be, to say so
+LFS = b"version https://git-lfs.github.com/spec/"
+OTHER = (  # what else a file may be, to say so: never a model
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
@@ -16,19 +18,20 @@ OTHER = (  # what else a file may be, to say so
     (b"%PDF", "a PDF document"),
     (b"\x7fELF", "a program or library"),
     (b"MZ", "a Windows program"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (LFS, "a Git LFS pointer: fetch the file it stands for (`git lfs pull`)"),
+    (b"<!DOCTYPE", "a web page: the download went wrong"),
+    (b"<html", "a web page: the download went wrong"),
+)
+ARCHIVES = (  # some formats of models are such inside
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive: unpack it first"),
     (b"\x04\x22\x4d\x18", "an LZ4 archive: unpack it first"),
     (b"BZh", "a bzip2 archive: unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"SQLite format 3\x00", "an SQLite database"),
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer: fetch the file it stands for (`git lfs pull`)"),
-    (b"<!DOCTYPE", "a web page: the download went wrong"),
-    (b"<html", "a web page: the download went wrong"),
     (b"PK\x03\x04", "a zip archive of something else"),
 )
-LFS = OTHER[14][0]
 
 
 def head(path: Path) -> bytes:
@@ -55,9 +58,12 @@ def sniff(path: Path) -> registry.Format | None:
 
 
 def foreign(path: Path) -> str | None:
-    """What a file is, in words, where its first bytes say that it is no model, whatever its name; archives may hold one."""
-    begin = head(path) if path.is_file() else b""
-    return next((words for magic, words in OTHER if begin.startswith(magic) and "archive" not in words), None)
+    """What a file is, in words, where its first bytes say that it is no model, whatever its name."""
+    return _by_magic(head(path), OTHER) if path.is_file() else None
+
+
+def _by_magic(begin: bytes, known: Iterable[tuple[bytes, str]]) -> str | None:
+    return next((words for magic, words in known if begin.startswith(magic)), None)
 
 
 def what_else(path: Path) -> str:
@@ -67,9 +73,8 @@ def what_else(path: Path) -> str:
     begin = head(path)
     if not begin:
         return "empty"
-    for magic, words in OTHER:
-        if begin.startswith(magic):
-            return words
+    if found := _by_magic(begin, (*OTHER, *ARCHIVES)):
+        return found
     if not begin.strip(b"\x00"):
         return "nothing but zeros: its download did not end"
     return "text" if all(32 <= c < 127 or c in b"\t\r\n" for c in begin) else "of no format that mconv knows"

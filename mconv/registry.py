@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     Feed = Mapping[str, np.ndarray]  # tensor name -> array; one call of a model
 
 Family = Literal["sources", "optimizers", "quantizers", "targets", "runtimes", "formats"]
-FAMILIES: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes", "formats")
+STEPS: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes")  # those whose plug-ins do steps
+FAMILIES: tuple[Family, ...] = (*STEPS, "formats")
 Options = Mapping[str, Any]  # option name -> JSON Schema of its value, with "default" and "description"
 
 

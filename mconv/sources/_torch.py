@@ -10,13 +10,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
-import io
 import itertools
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+CHATTER = ("torch.onnx", "onnxscript", "torch.export", "torch")  # loggers
 OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers
 OPSET_TORCHSCRIPT = 17
 # How the exporters name an operator they cannot translate: torch.onnx's DispatchError, and its UnsupportedOperatorError.
@@ -135,7 +133,7 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
             for leftover in out.iterdir():
                 leftover.unlink()
             try:
-                with _quiet():
+                with _named.quiet(*CHATTER):
                     exporter(model, target, axes)
                 weights.leave()
                 _clean(target, model.inputs)
@@ -375,19 +373,3 @@ def _prove(model: TorchModel, weights: Weights, target: Path, axes: set[str]) ->
     answers = [model.run(feed) for feed in feeds]
     weights.leave()
     _named.prove(target, feeds, answers)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters' chatter out of the log; what matters comes as an exception."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "torch")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import samples
 from mconv.errors import SourceError, StepError, UnsupportedError
 from mconv.sources import _named, _torch
+from mconv.sources._weighted import Weighted
 from mconv.values import TensorSpec
 from mconv.weights import About, Tensor, check_names
 
@@ -141,7 +142,7 @@ def _alone(whole: _torch.TorchModel, part: Any, untrained: Sequence[str]) -> _to
     return _torch.TorchModel(part, specs, sampler=sampler, keep=keep)
 
 
-class TorchWeights:
+class TorchWeights(Weighted):
     """A module's state by name, and the module that runs with it. ``stored(name, value)`` gives a tensor as the source's file has
     it, where the module's ``value`` is a conversion of it; ``untrained`` are names that the source has no weights for."""
 
@@ -164,22 +165,9 @@ class TorchWeights:
         self.state = {n: v for n, v in model.module.state_dict().items() if n.startswith(prefix) and n not in untrained}
         self.aliases: Mapping[str, str] = _aliases(self.state)
         lost = [n for n in untrained if n.startswith(prefix)]
-        self.model: _torch.TorchModel | _Inside = model
-        if path:
-            self.model = _alone(model, self.module, lost) or _Inside(model, self.module)
+        super().__init__((_alone(model, self.module, lost) or _Inside(model, self.module)) if path else model)
         self.about = about(self.module, path or None)
         self.part = path or None
-        self.inputs: tuple[TensorSpec, ...] = self.model.inputs
-        self.outputs: tuple[TensorSpec, ...] = self.model.outputs
-        self.parameters: int | None = self.model.parameters
-
-    def samples(
-        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
-    ) -> list[Mapping[str, np.ndarray]] | None:
-        return self.model.samples(count, seed, dims, calibration=calibration)
-
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self.model.run(feed)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """In the order of the state dict; of names that share memory, the first."""

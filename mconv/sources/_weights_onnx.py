@@ -10,39 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import graph
 from mconv.errors import StepError, UnsupportedError
-from mconv.values import TensorSpec
+from mconv.sources._weighted import Weighted
 from mconv.weights import About, Tensor, check_names
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 LARGE = 1024  # elements from which on a Constant node counts as a weight
 
 
-class OnnxWeights:
+class OnnxWeights(Weighted):
     """``model`` is the source's own model of ``path``; ``run_file`` opens a graph as that source runs it."""
 
     aliases: Mapping[str, str] = {}
 
     def __init__(self, model: Any, path: Path, run_file: Callable[[Path], Any]) -> None:
-        self.model = model
+        super().__init__(model)
         self.run_file = run_file
         self.proto = graph.load(path)
         self.found = dict(_named(self.proto.graph, ""))
-        self.inputs: tuple[TensorSpec, ...] = model.inputs
-        self.outputs: tuple[TensorSpec, ...] = model.outputs
-        self.parameters: int | None = model.parameters
         self.about = About(format="onnx", architecture=self.proto.graph.name or path.stem, parameters=model.parameters)
-
-    def samples(
-        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
-    ) -> list[Mapping[str, np.ndarray]] | None:
-        found: list[Mapping[str, np.ndarray]] | None = self.model.samples(count, seed, dims, calibration=calibration)
-        return found
-
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        answer: dict[str, np.ndarray] = self.model.run(feed)
-        return answer
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         from onnx import numpy_helper

@@ -9,42 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mconv.errors import StepError
-from mconv.values import TensorSpec
+from mconv.sources._weighted import Weighted
 from mconv.weights import About, Tensor, check_names
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
-class TensorFlowWeights:
+class TensorFlowWeights(Weighted):
     """``model`` is the source's own model of ``path``. Keras names a variable by its layers (``dense/kernel``)."""
 
     aliases: Mapping[str, str] = {}
 
     def __init__(self, model: Any, path: Path) -> None:
-        self.model = model
+        super().__init__(model)
         owner = model.owner
         keras = hasattr(owner, "weights") and hasattr(owner, "layers")
         self.variables = _named(owner.weights if keras else model.variables())
-        self.inputs: tuple[TensorSpec, ...] = model.inputs
-        self.outputs: tuple[TensorSpec, ...] = model.outputs
-        self.parameters: int | None = model.parameters
         self.about = About(
             format="tensorflow",
             architecture=type(owner).__name__ if keras else path.stem,
             config=_config(path),
             parameters=model.parameters,
         )
-
-    def samples(
-        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
-    ) -> list[Mapping[str, np.ndarray]] | None:
-        found: list[Mapping[str, np.ndarray]] | None = self.model.samples(count, seed, dims, calibration=calibration)
-        return found
-
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        answer: dict[str, np.ndarray] = self.model.run(feed)
-        return answer
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, variable in self.variables.items():

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
-import logging
 import re
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("jax", "flax", "jax2onnx", "onnx", "onnxruntime")
 PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx")
+CHATTER = ("absl", "onnx_ir", "jax2onnx", "")  # loggers of Orbax and the converter
 OPTIONS = {
     "factory": {"type": "string", "description": "module:function, in the repository, that builds the function or module"},
 }
@@ -106,7 +104,7 @@ def _parameters(path: Path, found: str) -> Any:
             return _listed(msgpack_restore(path.read_bytes()))
         import orbax.checkpoint as ocp
 
-        with _quiet():
+        with _named.quiet(*CHATTER):
             return _listed(ocp.PyTreeCheckpointer().restore(str(path)))
     except Exception as problem:  # each reader raises errors of its own
         said = " ".join(str(problem).split())[:400]
@@ -350,7 +348,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             continue
         for name, function in (("jax2onnx", whole), ("jax2onnx, of primitives", traced)):
             try:
-                with _quiet(), _unpatched():
+                with _named.quiet(*CHATTER), _unpatched():
                     proto = _converter()(function, specs, opset=OPSET)
                 _named.rename(proto, model.inputs, model.outputs, fixed)
                 graph.save(proto, target)
@@ -434,19 +432,3 @@ def _unpatched() -> Iterator[None]:
             for name, value in values.items():
                 if vars(module).get(name) is not value:
                     setattr(module, name, value)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep chatter of Orbax and onnx-ir out of the log; what matters comes as an exception."""
-    loggers = [logging.getLogger(name) for name in ("absl", "onnx_ir", "jax2onnx", "")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -21,8 +21,7 @@ from mconv.worker import Request, environment, run_step
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
-STEPS = [family for family in registry.FAMILIES if family != "formats"]
-PRELOADS = sorted({p.preload or runner.BASE for family in STEPS for p in registry.plugins(family).values()})
+PRELOADS = sorted({p.preload or runner.BASE for family in registry.STEPS for p in registry.plugins(family).values()})
 
 
 @pytest.fixture

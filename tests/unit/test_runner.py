@@ -80,9 +80,7 @@ def test_malloc_keeps_blocks_only_for_small_models(local: Local, monkeypatch: py
 
 
 def test_preloads_name_modules() -> None:
-    named = [
-        name for family in registry.FAMILIES if family != "formats" for p in registry.plugins(family).values() for name in p.preload
-    ]
+    named = [name for family in registry.STEPS for p in registry.plugins(family).values() for name in p.preload]
     assert "torch" in named
     assert all(part.isidentifier() for name in named for part in name.split("."))
 

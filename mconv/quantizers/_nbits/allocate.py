@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
-from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations, distance
-from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
+from mconv.quantizers._nbits.quick import Quick
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 MEASURED = (2, 3, 4, 8)  # the error of the widths between follows from these: it falls by about the same factor with every bit
@@ -27,23 +25,13 @@ def measured(activations: Activations, layers: Sequence[Layer], block: Callable[
     Of WIDTHS that are not in MEASURED the error is laid between its neighbours', in the logarithm.
     """
     reference = activations.answers({}, FEEDS)
+    quickly = Quick(activations, block)
     found: dict[str, dict[int, float]] = {}
 
-    @lru_cache(1)  # layers that share an input follow one another
-    def moments(name: str) -> tuple[np.ndarray, np.ndarray]:
-        own = activations.cross(name, {})[0]
-        return own, gptq.factor(own)
-
     for layer in layers:
-        weights = layer.matrix(activations.weights[layer.name])
         errors: dict[int, float] = {}
         for bits in MEASURED:
-            if layer.kind == "product":
-                values = gptq.quick(weights, *moments(layer.nodes[0].input[0]), bits, block(layer, bits))
-            else:
-                grid = fit(weights, bits, block(layer, bits))
-                values = grid.decode(grid.encode(weights))
-            changed = {layer.name: layer.restored(values)}
+            changed = {layer.name: quickly.rounded(layer, bits)}
             errors[bits] = distance(activations.answers(changed, FEEDS), reference)
         found[layer.name] = {bits: between(errors, bits) for bits in WIDTHS}
     return found

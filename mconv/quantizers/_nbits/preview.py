@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from mconv import compare
-from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations
-from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
+from mconv.quantizers._nbits.quick import Quick
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
@@ -31,20 +30,10 @@ def cosines(
     """
     activations = Activations(proto, layers, calibration)
     rounded: dict[str, dict[str, np.ndarray]] = {name: {} for name in widths}
-    moments: tuple[str, np.ndarray, np.ndarray] | None = None
+    quickly = Quick(activations, block)
     for layer in layers:
-        weights = layer.matrix(activations.weights[layer.name])
         for name, bits in widths.items():
-            if layer.kind == "product":
-                read = layer.nodes[0].input[0]
-                if moments is None or moments[0] != read:
-                    own = activations.cross(read, {})[0]
-                    moments = (read, own, gptq.factor(own))
-                values = gptq.quick(weights, *moments[1:], bits, block(layer, bits))
-            else:
-                grid = fit(weights, bits, block(layer, bits))
-                values = grid.decode(grid.encode(weights))
-            rounded[name][layer.name] = layer.restored(values)
+            rounded[name][layer.name] = quickly.rounded(layer, bits)
     reference = [activations.run(activations.own, {}, feed) for feed in held_out]
     found = {}
     for name, changed in rounded.items():
