@@ -1,8 +1,10 @@
 """PyTorch modules as references, and the chain of exporters that turns one into ONNX.
 
-``torch.onnx.export(dynamo=True)`` goes first; the TorchScript exporter, deprecated upstream but able to do what the first
-refuses (T5, Swin), is the named fall-back. Every result is run by onnxruntime against the module at two sizes of every free
-axis before it counts; an axis that only works at one size is fixed, and the export says so.
+The TorchScript exporter goes first where it can be trusted: it takes a tenth of the time. It traces one run of the module, so where
+that run read a tensor's value (:mod:`mconv.sources._decisions`), and for what is no plain module, goes ``torch.onnx``'s other
+exporter, ``dynamo=True``, which refuses such code; a trace that took a value for granted comes last, with a note. Every result is
+run by onnxruntime against the module at two sizes of every free axis before it counts; an axis that only works at one size is
+fixed, and the export says so.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError
-from mconv.sources import _named
-from mconv.sources._mapped import Weights, bytes_of
+from mconv.sources import _decisions, _named
+from mconv.sources._mapped import LARGE, Weights, bytes_of
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 CHATTER = ("torch.onnx", "onnxscript", "torch.export", "torch")  # loggers
-OPSET_DYNAMO = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers
-OPSET_TORCHSCRIPT = 17
+OPSET = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers; TorchScript's newest, too
 # How the exporters name an operator they cannot translate: torch.onnx's DispatchError, and its UnsupportedOperatorError.
 _UNTRANSLATED = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'|unrecognized namespace (\w+::\w+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -115,21 +116,41 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
         return _attempts(model, weights, out)
 
 
+Exporter = Callable[[TorchModel, Path, set[str]], None]
+
+
+class _DecidedError(UnsupportedError):
+    """A trace read values of tensors, at ``places``."""
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self.places = tuple(dict.fromkeys(places))
+        super().__init__(f"the trace would fix what the code decides by the values of tensors, at {', '.join(self.places)}")
+
+
+def _exporters(model: TorchModel) -> dict[str, Exporter]:
+    """In the order in which they are tried."""
+    import torch
+
+    script, dynamo = f"torch.onnx TorchScript, opset {OPSET}", f"torch.onnx dynamo, opset {OPSET}"
+    if isinstance(model.module, torch.jit.ScriptModule):  # gated cells are right in the last way only
+        return {dynamo: _dynamo, script: _torchscript, f"{dynamo}, of the frozen script": _frozen}
+    parts = model.module.modules() if isinstance(model.module, torch.nn.Module) else ()
+    exported = any(isinstance(part, torch.fx.GraphModule) for part in parts)
+    if exported or model.translations or bytes_of(model.module) > LARGE:  # dynamo's weights stay outside of the graph
+        return {dynamo: _dynamo, script: _torchscript}
+    return {script: _torchscript, dynamo: _dynamo}
+
+
 def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
     attempts: list[str] = []
     free = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
-    exporters: dict[str, Callable[[TorchModel, Path, set[str]], None]] = {
-        f"torch.onnx dynamo, opset {OPSET_DYNAMO}": _dynamo,
-        f"torch.onnx TorchScript, opset {OPSET_TORCHSCRIPT}": _torchscript,
-    }
-    import torch
-
-    if isinstance(model.module, torch.jit.ScriptModule):  # gated cells are right in this way only
-        exporters[f"torch.onnx dynamo of the frozen script, opset {OPSET_DYNAMO}"] = _frozen
     target = out / graph.MODEL_FILE
-    for axes in [free, {d for d in free if "batch" in d}, set()] if free else [set()]:
+    for axes in map(set, dict.fromkeys(frozenset(d) for d in (free, {d for d in free if "batch" in d}, ()))):
         untranslated: list[str] = []
-        for name, exporter in exporters.items():
+        places: tuple[str, ...] = ()
+        queue = list(_exporters(model).items())
+        exporters = len(queue)
+        for name, exporter in queue:
             for leftover in out.iterdir():
                 leftover.unlink()
             try:
@@ -140,15 +161,21 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
                 _prove(model, weights, target, axes)
             except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
                 attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
+                if isinstance(problem, _DecidedError):
+                    places = problem.places
+                    queue.append((name, _decided))
                 if found := _UNTRANSLATED.search(_reason(problem)):
                     untranslated.append(found.group(1).replace(".", "::", 1) if found.group(1) else found.group(2))
                 continue
             notes = []
             if fixed := sorted(free - axes):
                 notes.append(f"the axes {', '.join(fixed)} are fixed in the export: it is right at one size only")
+            if exporter is _decided:
+                where = ", ".join(places)
+                notes.append(f"what the code decides by values of tensors, at {where}, is fixed as the first sample decided it")
             info = graph.describe(target)
             return ExportInfo(exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes))
-        if len(untranslated) == len(exporters):  # other sizes will not help
+        if len(untranslated) == exporters:  # other sizes will not help
             names = ", ".join(sorted(set(untranslated)))
             raise UnsupportedError(
                 f"the operator {names} has no translation to ONNX",
@@ -191,8 +218,10 @@ def _example(model: TorchModel, axes: set[str]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(feed[spec.name].copy()) for spec in model.inputs)
 
 
-def _wrapped(model: TorchModel) -> Any:
+def _wrapped(model: TorchModel, around: Any = None) -> Any:
     import torch
+
+    around = around or contextlib.nullcontext()
 
     class Positional(torch.nn.Module):  # type: ignore[misc]
         """Positional tensors in, a flat tuple out: what both exporters agree on."""
@@ -202,7 +231,8 @@ def _wrapped(model: TorchModel) -> Any:
             self.inner = model.module
 
         def forward(self, *tensors: Any) -> Any:
-            return model.call(*tensors)
+            with around:
+                return model.call(*tensors)
 
     wrapper = Positional()
     wrapper.training = False  # eval() would go down into the module, and exported programs refuse that
@@ -219,7 +249,7 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         _wrapped(model),
         _example(model, axes),
         dynamo=True,
-        opset_version=OPSET_DYNAMO,
+        opset_version=OPSET,
         input_names=[s.name for s in model.inputs],
         output_names=[s.name for s in model.outputs],
         dynamic_shapes=(dynamic,),
@@ -239,7 +269,8 @@ def _frozen(model: TorchModel, target: Path, axes: set[str]) -> None:
     _dynamo(frozen, target, axes)
 
 
-def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
+def _torchscript(model: TorchModel, target: Path, axes: set[str], *, decided: bool = False) -> None:
+    """Raises _DecidedError where the traced run read a tensor's value, unless ``decided``."""
     import torch
 
     specs = [*model.inputs, *model.outputs]
@@ -247,17 +278,25 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str]) -> None:
         s.name: {i: d for i, d in enumerate(s.shape) if isinstance(d, str) and (d in axes or s in model.outputs)} for s in specs
     }
     scripted = isinstance(model.module, torch.jit.ScriptModule)  # cannot be traced inside another module
+    recorder = _decisions.recorder()()
     torch.onnx.export(
-        model.module if scripted else _wrapped(model),
+        model.module if scripted else _wrapped(model, recorder),
         _example(model, axes),
         str(target),
         dynamo=False,
-        opset_version=OPSET_TORCHSCRIPT,
+        opset_version=OPSET,
         input_names=[s.name for s in model.inputs],
         output_names=[s.name for s in model.outputs],
         dynamic_axes={name: found for name, found in dynamic.items() if found},
         do_constant_folding=True,
     )
+    if recorder.places and not decided:
+        raise _DecidedError(recorder.places)
+
+
+def _decided(model: TorchModel, target: Path, axes: set[str]) -> None:
+    """As ``_torchscript``, whatever the run read."""
+    _torchscript(model, target, axes, decided=True)
 
 
 def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
@@ -270,7 +309,7 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
         for dim, ours in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
             if dim.dim_param and isinstance(ours, str):  # torch.export names axes that it works out itself s0, s1 …
                 dim.dim_param = ours
-    _whole_windows(model.graph)
+    _whole_windows(model)
 
     def visit(inner: Any) -> None:
         inner.doc_string = ""
@@ -298,19 +337,24 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
         other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
 
 
-def _whole_windows(inner: Any) -> None:
+def _whole_windows(model: Any) -> None:
     """Averages over a window larger than the picture, as EfficientNet's pooler takes them, are averages of all of it: torch
     divides by the elements that are there. Engines differ in such a window (OpenVINO refuses it), all know GlobalAveragePool."""
+    import onnx
+
+    attributes = ((node, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}) for node in model.graph.node)
+    pools = [(n, about) for n, about in attributes if n.op_type == "AveragePool" and not n.domain and about.get("ceil_mode")]
+    if not pools:
+        return
+    inferred = onnx.shape_inference.infer_shapes(model).graph
     sizes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]] for value in (*inner.value_info, *inner.input)
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]]
+        for value in (*inferred.value_info, *inferred.input)
     }
-    for node in inner.node:
-        if node.op_type != "AveragePool" or node.domain:
-            continue
-        about = {a.name: a.i if a.name == "ceil_mode" else list(a.ints) for a in node.attribute}
+    for node, about in pools:
         size, window = sizes.get(node.input[0], []), about["kernel_shape"]
         fits = len(size) == len(window) and all(0 < have <= wide for have, wide in zip(size, window, strict=True))
-        if fits and about.get("ceil_mode") and not any(about.get("pads", ())):
+        if fits and not any(about.get("pads", ())):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
 

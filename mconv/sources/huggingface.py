@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 TOOLS = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime", "safetensors")
 PRELOAD = (
     "torch",
-    "torch.export",
     "torch.onnx",
-    "torch._dynamo",
     "transformers",
     "transformers.modeling_utils",
     "transformers.models.auto",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "onnx",
-    "onnxscript",
 )
 TASKS = {
     "feature-extraction": "AutoModel",

@@ -14,7 +14,7 @@ from mconv.sources import _factory, _torch, _weights
 from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
-PRELOAD = ("torch", "torch.export", "torch.onnx", "torch._dynamo", "onnx", "onnxscript")
+PRELOAD = ("torch", "torch.onnx", "onnx")
 OPTIONS = {
     "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"},
     "translations": {

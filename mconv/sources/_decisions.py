@@ -1,0 +1,68 @@
+"""What a trace takes for granted: a tracer follows one run of a module, so a Python decision in it is fixed as that run took it.
+
+Decisions on sizes show when the graph is run at other sizes. One on values (``if mask.all():``) need not show in any sample.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@cache
+def recorder() -> type:
+    """The class of a context that notes in ``places``, as ``file:line``, where Python reads the value of a tensor.
+
+    Made when it is first needed, since its base is PyTorch's ``TorchFunctionMode``. While a module is traced, sizes are tensors,
+    too; what is computed from nothing else is no value.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    readings = {getattr(torch.Tensor, f"__{n}__") for n in ("bool", "int", "float", "index", "complex", "contains", "array")}
+    readings |= {torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.numpy}
+    sizes = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.__len__}
+    library = str(Path(torch.__file__).parent)
+
+    class Recorder(TorchFunctionMode):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.places: list[str] = []
+            self.of_sizes: dict[int, torch.Tensor] = {}  # held, so that no other tensor gets the id
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            of_sizes = all(id(t) in self.of_sizes for t in _tensors((args, kwargs or {})))
+            if function in readings and not of_sizes:
+                self.places.append(_place(library))
+            answer = function(*args, **(kwargs or {}))
+            if of_sizes or function in sizes:
+                self.of_sizes |= {id(t): t for t in _tensors(answer)}
+            return answer
+
+    return Recorder
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _place(library: str) -> str:
+    """The innermost frame that is neither PyTorch's nor this module's."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((library, "<")):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

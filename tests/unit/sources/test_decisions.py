@@ -1,0 +1,117 @@
+"""Traces: what they may take for granted, and which exporter a module goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from mconv.sources import _decisions, _named, _torch
+from mconv.values import ExportInfo, TensorSpec
+
+TRACED = f"torch.onnx TorchScript, opset {_torch.OPSET}"
+DYNAMO = f"torch.onnx dynamo, opset {_torch.OPSET}"
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Net(torch.nn.Module):
+    def __init__(self, after: Forward) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear = torch.nn.Linear(4, 4)
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.after(self.linear(x))
+
+
+def exported(after: Forward, out: Path) -> tuple[ExportInfo, Net]:
+    net = Net(after)
+    return _torch.export(_torch.TorchModel(net, (TensorSpec(name="x", dtype="float32", shape=("batch", 4)),)), out), net
+
+
+def by_sizes(y: torch.Tensor) -> torch.Tensor:
+    if y.shape[0] > 1000 or len(y) > 1000 or y.numel() > 4000:
+        return y * 0
+    half = int(y.size(1)) // 2
+    return y[:, :half] * torch.arange(y.shape[0]).unsqueeze(1)
+
+
+def by_values(y: torch.Tensor) -> torch.Tensor:
+    return y * 2 if (y > 9).any() else y
+
+
+def by_a_constant(y: torch.Tensor) -> torch.Tensor:
+    return y[:, : int(y.new_tensor(3))]
+
+
+def a_row_at_a_time(y: torch.Tensor) -> torch.Tensor:
+    total = y * 0
+    for index in range(y.shape[0]):
+        total = total + index * y
+    return total
+
+
+@pytest.mark.parametrize("code", [by_sizes, by_values, by_a_constant])
+def test_values_that_python_reads_are_found_and_sizes_are_none(code: Forward) -> None:
+    recorder = _decisions.recorder()()
+
+    class Recorded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with recorder:
+                return code(x)
+
+    with _named.quiet():
+        torch.jit.trace(Recorded(), (torch.ones(2, 4),), check_trace=False)
+    line = code.__code__.co_firstlineno + 1
+    assert recorder.places == ([] if code is by_sizes else [f"test_decisions.py:{line}"])
+
+
+def test_code_that_decides_by_sizes_is_traced_and_right_at_other_sizes(tmp_path: Path) -> None:
+    info, net = exported(by_sizes, tmp_path)
+    assert (info.exporter, info.attempts, info.notes) == (TRACED, (), ())
+    x = np.random.default_rng(5).standard_normal((7, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    with torch.inference_mode():
+        assert np.allclose(session.run(None, {"x": x})[0], net(torch.from_numpy(x)).numpy(), atol=1e-5)
+
+
+def test_what_is_read_of_a_value_goes_to_the_exporter_that_can(tmp_path: Path) -> None:
+    info, _ = exported(by_a_constant, tmp_path)
+    assert info.exporter == DYNAMO
+    assert info.notes == ()
+    assert "decides by the values of tensors, at test_decisions.py:" in info.attempts[0]
+
+
+def test_a_decision_by_values_that_no_exporter_can_keep_is_told(tmp_path: Path) -> None:
+    info, _ = exported(by_values, tmp_path)
+    assert info.exporter == TRACED
+    line = by_values.__code__.co_firstlineno + 1
+    assert info.notes == (
+        f"what the code decides by values of tensors, at test_decisions.py:{line}, is fixed as the first sample decided it",
+    )
+    assert [a.partition(":")[0] for a in info.attempts] == [TRACED, DYNAMO]
+    assert "data-dependent" in info.attempts[1]
+
+
+def test_a_loop_over_the_batch_fixes_it(tmp_path: Path) -> None:
+    """Both sizes are run, so a trace of two rows does not pass for a graph of any number."""
+    info, _ = exported(a_row_at_a_time, tmp_path)
+    assert info.notes == ("the axes batch are fixed in the export: it is right at one size only",)
+    assert "differs from the model" in info.attempts[0]
+
+
+def test_programs_and_scripts_are_not_traced(tmp_path: Path) -> None:
+    """A program of torch.export has its guards, a script its branches: dynamo and TorchScript's own exporter keep them."""
+    net, x = Net(torch.relu), torch.ones(2, 4)
+    inputs = (TensorSpec(name="x", dtype="float32", shape=(2, 4)),)
+    for module, wanted in ((torch.export.export(net, (x,)).module(), DYNAMO), (torch.jit.script(torch.nn.Linear(4, 4)), TRACED)):
+        (out := tmp_path / wanted[11:14]).mkdir()
+        info = _torch.export(_torch.TorchModel(module, inputs, by_name=False), out)
+        assert info.exporter == wanted
+    assert info.attempts
+    assert info.attempts[0].startswith(DYNAMO)
