@@ -32,7 +32,7 @@ from typing import IO, NoReturn
 
 import msgspec
 
-from mconv import worker
+from mconv import registry, worker
 from mconv.values import Frozen, from_json
 from mconv.worker import POLL_SECONDS, environment, worker_uid
 
@@ -128,10 +128,11 @@ class Server:
         self.refused = ""
         self.lock = threading.Lock()
 
-    def launch(self) -> None:
-        """Start it, if it does not run, without waiting for its imports."""
+    def warm(self, stop: threading.Event) -> None:
+        """Start it, if it does not run, and wait for its imports."""
         with self.lock:
             self._launch()
+            self._await(stop)
 
     def _launch(self) -> None:
         if self.refused or (self.process is not None and self.process.poll() is None):
@@ -197,9 +198,10 @@ class Server:
         return False
 
     def stop(self) -> None:
-        """End the server with all its children, and remove its folder."""
+        """End the server with all its children, for good, and remove its folder."""
         with self.lock:
             self._stop()
+            self.refused = "it is not needed any more"
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _stop(self) -> None:
@@ -219,13 +221,16 @@ def main(modules: Sequence[str]) -> int:
     worker.die_with_parent()
     with contextlib.suppress(OSError, AttributeError):  # a step of the same user can neither read nor change what others come from
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
+    gc.disable()  # a fifth of the time of an import; what it leaves to collect is a few megabytes
     importlib.import_module("mconv.steps")
+    for family in registry.FAMILIES:
+        registry.own(family)
     for name in modules:
         with contextlib.suppress(ImportError):  # the step that needs it will say so
             importlib.import_module(name)
     control = socket.socket(fileno=0)
-    gc.collect()
     gc.freeze()  # collections in the children would copy every page
+    gc.enable()
     if stays := _threads_that_stay():
         control.send(f"its imports leave {stays} threads that a fork would lose".encode())
         return 1

@@ -321,15 +321,17 @@ def restore(entries: Sequence[str]) -> None:
         register(family, name)  # type: ignore[arg-type]
 
 
+def own(family: Family) -> dict[str, ModuleType]:
+    """The modules of mconv's own plug-ins of a family, by name. None of them imports an engine."""
+    package = importlib.import_module(f"mconv.{family}")
+    names = [i.name for i in pkgutil.iter_modules(package.__path__) if not i.name.startswith("_") and not i.ispkg]
+    return {name: importlib.import_module(f"mconv.{family}.{name}") for name in names}
+
+
 @cache
 def plugins(family: Family) -> Mapping[str, Any]:
     """Every plug-in of a family by name, in name order. Raises MconvError for one that does not keep the contract."""
-    package = importlib.import_module(f"mconv.{family}")
-    found: dict[str, Any] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        if not info.name.startswith("_") and not info.ispkg:
-            module = importlib.import_module(f"mconv.{family}.{info.name}")
-            found[info.name] = _from_module(family, info.name, module)
+    found = {name: _from_module(family, name, module) for name, module in own(family).items()}
     for entry in importlib.metadata.entry_points(group=f"mconv.{family}"):
         if entry.name in found:
             raise MconvError(f"two plug-ins are named {entry.name} in mconv.{family}", hint=f"rename the one in {entry.value}")

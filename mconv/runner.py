@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import shutil
 import threading
 from collections import Counter
@@ -79,6 +81,7 @@ class Local:
         self.crowd = Crowd()
         self.memory = hardware.available_bytes() - LEFT_FOR_OTHERS
         self.extra: Mapping[str, str] = {}
+        self.closing = threading.Event()
 
     def begin(self, steps: Collection[Step]) -> None:
         self.extra = ROOMY if all(step.size_bytes <= ROOMY_LIMIT for step in steps) else {}
@@ -93,8 +96,12 @@ class Local:
         for modules in self.left:
             home = self.store.workspace(worker_uid())
             self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores(), self.extra)
-            if self.jobs > 1:  # beside the first steps, which are seldom more than one
-                self.servers[modules].launch()
+        if self.jobs > 1:  # beside the first steps, which are seldom more than one
+            waiting = queue.SimpleQueue[forkserver.Server]()
+            for server in self.servers.values():  # in the order of need, no more at once than there are cores
+                waiting.put(server)
+            for _ in range(min(self.jobs, len(self.servers))):
+                threading.Thread(target=self._warm, args=(waiting,), daemon=True).start()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
         """As :func:`room` has it; nothing starts while a step that ran out of memory beside others waits to be alone."""
@@ -144,6 +151,12 @@ class Local:
 
         return start
 
+    def _warm(self, waiting: queue.SimpleQueue[forkserver.Server]) -> None:
+        with contextlib.suppress(queue.Empty):
+            while not self.closing.is_set():
+                waiting.get_nowait().warm(self.closing)
+        self.closing.wait()  # a server dies with the thread that started it (PR_SET_PDEATHSIG)
+
     def _done(self, step: Step) -> None:
         """A server that no step needs any more gives its memory back."""
         with self.lock:
@@ -156,6 +169,7 @@ class Local:
             self.servers[modules].stop()
 
     def close(self) -> None:
+        self.closing.set()
         for service in self.services.values():
             service.stop()
         for server in self.servers.values():

@@ -17,6 +17,8 @@ import pytest
 
 from mconv import forkserver, registry, runner
 from mconv.forkserver import Forked, Server
+from mconv.plan import Step
+from mconv.store import Store
 from mconv.worker import Request, environment, run_step
 from tests.models import write_linear
 
@@ -46,8 +48,8 @@ def test_what_plugins_preload_can_be_forked(modules: tuple[str, ...], tmp_path: 
     """The server proves it itself: it refuses where threads of an import would be lost."""
     server = Server(modules, tmp_path, str(tmp_path), 2, {})
     try:
-        server.launch()
-        assert server._await(threading.Event()), server.refused
+        server.warm(threading.Event())
+        assert server.ready, server.refused
     finally:
         server.stop()
 
@@ -139,6 +141,25 @@ def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(b
         again = begin(base, tmp_path, argv, log)
         assert base.process is not first
         again.kill()
+
+
+def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
+    """They import in threads of their own, and would die with these."""
+    settings = {"kind": "write", "plugin": "p", "label": "l", "params": {}, "inputs": {}, "tools": {}, "timeout_s": 1.0}
+    steps = [Step(key=name, size_bytes=0, preload=(name,), **settings) for name in ("json", "csv", "wave")]  # type: ignore[arg-type]
+    local = runner.Local(Store(tmp_path), str(tmp_path), jobs=2)
+    try:
+        local.begin(steps)
+        end = time.monotonic() + 60
+        while not all(server.ready for server in local.servers.values()):
+            assert time.monotonic() < end, [server.refused for server in local.servers.values()]
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert len(local.servers) == 3
+        assert all(server.process is not None and server.process.poll() is None for server in local.servers.values())
+    finally:
+        local.close()
+    assert all(server.process is None for server in local.servers.values())
 
 
 def test_the_same_bytes_with_and_without(tmp_path: Path) -> None:
