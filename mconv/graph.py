@@ -7,6 +7,7 @@ else with all tensors of 1 KiB and more in one external file ``model.onnx.data``
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ MAX_OPSET = 26  # the newest default-domain opset that onnxruntime 1.31 loads
 INLINE_LIMIT = 1_500_000_000  # protobuf refuses 2 GiB; stay clear of it
 KEPT_OUTSIDE = 500_000_000  # of what comes with external data: to write, read and parse it in one piece takes its size three times
 SMALLEST_EXTERNAL = 1024  # bytes
+LARGEST_ELEMENT = 16  # bytes: complex128
 ALIGNMENT = 4096  # of external data, so that a page of the file is a page in memory (onnx.proto, TensorProto.external_data)
 
 
@@ -88,6 +90,9 @@ def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, chan
     outside = [t for t in _get_all_tensors(model) if uses_external_data(t)]
     here = folder.resolve() == path.parent.resolve()
     staying = {id(t) for t in outside if here and ExternalDataInfo(t).location == own.name}
+    if not outside and sum(math.prod(t.dims) for t in _get_all_tensors(model)) * LARGEST_ELEMENT < INLINE_LIMIT:
+        path.write_bytes(model.SerializeToString(deterministic=True))  # to ask for its size first takes as long again
+        return
     size = model.ByteSize() + sum(ExternalDataInfo(t).length or 0 for t in outside)
     if staying or size > (KEPT_OUTSIDE if outside else INLINE_LIMIT):
         with own.open("ab" if staying else "wb") as file:
@@ -209,8 +214,6 @@ def describe(path: Path) -> ModelInfo:
 
 @lru_cache(16)
 def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
-    import math
-
     import onnx
 
     model = load(path, data=False)

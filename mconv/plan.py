@@ -12,7 +12,7 @@ import glob
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -377,19 +377,35 @@ def code_digest(module: str) -> str:
         if path is None:
             seen[name] = ""
             continue
-        seen[name] = sha256(path)
+        seen[name], imported = _source(path)
+        todo += imported
         if path.name == "__init__.py" and name.count(".") >= 2:  # a helper package belongs to its plug-in whole
             for part in sorted(p for p in path.parent.rglob("*") if p.is_file() and p.suffix != ".pyc"):
                 seen[f"{name}:{part.relative_to(path.parent)}"] = sha256(part)
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Import):
-                todo += [a.name for a in node.names if a.name.split(".")[0] == "mconv" and a.name != "mconv"]
-            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0 and node.module.split(".")[0] == "mconv":
-                for alias in node.names:
-                    full = f"{node.module}.{alias.name}"
-                    todo.append(full if _is_module(full) else node.module)
     text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(seen.items()))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _source(path: Path) -> tuple[str, tuple[str, ...]]:
+    """SHA-256 of a source file, and the mconv modules that it imports, wherever in it."""
+    found: list[str] = []
+    for node in _statements(ast.parse(path.read_bytes()).body):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] == "mconv" and a.name != "mconv"]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0 and node.module.split(".")[0] == "mconv":
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.append(full if _is_module(full) else node.module)
+    return sha256(path), tuple(found)
+
+
+def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """All statements, without the expressions in them, which are most of a tree and import nothing."""
+    for node in body:
+        yield node
+        for inner in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, inner, ()))
 
 
 def _is_module(name: str) -> bool:

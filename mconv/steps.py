@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ Folders = Mapping[str, Path]
 SAMPLES_FILE = samples.FILE
 REFERENCE_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "expected.npz", "labels.npz"
 PASS_TOLERANCE = 1e-4  # an optimisation pass may move an output by this much of its largest magnitude
-LARGE = 1 << 30  # bytes of an artifact and its source that are not in memory together while they are measured
+LARGE = 1 << 30  # bytes that are not in memory twice: of an artifact and its source while measured, of a graph before and after
 ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
 
 
@@ -156,7 +157,9 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
     """Each pass in turn; one that fails, changes the numbers or makes the graph larger in nodes is left out, and said so."""
     current = folders["model"] / graph.MODEL_FILE
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
-    before = _run_onnx(current, feeds)
+    before = ThreadPoolExecutor(1).submit(_run_onnx, current, feeds)  # beside the first pass: the engine works outside of Python
+    if sum(path.stat().st_size for path in current.parent.iterdir()) > LARGE:
+        wait([before])
     scratch = Path(tempfile.mkdtemp())  # in the worker's own home, which goes with it
     notes = []
     for name in params["passes"]:
@@ -165,8 +168,10 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
         made = folder / graph.MODEL_FILE
         try:
             registry.optimizers()[name].optimize(current, made, level=params["level"])
-            drift = _drift(before, _run_onnx(made, feeds))
+            after = _run_onnx(made, feeds)
+            drift = _drift(before.result(), after)
         except Exception as problem:  # any failure of a third-party pass leaves the graph as it was
+            before.result()  # unless the graph as it was cannot be run
             notes.append(f"{name} left out: {_sentence(problem)}")
             continue
         if not drift <= PASS_TOLERANCE:
@@ -175,9 +180,10 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
         nodes = (graph.describe(current).nodes, graph.describe(made).nodes)
         notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
         current = made
+    keep = shutil.copyfile if current.parent == folders["model"] else shutil.move
     for path in sorted(current.parent.iterdir()):
         if path.name.startswith(graph.MODEL_FILE):
-            shutil.copyfile(path, out / path.name)
+            keep(path, out / path.name)
     return {"notes": notes}
 
 
