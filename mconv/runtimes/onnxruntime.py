@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TOOLS = ("onnxruntime",)
 PROVIDER = "CPUExecutionProvider"
-LARGE = 1 << 30  # bytes of a model's files
+LARGE = 1 << 28  # bytes of the files of a model that is not in memory twice; what an engine makes of them may be larger
 LEVELS = {"all": "ALL", "extended": "EXTENDED", "basic": "BASIC", "none": "DISABLE_ALL"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "threads": {

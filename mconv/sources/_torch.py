@@ -257,7 +257,7 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         verbose=False,
         custom_translation_table=model.translations or None,
     )
-    program.save(str(target), external_data=bytes_of(model.module) > graph.INLINE_LIMIT)
+    program.save(str(target), external_data=bytes_of(model.module) > LARGE)
 
 
 def _frozen(model: TorchModel, target: Path, axes: set[str]) -> None:

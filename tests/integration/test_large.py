@@ -53,6 +53,32 @@ config = SourceConfig(format="onnx", path=str(source), root=str(folder))
 step("export", lambda out: registry.sources()["onnx"].export(config, out.parent))
 print(json.dumps(used))
 """
+TORCH = f"""
+import gc, json, sys
+from pathlib import Path
+import onnxruntime, torch, torch._dynamo, torch.onnx
+from mconv import graph, steps
+from mconv.sources import _mapped, _torch
+from mconv.values import TensorSpec
+
+graph.INLINE_LIMIT = graph.KEPT_OUTSIDE = 20_000_000
+_mapped.LARGE = _torch.LARGE = int(sys.argv[2])
+torch.manual_seed(0)
+module = torch.nn.Sequential(*(torch.nn.Linear({WIDTH}, {WIDTH}, bias=False) for _ in range({LAYERS}))).requires_grad_(False)
+out = Path(sys.argv[1])
+out.mkdir()
+inputs = (TensorSpec(name="x", dtype="float32", shape=("batch", {WIDTH})),)
+small = torch.nn.Linear(4, 4)
+(out / "small").mkdir()
+_torch._dynamo(_torch.TorchModel(small, (TensorSpec(name="x", dtype="float32", shape=("batch", 4)),), by_name=False),
+               out / "small/model.onnx", {{"batch"}})  # what it imports and keeps counts for no model
+(out / "large").mkdir()
+gc.collect()
+before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+steps._reset_peak()
+info = _torch.export(_torch.TorchModel(module, inputs, by_name=False), out / "large")
+print(json.dumps([info.exporter, steps._peak() - before]))
+"""
 # Of the model's size, beside what the imports take: a tensor or two, where onnxruntime tries the model the model itself once, and
 # for int4 some seven times a tensor, which is an eighth of this model.
 MOST = {"onnxscript": 0.5, "onnxslim": 0.5, "fp16": 0.6, "int4": 1.45, "write": 0.5, "export": 1.45}
@@ -106,3 +132,23 @@ def test_peak_memory_stays_below_the_model_s_size(folder: Path) -> None:
     half = onnx.load(folder / "fp16/model.onnx").graph.initializer
     got = np.frombuffer(half[0].raw_data, np.float16)
     assert np.abs(got - wide.astype(np.float16)).max() <= np.finfo(np.float16).smallest_subnormal  # what is not zero stays so
+
+
+@pytest.mark.parametrize("limit", [20_000_000, 10**12])
+def test_a_large_module_is_exported_out_of_files(limit: int, tmp_path: Path) -> None:
+    """Its weights are in memory once, before and while it is exported; those of a small one are copied."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", TORCH, str(tmp_path / "out"), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=500)
+    assert done.returncode == 0, done.stderr
+    exporter, more = json.loads(done.stdout.splitlines()[-1])
+    print(exporter, more / SIZE)
+    files = {file.name: file.stat().st_size for file in (tmp_path / "out/large").iterdir()}
+    assert files["model.onnx"] < 100_000
+    assert files["model.onnx.data"] >= SIZE
+    if limit < SIZE:
+        assert exporter.startswith("torch.onnx dynamo")
+        assert more < 0.75 * SIZE
+    else:
+        assert exporter.startswith("torch.onnx TorchScript")
+        assert more > 1.5 * SIZE  # so that the test would tell
