@@ -6,7 +6,7 @@ Decisions on sizes show when the graph is run at other sizes. One on values (``i
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,32 +17,34 @@ if TYPE_CHECKING:
 
 @cache
 def recorder() -> type:
-    """The class of a context that notes in ``places``, as ``file:line``, where Python reads the value of a tensor.
+    """The class of a context that notes in ``places``, as ``file:line``, where Python reads a value that depends on the inputs'.
 
-    Made when it is first needed, since its base is PyTorch's ``TorchFunctionMode``. While a module is traced, sizes are tensors,
-    too; what is computed from nothing else is no value.
+    Made when it is first needed, since its base is PyTorch's ``TorchFunctionMode``. It is given the module's weights. They, sizes
+    (which are tensors while a module is traced) and what is computed from nothing else are no such values.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
     readings = {getattr(torch.Tensor, f"__{n}__") for n in ("bool", "int", "float", "index", "complex", "contains", "array")}
     readings |= {torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.numpy}
-    sizes = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.__len__}
+    valueless = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.__len__}
+    valueless |= {getattr(torch.Tensor, f"new_{n}") for n in ("tensor", "zeros", "ones", "empty", "full")}
+    valueless |= {torch.zeros_like, torch.ones_like, torch.empty_like}
     library = str(Path(torch.__file__).parent)
 
     class Recorder(TorchFunctionMode):  # type: ignore[misc]
-        def __init__(self) -> None:
+        def __init__(self, weights: Iterable[torch.Tensor] = ()) -> None:
             super().__init__()
             self.places: list[str] = []
-            self.of_sizes: dict[int, torch.Tensor] = {}  # held, so that no other tensor gets the id
+            self.fixed = {id(t): t for t in weights}  # held, so that no other tensor gets the id
 
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            of_sizes = all(id(t) in self.of_sizes for t in _tensors((args, kwargs or {})))
-            if function in readings and not of_sizes:
+            fixed = all(id(t) in self.fixed for t in _tensors((args, kwargs or {})))
+            if function in readings and not fixed:
                 self.places.append(_place(library))
             answer = function(*args, **(kwargs or {}))
-            if of_sizes or function in sizes:
-                self.of_sizes |= {id(t): t for t in _tensors(answer)}
+            if fixed or function in valueless:
+                self.fixed |= {id(t): t for t in _tensors(answer)}
             return answer
 
     return Recorder

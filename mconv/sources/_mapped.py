@@ -16,10 +16,11 @@ MADV_DONTNEED = 4  # madvise(2): pages of a private mapping that nobody wrote to
 
 def bytes_of(module: Any) -> int:
     """Size of a module's parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in _tensors(module))
+    return sum(t.numel() * t.element_size() for t in tensors_of(module))
 
 
-def _tensors(module: Any) -> list[torch.Tensor]:
+def tensors_of(module: Any) -> list[torch.Tensor]:
+    """Parameters and buffers; none of what is no module."""
     import torch
 
     return [*module.parameters(), *module.buffers()] if isinstance(module, torch.nn.Module) else []
@@ -36,7 +37,7 @@ class Weights:
         self.mapped: list[torch.Tensor] = []
         if bytes_of(module) <= LARGE:
             return
-        for index, tensor in enumerate(_tensors(module)):
+        for index, tensor in enumerate(tensors_of(module)):
             if tensor.numel() * tensor.element_size() < SMALLEST:
                 tensor.data = tensor.data.clone()  # out of the file of all weights, which a part of it would hold in memory
                 continue

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import graph, samples
 from mconv.errors import SourceError, UnsupportedError
 from mconv.sources import _decisions, _named
-from mconv.sources._mapped import LARGE, Weights, bytes_of
+from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str], *, decided: bo
         s.name: {i: d for i, d in enumerate(s.shape) if isinstance(d, str) and (d in axes or s in model.outputs)} for s in specs
     }
     scripted = isinstance(model.module, torch.jit.ScriptModule)  # cannot be traced inside another module
-    recorder = _decisions.recorder()()
+    recorder = _decisions.recorder()(tensors_of(model.module))
     torch.onnx.export(
         model.module if scripted else _wrapped(model, recorder),
         _example(model, axes),

@@ -45,8 +45,13 @@ def by_values(y: torch.Tensor) -> torch.Tensor:
     return y * 2 if (y > 9).any() else y
 
 
-def by_a_constant(y: torch.Tensor) -> torch.Tensor:
-    return y[:, : int(y.new_tensor(3))]
+def by_constants(y: torch.Tensor) -> torch.Tensor:
+    limit = int(y.new_tensor(3)) + int(torch.tensor([1, 2])[1]) + int(torch.zeros_like(y).sum())
+    return y[:, :limit]
+
+
+def by_a_reading(y: torch.Tensor) -> torch.Tensor:
+    return y * y.abs().max().item()
 
 
 def a_row_at_a_time(y: torch.Tensor) -> torch.Tensor:
@@ -56,7 +61,7 @@ def a_row_at_a_time(y: torch.Tensor) -> torch.Tensor:
     return total
 
 
-@pytest.mark.parametrize("code", [by_sizes, by_values, by_a_constant])
+@pytest.mark.parametrize("code", [by_sizes, by_constants, by_values, by_a_reading])
 def test_values_that_python_reads_are_found_and_sizes_are_none(code: Forward) -> None:
     recorder = _decisions.recorder()()
 
@@ -68,7 +73,7 @@ def test_values_that_python_reads_are_found_and_sizes_are_none(code: Forward) ->
     with _named.quiet():
         torch.jit.trace(Recorded(), (torch.ones(2, 4),), check_trace=False)
     line = code.__code__.co_firstlineno + 1
-    assert recorder.places == ([] if code is by_sizes else [f"test_decisions.py:{line}"])
+    assert recorder.places == ([] if code in (by_sizes, by_constants) else [f"test_decisions.py:{line}"])
 
 
 def test_code_that_decides_by_sizes_is_traced_and_right_at_other_sizes(tmp_path: Path) -> None:
@@ -81,10 +86,17 @@ def test_code_that_decides_by_sizes_is_traced_and_right_at_other_sizes(tmp_path:
 
 
 def test_what_is_read_of_a_value_goes_to_the_exporter_that_can(tmp_path: Path) -> None:
-    info, _ = exported(by_a_constant, tmp_path)
+    info, _ = exported(by_a_reading, tmp_path)
     assert info.exporter == DYNAMO
     assert info.notes == ()
     assert "decides by the values of tensors, at test_decisions.py:" in info.attempts[0]
+
+
+def test_weights_are_the_same_in_every_run(tmp_path: Path) -> None:
+    net = Net(torch.relu)
+    net.after = lambda y: y * 2 if float(net.linear.weight.abs().max()) > 0 else y
+    model = _torch.TorchModel(net, (TensorSpec(name="x", dtype="float32", shape=("batch", 4)),))
+    assert _torch.export(model, tmp_path).exporter == TRACED
 
 
 def test_a_decision_by_values_that_no_exporter_can_keep_is_told(tmp_path: Path) -> None:
