@@ -20,6 +20,7 @@ SIZE_GROWTH = 0.01
 COSINE_LOSS = 0.002  # absolute, and beyond half of the error that was there
 METRIC_LOSS = 0.005
 LATENCY_GROWTH = 1.25
+LATENCY_FLOOR = 0.05  # ms: what threads take to wake up on a shared machine, one process long or not at all
 MAX_BYTES = 64 * 10**6
 
 
@@ -103,14 +104,15 @@ def deltas(after: VariantResult, before: VariantResult, *, latency: bool = True)
 
 
 def _latency(before: Benchmark, after: Benchmark) -> Delta | None:
-    """The medians, where they differ by more than LATENCY_GROWTH and no call of one was as quick as most of the other's."""
+    """The medians, where they differ by more than LATENCY_GROWTH and LATENCY_FLOOR, and no call of one was as quick as most of the
+    other's."""
     if not (before.comparable and after.comparable) or (before.runtime, before.threads) != (after.runtime, after.threads):
         return None
     old, new = before.latency, after.latency
     ratio = new.p50_ms / old.p50_ms
     slower = ratio > LATENCY_GROWTH and new.min_ms > old.p90_ms
     quicker = ratio < 1 / LATENCY_GROWTH and old.min_ms > new.p90_ms
-    if not slower and not quicker:
+    if abs(new.p50_ms - old.p50_ms) < LATENCY_FLOOR or not (slower or quicker):
         return None
     return Delta(name="latency ms", before=old.p50_ms, after=new.p50_ms, regression=slower, note=f"{ratio - 1:+.0%}")
 

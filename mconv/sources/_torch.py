@@ -346,7 +346,7 @@ def _whole_windows(model: Any) -> None:
     pools = [(n, about) for n, about in attributes if n.op_type == "AveragePool" and not n.domain and about.get("ceil_mode")]
     if not pools:
         return
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = _shapes(model)
     sizes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]]
         for value in (*inferred.value_info, *inferred.input)
@@ -357,6 +357,19 @@ def _whole_windows(model: Any) -> None:
         if fits and not any(about.get("pads", ())):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
+
+
+def _shapes(model: Any) -> Any:
+    """The graph with the shapes of its values: onnxruntime's inference follows the arithmetic of pads, ONNX's does not."""
+    import onnx
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    try:
+        return SymbolicShapeInference.infer_shapes(copied, auto_merge=True).graph
+    except Exception:  # it raises many kinds, bare ones too, for what it does not know
+        return onnx.shape_inference.infer_shapes(model).graph
 
 
 def _name(inner: Any) -> None:

@@ -332,7 +332,8 @@ def test_weights_and_nodes_are_named_after_their_modules(exporter: str, tmp_path
 
 def test_an_average_over_more_than_the_picture_is_one_over_all_of_it(tmp_path: Path) -> None:
     """As EfficientNet pools; OpenVINO refuses such a window."""
-    pool = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AvgPool2d(64, ceil_mode=True), torch.nn.Flatten())
+    pads = torch.nn.ZeroPad2d((0, 1, 0, 1))  # a trace computes them in the graph
+    pool = torch.nn.Sequential(pads, torch.nn.Conv2d(3, 4, 3), torch.nn.AvgPool2d(64, ceil_mode=True), torch.nn.Flatten())
     model = _torch.TorchModel(pool, (TensorSpec(name="image", dtype="float32", shape=("batch", 3, 8, 8)),), by_name=False)
     _torch.export(model, tmp_path)
     assert {n.op_type for n in onnx.load(tmp_path / "model.onnx").graph.node} >= {"Conv", "GlobalAveragePool"}
