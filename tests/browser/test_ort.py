@@ -134,13 +134,15 @@ def test_integers_of_shapes_may_stay_on_the_cpu(tmp_path: Path) -> None:
     model = linear()
     model.graph.node.insert(0, helper.make_node("Shape", ["x"], ["s"], name="shape"))
     model.graph.node.insert(1, helper.make_node("Mul", ["s", "two"], ["t"], name="twice"))
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["t"], ["zeros"], name="zeros"))
+    value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.5])
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["t"], ["filled"], name="filled", value=value))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1], np.int64), "two"))
-    model.graph.output.append(helper.make_tensor_value_info("zeros", TensorProto.FLOAT, ["m", 8]))
+    model.graph.output.append(helper.make_tensor_value_info("filled", TensorProto.FLOAT, ["m", 8]))
     with opened("webgpu", write("webgpu", tmp_path, model)) as session:
-        assert session.run({"x": np.ones((3, 8), np.float32)})["zeros"].shape == (6, 8)
+        np.testing.assert_array_equal(session.run({"x": np.ones((3, 8), np.float32)})["filled"], np.full((6, 8), 1.5, np.float32))
         placement = session.placement()
     assert placement.allowed.get("Mul") == 1
+    assert "ConstantOfShape" not in placement.elsewhere  # floats are none of shapes
     assert placement.elsewhere.get("Mul") == 1
 
 

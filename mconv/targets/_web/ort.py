@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def write(
 
     Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no input has.
     """
-    axes = _copy(model, out, dims if provider == "webgl" else {})
+    axes = _copy(model, out, provider, dims if provider == "webgl" else {})
     about = graph.describe(out / graph.MODEL_FILE)
     if strange := sorted(dims.keys() - axes):
         raise UnsupportedError(
@@ -83,7 +84,7 @@ def write(
     return msgspec.structs.replace(about, inputs=inputs, outputs=outputs)
 
 
-def _copy(model: Path, out: Path, fixed: Mapping[str, int]) -> set[str]:
+def _copy(model: Path, out: Path, provider: str, fixed: Mapping[str, int]) -> set[str]:
     """``model.onnx`` with a name for every free axis of its inputs, so that a size can be given by it; returns the names.
 
     ``fixed`` axes get their size in the file: the WebGL bundle takes none when it loads.
@@ -102,8 +103,29 @@ def _copy(model: Path, out: Path, fixed: Mapping[str, int]) -> set[str]:
                     dim.dim_value = fixed[size]
                 else:
                     dim.dim_param = size
+    if provider == "webgpu":
+        _fills(proto.graph)
     graph.save(proto, out / graph.MODEL_FILE)
     return axes
+
+
+def _fills(inner: Any) -> None:
+    """Floats of a size that is computed as Expand of one of them: onnxruntime's WebGPU provider has no ConstantOfShape, and would
+    leave it, with data as large as the model's, to the CPU."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    taken = {t.name for t in inner.initializer} | {name for node in inner.node for name in node.output}
+    for node in inner.node:
+        if node.op_type != "ConstantOfShape" or node.domain:
+            continue
+        value: np.ndarray = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1, np.float32))
+        if value.dtype.kind != "f":
+            continue  # of integers: shape arithmetic, which belongs on the CPU
+        name = next(n for i in itertools.count() if (n := f"{node.output[0]}_value{i or ''}") not in taken)
+        taken.add(name)
+        inner.initializer.append(numpy_helper.from_array(value.reshape(()), name))
+        node.CopyFrom(helper.make_node("Expand", [name, node.input[0]], list(node.output), name=node.name))
 
 
 def import_map(provider: str, base: str) -> str:
