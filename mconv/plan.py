@@ -237,7 +237,7 @@ class _Planner:
         passes = [
             o.name
             for o in sorted(registry.optimizers().values(), key=lambda o: o.order)
-            if self.model.optimize in o.levels and o.domains <= target.domains
+            if self.model.optimize in o.levels and o.domains <= target.domains and not target.optimizes
         ]
         if passes and self.model.optimize != "none":
             checked = self.reference(last, False, {})

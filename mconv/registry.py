@@ -160,6 +160,7 @@ class Quantizer:
 class Target:
     """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from the fp32 ONNX graph,
     or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it).
+    ``optimizes``: its converter does what the optimizers would, so it is given the graph as exported.
     ``calibrated``: the precisions for which ``write`` itself is given calibration feeds. ``stored_bits``: what a weight takes in
     the precisions that ``write`` itself makes. ``implied_precision(options)``: what the options say where no precision is written.
 
@@ -180,6 +181,7 @@ class Target:
     implied_precision: Callable[[Mapping[str, Any]], str | None] | None = None
     domains: frozenset[str] = frozenset({""})
     static: bool = False
+    optimizes: bool = False
     calibrated: tuple[str, ...] = ()
     stored_bits: Mapping[str, float] = field(default_factory=dict)
     tools: tuple[str, ...] = ()

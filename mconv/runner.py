@@ -36,6 +36,8 @@ SERVICE_MEMORY = 500e6  # more where a browser takes part
 # 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so models for which that is much are left alone.
 ROOMY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 ROOMY_LIMIT = 512 * 2**20
+# Threads of OpenMP that wait in a loop take the cores from the steps beside them, and four times as long together.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Runner(Protocol):
@@ -95,7 +97,7 @@ class Local:
         self.left = Counter(self.served.values())
         for modules in self.left:
             home = self.store.workspace(worker_uid())
-            self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores(), self.extra)
+            self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores(), {**self.extra, **PATIENT})
         if self.jobs > 1:  # beside the first steps, which are seldom more than one
             waiting = queue.SimpleQueue[forkserver.Server]()
             for server in self.servers.values():  # in the order of need, no more at once than there are cores
@@ -115,7 +117,9 @@ class Local:
             folders={role: str(folder) for role, folder in folders.items()},
             out=str(workspace / "out"),
         )
-        extra = {**self.extra, **(self.services[step.service].variables() if step.service else {})}
+        extra = {**self.extra, **({} if step.exclusive else PATIENT)}
+        if step.service:
+            extra |= self.services[step.service].variables()
 
         def attempt() -> Outcome:
             return run_step(

@@ -167,6 +167,7 @@ def prove(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other steps run beside this one
     session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
     if missing := feeds[0].keys() - {i.name for i in session.get_inputs()}:
         raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")

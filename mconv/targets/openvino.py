@@ -22,6 +22,7 @@ STORED_BITS = {"int8": 8.1, "int8-static": 8.2, "int4": 4.6}
 RUNTIMES = ("openvino",)
 TOOLS = ("openvino", "nncf", "onnx")
 PRELOAD = ("torch", "onnx")
+OPTIMIZES = True
 OPTIONS = {
     "scheme": {
         "enum": ["asymmetric", "symmetric"],
@@ -48,6 +49,7 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
         if precision.startswith("int"):
             _nncf.check(onnx_info, calibration)
             network = _nncf.lower(network, precision, options, calibration)
+        _name_ports(network, onnx_info)
         target = out / FILE
         import openvino
 
@@ -101,6 +103,13 @@ def _check_signature(network: Any, info: ModelInfo) -> None:
                 f"OpenVINO changed the {what}s: {', '.join(spec.name for spec in specs)} became {found or 'none'}",
                 hint="give every output a tensor of its own, with an Identity",
             )
+
+
+def _name_ports(network: Any, info: ModelInfo) -> None:
+    """Leave each port the name it has in the ONNX graph: where OpenVINO drops a Cast behind an input, it adds the Cast's."""
+    wanted = {spec.name for spec in (*info.inputs, *info.outputs)}
+    for port in (*network.inputs, *network.outputs):
+        port.get_tensor().set_names(port.get_names() & wanted)
 
 
 def _names(model: Path) -> set[str]:
