@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from mconv.errors import SourceError
 from mconv.values import ModelInfo, TensorSpec
@@ -182,6 +182,17 @@ def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
         for attribute in node.attribute:
             for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
                 yield from _names_read(inner)
+
+
+def as_written(path: Path) -> Any:
+    """onnxruntime's session of a graph without its own optimisations. Its threads do not spin: other steps run beside."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:

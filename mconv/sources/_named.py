@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import compare
+from mconv import compare, graph
 from mconv.errors import SourceError, UnsupportedError
 from mconv.values import TensorSpec
 
@@ -162,13 +162,7 @@ def prove(
 
     Raises UnsupportedError where an input is not used, an output is missing, has another shape, or differs.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other steps run beside this one
-    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+    session = graph.as_written(target)
     if missing := feeds[0].keys() - {i.name for i in session.get_inputs()}:
         raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")
     names = [o.name for o in session.get_outputs()]

@@ -6,15 +6,12 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mconv import graph
 from mconv.errors import StepError, UnsupportedError
 from mconv.sources._weighted import Weighted
 from mconv.weights import About, Tensor, check_names
-
-if TYPE_CHECKING:
-    pass
 
 LARGE = 1024  # elements from which on a Constant node counts as a weight
 

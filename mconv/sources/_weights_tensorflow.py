@@ -6,14 +6,11 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mconv.errors import StepError
 from mconv.sources._weighted import Weighted
 from mconv.weights import About, Tensor, check_names
-
-if TYPE_CHECKING:
-    pass
 
 
 class TensorFlowWeights(Weighted):
