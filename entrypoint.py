@@ -110,10 +110,16 @@ def give_back(folders: Sequence[Path], workspace: Path) -> None:
         return
     for folder in folders:
         top = Path(os.path.abspath(folder))
-        made = [top, *(p for p in top.parents if p.is_relative_to(workspace) and p != workspace), *top.rglob("*")]
-        for path in made if top.is_relative_to(workspace) else ():
-            with contextlib.suppress(OSError):
-                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        if not top.is_relative_to(workspace) or Path(os.path.realpath(top)) != workspace.resolve() / top.relative_to(workspace):
+            continue  # outside of the workspace, perhaps behind a link in it
+        for path in (top, *top.parents):
+            if path == workspace:
+                break
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        for _, below, files, descriptor in os.fwalk(top, follow_symlinks=False):
+            for name in (*below, *files):
+                with contextlib.suppress(OSError):
+                    os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
 
 
 def relative(path: Path, workspace: Path) -> str:

@@ -19,6 +19,7 @@ from types import FrameType, ModuleType
 import mconv
 from mconv import commands
 from mconv.errors import ManifestError, MconvError, UsageError
+from mconv.progress import plain
 
 INTERRUPTED = 130
 FAULT = 3
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as problem:  # a bug of mconv's own
         with tempfile.NamedTemporaryFile("w", prefix="mconv-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
-        said = f"{type(problem).__name__}: {problem}"
+        said = f"{type(problem).__name__}: {plain(str(problem))}"
         print(f"error: this is a fault of mconv's own: {said}\n  hint: please report it with {log.name}", file=sys.stderr)
         return FAULT
 

@@ -29,9 +29,9 @@ from mconv import plan as planning
 from mconv.errors import MconvError, StepError, StoreError, UsageError
 from mconv.plan import Plan, Step
 from mconv.runner import Local, entry_of, room
-from mconv.store import Entry, Store, sweep_paths
+from mconv.store import Entry, Store, largest_output, sweep_paths
 from mconv.values import ErrorInfo, Machine
-from mconv.worker import Outcome, worker_uid
+from mconv.worker import Outcome
 
 ATTEMPTS = 3  # nodes a step is tried on where they die under it
 START_SECONDS = 90.0  # for a node to become free, import mconv and plan
@@ -92,12 +92,12 @@ class Node:
                 entry = self.store.read(before)
                 if entry is None or not self.store.intact(entry):
                     raise StoreError("the shared store has lost what this step reads, or it cannot be read", hint=SHARED)
-            workspace = self.store.workspace(worker_uid())
+            workspace = self.store.workspace()
             try:
                 folders = {role: self.store.files(before) for role, before in step.inputs.items()}
                 done = self.local.run(step, folders, workspace, self.stop)
                 if done.error is None:
-                    self.store.put(entry_of(step, done), workspace / "out")
+                    self.store.put(entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes))
                     if isinstance(self.store, remote.SharedStore) and not self.store.remote.writable:
                         raise StoreError("what the step made could not be put into the shared store", hint=SHARED)
             finally:

@@ -103,9 +103,11 @@ def execute(
 ) -> Report:
     """:func:`carry_out`; artifacts, their provenance and the report's files go to ``out``. ``finish`` adds to the report."""
     done = carry_out(manifest, out, **settings)
-    report = finish(done.report)
+    report = done.report
     if out is not None:
-        results.write_artifacts(done.plan, report, done.outcome, done.store, out)
+        report = results.write_artifacts(done.plan, report, done.outcome, done.store, out)
+    report = finish(report)
+    if out is not None:
         results.write_sums(out, report)
         done.store.digests.save()
         write_reports(out, report)

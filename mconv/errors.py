@@ -42,6 +42,12 @@ class MconvError(Exception):
         return f"{where}{self.message}" + (f"\n  hint: {self.hint}" if self.hint else "")
 
 
+def one_line(problem: BaseException | str, limit: int) -> str:
+    """The words of a problem on one line of printable characters, at most ``limit`` of them."""
+    text = "".join(c if c.isprintable() else " " for c in str(problem))
+    return " ".join(text.split())[:limit]
+
+
 class UsageError(MconvError):
     """The command line, or a file named on it, cannot be used as asked."""
 

@@ -17,7 +17,7 @@ from mconv.plan import Plan, Step, seconds
 from mconv.runner import Local, Runner
 from mconv.store import Entry, Store
 from mconv.values import ErrorInfo
-from mconv.worker import FULL, worker_uid
+from mconv.worker import FULL
 
 THREADS = 64  # steps that may be under way at once; the runner says how many really are
 
@@ -170,7 +170,7 @@ class Executor:
     def _run(self, step: Step) -> None:
         self.progress.started(step)
         begin = time.monotonic()
-        workspace = self.store.workspace(worker_uid())
+        workspace = self.store.workspace()
         try:
             folders = {role: self.store.files(key) for role, key in step.inputs.items()}
             done = self.runner.run(step, folders, workspace, self.stop)

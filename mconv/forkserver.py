@@ -1,9 +1,10 @@
 """A process that has imported a framework once and forks a child for each step: the import is paid once, the rest stays per step.
 
 ``python -m mconv.forkserver MODULE …`` imports the modules, proves that it can be forked and says so; then every packet on its
-standard input (a Unix socket) asks for a child, with a channel and a log file as file descriptors beside it. A child is what a
-worker started from nothing is: a session of its own, its own environment, home, log and limits, dead when the server is. It gets
-everything by copy on write and gives nothing back. The server never runs a step, nor any code of the repository.
+standard input (a Unix socket) asks for a child, with a channel and the child's request, answer and log as descriptors beside
+it. A child is what a worker started from nothing is: a session of its own, its own environment, home, log and limits, dead when
+the server is. It gets everything by copy on write and gives nothing back. The server never runs a step, nor any code of the
+repository.
 
 Forking is safe only for a process without threads that the child would miss. Thread pools that know of forks (OpenBLAS's) end
 before one and come back after it; all others are still there when a trial fork has been made, and then the server says no and
@@ -28,11 +29,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from mconv import registry, worker
+from mconv.channels import LOG_LIMIT, Collector, Exchange, Intake
 from mconv.values import Frozen, from_json
 from mconv.worker import POLL_SECONDS, environment, worker_uid
 
@@ -49,9 +51,8 @@ def possible() -> bool:
 
 
 class Child(Frozen, frozen=True, kw_only=True):
-    """What a server is asked for: a worker with these arguments, in this folder, with this environment and no other."""
+    """What a server is asked for: a worker in this folder, with this environment and no other."""
 
-    argv: list[str]
     home: str
     env: dict[str, str]
 
@@ -71,7 +72,7 @@ class Forked:
             word = self.channel.recv(64).split()
         except OSError:
             return False
-        if word[:1] != [b"pid"]:
+        if len(word) != 2 or word[0] != b"pid" or not word[1].isdigit() or int(word[1]) < 2:
             return False
         self.pid = int(word[1])
         return True
@@ -95,8 +96,10 @@ class Forked:
                 return None
             except OSError:
                 word = []
-            # without a word the server is dead, and the child with it
-            self.returncode = int(word[1]) if word[:1] == [b"exit"] else -signal.SIGKILL
+            try:
+                self.returncode = int(word[1]) if word[0] == b"exit" else -signal.SIGKILL
+            except (IndexError, ValueError):  # without a word the server is dead, and the child with it
+                self.returncode = -signal.SIGKILL
             self.channel.close()
         return self.returncode
 
@@ -114,11 +117,14 @@ class Forked:
 
 
 class Server:
-    """The parent's side of one server; safe for several threads. ``home``: a private folder that goes with it."""
+    """The parent's side of one server; safe for several threads. ``folder``: one of the parent's own, which goes with the server;
+    the server's home is made in it."""
 
-    def __init__(self, modules: Sequence[str], home: Path, root: str, threads: int, extra: Mapping[str, str]) -> None:
+    def __init__(self, modules: Sequence[str], folder: Path, root: str, threads: int, extra: Mapping[str, str]) -> None:
         self.modules = tuple(modules)
-        self.home = home
+        self.folder = folder
+        self.home = folder / "home"
+        worker.make_worker_folder(self.home)
         self.root = root
         self.threads = threads
         self.extra = extra
@@ -126,6 +132,8 @@ class Server:
         self.control: socket.socket | None = None
         self.ready = False
         self.refused = ""
+        self.log: Intake | None = None
+        self.collector: Collector | None = None
         self.lock = threading.Lock()
 
     def warm(self, stop: threading.Event) -> None:
@@ -140,11 +148,13 @@ class Server:
         self._stop()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         uid = worker_uid()
-        with theirs, (self.home / "server.log").open("ab") as output:
+        self.log = Intake(LOG_LIMIT, keep_last=True)
+        self.collector = Collector(self.log)
+        with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "mconv.forkserver", *self.modules],
                 stdin=theirs.fileno(),
-                stdout=output,
+                stdout=self.log.writer,
                 stderr=subprocess.STDOUT,
                 env=environment(self.home, self.root, self.threads, self.extra),
                 cwd=self.home,
@@ -153,21 +163,21 @@ class Server:
                 group=uid,
                 extra_groups=[] if uid is not None else None,
             )
+        self.log.close_writer()
 
-    def start(
-        self, argv: Sequence[str], home: Path, env: Mapping[str, str], log: IO[bytes], stop: threading.Event
-    ) -> Forked | None:
-        """A child that does what ``python -m mconv.worker argv`` would; None where the server cannot, for whatever reason."""
+    def start(self, exchange: Exchange, home: Path, env: Mapping[str, str], stop: threading.Event) -> Forked | None:
+        """A child that does what ``python -m mconv.worker`` would; None where the server cannot, for whatever reason."""
         with self.lock:
             self._launch()
             if not self._await(stop):
                 return None
             assert self.control is not None
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            asked = msgspec.json.encode(Child(argv=list(argv), home=str(home), env=dict(env)))
+            asked = msgspec.json.encode(Child(home=str(home), env=dict(env)))
+            handed = [theirs.fileno(), exchange.request.fileno(), exchange.answer.writer, exchange.log.writer]
             with theirs:
                 try:
-                    socket.send_fds(self.control, [asked], [theirs.fileno(), log.fileno()])
+                    socket.send_fds(self.control, [asked], handed)
                 except OSError:
                     ours.close()
                     return None
@@ -192,17 +202,25 @@ class Server:
                 word = b""
             self.control.settimeout(None)
             self.ready = word == b"ready"
-            self.refused = "" if self.ready else word.decode() or "it died while it imported"
+            self.refused = "" if self.ready else word.decode("utf-8", "replace") or self._last_words()
             return self.ready
         self.refused = "it was not ready in time"
         return False
+
+    def _last_words(self) -> str:
+        """Why it died while it imported, with the end of what it printed."""
+        if self.collector is None or self.log is None:
+            return "it did not start"
+        self.collector.finish()
+        printed = self.log.text()
+        return "it died while it imported" + (f": {printed}" if printed else "")
 
     def stop(self) -> None:
         """End the server with all its children, for good, and remove its folder."""
         with self.lock:
             self._stop()
             self.refused = "it is not needed any more"
-        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _stop(self) -> None:
         self.ready = False
@@ -214,6 +232,9 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)  # its children die with it
             self.process.wait()
             self.process = None
+        if self.collector is not None:
+            self.collector.finish()
+            self.collector = None
 
 
 def main(modules: Sequence[str]) -> int:
@@ -267,7 +288,7 @@ class _Loop:
         while True:
             for key, _ in self.poll.select():
                 if key.data == "control":
-                    data, fds, _, _ = socket.recv_fds(self.control, PACKET, 2)
+                    data, fds, _, _ = socket.recv_fds(self.control, PACKET, 4)
                     if not data:
                         return  # the children are told by the system (PR_SET_PDEATHSIG)
                     self.fork(from_json(data, Child), *fds)
@@ -279,18 +300,20 @@ class _Loop:
                     self.poll.unregister(key.fileobj)
                     _kill(key.data)
 
-    def fork(self, asked: Child, channel_fd: int, log: int) -> None:
+    def fork(self, asked: Child, channel_fd: int, request: int, answer: int, log: int) -> None:
         channel = socket.socket(fileno=channel_fd)
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self.child(asked, channel, log, server)
-        os.close(log)
+            self.child(asked, channel, (request, answer, log), server)
+        for descriptor in (request, answer, log):
+            os.close(descriptor)
         self.channels[pid] = channel
         self.poll.register(channel, selectors.EVENT_READ, pid)
 
-    def child(self, asked: Child, channel: socket.socket, log: int, server: int) -> NoReturn:
-        """Never returns."""
+    def child(self, asked: Child, channel: socket.socket, handed: tuple[int, int, int], server: int) -> NoReturn:
+        """Never returns. ``handed``: the descriptors of the request, the answer and the log."""
+        request, answer, log = handed
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
@@ -305,20 +328,19 @@ class _Loop:
             self.poll.close()
             os.close(self.woken)
             os.close(self.waker)
-            null = os.open(os.devnull, os.O_RDONLY)
-            for source, target in ((null, 0), (log, 1), (log, 2)):  # 0 was the control socket
+            for source, target in ((request, 0), (log, 1), (log, 2)):  # 0 was the control socket
                 os.dup2(source, target)
-            os.close(null)
+            os.close(request)
             os.close(log)
             self.control.detach()
             os.environ.clear()
             os.environ.update(asked.env)
             os.chdir(asked.home)
             tempfile.tempdir = None  # it was looked up in the server's environment
-            sys.argv = ["mconv.worker", *asked.argv]
+            sys.argv = ["mconv.worker", str(answer)]
             channel.send(f"pid {os.getpid()}".encode())
             channel.close()
-            os._exit(worker.main(asked.argv))
+            os._exit(worker.main(answer))
         except BaseException as problem:
             with contextlib.suppress(BaseException):
                 print(f"the worker could not begin: {problem!r}", file=sys.stderr, flush=True)

@@ -5,11 +5,9 @@ For probes of engines and drivers, and for reading files that may crash what rea
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,9 +18,17 @@ from typing import Any
 
 import msgspec
 
-from mconv import registry, worker
-from mconv.errors import MconvError, SourceError, TimeLimitError, WorkerCrashError
+from mconv import channels, registry, worker
+from mconv.channels import Exchange
+from mconv.errors import MconvError, SourceError, TimeLimitError, WorkerCrashError, one_line
 from mconv.values import ErrorInfo, Frozen, from_json, to_json
+
+
+class _Request(Frozen, frozen=True, kw_only=True):
+    """What the child is asked: keyword arguments, and the plug-ins to register first."""
+
+    arguments: dict[str, Any]
+    plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
 
 
 class _Answer(Frozen, frozen=True, kw_only=True):
@@ -38,46 +44,29 @@ def call(function: str, arguments: Mapping[str, Any], *, timeout_s: float, trust
 
     Raises TimeLimitError, WorkerCrashError with the last it printed, and SourceError with the words of any exception.
     """
-    uid = None if trusted else worker.worker_uid()
     folder = Path(tempfile.mkdtemp(prefix="mconv-call-"))
     home = folder / "home"
-    home.mkdir()
-    if uid is not None:
-        folder.chmod(0o711)
-        os.chown(home, uid, uid)
-    environment = worker.environment(home, str(home), os.cpu_count() or 1)
-    if trusted:
-        environment = {**os.environ, "PYTHONPATH": environment["PYTHONPATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-P", "-m", "mconv.isolate", function, str(home / "answer.json")]
-    log = folder / "log.txt"
     try:
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=home,
-                start_new_session=True,
-                user=uid,
-                group=uid,
-                extra_groups=[] if uid is not None else None,
-            )
-        try:
-            asked = {"arguments": dict(arguments), "plugins": registry.registered()}
-            process.communicate(to_json(asked).encode(), timeout=timeout_s)
-        except subprocess.TimeoutExpired as problem:
-            raise TimeLimitError(f"no answer in {timeout_s:g} s") from problem
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        try:
-            answer = from_json((home / "answer.json").read_bytes(), _Answer)
-        except (OSError, msgspec.MsgspecError) as problem:
-            said = worker.read_tail(log, 400)
-            raise WorkerCrashError(worker.death(process.returncode) + (f": {said}" if said else "")) from problem
+        if trusted:
+            home.mkdir()
+        else:
+            folder.chmod(0o711)
+            worker.make_worker_folder(home)
+        environment = worker.environment(home, str(home), os.cpu_count() or 1)
+        if trusted:
+            environment = {**os.environ, "PYTHONPATH": environment["PYTHONPATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
+        asked = _Request(arguments=dict(arguments))
+        with Exchange(to_json(asked).encode()) as exchange:
+            uid = None if trusted else worker.worker_uid()
+            process = worker.spawn_module("mconv.isolate", [function], exchange, home, environment, uid)
+            exchange.close_child_ends()
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired as problem:
+                raise TimeLimitError(f"no answer in {timeout_s:g} s") from problem
+            finally:
+                process.kill()
+            answer = _read_answer(exchange, process.returncode)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if answer.error is not None:
@@ -85,28 +74,40 @@ def call(function: str, arguments: Mapping[str, Any], *, timeout_s: float, trust
     return answer.result
 
 
-def main(argv: list[str]) -> int:
-    """Child side."""
-    asked = msgspec.json.decode(sys.stdin.buffer.read())
-    module, _, name = argv[0].partition(":")
+def _read_answer(exchange: Exchange, code: int | None) -> _Answer:
+    """The answer of a child that ended with ``code``. Raises WorkerCrashError where there is none that can be read."""
+    data = exchange.read_answer()
+    if data:
+        try:
+            return from_json(data, _Answer)
+        except (ValueError, RecursionError) as problem:
+            raise WorkerCrashError(f"the answer of the process cannot be read: {one_line(problem, 200)}") from problem
+    printed = one_line(exchange.log.text()[-400:], 400)
+    ended = worker.death(code) if data is not None else "the answer of the process is too large"
+    raise WorkerCrashError(ended + (f": {printed}" if printed else ""))
+
+
+def main(function: str, answer: int) -> int:
+    """The child's side: call ``function`` with what standard input holds, write what it returns to the descriptor ``answer``."""
+    os.set_inheritable(answer, False)
+    asked = from_json(channels.take_over_input(), _Request)
+    module, _, name = function.partition(":")
     try:
-        registry.restore(asked["plugins"])
-        result = getattr(importlib.import_module(module), name)(**asked["arguments"])
+        registry.restore(asked.plugins)
+        result = getattr(importlib.import_module(module), name)(**asked.arguments)
         text = to_json(_Answer(result=msgspec.to_builtins(result)))
     except MconvError as problem:
         text = to_json(_Answer(error=ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint)))
     except BaseException as problem:  # the child's only boundary: whatever it was is the answer
         traceback.print_exc()
-        said = " ".join(str(problem).split())[:1000]
+        said = one_line(problem, 1000)
         kind = type(problem).__name__
         text = to_json(_Answer(error=ErrorInfo(type=kind, message=f"{kind}: {said}" if said else kind)))
-    target = Path(argv[1])
-    target.with_suffix(".tmp").write_text(text)
-    target.with_suffix(".tmp").rename(target)
+    channels.write_answer(answer, text)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # engines with threads of their own can crash while the interpreter shuts down
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -31,13 +31,13 @@ class Lines:
     def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
         with self.lock:
             self.done += 1
-            said = f"{error.type}: {plain(error.message)}" if error else "done"
+            said = f"{plain(error.type)}: {plain(error.message)}" if error else "done"
             print(f"[{self.done}/{self.total}] {plain(step.label)}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
 
     def skipped(self, step: Step, cause: ErrorInfo) -> None:
         with self.lock:
             self.done += 1
-            said = f"skipped, since {cause.step} failed"
+            said = f"skipped, since {plain(cause.step or 'a step')} failed"
             print(f"[{self.done}/{self.total}] {plain(step.label)}: {said}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ class Bar:
                 self.bar.advance(self.task)
                 if error:
                     self.bar.console.print(
-                        f"{plain(step.label)}: {error.type}: {plain(error.message)}", markup=False, highlight=False
+                        f"{plain(step.label)}: {plain(error.type)}: {plain(error.message)}", markup=False, highlight=False
                     )
             self._show()
 

@@ -19,16 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
+from mconv import plain_files
 from mconv.errors import StoreError, UsageError
-from mconv.store import Entry, Sealed, Store, digest_of
-from mconv.values import from_json, to_json
+from mconv.store import MAX_ENTRY, Entry, Sealed, Store, digest_of, unsealed
+from mconv.values import to_json
 
 T = TypeVar("T")
 PATIENCE = 120.0  # seconds for one entry
 SLOWEST = 4e6  # bytes a second: large files get more time
-MAX_ENTRY = 16 * 10**6  # bytes of an entry's JSON
 
 
 class Remote:
@@ -231,28 +229,20 @@ class SharedStore(Store):
             return False
         return True
 
-    def put(self, entry: Entry, files: Path) -> Entry:
-        made = super().put(entry, files)
+    def put(self, entry: Entry, files: Path, *, limit: int | None = None) -> Entry:
+        made = super().put(entry, files, limit=limit)
         if not self.remote.writable:
             return made
         with _scratch(self) as folder:
             archive = folder / "files.zip"
-            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed, plain_files.open_folder(self.files(made.key)) as top:
                 for file in made.files:
-                    packed.write(self.files(made.key) / file.path, file.path)
+                    with plain_files.open_file(file.path, top) as source, packed.open(file.path, "w", force_zip64=True) as copy:
+                        shutil.copyfileobj(source, copy, 1 << 20)
             sealed = to_json(Sealed(digest=digest_of(made), entry=made)).encode()
             self.remote.push(made.key, sealed, archive, again=made.key in self.damaged)
             self.damaged.discard(made.key)
         return made
-
-
-def unsealed(key: str, content: bytes) -> Entry | None:
-    """The entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
-    try:
-        sealed = from_json(content, Sealed)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return sealed.entry if sealed.entry.key == key and sealed.digest == digest_of(sealed.entry) else None
 
 
 @contextlib.contextmanager
@@ -265,7 +255,8 @@ def _scratch(store: Store) -> Iterator[Path]:
 
 
 def open_store(named: str, cache: Path) -> Store:
-    """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, UsageError."""
+    """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, and UsageError for a store that git
+    tracks (:func:`refuse_tracked`) or that nothing here can open."""
     if "://" not in named:
         return Store(Path(named).resolve())
     try:

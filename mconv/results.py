@@ -14,6 +14,7 @@ import msgspec
 
 import mconv
 from mconv import compare, hardware
+from mconv.errors import StoreError
 from mconv.execute import Outcome
 from mconv.manifest import VariantConfig
 from mconv.plan import Plan, VariantPlan
@@ -21,6 +22,7 @@ from mconv.store import Entry, Store, copy_files, sweep, write_text
 from mconv.values import (
     Benchmark,
     Candidate,
+    ErrorInfo,
     Evaluation,
     ExportInfo,
     LayerError,
@@ -124,7 +126,9 @@ def _variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool)
         }
     if "verify" in entries:
         verified, evaluation = verification(entries["verify"], config)
-        base |= {"verification": verified, "evaluation": evaluation, "download_bytes": verified.details.get("download_bytes")}
+        download = verified.details.get("download_bytes")
+        base |= {"verification": verified, "evaluation": evaluation}
+        base |= {"download_bytes": download} if isinstance(download, int) else {}
     if "measure" in entries:
         base["benchmark"] = msgspec.convert(entries["measure"].result, Benchmark)
     if error is not None:
@@ -273,25 +277,46 @@ def _judge(base: Mapping[str, Any], limits: Limits, measured: bool) -> tuple[Sta
     return ("unverified", tuple(open_points)) if open_points else ("passed", ())
 
 
-def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path) -> None:
+def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path) -> Report:
     """Copy each variant's files to OUT with their provenance beside them; folders of variants that have none now are removed, and
-    what killed runs left half written."""
+    what killed runs left half written.
+
+    Returns the report, in which a variant whose files could not be delivered is an error without any.
+    """
     sweep(out)
+    delivered = []
     for variant, result in zip(plan.variants, report.variants, strict=True):
         planned = next((c for c in variant.candidates if c.config.precision == result.chosen), variant)
         folder = out / directory(variant.config, variant.model)
         entry = outcome.entries.get(planned.steps["write"])
-        if entry is None:
-            if (folder / PROVENANCE).is_file():  # ours, from an earlier run: an old artifact must not pass for this run's
-                shutil.rmtree(folder)
-            continue
-        text = to_json(_provenance(plan, planned, result))
-        beside = folder / PROVENANCE
-        if beside.is_file() and beside.read_text(encoding="utf-8") != text:
-            beside.unlink()
-        copy_files(store.files(entry.key), entry.files, folder, store.digests, beside=PROVENANCE)
-        if not beside.is_file():
-            write_text(beside, text)
+        try:
+            _write_artifact(folder, entry, to_json(_provenance(plan, planned, result)), store)
+        except StoreError as problem:
+            error = ErrorInfo(type="StoreError", message=problem.message, hint=problem.hint, step="write", place=result.place)
+            result = msgspec.structs.replace(result, status="error", error=error, files=(), directory=None)
+        delivered.append(result)
+    if tuple(delivered) == report.variants:
+        return report
+    return msgspec.structs.replace(report, variants=tuple(delivered), summary=summarize(delivered))
+
+
+def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: Store) -> None:
+    """Bring ``folder``, OUT/MODEL/TARGET, to hold the files of ``entry`` and their provenance. Raises StoreError where a link
+    stands in its place."""
+    for place in (folder.parent, folder):
+        if place.is_symlink():
+            raise StoreError(f"{place} is a link, where a folder of mconv's belongs", hint="remove it, or name another --out")
+    beside = folder / PROVENANCE
+    ours = beside.is_file() and not beside.is_symlink()
+    if entry is None:
+        if ours:  # from an earlier run: an old artifact must not pass for this run's
+            shutil.rmtree(folder)
+        return
+    if beside.is_symlink() or (ours and beside.read_text(encoding="utf-8") != provenance):
+        beside.unlink()
+    copy_files(store.files(entry.key), entry.files, folder, store.digests, beside=PROVENANCE)
+    if not beside.is_file():
+        write_text(beside, provenance)
 
 
 def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict[str, Any]:

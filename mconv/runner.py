@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from mconv import forkserver, hardware, registry
+from mconv import forkserver, hardware, plain_files, registry
+from mconv.channels import Exchange
 from mconv.errors import OutOfMemoryError
 from mconv.plan import Step
 from mconv.service import Service
-from mconv.store import Entry, Store
-from mconv.worker import LEFT_FOR_OTHERS, Outcome, Process, Request, Start, run_step, spawn, worker_uid
+from mconv.store import Entry, Store, largest_output
+from mconv.worker import LEFT_FOR_OTHERS, Outcome, Process, Request, Start, run_step, spawn
 
 BASE = ("numpy", "onnx")  # what nearly every step imports
 # Peak memory of a step: bytes, and a multiple of the source's size; as measured on the examples, rounded up.
@@ -88,7 +88,7 @@ class Local:
     def begin(self, steps: Collection[Step]) -> None:
         self.extra = ROOMY if all(step.size_bytes <= ROOMY_LIMIT for step in steps) else {}
         for name in sorted({step.service for step in steps if step.service}):
-            self.services[name] = Service(registry.runtimes()[name], self.store.workspace(worker_uid()))
+            self.services[name] = Service(registry.runtimes()[name], self.store.workspace())
         if not forkserver.possible():
             return
         forked = [step for step in steps if not step.exclusive]
@@ -96,8 +96,8 @@ class Local:
         self.served = {step.key: sets[step.preload or BASE] for step in forked}
         self.left = Counter(self.served.values())
         for modules in self.left:
-            home = self.store.workspace(worker_uid())
-            self.servers[modules] = forkserver.Server(modules, home, self.root, hardware.cores(), {**self.extra, **PATIENT})
+            folder = self.store.workspace()
+            self.servers[modules] = forkserver.Server(modules, folder, self.root, hardware.cores(), {**self.extra, **PATIENT})
         if self.jobs > 1:  # beside the first steps, which are seldom more than one
             waiting = queue.SimpleQueue[forkserver.Server]()
             for server in self.servers.values():  # in the order of need, no more at once than there are cores
@@ -137,21 +137,20 @@ class Local:
         try:
             done, crowded = self.crowd.enter(attempt)
             if crowded and step.memory_bytes is None and done.error and done.error.type == OutOfMemoryError.__name__:
-                for left in workspace.iterdir():
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                plain_files.clear_folder(workspace)
                 done = self.crowd.alone(attempt)
             return done
         finally:
             self._done(step)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        return self.store.put(entry_of(step, done), workspace / "out")
+        return self.store.put(entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes))
 
     def _starter(self, step: Step, stop: threading.Event) -> Start:
         server = self.servers.get(self.served.get(step.key, ()))
 
-        def start(argv: Sequence[str], home: Path, env: Mapping[str, str], log: IO[bytes]) -> Process:
-            return (server and server.start(argv, home, env, log, stop)) or spawn(argv, home, env, log)
+        def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
+            return (server and server.start(exchange, home, env, stop)) or spawn(exchange, home, env)
 
         return start
 

@@ -18,22 +18,34 @@ from pathlib import Path
 import msgspec
 
 from mconv import hardware, registry
+from mconv.channels import LOG_LIMIT, Collector, Intake
 from mconv.errors import StepError
-from mconv.worker import environment, read_tail, worker_uid
+from mconv.worker import environment, make_worker_folder, worker_uid
 
 START_SECONDS = 60
 STOP_SECONDS = 5
+LONGEST_LINE = 2**16  # bytes of the line that says the helper is ready
+
+
+class _Ready(msgspec.Struct, frozen=True):
+    """The line that a helper prints: where its workers find it."""
+
+    endpoint: str
 
 
 class Service:
     """The helper of one runtime: started when first asked for, again when it has died. Safe for several threads."""
 
-    def __init__(self, runtime: registry.Runtime, home: Path) -> None:
-        """``home``: a private folder that the worker's uid owns; it goes when the service stops."""
+    def __init__(self, runtime: registry.Runtime, folder: Path) -> None:
+        """``folder``: one of the parent's own, which goes when the service stops; the helper's home is made in it."""
         self.runtime = runtime
-        self.home = home
+        self.folder = folder
+        self.home = folder / "home"
+        make_worker_folder(self.home)
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint = ""
+        self.log: Intake | None = None
+        self.collector: Collector | None = None
         self.lock = threading.Lock()
 
     def variables(self) -> dict[str, str]:
@@ -47,37 +59,38 @@ class Service:
 
     def _start(self) -> None:
         uid = worker_uid()
-        log = self.home / "service.log"
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.runtime.module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                env=environment(self.home, str(self.home), hardware.cores()),
-                cwd=self.home,
-                start_new_session=True,
-                user=uid,
-                group=uid,
-                extra_groups=[] if uid is not None else None,
-            )
+        self.log = Intake(LOG_LIMIT, keep_last=True)
+        self.collector = Collector(self.log)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", self.runtime.module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.writer,
+            env=environment(self.home, str(self.home), hardware.cores()),
+            cwd=self.home,
+            start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=[] if uid is not None else None,
+        )
+        self.log.close_writer()
         assert self.process.stdout is not None
         timer = threading.Timer(START_SECONDS, self.process.kill)
         timer.start()
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline(LONGEST_LINE)
         timer.cancel()
         try:
-            self.endpoint = str(msgspec.json.decode(line)["endpoint"])
-        except (msgspec.DecodeError, KeyError, TypeError) as problem:
+            self.endpoint = msgspec.json.decode(line, type=_Ready).endpoint
+        except (ValueError, RecursionError) as problem:
             self._stop()
-            said = read_tail(log, 1500) or "it said nothing"
+            said = self.log.text()[-1500:] or "it said nothing"
             raise StepError(f"the helper of runtime {self.runtime.name} did not start: {said}") from problem
 
     def stop(self) -> None:
         """End the helper, and whatever it started, and remove its folder."""
         with self.lock:
             self._stop()
-        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _stop(self) -> None:
         if self.process is None:
@@ -92,3 +105,6 @@ class Service:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+        if self.collector is not None:
+            self.collector.finish()
+            self.collector = None

@@ -14,25 +14,48 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from mconv import digests as hashing
-from mconv.digests import Digests, sha256
+from mconv import plain_files
+from mconv.digests import Digests
 from mconv.errors import StoreError
 from mconv.values import FileRecord, Frozen, from_json, to_json
 
+MAX_ENTRY = 16 * 10**6  # bytes of an entry's JSON
+LEAST_ROOM = 8 * 2**30  # bytes that any step's files may have,
+LARGEST_GROWTH = 32  # and so many times those of the model's source
+CHUNK = 1 << 20  # bytes copied at once
 
-def records(folder: Path) -> tuple[FileRecord, ...]:
-    """Every file below ``folder``, in path order. Links are refused: an artifact may not point outside itself."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise StoreError(f"{path.name} is a link; artifacts hold plain files only")
-        if path.is_file():
-            found.append(FileRecord(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)))
-    return tuple(found)
+
+def records(folder: Path, limit: int | None = None) -> tuple[FileRecord, ...]:
+    """Every file below ``folder``, in path order, with its size and digest.
+
+    Raises StoreError for links and whatever else is no plain file (an artifact may not point outside itself), and where the
+    files have more than ``limit`` bytes together, sparse or not, which are then not read.
+    """
+    names = plain_files.list_files(folder)
+    made = []
+    with plain_files.open_folder(folder) as top:
+        if limit is not None and (total := sum(_size(name, top) for name in names)) > limit:
+            raise StoreError(f"the step left files of {total / 1e9:.1f} GB, more than the {limit / 1e9:.1f} GB it may leave")
+        for name in names:
+            with plain_files.open_file(name, top) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                made.append(FileRecord(path=name, bytes=file.tell(), sha256=digest))
+    return tuple(made)
+
+
+def _size(name: str, within: int) -> int:
+    with plain_files.open_file(name, within) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def largest_output(source_bytes: int) -> int:
+    """How many bytes the files of one step of a model may have whose source has ``source_bytes``."""
+    return LEAST_ROOM + LARGEST_GROWTH * source_bytes
 
 
 class Entry(Frozen, frozen=True, kw_only=True):
@@ -80,41 +103,46 @@ class Store:
     def read(self, key: str) -> Entry | None:
         """The entry, its JSON verified against its digest; None where it is missing or damaged. Does not read the files."""
         try:
-            sealed = from_json((self.path(key) / "entry.json").read_bytes(), Sealed)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            with plain_files.open_folder(self.path(key)) as folder, plain_files.open_file("entry.json", folder) as file:
+                content = file.read(MAX_ENTRY + 1)
+        except (OSError, StoreError):
             return None
-        if sealed.entry.key != key or sealed.digest != digest_of(sealed.entry):
-            return None
-        return sealed.entry
+        return unsealed(key, content)
 
     def intact(self, entry: Entry) -> bool:
-        """True where every file of the entry has the recorded size and digest."""
+        """True where every file of the entry is a plain one of the recorded size and digest."""
         folder = self.files(entry.key)
         try:
-            if any((folder / f.path).stat().st_size != f.bytes for f in entry.files):
-                return False
+            with plain_files.open_folder(folder) as top:
+                if any(_size(f.path, top) != f.bytes for f in entry.files):
+                    return False
             found = self.digests.many(folder / f.path for f in entry.files)
             return all(found[folder / f.path] == f.sha256 for f in entry.files)
-        except OSError:
+        except (OSError, StoreError):
             return False
 
-    def workspace(self, owner: int | None = None) -> Path:
-        """A new private folder inside the store, on the same file system as the entries, for a worker to write into."""
+    def workspace(self) -> Path:
+        """A new folder inside the store, on the same file system as the entries. It is this process's own: what a worker may
+        write into lies below it (:func:`mconv.worker.make_worker_folder`)."""
         try:
             path = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
-            if owner is not None:
-                os.chown(path, owner, owner)
+            path.chmod(0o711)
         except OSError as problem:
             raise StoreError(
                 f"the store {self.folder.parent} cannot be written: {problem}", hint="name another one with --store"
             ) from problem
         return path
 
-    def put(self, entry: Entry, files: Path) -> Entry:
-        """Move ``files`` in under ``entry.key``, with digests taken here; returns the entry with its file records."""
-        entry = msgspec.structs.replace(entry, files=records(files))
+    def put(self, entry: Entry, files: Path, *, limit: int | None = None) -> Entry:
+        """Move ``files`` in under ``entry.key``, with digests taken here; returns the entry with its file records.
+
+        The files become this process's own. Raises StoreError where they are not plain, or have more than ``limit`` bytes.
+        """
         target = self.path(entry.key)
         try:
+            if os.geteuid() == 0:
+                plain_files.take_over(files)
+            entry = msgspec.structs.replace(entry, files=records(files, limit))
             target.parent.mkdir(exist_ok=True)
             staged = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
             os.rename(files, staged / "files")
@@ -156,6 +184,15 @@ class Store:
             yield self.read(folder.name) or folder
 
 
+def unsealed(key: str, content: bytes) -> Entry | None:
+    """The entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
+    try:
+        sealed = from_json(content, Sealed)
+    except (ValueError, RecursionError):
+        return None
+    return sealed.entry if sealed.entry.key == key and sealed.digest == digest_of(sealed.entry) else None
+
+
 def digest_of(entry: Entry) -> str:
     """SHA-256 of an entry's JSON, as :class:`Sealed` holds it."""
     return hashlib.sha256(msgspec.json.encode(entry, order="deterministic")).hexdigest()
@@ -193,22 +230,24 @@ def _alive(pid: int) -> bool:
 
 def copy_files(source: Path, files: Iterable[FileRecord], target: Path, digests: Digests, *, beside: str | None = None) -> None:
     """Make ``target`` hold exactly ``files``: written beside it and renamed; a target that already does is left alone, with the
-    file called ``beside`` in it if there is one."""
+    file called ``beside`` in it if there is one.
+
+    No link is followed in ``source`` or ``target``, and what is copied is held to its digest on the way. Raises StoreError
+    where it is another file by now, or ``target`` is a link.
+    """
     files = list(files)
-    if target.is_dir():
-        present = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()}
-        present.pop(beside or "", None)
-        wanted = {f.path: f for f in files}
-        if present.keys() == wanted.keys() and all(p.stat().st_size == wanted[name].bytes for name, p in present.items()):
-            found = digests.many(present.values())
-            if all(found[p] == wanted[name].sha256 for name, p in present.items()):
-                return
+    if target.is_symlink():
+        raise StoreError(f"{target} is a link, where a folder of the artifact belongs", hint="remove it")
+    if target.is_dir() and _holds(target, files, digests, beside):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
     try:
-        for record in files:
-            (staged / record.path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / record.path, staged / record.path)
+        with plain_files.open_folder(source) as top:
+            for record in files:
+                (staged / record.path).parent.mkdir(parents=True, exist_ok=True)
+                with plain_files.open_file(record.path, top) as file, (staged / record.path).open("wb") as copy:
+                    _copy_checked(file, copy, record)
         staged.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
@@ -219,6 +258,31 @@ def copy_files(source: Path, files: Iterable[FileRecord], target: Path, digests:
             os.rename(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _holds(target: Path, files: Iterable[FileRecord], digests: Digests, beside: str | None) -> bool:
+    """Whether ``target`` holds exactly ``files``, as plain files of their digests, and at most ``beside`` with them."""
+    wanted = {f.path: f for f in files}
+    try:
+        present = {name: target / name for name in plain_files.list_files(target) if name != beside}
+        if present.keys() != wanted.keys() or any(p.stat().st_size != wanted[name].bytes for name, p in present.items()):
+            return False
+        known = digests.many(present.values())
+    except (OSError, StoreError):
+        return False
+    return all(known[path] == wanted[name].sha256 for name, path in present.items())
+
+
+def _copy_checked(file: BinaryIO, copy: BinaryIO, record: FileRecord) -> None:
+    """Copy a file of the store. Raises StoreError where it is not the one that ``record`` tells of."""
+    digest = hashlib.sha256()
+    left = record.bytes
+    while left > 0 and (chunk := file.read(min(CHUNK, left))):
+        digest.update(chunk)
+        copy.write(chunk)
+        left -= len(chunk)
+    if left or file.read(1) or digest.hexdigest() != record.sha256:
+        raise StoreError(f"{record.path} is not the file that was made: it was changed in the store", hint="run again")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from mconv import remote
 from mconv.digests import Digests
 from mconv.errors import StoreError
-from mconv.store import Entry, Store
+from mconv.store import Entry, Store, unsealed
 from mconv.values import Frozen
 
 LEFTOVER_SECONDS = 86400.0  # a file that is written behind a URL is whole by then
@@ -103,7 +103,7 @@ class RemoteStore:
 
     def _entry(self, key: str) -> Entry | None:
         content = self.remote.entry(key)
-        return None if content is None else remote.unsealed(key, content)
+        return None if content is None else unsealed(key, content)
 
     def intact(self, item: Item) -> bool:
         """Fetched into a store of its own and checked there."""

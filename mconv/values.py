@@ -14,6 +14,8 @@ import msgspec
 Status = Literal["passed", "failed", "error", "skipped", "unverified"]
 # A relative path with forward slashes that stays where it starts: a results.json of somebody else may say anything.
 Inside = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))(?![\s\S]*[\x00-\x1f\\]).+$")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Milliseconds = Annotated[float, msgspec.Meta(gt=0)]  # ratios divide by them
 T = TypeVar("T")
 
 
@@ -195,10 +197,10 @@ class Verification(Frozen, frozen=True, kw_only=True):
 class Latency(Frozen, frozen=True, kw_only=True):
     """Wall time of one inference, warmed up: milliseconds; ``runs`` timed calls; ``noise`` = (p90 - p50) / p50."""
 
-    p50_ms: float
-    p90_ms: float
-    min_ms: float
-    runs: int
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    min_ms: Annotated[float, msgspec.Meta(ge=0)]  # a browser's clock may not see a short call
+    runs: Count
 
 
 class Benchmark(Frozen, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
-"""The child process of one step: request in, response out, both JSON files.
+"""The child process of one step: request in, response out, both JSON, over descriptors (:mod:`mconv.channels`).
 
 The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment, watches its time and memory,
 and turns every way of dying into an error value. The child side (:func:`main`) does the step and writes the response.
+What the child answers is believed no further than its types go (:mod:`mconv.answers`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,26 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from mconv import hardware, registry
-from mconv.errors import MconvError, OutOfMemoryError, SourceError, StepError, StoreError, TimeLimitError, WorkerCrashError
-from mconv.values import ErrorInfo, Frozen, from_json, to_json
+from mconv import answers, channels, hardware, registry
+from mconv.channels import Exchange
+from mconv.errors import (
+    MconvError,
+    OutOfMemoryError,
+    SourceError,
+    StepError,
+    StoreError,
+    TimeLimitError,
+    WorkerCrashError,
+    one_line,
+)
+from mconv.values import ErrorInfo, Frozen, Place, from_json, to_json
 
 POLL_SECONDS = 0.05
-LOG_TAIL = 6000
+LONGEST_MESSAGE = 4000  # characters of an error's message or hint
 LEFT_FOR_OTHERS = 512 * 2**20  # memory a step may never take from the machine
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "MCONV_BROWSER", "MCONV_NODE_MODULES", "LD_LIBRARY_PATH")
 PR_SET_PDEATHSIG = 1
@@ -48,11 +59,20 @@ class Request(Frozen, frozen=True, kw_only=True):
     plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
 
 
+class Problem(Frozen, frozen=True, kw_only=True):
+    """The error of a worker, as far as its parent believes it."""
+
+    type: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*\Z", max_length=100)]
+    message: Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)]
+    hint: Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)] | None = None
+    place: Place | None = None
+
+
 class Response(Frozen, frozen=True, kw_only=True):
     """What a worker answers: the step's result, or an error."""
 
     result: dict[str, Any] | None = None
-    error: ErrorInfo | None = None
+    error: Problem | None = None
 
 
 class Outcome(Frozen, frozen=True, kw_only=True):
@@ -76,7 +96,7 @@ class Process(Protocol):
         """End its whole session and wait for it."""
 
 
-Start = Callable[[Sequence[str], Path, Mapping[str, str], IO[bytes]], Process]  # arguments of main, home, environment, log
+Start = Callable[[Exchange, Path, Mapping[str, str]], Process]  # the worker's descriptors, home and environment
 
 
 class Spawned(subprocess.Popen[bytes]):
@@ -88,14 +108,23 @@ class Spawned(subprocess.Popen[bytes]):
         self.wait()
 
 
-def spawn(argv: Sequence[str], home: Path, env: Mapping[str, str], log: IO[bytes]) -> Process:
-    """Start ``python -m mconv.worker argv``."""
-    uid = worker_uid()
+def spawn(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
+    """Start ``python -m mconv.worker`` with the descriptors of ``exchange``."""
+    return spawn_module("mconv.worker", [], exchange, home, env, worker_uid())
+
+
+def spawn_module(
+    module: str, arguments: Sequence[str], exchange: Exchange, home: Path, env: Mapping[str, str], uid: int | None
+) -> Spawned:
+    """Start ``python -m MODULE ARGUMENTS… ANSWER``: the request on its standard input, the log as its output, and the number
+    of the descriptor for its answer as the last argument. ``uid``: the user it runs as, if not this process's own."""
+    answer = exchange.answer.writer
     return Spawned(
-        [sys.executable, "-P", "-m", "mconv.worker", *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
+        [sys.executable, "-P", "-m", module, *arguments, str(answer)],
+        stdin=exchange.request,
+        stdout=exchange.log.writer,
         stderr=subprocess.STDOUT,
+        pass_fds=(answer,),
         env=dict(env),
         cwd=home,
         start_new_session=True,
@@ -160,32 +189,64 @@ def run_step(
 
     ``start`` makes the child: from nothing, or out of a server that has imported what it needs (:mod:`mconv.forkserver`).
     """
-    uid = worker_uid()
     threads = int(request.params.get("threads") or threads)  # the source framework's too, where it is measured
     home = workspace / "home"
     for folder in (home, Path(request.out)):
-        folder.mkdir()
-        if uid is not None:
-            os.chown(folder, uid, uid)
-    asked, answer, log = workspace / "request.json", home / "response.json", workspace / "log.txt"
-    asked.write_text(to_json(request))
-    with log.open("wb") as output:
-        process = start([str(asked), str(answer)], home, environment(home, root, threads, extra), output)
-    begin = time.monotonic()
-    verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
-    seconds = time.monotonic() - begin
-    tail = read_tail(log)
+        make_worker_folder(folder)
+    with Exchange(to_json(request).encode()) as exchange:
+        process = start(exchange, home, environment(home, root, threads, extra))
+        exchange.close_child_ends()
+        begin = time.monotonic()
+        verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
+        seconds = time.monotonic() - begin
+        answer = exchange.read_answer()
+        tail = exchange.log.text()
+    result: dict[str, Any] | None = None
+    error: ErrorInfo | None = None
     if verdict is not None:
-        return Outcome(result=None, error=_error(verdict, request.kind, tail), seconds=seconds, peak_rss_bytes=peak)
-    try:
-        response = from_json(answer.read_bytes(), Response)
-    except (OSError, msgspec.MsgspecError):
+        error = _error(verdict, request.kind, tail)
+    elif answer == b"":  # it died
         died: MconvError = WorkerCrashError(death(process.returncode), hint="the log below is the last it printed")
         if shutil.disk_usage(workspace).free < SPARE:
             died = StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
-        return Outcome(result=None, error=_error(died, request.kind, tail), seconds=seconds, peak_rss_bytes=peak)
-    error = response.error and msgspec.structs.replace(response.error, step=request.kind, log=tail)
-    return Outcome(result=response.result, error=error, seconds=seconds, peak_rss_bytes=peak)
+        error = _error(died, request.kind, tail)
+    else:
+        try:
+            result, problem = read_response(request.kind, answer)
+        except WorkerCrashError as malformed:
+            error = _error(malformed, request.kind, tail)
+        else:
+            if problem is not None:
+                error = ErrorInfo(**msgspec.structs.asdict(problem), step=request.kind, log=tail)
+    return Outcome(result=result, error=error, seconds=seconds, peak_rss_bytes=peak)
+
+
+def make_worker_folder(folder: Path) -> None:
+    """Make a folder for a worker to write into, in one that the worker cannot change."""
+    folder.mkdir()
+    uid = worker_uid()
+    if uid is not None:
+        os.chown(folder, uid, uid, follow_symlinks=False)
+
+
+def read_response(kind: str, answer: bytes | None) -> tuple[dict[str, Any] | None, Problem | None]:
+    """The result and the error in a worker's answer, exactly one of which is there; None is an answer that was too large.
+
+    Raises WorkerCrashError where it is not what a step of this kind answers. Nothing in the message is the worker's own text.
+    """
+    hint = "code of the repository may have written to the channel of the answer; the log below is the last it printed"
+    if answer is None:
+        raise WorkerCrashError(f"the answer of the worker is larger than {channels.ANSWER_LIMIT:,} bytes", hint=hint)
+    try:
+        response = from_json(answer, Response)
+        if (response.result is None) == (response.error is None):
+            raise ValueError("it holds no result or error, or both")
+        if response.result is not None:
+            msgspec.convert(response.result, answers.TYPES[kind])
+    except (ValueError, RecursionError) as problem:
+        said = one_line(problem, 200)
+        raise WorkerCrashError(f"the answer of the worker is not that of a step {kind!r}: {said}", hint=hint) from problem
+    return response.result, response.error
 
 
 def _watch(
@@ -267,63 +328,47 @@ def death(code: int | None) -> str:
     return f"the worker process died of {name}{words.get(name, '')}"
 
 
-def read_tail(log: Path, size: int = LOG_TAIL) -> str:
-    """The last ``size`` bytes of a log as text, from a line start, without control characters."""
-    try:
-        data = log.read_bytes()
-    except OSError:
-        return ""
-    cut = data[-size:]
-    if len(data) > size:
-        cut = cut.partition(b"\n")[2]
-    text = cut.decode("utf-8", "replace")
-    return "".join(c for c in text if c in "\n\t" or c.isprintable()).strip()
-
-
 def die_with_parent() -> None:
     """Have the system kill this process when its parent ends, however that may be."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(argv: list[str]) -> int:
-    """Child side. Always writes a response unless the process dies."""
+def main(answer: int) -> int:
+    """The child's side: do what standard input asks for and write the response to the descriptor ``answer``. It always
+    writes one unless the process dies."""
     die_with_parent()
+    os.set_inheritable(answer, False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     from mconv import steps
 
-    request = from_json(Path(argv[0]).read_bytes(), Request)
+    request = from_json(channels.take_over_input(), Request)
     folders = {name: Path(path) for name, path in request.folders.items()}
     try:
         registry.restore(request.plugins)
         response = Response(result=steps.run(request.kind, request.plugin, request.params, folders, Path(request.out)))
-        text = to_json(response)
     except MconvError as problem:
         traceback.print_exc()
-        text = to_json(Response(error=_info(problem, type(problem).__name__)))
+        response = Response(error=_problem(problem, type(problem).__name__))
     except MemoryError:
         traceback.print_exc()
-        text = to_json(
-            Response(error=_info(OutOfMemoryError("the step could not get the memory it asked for"), "OutOfMemoryError"))
-        )
+        response = Response(error=_problem(OutOfMemoryError("the step could not get the memory it asked for"), "OutOfMemoryError"))
     except BaseException as problem:  # the child's only boundary: whatever it was becomes this step's error
         traceback.print_exc()
-        said = " ".join(str(problem).split())[:2000]
+        said = one_line(problem, 2000)
         error = SourceError(f"{type(problem).__name__}: {said}" if said else type(problem).__name__)
-        text = to_json(Response(error=_info(error, type(problem).__name__)))
-    target = Path(argv[1])
-    staged = target.with_suffix(".tmp")
-    staged.write_text(text)
-    staged.rename(target)
+        response = Response(error=_problem(error, type(problem).__name__))
+    channels.write_answer(answer, to_json(response))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # engines with threads of their own can crash while the interpreter shuts down
 
 
-def _info(problem: MconvError, kind: str) -> ErrorInfo:
-    return ErrorInfo(type=kind, message=problem.message, hint=problem.hint, place=problem.place)
+def _problem(error: MconvError, kind: str) -> Problem:
+    hint = error.hint[:LONGEST_MESSAGE] if error.hint else None
+    return Problem(type=kind[:100], message=error.message[:LONGEST_MESSAGE], hint=hint, place=error.place)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(int(sys.argv[1])))

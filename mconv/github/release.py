@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mconv import plain_files
 from mconv.errors import PublishError
 from mconv.github.api import Api, NotFoundError, UncertainWriteError
 from mconv.values import Frozen, Report
@@ -56,15 +59,21 @@ def bundle(report: Report, source: Path, out: Path) -> list[Path]:
                 raise PublishError(f"{variant.id}: {file.path} is missing or changed since the run", hint="run `mconv run` again")
         target = out / f"{variant.directory.replace('/', '-')}.zip"
         beside = folder / "mconv.json"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-            for path in sorted([folder / f.path for f in variant.files] + [beside] * beside.is_file()):
-                _add(archive, path, path.relative_to(folder).as_posix())
+        names = sorted([f.path for f in variant.files] + [beside.name] * beside.is_file())
+        with (
+            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+            plain_files.open_folder(folder) as top,
+        ):
+            for name in names:
+                with plain_files.open_file(name, top) as content:
+                    _add(archive, content, name)
         made.append(target)
         if beside.is_file():
             origins[variant.id] = json.loads(beside.read_text(encoding="utf-8"))
     for name in ("results.json", "report.html"):
         if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+            with plain_files.open_folder(source) as top, plain_files.open_file(name, top) as content:
+                (out / name).write_bytes(content.read())
             made.append(out / name)
     (out / PROVENANCE).write_text(json.dumps(origins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     made.append(out / PROVENANCE)
@@ -72,13 +81,14 @@ def bundle(report: Report, source: Path, out: Path) -> list[Path]:
     return [*made, out / SUMS]
 
 
-def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
+def _add(archive: zipfile.ZipFile, file: BufferedReader, name: str) -> None:
     about = zipfile.ZipInfo(name, EPOCH)
     about.compress_type = zipfile.ZIP_DEFLATED
     about.external_attr = 0o100644 << 16
     about.create_system = 3  # Unix, on every system
-    with path.open("rb") as source, archive.open(about, "w", force_zip64=path.stat().st_size >= 1 << 31) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    size = os.fstat(file.fileno()).st_size
+    with archive.open(about, "w", force_zip64=size >= 1 << 31) as target:
+        shutil.copyfileobj(file, target, 1 << 20)
 
 
 def _sha256(path: Path) -> str:

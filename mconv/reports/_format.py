@@ -96,7 +96,7 @@ def download(variant: VariantResult) -> str:
     if variant.download_bytes is None:
         return ""
     runtime = variant.verification.details.get("runtime_bytes") if variant.verification else None
-    library = f", and {size(runtime)} of onnxruntime-web" if runtime else ""
+    library = f", and {size(runtime)} of onnxruntime-web" if isinstance(runtime, int) else ""
     return f"Download: {size(variant.download_bytes)}{library} (brotli)."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 import psutil
 import pytest
 
 from mconv import forkserver, registry, runner
+from mconv.channels import Exchange
 from mconv.forkserver import Forked, Server
 from mconv.plan import Step
 from mconv.store import Store
@@ -28,17 +30,18 @@ PRELOADS = sorted({p.preload or runner.BASE for family in registry.STEPS for p i
 
 @pytest.fixture
 def base(tmp_path: Path) -> Server:
-    home = tmp_path / "server"
-    home.mkdir()
-    server = Server(("numpy",), home, str(tmp_path), 1, {})
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(("numpy",), folder, str(tmp_path), 1, {})
     yield server  # type: ignore[misc]
     server.stop()
-    assert not home.exists()
+    assert not folder.exists()
 
 
-def begin(server: Server, folder: Path, argv: list[str], log: IO[bytes], **env: str) -> Forked:
+def begin(server: Server, folder: Path, exchange: Exchange, **env: str) -> Forked:
     (folder / "home").mkdir(exist_ok=True)
-    child = server.start(argv, folder / "home", environment(folder / "home", str(folder), 1, env), log, threading.Event())
+    variables = environment(folder / "home", str(folder), 1, env)
+    child = server.start(exchange, folder / "home", variables, threading.Event())
     assert child is not None
     return child
 
@@ -61,23 +64,25 @@ def test_threads_that_a_fork_would_lose_are_found(tmp_path: Path, monkeypatch: p
     home = tmp_path / "server"
     home.mkdir()
     server = Server(("threaded",), home, str(tmp_path), 1, {})
-    with (tmp_path / "log").open("wb") as log:
-        assert server.start([], tmp_path, {}, log, threading.Event()) is None
+    with Exchange(b"") as exchange:
+        assert server.start(exchange, tmp_path, {}, threading.Event()) is None
     assert "1 threads that a fork would lose" in server.refused
     server.stop()
 
 
 def test_a_child_has_its_own_environment_and_none_of_ours(base: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
-    (tmp_path / "request.json").write_text("{")  # so that it ends with a traceback, after it has begun
-    with (tmp_path / "log").open("wb") as log:
-        child = begin(base, tmp_path, [str(tmp_path / "request.json"), str(tmp_path / "answer")], log, MARK="here")
+    with Exchange(b"{") as exchange:  # so that it ends with a traceback, after it has begun
+        child = begin(base, tmp_path, exchange, MARK="here")
+        exchange.close_child_ends()
         assert child.wait(60) != 0
+        assert exchange.read_answer() == b""
+        printed = exchange.log.text()
     assert base.process is not None
     server = psutil.Process(base.process.pid)
     assert "GITHUB_TOKEN" not in server.environ()
     assert "MARK" not in server.environ()
-    assert "Error" in (tmp_path / "log").read_text()
+    assert "Error" in printed
 
 
 def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path) -> None:
@@ -89,8 +94,8 @@ def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path)
         source = {"format": "onnx", "path": str(model), "root": str(folder)}
         request = Request(kind="export", plugin="onnx", params={"source": source}, folders={}, out=str(folder / "out"))
 
-        def start(*asked: object, name: str = name) -> Forked:
-            child = base.start(*asked, threading.Event())  # type: ignore[arg-type]
+        def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Forked:
+            child = base.start(exchange, home, env, threading.Event())
             assert child is not None
             assert psutil.Process(child.pid).ppid() == base.process.pid  # type: ignore[union-attr]
             assert os.getsid(child.pid) == child.pid
@@ -104,31 +109,34 @@ def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path)
         assert (folder / "out/model.onnx").is_file()
 
 
-def stuck(folder: Path) -> list[str]:
-    """Arguments of a worker that never ends: its request is a pipe that nobody writes to."""
-    os.mkfifo(folder / "fifo")
-    return [str(folder / "fifo"), str(folder / "answer")]
+@contextlib.contextmanager
+def stuck() -> Iterator[Exchange]:
+    """What a worker gets that never ends: its request is a pipe that nobody writes to."""
+    reader, writer = os.pipe()
+    with Exchange(b"") as exchange, os.fdopen(reader, "rb") as request, os.fdopen(writer, "wb"):
+        exchange.request.close()
+        exchange.request = request
+        yield exchange
 
 
 def test_a_killed_child_is_gone_and_the_server_goes_on(base: Server, tmp_path: Path) -> None:
-    argv = stuck(tmp_path)
-    with (tmp_path / "log").open("wb") as log:
-        child = begin(base, tmp_path, argv, log)
+    with stuck() as exchange:
+        child = begin(base, tmp_path, exchange)
         assert child.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.05)
         child.kill()
         assert child.returncode == -signal.SIGKILL
         assert not psutil.pid_exists(child.pid)
-        again = begin(base, tmp_path, argv, log)
+    with stuck() as exchange:
+        again = begin(base, tmp_path, exchange)
         assert psutil.Process(again.pid).ppid() == psutil.Process(base.process.pid).pid  # type: ignore[union-attr]
         again.kill()
 
 
 def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(base: Server, tmp_path: Path) -> None:
-    argv = stuck(tmp_path)
-    with (tmp_path / "log").open("wb") as log:
-        child = begin(base, tmp_path, argv, log)
+    with stuck() as exchange:
+        child = begin(base, tmp_path, exchange)
         first = base.process
         assert first is not None
         first.kill()
@@ -138,7 +146,8 @@ def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(b
             assert time.monotonic() < end
             time.sleep(0.01)
         first.wait()
-        again = begin(base, tmp_path, argv, log)
+    with stuck() as exchange:
+        again = begin(base, tmp_path, exchange)
         assert base.process is not first
         again.kill()
 

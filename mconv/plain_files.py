@@ -1,0 +1,137 @@
+"""Files that somebody else may have put there: only regular ones are opened, and no link is followed on the way to them.
+
+Every step of a path is opened relative to the folder before it (``openat``) with ``O_NOFOLLOW``, so that a name cannot become a
+link between a look and a use. The first folder is the caller's own and is not looked at that way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from mconv.errors import StoreError
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO without a writer must not hold up who looks at it
+MOST_FILES = 100_000
+DEEPEST = 64  # folders below one another
+KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: "a file",
+}
+
+
+@contextlib.contextmanager
+def open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
+    """A folder's descriptor. ``within``: of the folder that ``path``, then a single name, lies in.
+
+    Raises StoreError where it is a link or no folder; OSError where it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, FOLDER, dir_fd=within)
+    except OSError as problem:
+        if problem.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise StoreError(f"{Path(path).name} is a link or a file, where a folder of plain files belongs") from problem
+        raise
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def open_file(name: str, within: int) -> Iterator[BufferedReader]:
+    """A regular file of the folder with the descriptor ``within``; ``name`` is a relative path with forward slashes.
+
+    Raises StoreError where a part of the path is a link, or the file is none; OSError where it cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        *folders, last = name.split("/")
+        for folder in folders:
+            within = stack.enter_context(open_folder(folder, within))
+        try:
+            descriptor = os.open(last, FILE, dir_fd=within)
+        except OSError as problem:
+            if problem.errno in (errno.ELOOP, errno.ENXIO):
+                raise StoreError(f"{name} is a link or a socket; artifacts hold plain files only") from problem
+            raise
+        file = stack.enter_context(os.fdopen(descriptor, "rb"))
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise StoreError(f"{name} is {KINDS[stat.S_IFMT(mode)]}; artifacts hold plain files only")
+        yield file
+
+
+def list_files(folder: Path) -> list[str]:
+    """The regular files below ``folder``, in path order, as relative paths with forward slashes.
+
+    Raises StoreError for anything that is neither a file nor a folder, and for more files than any model has.
+    """
+    names: list[str] = []
+
+    def enter(within: int, prefix: str, depth: int) -> None:
+        if depth > DEEPEST:
+            raise StoreError(f"folders lie more than {DEEPEST} deep")
+        with os.scandir(within) as entries:
+            for entry in entries:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    with open_folder(entry.name, within) as below:
+                        enter(below, f"{prefix}{entry.name}/", depth + 1)
+                elif stat.S_ISREG(mode):
+                    names.append(prefix + entry.name)
+                else:
+                    kind = KINDS[stat.S_IFMT(mode)]
+                    raise StoreError(f"{prefix}{entry.name} is {kind}; artifacts hold plain files only")
+                if len(names) > MOST_FILES:
+                    raise StoreError(f"there are more than {MOST_FILES:,} files")
+
+    with open_folder(folder) as top:
+        enter(top, "", 0)
+    return sorted(names)
+
+
+def take_over(folder: Path) -> None:
+    """Make this process's user the owner of ``folder`` and all that lies in it, which nobody else may then write.
+
+    It is for folders that a worker of another user wrote. Raises StoreError as :func:`list_files` does.
+    """
+    owner, group = os.geteuid(), os.getegid()
+
+    def enter(within: int, depth: int) -> None:
+        if depth > DEEPEST:
+            raise StoreError(f"folders lie more than {DEEPEST} deep")
+        os.fchown(within, owner, group)
+        os.fchmod(within, 0o755)
+        for name in os.listdir(within):
+            mode = os.stat(name, dir_fd=within, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                with open_folder(name, within) as below:
+                    enter(below, depth + 1)
+            else:
+                with open_file(name, within) as file:
+                    os.fchown(file.fileno(), owner, group)
+                    os.fchmod(file.fileno(), 0o644)
+
+    with open_folder(folder) as top:
+        enter(top, 0)
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove all that lies in ``folder``; of links only themselves."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
