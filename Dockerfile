@@ -35,7 +35,7 @@ ENV PATH=/opt/mconv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends libnss3 libnspr4 libexpat1 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends git libnss3 libnspr4 libexpat1 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/mconv /opt/mconv
 COPY --from=build /browser/node_modules /opt/node_modules
 COPY entrypoint.py /opt/mconv/entrypoint.py

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from mconv import plain_files
 from mconv.errors import StoreError, UsageError
 from mconv.store import MAX_ENTRY, Entry, Sealed, Store, digest_of, unsealed
+from mconv.tracked import refuse_tracked
 from mconv.values import to_json
 
 T = TypeVar("T")
@@ -258,7 +259,12 @@ def open_store(named: str, cache: Path) -> Store:
     """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, and UsageError for a store that git
     tracks (:func:`refuse_tracked`) or that nothing here can open."""
     if "://" not in named:
+        refuse_tracked(Path(named))
         return Store(Path(named).resolve())
+    refuse_tracked(cache)
+    scheme, _, path = named.partition("://")
+    if scheme in ("file", "local"):
+        refuse_tracked(Path(path))
     try:
         return SharedStore(cache.resolve(), Remote(named))
     except ImportError as problem:
