@@ -18,6 +18,7 @@ import pytest
 
 from scripts import image
 from tests.action.server import GitHub, serve
+from tests.attacks import harness
 from tests.conftest import ROOT
 
 RUNNER = 1001  # the uid that owns a hosted runner's workspace
@@ -177,6 +178,22 @@ def test_a_factory_finds_no_token_and_no_socket_and_commands_nothing(built: None
         assert commands
         assert all(line.startswith("::error ") for line in commands), commands
         assert not [line for line in commands if "owned" in line.partition("::")[0]]
+
+
+CODE = "/opt/mconv/lib/python3.11/site-packages/mconv/github/publish.py"  # runs with the token when the workers are done
+
+
+def test_root_opens_no_file_that_a_worker_chose(built: None, workspace: Path) -> None:
+    """A process that outlives its step puts links to mconv's own code where the parent might open its log."""
+    harness.write_thief(workspace, CODE)
+    with serve(GitHub()) as state:
+        run = Run(workspace, state, "pull_request", PULL)
+        run.wait()
+        assert (workspace / "notes" / "started").exists()
+        assert "STOLEN" not in run.log
+        assert TOKEN not in run.log + (workspace / run.outputs["results"]).read_text()
+        assert len(state.comments) == 1  # by the code that was there before
+        assert "thief/onnx/fp32" in state.comments[0]["body"]
 
 
 def test_a_cancelled_job_ends_quickly(built: None, workspace: Path) -> None:

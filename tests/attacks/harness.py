@@ -94,6 +94,21 @@ def workspace(attack: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_thief(place: Path, target: str) -> None:
+    """Make the repository in ``place`` one whose second model has the parent open ``target``.
+
+    ``notes/started`` is there afterwards where it tried.
+    """
+    notes = place / "notes"
+    notes.mkdir()
+    shutil.copyfile(Path(__file__).with_name("net.py"), place / "net.py")
+    torch.save(torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict(), place / "w.pt")
+    model = "  - {{name: {0}, source: {{path: w.pt, factory: 'net:{0}'}}, inputs: {{x: {{shape: [batch, 4]}}}}, targets: [onnx]}}\n"
+    (place / "models.yml").write_text("version: 1\nmodels:\n" + model.format("sleeper") + model.format("thief"))
+    (place / "attack.txt").write_text(f"thief {target}")
+    notes.chmod(0o777)
+
+
 def run(place: Path, mode: str, *, timeout: float = 120) -> Run:
     """``mconv run`` in ``place``. Raises subprocess.TimeoutExpired where it hangs."""
     out = place / "out"

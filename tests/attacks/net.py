@@ -15,6 +15,7 @@ import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOME = os.path.expanduser("~")
+NOTES = os.path.join(HERE, "notes")
 SPACE = os.path.dirname(HOME)  # the folder of the step
 with open(os.path.join(HERE, "attack.txt")) as chosen:
     ATTACK, *ARGUMENTS = chosen.read().split()
@@ -130,19 +131,19 @@ def build():
 
 def sleeper():
     """Holds the second place, so that the thief's first try counts as made beside others and is repeated."""
-    if not os.path.exists(ARGUMENTS[1] + "/slept"):
-        open(ARGUMENTS[1] + "/slept", "w").close()
+    if not os.path.exists(NOTES + "/slept"):
+        open(NOTES + "/slept", "w").close()
         time.sleep(6)
     return torch.nn.Sequential(torch.nn.Linear(4, 3))
 
 
 def thief():
     """Has the parent open a file of its own as this worker's log: a process that outlives the first try puts a link there."""
-    target, notes = ARGUMENTS[:2]
+    target = ARGUMENTS[0]
     if os.path.realpath("/proc/self/fd/1") == os.path.realpath(target):
         print("STOLEN", flush=True)
-    if not os.path.exists(notes + "/started"):
-        open(notes + "/started", "w").close()
+    if not os.path.exists(NOTES + "/started"):
+        open(NOTES + "/started", "w").close()
         time.sleep(1)
         code = f"""
 names = {[os.path.join(SPACE, name) for name in CHANNELS]!r}

@@ -77,17 +77,11 @@ def test_root_opens_no_file_of_its_own_for_a_worker() -> None:
     """The theft of the token: root opened as a log what a worker's process had put there, its own code."""
     able("root")
     with harness.workspace("") as place:
-        target, notes = place.parent / "root.py", place.parent / "notes"
+        target = place.parent / "root.py"
         target.write_text("# root's own code\n")
-        notes.mkdir()
-        notes.chmod(0o777)
-        model = (
-            "  - {{name: {0}, source: {{path: w.pt, factory: 'net:{0}'}}, inputs: {{x: {{shape: [batch, 4]}}}}, targets: [onnx]}}\n"
-        )
-        (place / "models.yml").write_text("version: 1\nmodels:\n" + model.format("sleeper") + model.format("thief"))
-        (place / "attack.txt").write_text(f"thief {target} {notes}")
+        harness.write_thief(place, str(target))
         run = harness.run(place, "root")
-        assert (notes / "started").exists()
+        assert (place / "notes" / "started").exists()
         assert target.read_text() == "# root's own code\n"
         assert run.code in (0, 1), run.printed
         assert run.leaked() == []
