@@ -18,8 +18,7 @@ from types import FrameType, ModuleType
 
 import mconv
 from mconv import commands
-from mconv.errors import ManifestError, MconvError, UsageError
-from mconv.progress import plain
+from mconv.errors import ManifestError, MconvError, UsageError, log_line
 
 INTERRUPTED = 130
 FAULT = 3
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as problem:  # a bug of mconv's own
         with tempfile.NamedTemporaryFile("w", prefix="mconv-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
-        said = f"{type(problem).__name__}: {plain(str(problem))}"
+        said = f"{type(problem).__name__}: {log_line(str(problem))}"
         print(f"error: this is a fault of mconv's own: {said}\n  hint: please report it with {log.name}", file=sys.stderr)
         return FAULT
 

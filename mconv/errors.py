@@ -42,10 +42,15 @@ class MconvError(Exception):
         return f"{where}{self.message}" + (f"\n  hint: {self.hint}" if self.hint else "")
 
 
-def one_line(problem: BaseException | str, limit: int) -> str:
-    """The words of a problem on one line of printable characters, at most ``limit`` of them."""
+def one_line(problem: BaseException | str, limit: int = 300) -> str:
+    """Return the words of ``problem`` on one line of printable characters, at most ``limit`` of them."""
     text = "".join(c if c.isprintable() else " " for c in str(problem))
     return " ".join(text.split())[:limit]
+
+
+def log_line(text: str, limit: int = 500) -> str:
+    """Return ``text`` on one line in which a GitHub runner reads no workflow command: ``::`` and ``##[`` are broken up."""
+    return one_line(text, limit).replace("::", ":\u200b:").replace("##[", "#\u200b#[")
 
 
 class UsageError(MconvError):

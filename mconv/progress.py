@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from mconv.errors import log_line
 from mconv.plan import Step
 from mconv.values import ErrorInfo
 
@@ -31,14 +32,14 @@ class Lines:
     def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
         with self.lock:
             self.done += 1
-            said = f"{plain(error.type)}: {plain(error.message)}" if error else "done"
-            print(f"[{self.done}/{self.total}] {plain(step.label)}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+            said = f"{log_line(error.type)}: {log_line(error.message)}" if error else "done"
+            print(f"[{self.done}/{self.total}] {log_line(step.label)}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
 
     def skipped(self, step: Step, cause: ErrorInfo) -> None:
         with self.lock:
             self.done += 1
-            said = f"skipped, since {plain(cause.step or 'a step')} failed"
-            print(f"[{self.done}/{self.total}] {plain(step.label)}: {said}", file=sys.stderr, flush=True)
+            said = f"skipped, since {log_line(cause.step or 'a step')} failed"
+            print(f"[{self.done}/{self.total}] {log_line(step.label)}: {said}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         return None
@@ -75,7 +76,7 @@ class Bar:
                 self.bar.advance(self.task)
                 if error:
                     self.bar.console.print(
-                        f"{plain(step.label)}: {plain(error.type)}: {plain(error.message)}", markup=False, highlight=False
+                        f"{log_line(step.label)}: {log_line(error.type)}: {log_line(error.message)}", markup=False, highlight=False
                     )
             self._show()
 
@@ -89,13 +90,7 @@ class Bar:
 
     def _show(self) -> None:
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, description=plain(" · ".join(self.active)))
-
-
-def plain(text: str, limit: int = 500) -> str:
-    """One printable line; ``::`` and ``##[`` are broken up, so that a runner reads no command in it."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line.replace("::", ":\u200b:").replace("##[", "#\u200b#[")[:limit]
+            self.bar.update(self.task, description=log_line(" · ".join(self.active)))
 
 
 def reporter() -> Lines | Bar:

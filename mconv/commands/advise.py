@@ -16,9 +16,8 @@ import msgspec
 from mconv import advisor, compare, graph, registry, samples
 from mconv.advisor import Advice, Compatibility, Preview, Recommendation, Share
 from mconv.commands import _engine, convert
-from mconv.errors import SourceError, StepError, UsageError
+from mconv.errors import SourceError, StepError, UsageError, log_line
 from mconv.manifest import AUTO
-from mconv.progress import plain
 from mconv.values import VariantResult, to_json
 
 if TYPE_CHECKING:
@@ -127,13 +126,13 @@ def render(advice: Advice) -> str:
     about = advice.architecture
     parameters = about.info.parameters or 0
     lines = [
-        f"{plain(advice.model)} ({advice.format}): {_count(parameters)} parameters, {_size(about.size_bytes)} as ONNX fp32, "
+        f"{log_line(advice.model)} ({advice.format}): {_count(parameters)} parameters, {_size(about.size_bytes)} as ONNX fp32, "
         f"{about.info.nodes} nodes, opset {about.info.opset}" + (f", exported by {advice.exporter}" if advice.exporter else "")
     ]
     for spec in about.info.inputs:
-        lines.append(f"  input {plain(spec.name)}: {spec.dtype} [{', '.join(map(str, spec.shape))}]")
+        lines.append(f"  input {log_line(spec.name)}: {spec.dtype} [{', '.join(map(str, spec.shape))}]")
     if about.dynamic:
-        lines.append(f"  free axes: {', '.join(map(plain, about.dynamic))}")
+        lines.append(f"  free axes: {', '.join(map(log_line, about.dynamic))}")
     lines += ["", "where the parameters are", *_shares(about.roles, _count)]
     lines += ["", "the largest weights", *_shares(about.largest, _count)]
     total = sum(share.amount for share in about.time)
@@ -147,7 +146,7 @@ def render(advice: Advice) -> str:
     widths = [max(len(row[0][i]) for row in rows) for i in range(5)] if rows else []
     for cells, more in rows:
         lines.append("  " + "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
-        lines += [f"      {plain(each)}" for each in more]
+        lines += [f"      {log_line(each)}" for each in more]
     if not rows:
         lines.append("  nothing: no target runs this model right")
     if len(advice.recommendations) > SHOWN:
@@ -161,7 +160,7 @@ def _target(target: Compatibility, width: int) -> list[str]:
     facts += [f"cosine {target.cosine:.7g}"] if target.cosine is not None else []
     facts += [f"{target.p50_ms:.3g} ms"] if target.p50_ms is not None else []
     head = f"  {target.target:<{width}}  {said:<3}  {', '.join(facts)}".rstrip()
-    return [head, *(f"  {'':<{width}}       {plain(text)}" for text in (*target.reasons, *target.remarks))]
+    return [head, *(f"  {'':<{width}}       {log_line(text)}" for text in (*target.reasons, *target.remarks))]
 
 
 def _row(number: int, one: Recommendation) -> tuple[tuple[str, ...], list[str]]:
@@ -173,7 +172,7 @@ def _row(number: int, one: Recommendation) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _shares(shares: Sequence[Share], show: Callable[[float], str]) -> list[str]:
-    return [f"  {share.share:>6.1%}  {show(share.amount):>9}  {plain(share.name)}" for share in shares]
+    return [f"  {share.share:>6.1%}  {show(share.amount):>9}  {log_line(share.name)}" for share in shares]
 
 
 def _count(number: float) -> str:

@@ -9,7 +9,7 @@ import textwrap
 
 from mconv import api, devices
 from mconv.commands import _engine
-from mconv.progress import plain
+from mconv.errors import log_line
 from mconv.values import Device, to_json
 
 HELP = "show what this machine can run models on"
@@ -36,11 +36,13 @@ def run(args: argparse.Namespace) -> int:
                 absent.setdefault(device.reason or "not available", []).append(device.name)
                 continue
             software = " (software)" if device.software else ""
-            print(f"  yes  {device.name:<{width}}  {plain(device.description)}{software}")
+            print(f"  yes  {device.name:<{width}}  {log_line(device.description)}{software}")
             for line in _more(device):
                 print(f"       {'':<{width}}  {line}")
         for reason, names in absent.items():
-            print(textwrap.fill(plain(f"{', '.join(names)}: {reason}"), 120, initial_indent="  no   ", subsequent_indent="       "))
+            print(
+                textwrap.fill(log_line(f"{', '.join(names)}: {reason}"), 120, initial_indent="  no   ", subsequent_indent="       ")
+            )
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mconv import discover
-from mconv.progress import plain
+from mconv.errors import log_line
 from mconv.values import Found, to_json
 
 HELP = "list the models in a folder tree"
@@ -36,14 +36,14 @@ def run(args: argparse.Namespace) -> int:
 def render(found: tuple[Found, ...], folder: Path) -> str:
     """For a terminal: a line a model, and under it what it needs or what is wrong."""
     if not found:
-        return f"no model under {plain(str(folder))}"
-    rows = [(plain(f.path), _form(f), _size(f.size_bytes), _type(f)) for f in found]
+        return f"no model under {log_line(str(folder))}"
+    rows = [(log_line(f.path), _form(f), _size(f.size_bytes), _type(f)) for f in found]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = []
     for each, (path, form, size, kind) in zip(found, rows, strict=True):
         lines.append(f"{path:<{widths[0]}}  {form:<{widths[1]}}  {size:>{widths[2]}}  {kind}".rstrip())
-        lines += [f"    wrong: {plain(said)}" for said in each.problems]
-        lines += [f"    needs: {plain(said)}" for said in each.needs]
+        lines += [f"    wrong: {log_line(said)}" for said in each.problems]
+        lines += [f"    needs: {log_line(said)}" for said in each.needs]
     ready = sum(bool(f.source) and not f.needs and not f.problems for f in found)
     return "\n".join([*lines, f"{len(found)} models, {ready} convert as they are (--manifest prints a models.yml)"])
 
@@ -60,5 +60,5 @@ def _size(number: int) -> str:
 
 def _type(each: Found) -> str:
     parameters = f"{each.parameters / 1e6:.2f} M parameters" if each.parameters and each.parameters >= 1e4 else ""
-    told = f"{plain(each.model_type)} (by its {each.evidence})" if each.model_type else ""
+    told = f"{log_line(each.model_type)} (by its {each.evidence})" if each.model_type else ""
     return ", ".join(filter(None, (told, parameters)))

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from mconv import api, results
-from mconv.progress import plain, reporter
+from mconv.errors import log_line
+from mconv.progress import reporter
 from mconv.values import to_json
 
 HELP = "check a model file, or an artifact against its source"
@@ -31,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(to_json(found))
     what = " ".join(filter(None, (found.format, found.kind)))
     told = f", {found.model_type} by its {found.evidence}" if found.model_type else ""
-    print(f"{plain(found.path)}: {what or 'of unknown format'}{plain(told)}, {found.size_bytes:,} bytes", file=sys.stderr)
+    print(f"{log_line(found.path)}: {what or 'of unknown format'}{log_line(told)}, {found.size_bytes:,} bytes", file=sys.stderr)
     for problem in found.problems:
-        print(f"{'error' if found.verdict == 'failed' else 'note'}: {plain(problem)}", file=sys.stderr)
+        print(f"{'error' if found.verdict == 'failed' else 'note'}: {log_line(problem)}", file=sys.stderr)
     print(found.verdict, file=sys.stderr)
     return 0 if found.verdict == "passed" else 1
 
@@ -43,8 +44,10 @@ def _artifact(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(to_json(found))
     for output in found.outputs:
-        print(f"{plain(output.name)}: cosine {output.cosine}, max abs {output.max_abs}, SQNR {output.sqnr_db} dB", file=sys.stderr)
+        print(
+            f"{log_line(output.name)}: cosine {output.cosine}, max abs {output.max_abs}, SQNR {output.sqnr_db} dB", file=sys.stderr
+        )
     for reason in found.reasons:
-        print(plain(reason), file=sys.stderr)
+        print(log_line(reason), file=sys.stderr)
     print(found.verdict, file=sys.stderr)
     return 0 if found.verdict == "passed" else 1

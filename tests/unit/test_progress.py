@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mconv.errors import log_line
 from mconv.plan import Step
-from mconv.progress import Bar, Lines, plain, reporter
+from mconv.progress import Bar, Lines, reporter
 from mconv.values import ErrorInfo
 
 STEP = Step(key="k", kind="export", plugin="onnx", label="a\n::error::b: export", params={}, inputs={}, tools={}, timeout_s=1)
@@ -45,5 +46,5 @@ def test_bar_counts_and_prints_errors(capsys: pytest.CaptureFixture[str]) -> Non
     assert "3/3" in said
 
 
-def test_plain_is_cut() -> None:
-    assert len(plain("x" * 10_000)) == 500
+def test_a_long_line_is_cut() -> None:
+    assert len(log_line("x" * 10_000)) == 500
