@@ -112,6 +112,8 @@ def give_back(folders: Sequence[Path], workspace: Path) -> None:
         top = Path(os.path.abspath(folder))
         if not top.is_relative_to(workspace) or Path(os.path.realpath(top)) != workspace.resolve() / top.relative_to(workspace):
             continue  # outside of the workspace, perhaps behind a link in it
+        if not top.is_dir():  # a run that was interrupted has made none
+            continue
         for path in (top, *top.parents):
             if path == workspace:
                 break

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import entrypoint
 from mconv.commands.report import read
 from mconv.errors import UsageError
 from mconv.github import publish
@@ -272,3 +273,24 @@ def test_a_plan_is_an_output_and_parts_are_merged_and_published(workspace: Path)
         assert "all 2 variants passed" in state.comments[0]["body"]
         done, outputs, _ = run(workspace, state, plan="many")
         assert done.returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_files_are_given_back_and_no_link_is_followed(tmp_path: Path) -> None:
+    workspace, elsewhere = tmp_path / "workspace", tmp_path / "elsewhere"
+    (workspace / "out/model").mkdir(parents=True)
+    (workspace / "out/model/file").write_text("x")
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("x")
+    (workspace / "out/link").symlink_to(elsewhere)
+    (workspace / "store").symlink_to(elsewhere)
+    os.chown(workspace, 1001, 1001)
+    entrypoint.give_back((workspace / "out", workspace / "store", workspace / "absent"), workspace)
+    owners = {path.relative_to(tmp_path).as_posix(): path.lstat().st_uid for path in tmp_path.rglob("*")}
+    assert {name for name, owner in owners.items() if owner == 1001} == {
+        "workspace",
+        "workspace/out",
+        "workspace/out/link",
+        "workspace/out/model",
+        "workspace/out/model/file",
+    }
