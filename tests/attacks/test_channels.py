@@ -49,7 +49,8 @@ def test_an_attack_costs_its_own_variant_only(attack: str, mode: str) -> None:
     able(mode)
     with harness.workspace("") as place:
         secret = place.parent / "secrets" / "secret"
-        secret.parent.mkdir(mode=0o755)
+        secret.parent.mkdir()
+        secret.parent.chmod(0o1777)  # as /tmp: a worker may write there, and not read what is there
         secret.write_text("CANARY_FILE")
         if mode == "root":
             secret.chmod(0o600)  # root's own
@@ -63,14 +64,11 @@ def test_an_attack_costs_its_own_variant_only(attack: str, mode: str) -> None:
         assert not [path for path in run.out.rglob("*") if path.is_file() and b"CANARY_FILE" in path.read_bytes()]
         results = {v["model"]: v for v in json.loads((run.out / "results.json").read_text())["variants"]}
         assert results["victim"]["status"] == "passed", run.printed
-        if mode == "root" and attack.startswith("outlink"):
-            assert results["evil"]["status"] in ("passed", "error")  # it could not put the link there
-        else:
-            assert results["evil"]["status"] == "error", run.printed
+        assert results["evil"]["status"] == "error", run.printed
         commands = [line for line in run.printed.splitlines() if line.lstrip().startswith("::") or "##[" in line]
         assert all(line.startswith("::error ") for line in commands), commands
         assert not [line for line in commands if "INJECTED" in line.partition("::")[0]]
-        assert [p.name for p in secret.parent.iterdir()] == ["secret"] or mode == "user"
+        assert not [p for p in (place / "store").rglob("*") if p.is_symlink()]
 
 
 def test_root_opens_no_file_of_its_own_for_a_worker() -> None:
