@@ -20,9 +20,9 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from mconv.__main__ import main as mconv
-from mconv.commands import report as reports
 from mconv.errors import MconvError
 from mconv.github import workflow
+from mconv.results.baseline import read
 
 PR_SET_DUMPABLE = 4
 USAGE = 2
@@ -136,7 +136,7 @@ def outputs(results: Path, artifacts: Path, code: int, workspace: Path, matrix: 
     counts = {"passed": 0, "failed": 0, "errors": 0}
     found, conclusion = "", "failure"
     with contextlib.suppress(MconvError):
-        summary = reports.read(results).summary
+        summary = read(results).summary
         counts = {"passed": summary.passed, "failed": summary.failed + summary.unverified, "errors": summary.error}
         found = relative(results, workspace)
         conclusion = "failure" if code else summary.conclusion

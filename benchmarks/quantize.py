@@ -26,8 +26,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from mconv import compare, graph, manifest, registry, samples
-from mconv.plan import CALIBRATION_COUNT
+from mconv import compare, graph, registry, samples
+from mconv.manifest import reader
+from mconv.planning.planner import CALIBRATION_COUNT
 
 ROOT = Path(__file__).parents[1]
 OURS: dict[str, tuple[str, str, dict[str, Any]]] = {  # label: quantizer, precision, options
@@ -103,7 +104,7 @@ def size(path: Path) -> int:
 
 def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
     """Print the table of one example, of all recipes or those of the labels ``only``."""
-    (config,) = manifest.load(ROOT / f"examples/{name}/models.yml").models
+    (config,) = reader.load(ROOT / f"examples/{name}/models.yml").models
     source = registry.sources()[config.source.format]
     model, out = source.load(config.source), folder / name
     out.mkdir()

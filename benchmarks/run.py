@@ -38,7 +38,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mconv import hardware
-from mconv.worker import resident
+from mconv.workers.memory import resident
 
 ROOT = Path(__file__).parents[1]
 MINILM = ROOT / "examples/minilm/model"

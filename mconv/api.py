@@ -14,15 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import artifact, devices, discover, engine, isolate, onefile, registry, results, shards
-from mconv import baseline as baselines
-from mconv import manifest as manifests
-from mconv import plan as planning
+from mconv import registry
+from mconv.discovery import devices
+from mconv.discovery import find as discovery_find
+from mconv.engine import artifact
+from mconv.engine import quantize as engine_quantize
+from mconv.engine import run as engine_run
+from mconv.engine.executor import Progress
 from mconv.errors import MconvError, UsageError
-from mconv.execute import Progress
-from mconv.manifest import Manifest
+from mconv.manifest import config as manifest_config
+from mconv.manifest import reader
+from mconv.manifest.config import Manifest
+from mconv.manifest.yaml import nearest
+from mconv.planning import planner, shards
+from mconv.results import baseline as baselines
+from mconv.results import verdict
 from mconv.values import Checked, Device, Found, Pair, Quantized, Report, Shard, VariantResult, Verification
-from mconv.yamlread import nearest
+from mconv.workers import isolated_call
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,12 +92,12 @@ def run(
     """
     if fail_on not in FAIL_ON:
         raise UsageError(f"fail_on is one of {', '.join(FAIL_ON)}, not {fail_on!r}")
-    chosen = manifests.select(manifest if isinstance(manifest, Manifest) else load_manifest(manifest), only)
+    chosen = manifest_config.select(manifest if isinstance(manifest, Manifest) else load_manifest(manifest), only)
     base = baseline if isinstance(baseline, Report) or baseline is None else baselines.read(Path(baseline))
     part = None
     if shard:
         index, count = shards.parse(shard)
-        variants = shards.split(planning.make(chosen, measure=measure), count)[index - 1]
+        variants = shards.split(planner.make(chosen, measure=measure), count)[index - 1]
         chosen = shards.select(chosen, variants)
         part = Shard(index=index, count=count)
 
@@ -100,9 +108,9 @@ def run(
                 known = baselines.selected(known, [v.id for v in report.variants])
             report = baselines.compare(report, known)
         report = msgspec.structs.replace(report, shard=part)
-        return msgspec.structs.replace(report, summary=results.summarize(report.variants, fail_on))
+        return msgspec.structs.replace(report, summary=verdict.summarize(report.variants, fail_on))
 
-    return engine.execute(
+    return engine_run.execute(
         chosen,
         Path(out) if out is not None else None,
         finish,
@@ -118,7 +126,7 @@ def run(
 
 def load_manifest(path: PathLike) -> Manifest:
     """A validated manifest. Raises ManifestError, whose ``problems`` hold every problem with its line and column."""
-    return manifests.load(Path(path))
+    return reader.load(Path(path))
 
 
 def convert(
@@ -143,7 +151,7 @@ def convert(
     (``tolerance``, ``limits``, ``calibration`` …) as in models.yml. Raises ManifestError for what models.yml may not say.
     """
     wanted = [to] if isinstance(to, str | Mapping) else list(to)
-    manifest = engine.manifest_of(
+    manifest = engine_run.manifest_of(
         Path(source),
         wanted,
         options={"format": format, **options},
@@ -178,7 +186,7 @@ def check(path: PathLike, *, timeout_s: float = CHECK_SECONDS) -> Checked:
     if not given.exists():
         raise UsageError(f"there is no file {str(path)!r}")
     try:
-        found = isolate.call("mconv.discover:check_path", {"path": str(given.resolve())}, timeout_s=timeout_s)
+        found = isolated_call.call("mconv.discovery.find:check_path", {"path": str(given.resolve())}, timeout_s=timeout_s)
     except MconvError as problem:  # it crashed its reader, or never ended
         said = f"its check did not end well: {problem.message}"
         return Checked(path=str(path), verdict="failed", problems=(said,))
@@ -201,7 +209,9 @@ def quantize(
     """
     feeds = Path(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     target = Path(out) if out is not None else None
-    return onefile.quantize(Path(model), precision, out=target, method=method, options=options, calibration=feeds, config=config)
+    return engine_quantize.quantize(
+        Path(model), precision, out=target, method=method, options=options, calibration=feeds, config=config
+    )
 
 
 def detect(*, timeout_s: float = devices.SECONDS) -> tuple[Device, ...]:
@@ -211,7 +221,7 @@ def detect(*, timeout_s: float = devices.SECONDS) -> tuple[Device, ...]:
 
 def find(folder: PathLike) -> tuple[Found, ...]:
     """Every model under ``folder``, by content. Raises UsageError where that is no folder."""
-    return discover.find(Path(folder))
+    return discovery_find.find(Path(folder))
 
 
 def sources() -> Mapping[str, registry.Source]:

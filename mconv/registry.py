@@ -137,8 +137,9 @@ class Optimizer:
 @dataclass(frozen=True)
 class Quantizer:
     """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need. ``configure`` says what would
-    be done to each layer, for a person to change; ``preview`` what would come of it, quickly (:class:`mconv.advisor.Preview`).
-    ``stored_bits``: what a weight takes by precision, scales included; ``activations``: precisions that round activations too."""
+    be done to each layer, for a person to change; ``preview`` what would come of it, quickly
+    (:class:`mconv.engine.advisor.Preview`). ``stored_bits``: what a weight takes by precision, scales included;
+    ``activations``: precisions that round activations too."""
 
     name: str
     summary: str
@@ -190,9 +191,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What can run an artifact's folder on samples. ``service``: its workers share a helper process (see :mod:`mconv.service`),
-    whose address they find in the environment variable of this name. ``peers(session, model, threads)`` is a context that yields
-    other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each.
+    """What can run an artifact's folder on samples. ``service``: its workers share a helper process
+    (see :mod:`mconv.workers.service`), whose address they find in the environment variable of this name.
+    ``peers(session, model, threads)`` is a context that yields other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each.
     ``devices`` tells what the engine finds on this machine. ``options``: how artifacts are run; they change none."""
 
     name: str

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mconv import engine
-from mconv.engine import LOCAL, Done, open_store, store_name
-from mconv.manifest import Manifest
-from mconv.progress import reporter
+from mconv.engine import run as engine_run
+from mconv.engine.progress import reporter
+from mconv.engine.run import LOCAL, Done, open_store, store_name
+from mconv.manifest.config import Manifest
 
 __all__ = ["LOCAL", "Done", "add_engine_arguments", "carry_out", "open_store", "positive", "settings", "store_name"]
 
@@ -46,8 +46,8 @@ def carry_out(
     keep: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
 ) -> Done:
-    """:func:`mconv.engine.carry_out` with the arguments of the command line."""
-    return engine.carry_out(manifest, out, progress=reporter(), keep=keep, only=only, **settings(args))
+    """:func:`mconv.engine.run.carry_out` with the arguments of the command line."""
+    return engine_run.carry_out(manifest, out, progress=reporter(), keep=keep, only=only, **settings(args))
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mconv import advisor, compare, graph, registry, samples
-from mconv.advisor import Advice, Compatibility, Preview, Recommendation, Share
+from mconv import compare, graph, registry, samples
 from mconv.commands import _engine, convert
+from mconv.engine import advisor
+from mconv.engine.advisor import Advice, Compatibility, Preview, Recommendation, Share
 from mconv.errors import SourceError, StepError, UsageError, log_line
-from mconv.manifest import AUTO
+from mconv.manifest.config import AUTO
 from mconv.values import VariantResult, to_json
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mconv.commands import report as reading
 from mconv.errors import PublishError, UsageError
-from mconv.store import write_text
+from mconv.results.baseline import read
+from mconv.store.local import write_text
 
 HELP = "fetch the base branch's results from GitHub"
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         fetched = Path(folder) / "results.json"
         fetched.write_bytes(content)
-        reading.read(fetched)  # by its schema and size: nothing else is kept
+        read(fetched)  # by its schema and size: nothing else is kept
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, content.decode("utf-8"))
     print(f"baseline: {args.artifact} of {branch}", file=sys.stderr)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from mconv import api, engine
-from mconv import manifest as manifests
+from mconv import api
 from mconv.commands import _engine
 from mconv.commands import run as run_command
+from mconv.engine import run as engine_run
+from mconv.engine.progress import reporter
 from mconv.errors import UsageError
-from mconv.manifest import Manifest
-from mconv.progress import reporter
+from mconv.manifest import config as manifest_config
+from mconv.manifest.config import Manifest
 from mconv.values import to_json
 
 HELP = "convert one model, no manifest"
@@ -24,7 +25,7 @@ HELP = "convert one model, no manifest"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--to", metavar="TARGET[:PRECISION]", action="append", required=True, help="repeatable")
-    parser.add_argument("--optimize", choices=manifests.OPTIMIZE_LEVELS, default="basic")
+    parser.add_argument("--optimize", choices=manifest_config.OPTIMIZE_LEVELS, default="basic")
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("out"), help="default: out")
     _engine.add_engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print results.json on stdout")
@@ -68,7 +69,7 @@ def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = No
         if len(parts) != 3:
             raise UsageError(f"--input {text!r} is not NAME:DTYPE:AXIS,AXIS…", hint="for example image:float32:batch,3,224,224")
         inputs[parts[0]] = {"dtype": parts[1], "shape": [int(a) if a.isdigit() else a for a in parts[2].split(",") if a]}
-    return engine.manifest_of(
+    return engine_run.manifest_of(
         args.source,
         getattr(args, "to", []),
         options=options,

@@ -7,8 +7,9 @@ import itertools
 import sys
 import textwrap
 
-from mconv import api, devices
+from mconv import api
 from mconv.commands import _engine
+from mconv.discovery import devices
 from mconv.errors import log_line
 from mconv.values import Device, to_json
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mconv import discover
+from mconv.discovery import find as discovery_find
 from mconv.errors import log_line
 from mconv.values import Found, to_json
 
@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = discover.find(args.folder)
+    found = discovery_find.find(args.folder)
     if args.manifest:
-        text = discover.draft(args.folder, found)
-        discover.validate(text, args.folder)
+        text = discovery_find.draft(args.folder, found)
+        discovery_find.validate(text, args.folder)
         sys.stdout.write(text)
     elif args.json:
         sys.stdout.write(to_json(found))

@@ -7,12 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from mconv import manifest as manifests
-from mconv import plan as planning
-from mconv import results, shards
 from mconv.commands import _engine
+from mconv.engine.executor import needed
 from mconv.errors import UsageError
-from mconv.execute import needed
+from mconv.manifest import config as manifest_config
+from mconv.manifest import reader
+from mconv.planning import planner, shards, step_graph
 from mconv.values import to_json
 
 HELP = "show the steps a run would take"
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _engine.add_engine_arguments(parser)
 
 
-def split(plan: planning.Plan, count: int, form: str) -> int:
+def split(plan: step_graph.Plan, count: int, form: str) -> int:
     """Print the shards. Raises UsageError for more than GitHub takes."""
     if count > shards.LARGEST:
         raise UsageError(f"{count} shards are too many", hint=f"a matrix holds {shards.LARGEST} jobs at most")
@@ -44,13 +44,13 @@ def split(plan: planning.Plan, count: int, form: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    manifest = manifests.select(manifests.load(args.manifest), args.only)
+    manifest = manifest_config.select(reader.load(args.manifest), args.only)
     name = _engine.store_name(args.store)
     store = _engine.open_store(name) if "://" in name or Path(name).is_dir() else None
-    plan = planning.make(manifest, measure=args.measure, digests=store.digests if store else None)
+    plan = planner.make(manifest, measure=args.measure, digests=store.digests if store else None)
     if args.shards or args.format == "github":
         return split(plan, args.shards or 1, args.format)
-    todo = needed(plan, store, results.want_files(plan, None))[1] if store else set(plan.steps)
+    todo = needed(plan, store, step_graph.want_files(plan, None))[1] if store else set(plan.steps)
     if args.format == "json":
         steps = [
             {"key": s.key, "kind": s.kind, "plugin": s.plugin, "label": s.label, "inputs": s.inputs, "needed": s.key in todo}

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv.commands import report as report_command
 from mconv.errors import MconvError, PublishError, UsageError
+from mconv.results.baseline import read
 from mconv.values import Report
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from mconv.github import workflow
     from mconv.reports import markdown
 
-    report = report_command.read(args.results)
+    report = read(args.results)
     environment = workflow.Environment.read(os.environ)
     body = markdown.render(report, report_url=environment.run_url)
     if args.dry_run:

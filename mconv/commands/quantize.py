@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mconv import api, onefile, registry
+from mconv import api, registry
+from mconv.engine import quantize
 from mconv.values import to_json
 
 HELP = "quantize one ONNX file"
@@ -16,7 +17,7 @@ HELP = "quantize one ONNX file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
-    target = registry.targets()[onefile.TARGET]
+    target = registry.targets()[quantize.TARGET]
     parser.add_argument(
         "--precision", "-p", choices=[p for p in target.precisions if p != "fp32"], help="default: what --config says"
     )
@@ -37,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
         "method": args.method,
         "options": _options(args),
         "calibration": args.calibration,
-        "config": onefile.read_config(args.config) if args.config else None,
+        "config": quantize.read_config(args.config) if args.config else None,
     }
     if args.emit_config:
-        made = onefile.configure(args.model, args.precision, **settings)
+        made = quantize.configure(args.model, args.precision, **settings)
         args.emit_config.write_text(to_json(made))
         print(f"{args.emit_config}: {len(made['layers'])} layers", file=sys.stderr)
         return 0

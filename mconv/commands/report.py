@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from mconv import baseline, results
-from mconv.baseline import read as read
 from mconv.errors import UsageError
-from mconv.store import write_text
+from mconv.results import baseline, verdict
+from mconv.results.baseline import read
+from mconv.store.local import write_text
 from mconv.values import Report, Summary, to_json
 
 HELP = "render results.json"
@@ -31,7 +31,7 @@ def merge(reports: list[Report]) -> Report:
     twice = sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1}) if len(reports) > 1 else []
     if twice:
         raise UsageError(f"several files hold the variant {', '.join(twice[:5])}", hint="give each shard's file once")
-    summary = results.summarize(variants) if len(reports) > 1 else first.summary
+    summary = verdict.summarize(variants) if len(reports) > 1 else first.summary
     missing = missing_shards(reports)
     models = {m.name: m for r in reports for m in r.models}
     tools = {name: version for r in reports for name, version in r.tools.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mconv import api
 from mconv.commands import _engine
-from mconv.progress import reporter
+from mconv.engine.progress import reporter
 from mconv.values import Report, to_json
 
 HELP = "convert, verify and measure everything in models.yml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mconv import schema
+from mconv.manifest import schema
 from mconv.values import to_json
 
 HELP = "print a JSON Schema"

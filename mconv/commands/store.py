@@ -6,10 +6,10 @@ import argparse
 import re
 import time
 
-from mconv import upkeep
 from mconv.commands import _engine
 from mconv.errors import UsageError
-from mconv.yamlread import UNITS
+from mconv.manifest.yaml import UNITS
+from mconv.store import maintenance
 
 HELP = "list, prune or verify the store"
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    kept = upkeep.of(_engine.store_name(args.store))
+    kept = maintenance.of(_engine.store_name(args.store))
     items = kept.items(entries=args.action != "prune")
     if args.action == "list":
         for item in items:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if damaged else 0
     else:
         limit = _size(args.max_size) if args.max_size else None
-        doomed = {item.key for item in upkeep.old(items, before=time.time() - args.days * 86400, max_bytes=limit)}
+        doomed = {item.key for item in maintenance.old(items, before=time.time() - args.days * 86400, max_bytes=limit)}
         for key in sorted(doomed):
             kept.remove(key)
         print(f"{len(doomed)} of {len(items)} entries removed, {kept.sweep()} leftovers of broken runs")

@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mconv import api, results
+from mconv import api
+from mconv.engine.progress import reporter
 from mconv.errors import log_line
-from mconv.progress import reporter
+from mconv.results import output as results_output
 from mconv.values import to_json
 
 HELP = "check a model file, or an artifact against its source"
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.against or args.samples or (args.artifact / results.PROVENANCE).is_file():
+    if args.against or args.samples or (args.artifact / results_output.PROVENANCE).is_file():
         return _artifact(args)
     found = api.check(args.artifact)
     if args.json:

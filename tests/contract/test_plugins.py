@@ -10,8 +10,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from mconv import graph, manifest, registry, samples, weights
+from mconv import graph, registry, samples, weights
 from mconv.errors import StepError, UnsupportedError
+from mconv.manifest import config as manifest_config
+from mconv.manifest import options as manifest_options
 from tests.models import convolution, linear
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # engines warn about themselves
@@ -38,7 +40,7 @@ def test_names_only_what_exists(family: Any, name: str) -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
         assert schema["description"], option
         if "default" in schema:
-            assert manifest.option_problem(schema["default"], schema) is None
+            assert manifest_options.option_problem(schema["default"], schema) is None
 
 
 @pytest.mark.parametrize("name", registry.targets())
@@ -46,7 +48,7 @@ def test_target_refers_to_plugins_that_fit(name: str) -> None:
     target = registry.targets()[name]
     assert target.precisions
     for precision, method in target.precisions.items():
-        assert precision in manifest.PRECISIONS
+        assert precision in manifest_config.PRECISIONS
         assert set(target.calibrated) <= target.precisions.keys()
         if method:
             quantizer = registry.quantizers()[method]
@@ -59,7 +61,7 @@ def test_target_refers_to_plugins_that_fit(name: str) -> None:
         assert target.read is not None
         assert not target.runtimes
         assert not any(target.precisions.values())
-    assert not target.options.keys() & set(manifest.VARIANT_KEYS)
+    assert not target.options.keys() & set(manifest_config.VARIANT_KEYS)
 
 
 def make(target: registry.Target, precision: str, model: Path, out: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mconv import results
 from mconv.__main__ import main
 from mconv.errors import ManifestError
-from mconv.manifest import load
+from mconv.manifest.reader import load
+from mconv.results import variant as results_variant
 from mconv.values import OutputError, Placement, VariantResult, Verification
 from tests.models import write_linear
 
@@ -71,7 +71,7 @@ def candidate(precision: str, size: int, cosine: float) -> VariantResult:
 def test_the_front_is_what_nothing_else_beats() -> None:
     rng = np.random.default_rng(0)
     points = [(int(s), float(c)) for s, c in zip(rng.integers(1, 50, 30), 1 - rng.random(30) / 10, strict=True)]
-    found = results.front([candidate(f"p{i}", s, c) for i, (s, c) in enumerate(points)])
+    found = results_variant.front([candidate(f"p{i}", s, c) for i, (s, c) in enumerate(points)])
     for (size, cosine), one in zip(points, found, strict=True):
         beaten = any(s <= size and c >= cosine and (s, c) != (size, cosine) for s, c in points)
         assert one.front is not beaten

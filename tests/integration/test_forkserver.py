@@ -16,16 +16,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mconv import forkserver, registry, runner
-from mconv.channels import Exchange
-from mconv.forkserver import Forked, Server
-from mconv.plan import Step
-from mconv.store import Store
-from mconv.worker import Request, environment, run_step
+from mconv import registry
+from mconv.engine import local as engine_local
+from mconv.planning.step_graph import Step
+from mconv.store.local import Store
+from mconv.workers import forkserver
+from mconv.workers.channels import Exchange
+from mconv.workers.forkserver import Forked, Server
+from mconv.workers.messages import Request
+from mconv.workers.process import environment, run_step
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
-PRELOADS = sorted({p.preload or runner.BASE for family in registry.STEPS for p in registry.plugins(family).values()})
+PRELOADS = sorted({p.preload or engine_local.BASE for family in registry.STEPS for p in registry.plugins(family).values()})
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
     """They import in threads of their own, and would die with these."""
     settings = {"kind": "write", "plugin": "p", "label": "l", "params": {}, "inputs": {}, "tools": {}, "timeout_s": 1.0}
     steps = [Step(key=name, size_bytes=0, preload=(name,), **settings) for name in ("json", "csv", "wave")]  # type: ignore[arg-type]
-    local = runner.Local(Store(tmp_path), str(tmp_path), jobs=2)
+    local = engine_local.Local(Store(tmp_path), str(tmp_path), jobs=2)
     try:
         local.begin(steps)
         end = time.monotonic() + 60

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 import torch
 
-from mconv import schema
 from mconv.__main__ import main
+from mconv.manifest import schema
 
 CODE = """
 import os

@@ -13,8 +13,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from mconv import compare, parquet, registry, steps
+from mconv import compare, parquet, registry
 from mconv.errors import StepError
+from mconv.steps import convert as steps_convert
+from mconv.steps import reference as steps_reference
+from mconv.steps import verify as steps_verify
 from mconv.values import OutputError, SourceConfig, TensorSpec
 from tests.models import write_linear
 
@@ -29,18 +32,18 @@ def deliver(folder: Path, config: SourceConfig, *, precision: str = "fp32", **op
         path.mkdir(parents=True)
     part = options.get("part")
     opened = {"source": msgspec.to_builtins(config), "part": part}
-    steps.weights(opened, {}, paths["weights"])
+    steps_convert.weights(opened, {}, paths["weights"])
     asked = {"samples": None, "labels": None, "count": 2, "seed": 1, "static": False, "dims": {}, "shapes": []}
-    steps.reference({**opened, **asked}, {}, paths["reference"])
+    steps_reference.reference({**opened, **asked}, {}, paths["reference"])
     written = {"precision": precision, "options": options, "name": "m"}
-    steps.write(written, {"model": paths["weights"]}, paths["artifact"], plugin="parquet")
+    steps_convert.write(written, {"model": paths["weights"]}, paths["artifact"], plugin="parquet")
     return paths["artifact"], verify(folder, config, precision, options)
 
 
 def verify(folder: Path, config: SourceConfig, precision: str, options: dict[str, Any]) -> dict[str, Any]:
     params = {"source": msgspec.to_builtins(config), "part": options.get("part"), "target": "parquet", "threads": 1}
     folders = {name: folder / name for name in ("reference", "artifact")}
-    return steps.verify({**params, "precision": precision, "options": options}, folders, folder, plugin=config.format)
+    return steps_verify.verify({**params, "precision": precision, "options": options}, folders, folder, plugin=config.format)
 
 
 def exact(found: dict[str, Any]) -> bool:
@@ -208,4 +211,4 @@ def test_every_source_gives_weights_or_is_refused() -> None:
         if source.weights is None:
             config = SourceConfig(format=source.name, path="x", root=".")
             with pytest.raises(StepError, match="do not give their weights"):
-                steps.weights({"source": msgspec.to_builtins(config), "part": None}, {}, Path())
+                steps_convert.weights({"source": msgspec.to_builtins(config), "part": None}, {}, Path())

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mconv.store import sha256
+from mconv.store.local import sha256
 from tests.models import write_linear
 
 pytest.importorskip("ray")

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mconv import discover, registry
+from mconv import registry
+from mconv.discovery import find as discovery_find
 from mconv.errors import SourceError
 from tests.models import linear
 from tests.unit.formats.files import MADE, evil_archive
@@ -28,10 +29,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", MADE)
 def test_recognised_and_sound(name: str, made: dict[str, Path]) -> None:
-    form = discover.sniff(made[name])
+    form = discovery_find.sniff(made[name])
     assert form is not None
     assert form.name == MADE[name][0]
-    found = discover.check(made[name])
+    found = discovery_find.check(made[name])
     assert found.verdict == ("passed" if form.check else "unverified"), found.problems
 
 
@@ -39,7 +40,7 @@ def test_recognised_and_sound(name: str, made: dict[str, Path]) -> None:
 def test_recognised_under_another_name(name: str, made: dict[str, Path], tmp_path: Path) -> None:
     other = tmp_path / ("model.tflite" if not name.endswith(".tflite") else "model.onnx")
     shutil.copyfile(made[name], other)
-    found = discover.inspect(other)
+    found = discovery_find.inspect(other)
     assert found is not None
     assert found.format == MADE[name][0]
     assert "it is named like" in found.problems[-1]
@@ -82,7 +83,7 @@ def test_a_tflite_file_agrees_with_tensorflows_reader(made: dict[str, Path]) -> 
 
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     path = evil_archive(tmp_path / "evil.pt", tmp_path / "mark")
-    found = discover.check(path)
+    found = discovery_find.check(path)
     assert found.verdict == "failed"
     assert "io.open" in found.problems[0]
     assert not (tmp_path / "mark").exists()
@@ -97,7 +98,7 @@ def test_a_cut_file_never_passes(name: str, share: float, made: dict[str, Path],
     whole = made[name].read_bytes()
     cut = tmp_path / name
     cut.write_bytes(whole[: int(len(whole) * share)])
-    found = discover.check(cut)
+    found = discovery_find.check(cut)
     assert found.verdict == "failed"
     assert found.problems
 
@@ -106,7 +107,7 @@ def test_a_cut_file_never_passes(name: str, share: float, made: dict[str, Path],
 def test_a_cut_table_is_said_to_be_cut(name: str, made: dict[str, Path], tmp_path: Path) -> None:
     cut = tmp_path / name
     cut.write_bytes(made[name].read_bytes()[:-100])
-    found = discover.check(cut)
+    found = discovery_find.check(cut)
     assert found.verdict == "failed"
     assert found.format == MADE[name][0]
 
@@ -130,8 +131,8 @@ def test_damage_is_an_error_value_and_never_a_crash(
         data[at : at + len(new)] = new[: max(len(data) - at, 0)]
     path = tmp_path / name
     path.write_bytes(bytes(data))
-    discover.inspect(path)  # raises nothing
-    form = discover.sniff(path)
+    discovery_find.inspect(path)  # raises nothing
+    form = discovery_find.sniff(path)
     if form is not None and form.name not in ("openvino", "hdf5", "keras"):  # those end in an engine, in a child process
         with contextlib.suppress(SourceError):
             form.inspect(path)
@@ -144,7 +145,7 @@ def test_damage_is_an_error_value_and_never_a_crash(
 def test_noise_is_no_model(data: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"noise{suffix}"
     path.write_bytes(data)
-    found = discover.inspect(path)
+    found = discovery_find.inspect(path)
     assert found is None or found.problems or found.format in ("pickle", "torch", "huggingface")
 
 
@@ -153,7 +154,7 @@ def test_onnx_says_which_tensor_is_short(tmp_path: Path) -> None:
     model.graph.initializer[1].raw_data = bytes(8)
     path = tmp_path / "short.onnx"
     path.write_bytes(model.SerializeToString())
-    assert discover.check(path).problems == ("initializer 'b0' (32) holds 8 bytes; it needs 128",)
+    assert discovery_find.check(path).problems == ("initializer 'b0' (32) holds 8 bytes; it needs 128",)
 
 
 def test_onnx_says_where_shapes_do_not_fit(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_onnx_says_where_shapes_do_not_fit(tmp_path: Path) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(np.ones((31, 16), np.float32), "w1"))
     path = tmp_path / "shapes.onnx"
     path.write_bytes(model.SerializeToString())
-    (said,) = discover.check(path).problems
+    (said,) = discovery_find.check(path).problems
     assert "shape inference" in said
     assert "matmul" in said
 
@@ -178,7 +179,7 @@ def test_onnx_external_data_stay_inside(location: str, tmp_path: Path) -> None:
     for tensor in model.graph.initializer:
         next(e for e in tensor.external_data if e.key == "location").value = location
     path.write_bytes(model.SerializeToString())
-    found = discover.check(path)
+    found = discovery_find.check(path)
     assert found.verdict == "failed"
     assert location in found.problems[0]
 
@@ -187,22 +188,22 @@ def test_openvino_says_which_constant_and_which_edge(made: dict[str, Path], tmp_
     for name in ("ir.xml", "ir.bin"):
         shutil.copyfile(made["ir.xml"].with_name(name), tmp_path / name)
     (tmp_path / "ir.bin").write_bytes(made["ir.xml"].with_name("ir.bin").read_bytes()[:-700])
-    assert any("of ir.bin" in said and "cut off" in said for said in discover.check(tmp_path / "ir.xml").problems)
+    assert any("of ir.bin" in said and "cut off" in said for said in discovery_find.check(tmp_path / "ir.xml").problems)
     (tmp_path / "ir.bin").unlink()
-    assert discover.check(tmp_path / "ir.xml").problems == ("ir.bin with the constants is not beside it",)
+    assert discovery_find.check(tmp_path / "ir.xml").problems == ("ir.bin with the constants is not beside it",)
     shutil.copyfile(made["ir.xml"].with_name("ir.bin"), tmp_path / "ir.bin")
     text = (tmp_path / "ir.xml").read_text()
     (tmp_path / "ir.xml").write_text(text.replace('to-layer="', 'to-layer="9', 1))
-    assert "which is not there" in discover.check(tmp_path / "ir.xml").problems[0]
+    assert "which is not there" in discovery_find.check(tmp_path / "ir.xml").problems[0]
 
 
 def test_safetensors_says_which_tensor(tmp_path: Path, made: dict[str, Path]) -> None:
     data = made["weights.safetensors"].read_bytes()
     path = tmp_path / "w.safetensors"
     path.write_bytes(data.replace(b'"F16"', b'"F32"'))
-    assert "tensor 'b': F32 [3] does not fit the 6 bytes" in discover.check(path).problems[0]
+    assert "tensor 'b': F32 [3] does not fit the 6 bytes" in discovery_find.check(path).problems[0]
     path.write_bytes(data + b"xx")
-    assert "2 bytes at the end belong to no tensor" in discover.check(path).problems[0]
+    assert "2 bytes at the end belong to no tensor" in discovery_find.check(path).problems[0]
 
 
 def test_parquet_pages_are_read(made: dict[str, Path], tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_parquet_pages_are_read(made: dict[str, Path], tmp_path: Path) -> None:
     data[60:64] = b"\xff\xff\xff\xff"
     path = tmp_path / "t.parquet"
     path.write_bytes(bytes(data))
-    assert discover.check(path).verdict == "failed"
+    assert discovery_find.check(path).verdict == "failed"
 
 
 def test_a_saved_model_without_signatures_and_without_variables(made: dict[str, Path], tmp_path: Path) -> None:
@@ -219,10 +220,10 @@ def test_a_saved_model_without_signatures_and_without_variables(made: dict[str, 
     module = tf.Module()
     module.v = tf.Variable(1.0)
     tf.saved_model.save(module, str(tmp_path / "bare"))
-    assert "no signature" in discover.check(tmp_path / "bare").problems[0]
+    assert "no signature" in discovery_find.check(tmp_path / "bare").problems[0]
     shutil.copytree(made["saved"], tmp_path / "lost")
     next((tmp_path / "lost/variables").glob("variables.data-*")).unlink()
-    found = discover.check(tmp_path / "lost")
+    found = discovery_find.check(tmp_path / "lost")
     assert found.verdict == "failed" or "variables" in found.problems[0]
 
 
@@ -231,7 +232,7 @@ def test_a_keras_lambda_is_said(tmp_path: Path) -> None:
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2, name="twice")])
     model.save(tmp_path / "l.keras")
-    assert discover.check(tmp_path / "l.keras").problems == ("it has Lambda layers, which carry code: twice",)
+    assert discovery_find.check(tmp_path / "l.keras").problems == ("it has Lambda layers, which carry code: twice",)
 
 
 def test_weights_in_parquet_are_checked_tensor_by_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +247,8 @@ def test_weights_in_parquet_are_checked_tensor_by_tensor(tmp_path: Path, monkeyp
     facts = registry.formats()["parquet"].inspect(path)
     assert facts.kind == "weights"
     assert facts.tensors["w0"] == (8, 32)
-    assert discover.check(path).verdict == "passed"
+    assert discovery_find.check(path).verdict == "passed"
     data = bytearray(path.read_bytes())
     data[40:44] = b"\xff\xff\xff\xff"
     path.write_bytes(bytes(data))
-    assert discover.check(path).verdict == "failed"
+    assert discovery_find.check(path).verdict == "failed"

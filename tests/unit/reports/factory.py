@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mconv import results
+from mconv.results import verdict
 from mconv.values import (
     Benchmark,
     ErrorInfo,
@@ -82,7 +82,7 @@ def report(passed: int = 1, failed: int = 0, errors: int = 0, variants: tuple[Va
         seconds=12.0,
         machine=Machine(system="Linux", cpu="A CPU", cores=2, memory_bytes=8 * 10**9, python="3.11.7"),
         tools={"torch": "2.13.0"},
-        summary=results.summarize(found),
+        summary=verdict.summarize(found),
         models=models,
         variants=tuple(found),
     )

@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mconv import api, manifest, plan, registry
+from mconv import api, registry
 from mconv.errors import ManifestError
+from mconv.manifest import config as manifest_config
+from mconv.manifest import options as manifest_options
+from mconv.manifest import reader
+from mconv.planning import planner, step_graph
 from mconv.runtimes import onnxruntime as ort
 from mconv.runtimes import openvino
 from tests.models import write_linear
@@ -19,10 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 HEAD = "version: 1\nmodels:\n  - name: net\n    source: model.onnx\n    targets:\n"
 
 
-def planned(folder: Path, target: str) -> plan.Plan:
+def planned(folder: Path, target: str) -> step_graph.Plan:
     write_linear(folder / "model.onnx")
     (folder / "models.yml").write_text(HEAD + f"      - {target}\n")
-    return plan.make(manifest.load(folder / "models.yml"), threads=4)
+    return planner.make(reader.load(folder / "models.yml"), threads=4)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +63,8 @@ def test_a_measurement_is_of_its_options(tmp_path: Path) -> None:
 
 def test_every_target_keeps_its_names_apart() -> None:
     for target in registry.targets().values():
-        taken = {*target.options, *manifest.VARIANT_KEYS, *(k for q in registry.quantizers().values() for k in q.options)}
-        assert not taken & manifest.runtime_options(target).keys(), target.name
+        taken = {*target.options, *manifest_config.VARIANT_KEYS, *(k for q in registry.quantizers().values() for k in q.options)}
+        assert not taken & manifest_options.runtime_options(target).keys(), target.name
 
 
 def test_they_are_in_results_and_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

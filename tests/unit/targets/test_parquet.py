@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mconv import manifest, parquet, registry
+from mconv import parquet, registry
 from mconv.errors import ManifestError, UnsupportedError
+from mconv.manifest import config as manifest_config
+from mconv.manifest import reader
 from mconv.targets._parquet import encode, names
 from mconv.targets._parquet.write import half, rows
 from mconv.weights import Tensor
@@ -107,11 +109,11 @@ def test_smaller_than_safetensors_by_more_than_five_percent(tmp_path: Path, prec
     assert put(tmp_path, {"q": rng.integers(-127, 128, 10**6).astype(np.int8)}).stat().st_size < 1.01e6
 
 
-def read(folder: Path, *targets: str) -> manifest.Manifest:
+def read(folder: Path, *targets: str) -> manifest_config.Manifest:
     write_linear(folder / "m.onnx")
     lines = "".join(f"      - {t}\n" for t in targets)
     (folder / "models.yml").write_text(f"version: 1\nmodels:\n  - name: m\n    source: m.onnx\n    targets:\n{lines}")
-    return manifest.load(folder / "models.yml")
+    return reader.load(folder / "models.yml")
 
 
 def test_dtype_and_precision_say_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What is there: models in a folder tree, their architecture, devices of this machine."""

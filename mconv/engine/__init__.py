@@ -1,0 +1,1 @@
+"""Runs a plan: which step when and where, and what `mconv run` does from manifest to files."""

@@ -1,0 +1,119 @@
+"""An artifact's folder, as mconv wrote it: its files against their digests, its answers against the source model's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from mconv import hardware, registry
+from mconv.engine import run as engine_run
+from mconv.engine.executor import Executor, Progress
+from mconv.errors import StepError, UsageError
+from mconv.manifest.config import Manifest
+from mconv.planning import planner, step_graph
+from mconv.results import output as results_output
+from mconv.results import verdict
+from mconv.store.digests import sha256
+from mconv.store.local import Entry, Store
+from mconv.values import Verification
+from mconv.workers.messages import Request
+from mconv.workers.process import run_step
+
+
+def verify(
+    folder: Path,
+    *,
+    against: Path | None = None,
+    samples: Path | None = None,
+    store: str | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Run the artifact on samples and hold its answers to those of its source. Raises UsageError, StepError."""
+    provenance = read_provenance(folder)
+    if problems := check_files(folder, provenance):
+        raise StepError("; ".join(problems), hint="make it again with `mconv run`")
+    plan = planner.make(manifest_of(provenance, against, samples), measure=False)
+    variant = plan.variants[0]
+    if "verify" not in variant.steps:
+        raise UsageError(f"no runtime here can run target {variant.config.target}")
+    opened = engine_run.open_store(store)
+    outcome = Executor(plan, opened, progress or engine_run.Silent()).run({variant.steps["reference"]: True})
+    if outcome.errors:
+        error = next(iter(outcome.errors.values()))
+        raise StepError(f"the source cannot be run: {error.message}", hint=error.hint)
+    reference = opened.files(variant.steps["reference"])
+    found, _ = verdict.verification(_run(opened, plan.steps[variant.steps["verify"]], folder.resolve(), reference), variant.config)
+    return found
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """``mconv.json`` of an artifact. Raises UsageError."""
+    path = folder / results_output.PROVENANCE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not {"target", "precision", "source", "files"} <= found.keys():
+            raise ValueError("it lacks its main keys")
+    except (OSError, ValueError) as problem:
+        raise UsageError(
+            f"{folder} has no readable {results_output.PROVENANCE}: {problem}", hint="name a folder that `mconv run` wrote"
+        ) from problem
+    return found
+
+
+def check_files(folder: Path, provenance: dict[str, Any]) -> list[str]:
+    """One sentence for each file that is missing, or not what was written."""
+    problems = []
+    for record in provenance["files"]:
+        path = (folder / record["path"]).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            problems.append(f"{record['path']} is missing")
+        elif path.stat().st_size != record["bytes"] or sha256(path) != record["sha256"]:
+            problems.append(f"{record['path']} is not the file that was written: its SHA-256 differs")
+    return problems
+
+
+def manifest_of(provenance: dict[str, Any], against: Path | None, samples: Path | None) -> Manifest:
+    """What `mconv convert` would be given to make this artifact again. Raises UsageError."""
+    source = provenance["source"]
+    path = against or Path(source["path"])
+    if not path.exists():
+        raise UsageError(f"the source {source['path']!r} is not here", hint="name it with --against")
+    if provenance["target"] not in registry.targets():
+        raise UsageError(
+            f"the target {provenance['target']!r} is not known to this mconv", hint="`mconv list` shows those that are"
+        )
+    return engine_run.manifest_of(
+        path,
+        [{provenance["target"]: {"precision": provenance["precision"], **provenance.get("options", {})}}],
+        options={"format": source["format"], **source["options"]},
+        inputs={spec["name"]: {"dtype": spec["dtype"], "shape": spec["shape"]} for spec in source.get("inputs", ())},
+        samples=samples,
+        more={"optimize": "none"},
+        said_by=results_output.PROVENANCE,
+    )
+
+
+def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -> Entry:
+    """Run the verify step on a folder that is not in the store. Raises StepError with the worker's reason."""
+    workspace = store.workspace()
+    try:
+        folders = {"artifact": str(artifact), "reference": str(reference)}
+        request = Request(kind=step.kind, plugin=step.plugin, params=step.params, folders=folders, out=str(workspace / "out"))
+        done = run_step(
+            request,
+            workspace,
+            root=str(artifact),
+            threads=hardware.cores(),
+            timeout_s=step.timeout_s,
+            memory_bytes=step.memory_bytes,
+            stop=threading.Event(),
+        )
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+    if done.error is not None or done.result is None:
+        reason = done.error.message if done.error else "it gave no answer"
+        raise StepError(f"the artifact cannot be run: {reason}", hint=done.error.hint if done.error else None)
+    return Entry(key=step.key, kind=step.kind, label=step.label, result=done.result)

@@ -1,0 +1,176 @@
+"""Runs the graph of steps: what the store lacks, in parallel where it may be, measurements alone, on through failures."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from mconv.engine.local import Local
+from mconv.engine.runner import Runner
+from mconv.errors import StepError, StoreError
+from mconv.planning.costs import seconds
+from mconv.planning.outcome import Outcome, Span
+from mconv.planning.step_graph import Plan, Step
+from mconv.store.local import Entry, Store
+from mconv.values import ErrorInfo
+from mconv.workers.process import FULL
+
+THREADS = 64  # steps that may be under way at once; the runner says how many really are
+
+
+class Progress(Protocol):
+    """Told of every step; implementations draw a bar or print a line."""
+
+    def begin(self, total: int) -> None: ...
+    def started(self, step: Step) -> None: ...
+    def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None: ...
+    def skipped(self, step: Step, cause: ErrorInfo) -> None: ...
+    def end(self) -> None: ...
+
+
+def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[dict[str, Entry], set[str]]:
+    """Entries the store has, and keys that must run. ``want_files``: final key → whether its files are needed, not only its
+    result. A step's inputs are needed only when it runs; their files are checked against their digests then."""
+    have: dict[str, Entry] = {}
+    run: set[str] = set()
+    checked: set[str] = set()
+
+    def need(key: str, files: bool) -> None:
+        if key in run or (key in have and (not files or key in checked)):
+            return
+        entry = have.get(key) or store.read(key)
+        if entry is not None and (not files or store.intact(entry)):
+            have[key] = entry
+            if files:
+                checked.add(key)
+            return
+        have.pop(key, None)
+        if entry is not None or store.path(key).exists():
+            store.discard(key)  # damaged: the files of a step that is run again must not stand in its way
+        run.add(key)
+        for before in plan.steps[key].inputs.values():
+            need(before, True)
+
+    for key, files in want_files.items():
+        need(key, files)
+    return have, run
+
+
+class Executor:
+    """Runs what :func:`needed` names. One instance a run. ``runner`` carries out the steps: by default on this machine, at most
+    ``jobs`` at once."""
+
+    def __init__(
+        self, plan: Plan, store: Store, progress: Progress, *, jobs: int | None = None, runner: Runner | None = None
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.progress = progress
+        self.runner: Runner = runner or Local(store, plan.manifest.root, jobs)
+        self.stop = threading.Event()
+        self.errors: dict[str, ErrorInfo] = {}
+        self.entries: dict[str, Entry] = {}
+        self.spans: dict[str, Span] = {}
+
+    def run(self, want_files: Mapping[str, bool]) -> Outcome:
+        """Run all that is needed; KeyboardInterrupt kills the workers and goes on up."""
+        self.entries, todo = needed(self.plan, self.store, want_files)
+        cached = frozenset(self.entries)
+        self.store.sweep()
+        if todo:
+            self.progress.begin(len(todo))
+            try:
+                self.runner.begin([self.plan.steps[key] for key in todo])
+                self._drain(todo)
+            finally:
+                self.stop.set()
+                self.runner.close()
+                self.progress.end()
+            self._fetch(want_files)
+        return Outcome(entries=self.entries, cached=cached, errors=self.errors, spans=self.spans)
+
+    def _fetch(self, want_files: Mapping[str, bool]) -> None:
+        """Bring files here that were made elsewhere."""
+        for key, files in want_files.items():
+            entry = self.entries.get(key)
+            if files and entry is not None and not self.store.path(key).exists() and not self.store.intact(entry):
+                del self.entries[key]
+                said = f"what {entry.label!r} made cannot be had from the shared store"
+                self.errors[key] = ErrorInfo(type="StoreError", message=said, hint="run again", step=entry.kind)
+
+    def _drain(self, todo: set[str]) -> None:
+        waiting = self._ranked(todo)
+        running: dict[Future[None], Step] = {}
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            while waiting or running:
+                for key in list(self._ready(waiting, running)):
+                    waiting.remove(key)
+                    step = self.plan.steps[key]
+                    blocked = next((k for k in step.inputs.values() if k in self.errors), None)
+                    if blocked is not None:  # a dependent of a failure is skipped and carries its cause
+                        self.errors[key] = self.errors[blocked]
+                        self.progress.skipped(step, self.errors[key])
+                        continue
+                    running[pool.submit(self._run, step)] = step
+                if running:
+                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        running.pop(future)
+                        future.result()
+        finally:
+            self.stop.set() if sys.exc_info()[0] else None
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ranked(self, todo: set[str]) -> list[str]:
+        """``todo`` by what is still to come after each step, the longest first (Hu's level rule): what others wait for is not held
+        up by what nobody waits for. Steps that come out equal stay in the plan's order."""
+        rank = dict.fromkeys((key for key in self.plan.steps if key in todo), 0.0)
+        for key in reversed(rank):
+            step = self.plan.steps[key]
+            rank[key] += seconds(step)
+            for before in step.inputs.values():
+                if before in rank:
+                    rank[before] = max(rank[before], rank[key])
+        return sorted(rank, key=lambda key: -rank[key])
+
+    def _ready(self, waiting: list[str], running: Mapping[Future[None], Step]) -> Iterator[str]:
+        """Steps that may start now. A measurement starts only when nothing else runs or could run, and nothing beside it."""
+        active = list(running.values())
+        pending = {*waiting, *(step.key for step in active)}
+        last = all(self.plan.steps[key].exclusive for key in waiting)
+        for key in waiting:
+            step = self.plan.steps[key]
+            if step.exclusive and not last:
+                continue
+            if not pending.intersection(step.inputs.values()) and self.runner.fits(step, active):
+                active.append(step)
+                yield key
+
+    def _run(self, step: Step) -> None:
+        self.progress.started(step)
+        begin = time.monotonic()
+        workspace = self.store.workspace()
+        try:
+            folders = {role: self.store.files(key) for role, key in step.inputs.items()}
+            done = self.runner.run(step, folders, workspace, self.stop)
+            error = done.error
+            if error is None:
+                self.entries[step.key] = self.runner.keep(step, done, workspace)
+            seconds = done.seconds
+        except (StepError, StoreError) as problem:
+            error, seconds = ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint, step=step.kind), 0.0
+        except OSError as problem:  # of the store's disk: the worker's own come in its answer
+            said = f"the store {self.store.folder.parent} cannot be written: {problem}"
+            error, seconds = ErrorInfo(type="StoreError", message=said, hint=FULL, step=step.kind), 0.0
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+        self.spans[step.key] = Span(begin, time.monotonic())
+        if error is not None:
+            self.errors[step.key] = error
+        self.progress.finished(step, seconds, error)

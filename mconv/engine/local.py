@@ -1,0 +1,155 @@
+"""Where a step runs: on this machine, in a worker process of its own. An executor elsewhere is another :class:`Runner`."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from mconv import hardware, plain_files, registry
+from mconv.engine.runner import Crowd, entry_of, room
+from mconv.errors import OutOfMemoryError
+from mconv.planning.step_graph import Step
+from mconv.store.local import Entry, Store, largest_output
+from mconv.workers import forkserver
+from mconv.workers.channels import Exchange
+from mconv.workers.memory import LEFT_FOR_OTHERS
+from mconv.workers.messages import Outcome, Request
+from mconv.workers.process import Process, Start, run_step, spawn
+from mconv.workers.service import Service
+
+BASE = ("numpy", "onnx")  # what nearly every step imports
+
+# glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the time of steps on graphs of
+# 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so models for which that is much are left alone.
+ROOMY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+ROOMY_LIMIT = 512 * 2**20
+# Threads of OpenMP that wait in a loop take the cores from the steps beside them, and four times as long together.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+class Local:
+    """A worker process a step on this machine, at most ``jobs`` at once, and the helpers that they share: services, and a server
+    for each set of modules to be imported, from which the processes are forked.
+
+    Measurements start from nothing: their memory is to be the artifact's, not that of modules loaded for others.
+    """
+
+    def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
+        self.store = store
+        self.root = root
+        self.jobs = jobs or hardware.cores()
+        self.services: dict[str, Service] = {}
+        self.servers: dict[tuple[str, ...], forkserver.Server] = {}
+        self.served: dict[str, tuple[str, ...]] = {}  # key of a step that is still to be done → modules of its server
+        self.left: Counter[tuple[str, ...]] = Counter()
+        self.lock = threading.Lock()
+        self.crowd = Crowd()
+        self.memory = hardware.available_bytes() - LEFT_FOR_OTHERS
+        self.extra: Mapping[str, str] = {}
+        self.closing = threading.Event()
+
+    def begin(self, steps: Collection[Step]) -> None:
+        self.extra = ROOMY if all(step.size_bytes <= ROOMY_LIMIT for step in steps) else {}
+        for name in sorted({step.service for step in steps if step.service}):
+            self.services[name] = Service(registry.runtimes()[name], self.store.workspace())
+        if not forkserver.possible():
+            return
+        forked = [step for step in steps if not step.exclusive]
+        sets = merged(step.preload or BASE for step in forked)
+        self.served = {step.key: sets[step.preload or BASE] for step in forked}
+        self.left = Counter(self.served.values())
+        for modules in self.left:
+            folder = self.store.workspace()
+            self.servers[modules] = forkserver.Server(modules, folder, self.root, hardware.cores(), {**self.extra, **PATIENT})
+        if self.jobs > 1:  # beside the first steps, which are seldom more than one
+            waiting = queue.SimpleQueue[forkserver.Server]()
+            for server in self.servers.values():  # in the order of need, no more at once than there are cores
+                waiting.put(server)
+            for _ in range(min(self.jobs, len(self.servers))):
+                threading.Thread(target=self._warm, args=(waiting,), daemon=True).start()
+
+    def fits(self, step: Step, beside: Collection[Step]) -> bool:
+        """As :func:`room` has it; nothing starts while a step that ran out of memory beside others waits to be alone."""
+        return room(step, beside, self.jobs, self.memory) and not (beside and self.crowd.waiting)
+
+    def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
+        request = Request(
+            kind=step.kind,
+            plugin=step.plugin,
+            params=step.params,
+            folders={role: str(folder) for role, folder in folders.items()},
+            out=str(workspace / "out"),
+        )
+        extra = {**self.extra, **({} if step.exclusive else PATIENT)}
+        if step.service:
+            extra |= self.services[step.service].variables()
+
+        def attempt() -> Outcome:
+            return run_step(
+                request,
+                workspace,
+                root=self.root,
+                threads=hardware.cores(),
+                timeout_s=step.timeout_s,
+                memory_bytes=step.memory_bytes,
+                stop=stop,
+                extra=extra,
+                start=self._starter(step, stop),
+            )
+
+        try:
+            done, crowded = self.crowd.enter(attempt)
+            if crowded and step.memory_bytes is None and done.error and done.error.type == OutOfMemoryError.__name__:
+                plain_files.clear_folder(workspace)
+                done = self.crowd.alone(attempt)
+            return done
+        finally:
+            self._done(step)
+
+    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+        return self.store.put(entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes))
+
+    def _starter(self, step: Step, stop: threading.Event) -> Start:
+        server = self.servers.get(self.served.get(step.key, ()))
+
+        def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
+            return (server and server.start(exchange, home, env, stop)) or spawn(exchange, home, env)
+
+        return start
+
+    def _warm(self, waiting: queue.SimpleQueue[forkserver.Server]) -> None:
+        with contextlib.suppress(queue.Empty):
+            while not self.closing.is_set():
+                waiting.get_nowait().warm(self.closing)
+        self.closing.wait()  # a server dies with the thread that started it (PR_SET_PDEATHSIG)
+
+    def _done(self, step: Step) -> None:
+        """A server that no step needs any more gives its memory back."""
+        with self.lock:
+            modules = self.served.pop(step.key, None)
+            if modules is None:
+                return
+            self.left[modules] -= 1
+            last = not self.left[modules]
+        if last:
+            self.servers[modules].stop()
+
+    def close(self) -> None:
+        self.closing.set()
+        for service in self.services.values():
+            service.stop()
+        for server in self.servers.values():
+            server.stop()
+
+
+def merged(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """For each set of modules the one to load in its stead: the largest among them that holds all of it. ``BASE`` stays itself,
+    since its steps would only carry the memory of the others."""
+    found = sorted(set(sets), key=lambda modules: (len(modules), modules))
+    return {
+        modules: modules if modules == BASE else [other for other in found if set(modules) <= set(other)][-1] for modules in found
+    }

@@ -1,0 +1,98 @@
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere (CI)."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from mconv.errors import log_line
+from mconv.planning.step_graph import Step
+from mconv.values import ErrorInfo
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+
+class Lines:
+    """One line a finished step. Text from outside is cut to one line and cannot start a workflow command."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+        self.lock = threading.Lock()
+
+    def begin(self, total: int) -> None:
+        self.total += total
+
+    def started(self, step: Step) -> None:
+        return None
+
+    def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
+        with self.lock:
+            self.done += 1
+            said = f"{log_line(error.type)}: {log_line(error.message)}" if error else "done"
+            print(f"[{self.done}/{self.total}] {log_line(step.label)}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+
+    def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        with self.lock:
+            self.done += 1
+            said = f"skipped, since {log_line(cause.step or 'a step')} failed"
+            print(f"[{self.done}/{self.total}] {log_line(step.label)}: {said}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        return None
+
+
+class Bar:
+    """A rich progress bar that names the steps under way."""
+
+    def __init__(self) -> None:
+        self.bar: RichProgress | None = None
+        self.task: TaskID | None = None
+        self.active: list[str] = []
+        self.lock = threading.Lock()
+
+    def begin(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+        self.bar = Progress(*columns, console=Console(stderr=True))
+        self.bar.start()
+        self.task = self.bar.add_task("", total=total)
+
+    def started(self, step: Step) -> None:
+        with self.lock:
+            self.active.append(step.label)
+            self._show()
+
+    def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
+        with self.lock:
+            if step.label in self.active:
+                self.active.remove(step.label)
+            if self.bar is not None and self.task is not None:
+                self.bar.advance(self.task)
+                if error:
+                    self.bar.console.print(
+                        f"{log_line(step.label)}: {log_line(error.type)}: {log_line(error.message)}", markup=False, highlight=False
+                    )
+            self._show()
+
+    def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.advance(self.task)
+
+    def end(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _show(self) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=log_line(" · ".join(self.active)))
+
+
+def reporter() -> Lines | Bar:
+    """A bar where stderr is a terminal, else lines."""
+    return Bar() if sys.stderr.isatty() else Lines()

@@ -1,0 +1,1 @@
+"""models.yml as frozen configuration, every problem at its line and column."""

@@ -1,0 +1,163 @@
+"""The JSON Schemas of mconv's files, made from the code that reads and writes them.
+
+``schemas/`` holds them for editors; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from mconv import registry
+from mconv.manifest import config as manifest_config
+from mconv.manifest import options as manifest_options
+from mconv.values import Frozen, Report
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+NAMES = ("models", "results", "mixed")
+
+
+def get(name: str) -> dict[str, Any]:
+    """The schema called ``name`` (one of NAMES)."""
+    return {"models": models, "results": results, "mixed": mixed}[name]()
+
+
+class MixedLayer(Frozen, frozen=True, kw_only=True):
+    """A layer of mixed.json: ``bits`` is what a person may change; the rest says what the layer is and what each width costs
+    (relative squared error of the model's outputs with this layer alone in it)."""
+
+    bits: Literal[2, 3, 4, 5, 6, 8, 32]
+    kind: str = ""
+    role: str = ""
+    elements: int = 0
+    error: dict[str, float] = {}
+
+
+class Mixed(Frozen, frozen=True, kw_only=True):
+    """mixed.json: the quantizer, its options, and the bits of every layer by its weight's name."""
+
+    version: Literal[1]
+    quantizer: str
+    options: dict[str, Any] = {}
+    layers: dict[str, MixedLayer]
+
+
+def mixed() -> dict[str, Any]:
+    """Schema of mixed.json."""
+    return {"$schema": DRAFT, "title": "mconv mixed.json", **msgspec.json.schema(Mixed)}
+
+
+def mixed_problem(value: Any) -> str | None:
+    """What is wrong with ``value`` as mixed.json, or None."""
+    try:
+        msgspec.convert(value, Mixed)
+    except msgspec.ValidationError as problem:
+        return str(problem)
+    return None
+
+
+def results() -> dict[str, Any]:
+    """Schema of results.json, from the annotations of :class:`mconv.values.Report`."""
+    return {"$schema": DRAFT, "title": "mconv results.json", **msgspec.json.schema(Report)}
+
+
+def _object(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        **({"required": list(required)} if required else {}),
+    }
+
+
+def models() -> dict[str, Any]:
+    """Schema of models.yml, from the key lists of :mod:`mconv.manifest` and the options of every installed plug-in."""
+    text = {"type": "string", "minLength": 1}
+    size = {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\s*[0-9.]+\s*([KMGkmg][iI]?)?[Bb]?\s*$"}]}
+    time = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|m|min|h)\s*$"}
+    metrics = {name: {"type": "number"} for name in manifest_config.TOLERANCE_KEYS}
+    tolerance = _object({**metrics, **{p: _object(metrics) for p in manifest_config.PRECISIONS}})
+    limits = _object({"max_size": size, "max_latency": time})
+    source_options = {k: dict(v) for s in registry.sources().values() for k, v in s.options.items()}
+    source = {
+        "oneOf": [text, _object({"format": {"enum": list(registry.sources())}, "path": text, **source_options}, ("path",))],
+        "description": "a path (the format is detected), or a mapping",
+    }
+    axis = {"oneOf": [{"type": "integer", "minimum": 1}, text]}
+    tensor = _object({"shape": {"type": "array", "items": axis}, "dtype": {"enum": list(manifest_config.DTYPES)}}, ("shape",))
+    shared = {
+        "samples": {
+            **text,
+            "description": "reference inputs (.npz): one array an input; labels, expected outputs",
+        },
+        "calibration": _object({"data": text, "method": {"enum": ["minmax", "entropy", "percentile"]}}),
+        "evaluate": _object(
+            {
+                "labels": text,
+                "metric": {"enum": list(manifest_config.METRICS)},
+                "max_drop": {"type": "number", "minimum": 0, "maximum": 1},
+                "output": text,
+            },
+            ("labels",),
+        ),
+        "optimize": {"enum": list(manifest_config.OPTIMIZE_LEVELS)},
+        "targets": {"oneOf": [{"type": "array", "items": _target(tolerance, limits)}, _target(tolerance, limits)]},
+        "limits": limits,
+        "tolerance": tolerance,
+        "depends_on": {
+            "oneOf": [text, {"type": "array", "items": text}],
+            "description": "globs of further files a change of which redoes the model",
+        },
+        "resources": _object({"timeout": time, "memory": size}),
+    }
+    model = _object(
+        {
+            "name": {"type": "string", "pattern": f"^{manifest_config.NAME.pattern}$"},
+            "source": source,
+            "inputs": {"type": "object", "additionalProperties": tensor},
+            "state": {
+                "type": "object",
+                "additionalProperties": text,
+                "description": "outputs that are inputs of the next call: output name → input name",
+            },
+            **shared,
+        },
+        ("name", "source"),
+    )
+    top = _object(
+        {"version": {"const": 1}, "defaults": _object(shared), "models": {"type": "array", "minItems": 1, "items": model}},
+        ("version", "models"),
+    )
+    return {"$schema": DRAFT, "title": "mconv models.yml", **top}
+
+
+def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+    names, bodies = [], {}
+    for target in registry.targets().values():
+        precisions = list(target.precisions)
+        offered = [*precisions, manifest_config.AUTO] if len(precisions) > 1 else precisions
+        names += [target.name, *(f"{target.name}:{p}" for p in offered)]
+        used = [q for q in registry.quantizers().values() if set(q.precisions) & set(precisions)]
+        precision = {"enum": offered}
+        bodies[target.name] = {
+            "description": target.summary,
+            **_object(
+                {
+                    "precision": {"oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]},
+                    "method": {"enum": sorted(q.name for q in used)},
+                    "as": {
+                        "type": "string",
+                        "pattern": f"^{manifest_config.NAME.pattern}$",
+                        "description": "name in place of the target's",
+                    },
+                    "tolerance": tolerance,
+                    "limits": limits,
+                    **{k: dict(v) for q in sorted(used, key=lambda q: q.name) for k, v in q.options.items()},
+                    **{k: dict(v) for k, v in manifest_options.runtime_options(target).items()},
+                    **{k: dict(v) for k, v in target.options.items()},
+                }
+            ),
+        }
+    mapping = {"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1, "properties": bodies}
+    return {"oneOf": [{"enum": names}, mapping]}

@@ -1,0 +1,1 @@
+"""Configuration as a graph of steps with content keys."""

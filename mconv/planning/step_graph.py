@@ -1,0 +1,64 @@
+"""The graph of steps that a run carries out, and which of their files it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mconv.manifest.config import Manifest, VariantConfig
+from mconv.values import Frozen, ModelResult
+
+
+class Step(Frozen, frozen=True, kw_only=True):
+    """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
+
+    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must be there. ``preload``: modules
+    that it will import (:mod:`mconv.workers.forkserver`). ``size_bytes``: of the model's source, which tells what time
+    and memory it will take. ``lowers``: a write that quantizes.
+    """
+
+    key: str
+    kind: str
+    plugin: str
+    label: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    tools: dict[str, str]
+    timeout_s: float
+    memory_bytes: int | None = None
+    exclusive: bool = False
+    service: str | None = None
+    preload: tuple[str, ...] = ()
+    size_bytes: int = 0
+    lowers: bool = False
+
+
+class VariantPlan(Frozen, frozen=True, kw_only=True):
+    """One variant and the keys of its steps, in order, by kind. ``candidates``: of ``auto``, the variants it chooses from."""
+
+    id: str
+    model: str
+    config: VariantConfig
+    steps: dict[str, str]
+    candidates: tuple[VariantPlan, ...] = ()
+
+
+class Plan(Frozen, frozen=True, kw_only=True):
+    """Steps in an order in which each follows what it reads."""
+
+    manifest: Manifest
+    steps: dict[str, Step]
+    variants: tuple[VariantPlan, ...]
+    models: dict[str, ModelResult]
+
+
+def want_files(plan: Plan, out: Path | None) -> dict[str, bool]:
+    """The final keys of every variant, and whether the files of each are needed (they are where OUT lacks them)."""
+    wanted: dict[str, bool] = {}
+    for variant in [each for v in plan.variants for each in (v.candidates or (v,))]:
+        for kind, key in variant.steps.items():
+            if kind == "write":
+                wanted[key] = wanted.get(key, False) or out is not None
+            else:
+                wanted.setdefault(key, False)
+    return wanted

@@ -1,0 +1,1 @@
+"""What came of a run: verdicts, the report, the files of OUT."""

@@ -1,0 +1,14 @@
+"""Files that steps hand to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mconv import samples
+
+Folders = Mapping[str, Path]
+
+SAMPLES_FILE = samples.FILE
+REFERENCE_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "expected.npz", "labels.npz"
+LARGE = 1 << 30  # bytes that are not in memory twice: of an artifact and its source while measured, of a graph before and after

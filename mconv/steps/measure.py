@@ -1,0 +1,132 @@
+"""Latency and memory of an artifact and of its source framework."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mconv import graph, registry, samples
+from mconv.steps._files import LARGE, SAMPLES_FILE, Folders
+from mconv.steps._loaded import load_session, open_model
+from mconv.values import Latency, SourceConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
+
+
+def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -> dict[str, Any]:
+    """Latency of artifact and source framework in alternating rounds of one process; memory before the framework is loaded.
+
+    Where the two are too large to be in memory together, all rounds of the one come before those of the other.
+    """
+    feed = min(samples.load_feeds(folders["reference"] / SAMPLES_FILE), key=lambda f: sum(a.size for a in f.values()))
+    _reset_peak()
+    start = time.perf_counter()
+    session = load_session(plugin, params, folders)
+    load_ms = (time.perf_counter() - start) * 1e3
+    start = time.perf_counter()
+    session.run(feed)
+    first_ms = (time.perf_counter() - start) * 1e3
+    for _round in range(WARM_UP):
+        session.run(feed)
+    peak = _peak()
+    timer = getattr(session, "benchmark", None)
+    placement = session.placement()
+    details = session.details()
+    config = msgspec.convert(params["source"], SourceConfig)
+    files = [Path(p) for p in registry.sources()[config.format].files(config)]
+    files += [p for p in folders["artifact"].rglob("*") if p.is_file()]
+    apart = sum(p.stat().st_size for p in files) > LARGE
+    ours: list[float] = []
+    theirs: list[float] = []
+    others: dict[str, list[float]] = {}
+    peers = registry.runtimes()[plugin].peers if plugin in registry.runtimes() and "target" not in params else None
+    with contextlib.ExitStack() as stack:
+        stack.callback(session.close)
+        model = None if apart else _warm(config, params, feed)
+        beside = stack.enter_context(peers(session, folders["model"] / graph.MODEL_FILE, params["threads"])) if peers else {}
+        session.run(feed)  # a large model is loaded again here, where asking for the placement took it out of memory
+        for _round in range(ROUNDS):
+            ours += timer(feed, MIN_RUNS) if timer else _time(lambda: session.run(feed))
+            theirs += _time(partial(model.run, feed)) if model else []
+            for name, clock in beside.items():
+                others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
+    if model is None:
+        _give_back()
+        model = _warm(config, params, feed)
+        theirs = [each for _round in range(ROUNDS) for each in _time(partial(model.run, feed))]
+    ran, source = _latency(ours), _latency(theirs)
+    return {
+        "runtime": plugin,
+        "device": placement.device,
+        "threads": params["threads"],
+        "latency": msgspec.to_builtins(ran),
+        "load_ms": details.get("load_ms", load_ms),
+        "first_run_ms": details.get("first_run_ms", first_ms),
+        "peak_rss_bytes": peak,
+        "reference_runtime": config.format,
+        "reference": msgspec.to_builtins(source),
+        "speedup": source.p50_ms / ran.p50_ms,
+        "comparable": not placement.software,
+        "others": {name: msgspec.to_builtins(_latency(times)) for name, times in others.items()},
+        "shapes": {name: list(array.shape) for name, array in feed.items()},
+    }
+
+
+def _give_back() -> None:
+    """What was freed, to the system: glibc keeps gigabytes of a session that is gone."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _warm(config: SourceConfig, params: Mapping[str, Any], feed: Mapping[str, np.ndarray]) -> registry.Model:
+    model = open_model(config, params)
+    for _round in range(WARM_UP):
+        model.run(feed)
+    return model
+
+
+def _time(call: Callable[[], Any]) -> list[float]:
+    """Milliseconds of each call, for about 0.4 s, at least 5 and at most 200 calls."""
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < MIN_RUNS or (time.perf_counter() - begin < ROUND_SECONDS and len(times) < MAX_RUNS):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _latency(times: Sequence[float]) -> Latency:
+    import numpy as np
+
+    p50, p90 = float(np.percentile(times, 50)), float(np.percentile(times, 90))
+    return Latency(p50_ms=p50, p90_ms=p90, min_ms=float(min(times)), runs=len(times))
+
+
+def _reset_peak() -> None:
+    """Reset VmHWM (proc(5), clear_refs value 5), so that the peak read later is that of the artifact."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int | None:
+    """Peak resident memory of this process, bytes."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,1 @@
+"""Finished steps, on this machine and shared."""

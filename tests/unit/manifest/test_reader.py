@@ -1,0 +1,141 @@
+"""Broken manifests: each gives exit code 2, its line and column, and a sentence that helps; none a traceback."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from mconv.__main__ import main
+from mconv.errors import ManifestError
+from mconv.manifest import reader, schema
+from mconv.values import to_json
+from tests.conftest import ROOT
+from tests.models import write_linear
+
+GOOD = "version: 1\nmodels:\n  - name: a\n    source: model.onnx\n    targets: [onnx]\n"
+BROKEN = {
+    "unknown key": (GOOD.replace("targets", "tragets"), "5:5", "'targets'"),
+    "wrong type": ("version: 1\nmodels: a\n", "2:9", "a list"),
+    "duplicate name": (GOOD + GOOD.split("models:\n")[1], "6:5", "already used at line 3"),
+    "missing file": (GOOD.replace("model.onnx", "modle.onnx"), "4:13", "'model.onnx'"),
+    "unknown target": (GOOD.replace("[onnx]", "[onxx]"), "5:15", "'onnx'"),
+    "precision the target lacks": (GOOD.replace("[onnx]", "['onnx:int5']"), "5:15", "onnx offers: fp32"),
+    "bad shape": (GOOD + "    inputs: {x: {shape: [batch, -3]}}\n", "6:33", "positive size"),
+    "state of two outputs": (GOOD + "    state: {a: h, b: h}\n", "6:22", "state of two outputs"),
+    "state of no input": (GOOD + "    inputs: {hid: {shape: [1]}}\n    state: {a: hidd}\n", "7:16", "'hid'"),
+    "state that is no mapping": (GOOD + "    state: [h]\n", "6:12", "a mapping"),
+    "YAML syntax": ("version: 1\nmodels: [\n", "3:1", "not valid YAML"),
+    "empty file": ("", "1:1", "empty"),
+    "path outside": (GOOD.replace("model.onnx", "../../etc/passwd"), "4:13", "leaves the repository"),
+    "wrong version": (GOOD.replace("version: 1", "version: 2"), "1:10", "must be 1"),
+    "bad size": (GOOD + "    limits: {max_size: huge}\n", "6:24", "50MB"),
+    "key given twice": (GOOD + "    targets: [openvino]\n", "6:5", "given twice"),
+    "unknown option": (GOOD.replace("[onnx]", "[{openvino: {shceme: symmetric}}]"), "5:27", "'scheme'"),
+    "bad option value": (GOOD.replace("[onnx]", "[{openvino: {scheme: round}}]"), "5:35", "asymmetric"),
+    "labels without samples": (GOOD + "    evaluate: {labels: y}\n", "6:15", "samples"),
+    "yes is not a name": (GOOD.replace("name: a", "name: yes"), "3:11", "quotes"),
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    write_linear(folder / "model.onnx")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken(repository: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    text, place, words = BROKEN[case]
+    (repository / "models.yml").write_text(text)
+    assert main(["run"]) == 2
+    said = capsys.readouterr().err
+    assert f"models.yml:{place}: " in said
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_every_problem_is_reported_in_file_order(repository: Path) -> None:
+    text = GOOD.replace("[onnx]", "[onxx, 'onnx:int9']") + "    samples: none.npz\n"
+    (repository / "models.yml").write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        reader.load(Path("models.yml"))
+    assert [str(p.place) for p in caught.value.problems] == ["models.yml:5:15", "models.yml:5:21", "models.yml:6:14"]
+
+
+def test_missing_manifest(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nothing.yml"]) == 2
+    assert "nothing.yml:1:1: there is no file" in capsys.readouterr().err
+
+
+def test_links_may_not_leave_the_repository(repository: Path) -> None:
+    outside = write_linear(repository.parent / "outside.onnx")
+    (repository / "link.onnx").symlink_to(outside)
+    (repository / "models.yml").write_text(GOOD.replace("model.onnx", "link.onnx"))
+    with pytest.raises(ManifestError, match="leaves the repository"):
+        reader.load(Path("models.yml"))
+
+
+def test_aliases_cannot_expand_without_end(repository: Path) -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    names = "abcdefgh"
+    for before, name in itertools.pairwise(names):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+    text = "\n".join(lines) + "\n" + GOOD.replace("[onnx]", "[{openvino: {scheme: *h}}]")
+    (repository / "models.yml").write_text(text)
+    with pytest.raises(ManifestError, match="expands without end"):
+        reader.load(Path("models.yml"))
+
+
+def test_defaults_merge_keys_and_forms_of_targets(repository: Path) -> None:
+    (repository / "models.yml").write_text(
+        "version: 1\ndefaults:\n  tolerance: {cosine: 0.5, int8: {cosine: 0.25}}\n  limits: {max_size: 5MB, max_latency: 2s}\n"
+        "models:\n  - name: a\n    source: {path: model.onnx}\n    resources: {timeout: 2m, memory: 1GiB}\n"
+        "    targets:\n      - onnx\n      - onnx:int8\n      - openvino: {precision: [fp16, int8], scheme: symmetric}\n"
+    )
+    model = reader.load(Path("models.yml")).models[0]
+    ids = [(v.target, v.precision) for v in model.variants]
+    assert ids == [("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp16"), ("openvino", "int8")]
+    assert [v.tolerance.cosine for v in model.variants] == [0.5, 0.25, 0.5, 0.25]
+    assert model.variants[0].limits.max_size == 5_000_000
+    assert model.variants[0].limits.max_latency_ms == 2000
+    assert model.variants[2].options["scheme"] == "symmetric"
+    assert (model.timeout_s, model.memory_bytes) == (120, 2**30)
+
+
+def test_state_and_texts(repository: Path) -> None:
+    inputs = "    inputs: {x: {shape: [batch, 1], dtype: string}, h: {shape: [batch, 4]}}\n    state: {next: h}\n"
+    (repository / "models.yml").write_text(GOOD + inputs)
+    model = reader.load(Path("models.yml")).models[0]
+    assert model.state == {"next": "h"}
+    assert [s.dtype for s in model.source.inputs] == ["object", "float32"]
+    jsonschema.validate(yaml.safe_load(GOOD + inputs), schema.models())
+
+
+@pytest.mark.parametrize("example", ["digits", "minilm", "keras", "ready"])
+def test_examples_are_valid_by_reader_and_schema(examples: Path, example: str) -> None:
+    path = examples / example / "models.yml"
+    assert reader.load(path).models
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema.models())
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in BROKEN if c in ("unknown key", "wrong type", "unknown target", "bad shape", "wrong version")]
+)
+def test_the_schema_refuses_what_the_reader_refuses(case: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(BROKEN[case][0]), schema.models())
+
+
+@pytest.mark.parametrize("name", schema.NAMES)
+def test_committed_schemas_are_current(name: str) -> None:
+    committed = json.loads((ROOT / f"schemas/{name}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(committed)
+    assert committed == json.loads(to_json(schema.get(name))), "run `make schemas`"

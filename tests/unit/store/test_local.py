@@ -1,0 +1,123 @@
+"""The store: atomic, verified, and never stopped by a damaged entry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mconv.__main__ import main
+from mconv.errors import StoreError
+from mconv.store.digests import Digests
+from mconv.store.local import Entry, Store, copy_files, records, sweep, write_text
+
+KEY = "ab" + "0" * 62
+
+
+def put(store: Store, key: str = KEY, text: str = "data") -> Entry:
+    folder = store.workspace()
+    (folder / "out").mkdir()
+    (folder / "out" / "file.txt").write_text(text)
+    entry = store.put(Entry(key=key, kind="write", label="x", result={"a": 1}), folder / "out")
+    folder.rmdir()
+    return entry
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    entry = put(store)
+    assert store.read(KEY) == entry
+    assert store.intact(entry)
+    assert [f.path for f in entry.files] == ["file.txt"]
+    assert list(store.entries()) == [entry]
+    assert not list(store.folder.glob("tmp-*"))
+
+
+def test_flipped_bytes_are_misses(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    entry = put(store)
+    (store.files(KEY) / "file.txt").write_text("dat4")
+    assert not store.intact(entry)
+    path = store.path(KEY) / "entry.json"
+    path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
+    assert store.read(KEY) is None
+    again = put(store)  # a damaged entry is replaced
+    assert store.read(KEY) == again
+    assert store.intact(again)
+
+
+def test_two_writers_of_one_key(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert put(store) == put(store)
+    assert len(list(store.entries())) == 1
+
+
+def test_leftovers_of_dead_processes_are_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.folder / "tmp-999999999-abc").mkdir()
+    mine = store.workspace()
+    assert store.sweep() == 1
+    assert mine.is_dir()
+
+
+def test_a_file_in_the_way_is_a_plain_error(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(tmp_path / "store")
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(StoreError, match="link"):
+        records(tmp_path)
+
+
+def test_copy_replaces_what_differs_and_removes_what_is_gone(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "out" / "target"
+    source.mkdir()
+    (source / "a").write_text("1")
+    copy_files(source, records(source), target, Digests())
+    before = (target / "a").stat().st_ino
+    copy_files(source, records(source), target, Digests())
+    assert (target / "a").stat().st_ino == before  # equal: left alone
+    (target / "stale").write_text("old")
+    (source / "a").write_text("2")
+    copy_files(source, records(source), target, Digests())
+    assert sorted(p.name for p in target.iterdir()) == ["a"]
+    assert (target / "a").read_text() == "2"
+    assert sorted(p.name for p in target.parent.iterdir()) == ["target"]
+
+
+def test_write_text_leaves_no_temporary_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", "1")
+    write_text(tmp_path / "x", "2")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_pruning_takes_the_old_and_then_the_oldest_until_the_rest_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    now = time.time()
+    keys = [f"{index}{index}" + "0" * 62 for index in range(5)]
+    for index, key in enumerate(keys):
+        put(store, key, "x" * 1000)
+        os.utime(store.path(key), (now, now - (90 if index == 0 else 5 - index) * 86400))
+    assert main(["store", "prune", "--store", str(tmp_path)]) == 0
+    assert [e.key for e in store.entries() if isinstance(e, Entry)] == keys[1:]
+    assert main(["store", "prune", "--store", str(tmp_path), "--max-size", "2.5kB"]) == 0
+    assert [e.key for e in store.entries() if isinstance(e, Entry)] == keys[3:]
+    assert main(["store", "prune", "--store", str(tmp_path), "--max-size", "much"]) == 2
+    assert "'much' is not a size" in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_in_the_output_folder_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "model").mkdir()
+    for name in (f".tmp-{gone.pid}-a", f"model/.tmp-{gone.pid}-b", f"model/.tmp-{os.getpid()}-c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".tmp-{gone.pid}-file").write_text("half")
+    assert sweep(tmp_path) == 3
+    assert [p.name for p in (tmp_path / "model").iterdir()] == [f".tmp-{os.getpid()}-c"]
