@@ -193,8 +193,9 @@ class Target:
 class Runtime:
     """What can run an artifact's folder on samples. ``service``: its workers share a helper process
     (see :mod:`mconv.workers.service`), whose address they find in the environment variable of this name.
-    ``peers(session, model, threads)`` is a context that yields other ways to run the fp32 graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of each.
-    ``devices`` tells what the engine finds on this machine. ``options``: how artifacts are run; they change none."""
+    ``peers(session, model, threads)`` is a context that yields other ways to run the fp32 graph ``model``, measured beside the
+    artifact: name → ``time(feed, runs)`` → milliseconds of each. ``devices`` tells what the engine finds on this machine.
+    ``options``: how artifacts are run; they change none."""
 
     name: str
     summary: str
