@@ -227,7 +227,6 @@ class Format:
     tools: tuple[str, ...] = ()
 
 
-Plugin = Source | Optimizer | Quantizer | Target | Runtime | Format
 _KINDS: dict[str, type[Any]] = {
     "sources": Source,
     "optimizers": Optimizer,

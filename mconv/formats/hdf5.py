@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from mconv.errors import SourceError
-from mconv.formats import keras
+from mconv.formats import _keras
 from mconv.values import Facts
 
 SUFFIXES = (".h5", ".hdf5")
@@ -34,7 +33,7 @@ def inspect(path: Path) -> Facts:
     found = Facts(kind="weights")
     if config is not None:
         try:
-            found = keras.facts(json.loads(config))
+            found = _keras.facts(json.loads(config))
         except (ValueError, RecursionError, TypeError) as problem:
             raise SourceError(f"model_config of {path.name} is not JSON: {problem}", hint="save it again") from problem
     parameters = sum(math.prod(s) for s in tensors.values() if s is not None)
@@ -48,31 +47,10 @@ def inspect(path: Path) -> Facts:
     )
 
 
-def unreadable(file: Any) -> list[str]:
-    """Arrays of an HDF5 file (a path or an open file) whose content cannot be read."""
-    import h5py
-
-    found: list[str] = []
-
-    def visit(name: str, each: Any) -> None:
-        if isinstance(each, h5py.Dataset):
-            try:
-                each[()]
-            except Exception as problem:  # h5py raises OSError, RuntimeError, KeyError …
-                found.append(f"array {name!r}: {' '.join(str(problem).split())[:200]}")
-
-    try:
-        with h5py.File(file, "r") as opened:
-            opened.visititems(visit)
-    except Exception as problem:  # as above
-        found.append(" ".join(str(problem).split())[:300])
-    return found[:20]
-
-
 def check(path: Path) -> list[str]:
     """Every array is read."""
     try:
         found = list(inspect(path).problems)
     except SourceError as problem:
         return [problem.message]
-    return found + unreadable(path)
+    return found + _keras.unreadable(path)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mconv.errors import SourceError
-from mconv.formats import _zip
+from mconv.formats import _keras, _zip
 from mconv.values import Facts
 
 SUFFIXES = (".keras",)
@@ -22,30 +19,6 @@ def sniff(path: Path, head: bytes) -> bool:
     return "config.json" in found and bool({WEIGHTS, "metadata.json"} & set(found))
 
 
-def layers(value: Any) -> Iterator[dict[str, Any]]:
-    """Every layer's configuration, nested ones too."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        for inner in value.values():
-            yield from layers(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from layers(inner)
-
-
-def facts(about: Any) -> Facts:
-    """What a Keras configuration says: layers by class, their names, code where there is any."""
-    found = [each for each in layers(about) if isinstance(each.get("config"), dict)]
-    lambdas = [str(each["config"].get("name", "?")) for each in found if each["class_name"] == "Lambda"]
-    return Facts(
-        kind="model",
-        operators=dict(sorted(Counter(str(each["class_name"]) for each in found).items())),
-        names=tuple(str(each["config"].get("name", "")) for each in found),
-        problems=(f"it has Lambda layers, which carry code: {', '.join(lambdas[:5])}",) if lambdas else (),
-    )
-
-
 def inspect(path: Path) -> Facts:
     """Raises SourceError for a damaged archive."""
     with _zip.opened(path) as archive:
@@ -54,21 +27,19 @@ def inspect(path: Path) -> Facts:
         except (KeyError, ValueError, RecursionError) as problem:
             raise SourceError(f"config.json in {path.name} cannot be read: {problem}", hint="save it again") from problem
         lost = () if WEIGHTS in archive.namelist() else (f"it has no {WEIGHTS}",)
-    found = facts(about)
+    found = _keras.facts(about)
     return Facts(kind=found.kind, operators=found.operators, names=found.names, problems=(*found.problems, *lost))
 
 
 def check(path: Path) -> list[str]:
     """Every member against its checksum, the configuration, and the weights' HDF5 file."""
-    from mconv.formats import hdf5
-
     try:
         found = list(inspect(path).problems)
         with _zip.opened(path) as archive:
             found += _zip.damaged(archive)
             if not found and WEIGHTS in archive.namelist():
                 with archive.open(WEIGHTS) as content:
-                    found += [f"{WEIGHTS}: {said}" for said in hdf5.unreadable(content)]
+                    found += [f"{WEIGHTS}: {said}" for said in _keras.unreadable(content)]
     except SourceError as problem:
         return [problem.message]
     return found

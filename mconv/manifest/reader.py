@@ -372,7 +372,7 @@ class _Reader:
         limits = msgspec.structs.replace(limits, **{k: v for k, v in msgspec.structs.asdict(own_limits).items() if v is not None})
         options = self.options(fields, plugin.options)
         try:
-            plugin.check(precision=precision, options=options, info=None, method=method)
+            plugin.check(precision=precision, options=options, method=method)
         except UnsupportedError as problem:
             node.fail(f"{plugin.name}:{precision}: {problem.message}", problem.hint)
             return None

@@ -51,7 +51,7 @@ def implied_precision(options: Mapping[str, Any]) -> str | None:
     return DTYPES.get(str(options.get("dtype")))
 
 
-def check(*, precision: str, options: Mapping[str, Any], info: ModelInfo | None, method: str | None) -> None:
+def check(*, precision: str, options: Mapping[str, Any], method: str | None) -> None:
     """Raises UnsupportedError where precision and dtype, or codec and level, contradict each other, or a rule cannot be read."""
     dtype = options.get("dtype")
     if dtype is not None and DTYPES[dtype] != precision:

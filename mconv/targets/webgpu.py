@@ -16,7 +16,7 @@ TOOLS = ("onnx",)
 OPTIONS = ort.OPTIONS
 
 
-def check(*, precision: str, options: dict[str, Any], info: ModelInfo | None, method: str | None) -> None:
+def check(*, precision: str, options: dict[str, Any], method: str | None) -> None:
     """Refuses what onnxruntime-web's WebGPU provider has no kernels for."""
     if method == "int8_dynamic":
         raise UnsupportedError(

@@ -10,6 +10,7 @@ from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.targets import _web, _webnn
 from mconv.targets._web import ort
+from mconv.targets._webnn.names import RUNTIME, graph_file
 from mconv.values import ModelInfo
 
 PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "weight_only", "int4": "weight_only"}
@@ -42,7 +43,7 @@ OPTIONS = {
 }
 
 
-def check(*, precision: str, options: dict[str, Any], info: ModelInfo | None, method: str | None) -> None:
+def check(*, precision: str, options: dict[str, Any], method: str | None) -> None:
     """Refuses what onnxruntime-web's WebNN provider leaves to the CPU."""
     if options.get("flavour") != "ort":
         return
@@ -94,8 +95,8 @@ def _native(
     common = {axis: size for axis, size in shapes[0].items() if all(dims[axis] == size for dims in shapes)}
     inputs = _web.fixed(about.inputs, common)
     outputs = _web.merged([made.outputs for made in graphs], about.outputs)
-    modules = [_webnn.graph_file(i) for i in range(len(graphs))]
-    shutil.copyfile(_webnn.RUNTIME, out / "runtime.mjs")
+    modules = [graph_file(i) for i in range(len(graphs))]
+    shutil.copyfile(RUNTIME, out / "runtime.mjs")
     values = {
         "INPUTS": _web.table(inputs),
         "OUTPUTS": _web.table(outputs),

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mconv.runtimes import _browser
-from mconv.targets._webnn import RUNTIME
 from mconv.targets._webnn.emitter import EmitResult
+from mconv.targets._webnn.names import RUNTIME
 
 TIME_LIMIT = 60  # seconds, for building and running one graph
 SCRIPT = """

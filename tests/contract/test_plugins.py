@@ -77,7 +77,7 @@ def make(target: registry.Target, precision: str, model: Path, out: Path) -> Non
         quantizer.quantize(model, quantized, precision=precision, options=defaults, calibration=calibration)
         model = quantized
     defaults = {k: s["default"] for k, s in target.options.items() if "default" in s}
-    target.check(precision=precision, options=defaults, info=None, method=None)
+    target.check(precision=precision, options=defaults, method=None)
     calibration = feeds if precision in target.calibrated else None
     target.write(model, out, precision=precision, options=defaults, name="model", calibration=calibration)
 
@@ -147,7 +147,7 @@ def test_target_of_weights_gives_back_what_it_was_given(tmp_path: Path, name: st
     about = weights.About(format="pytorch", architecture="Net", parameters=1208)
     weights.save(source, about, ((n, weights.Tensor.of(np.asarray(a))) for n, a in held.items()), {"tied": "a.w"})
     options = {k: s["default"] for k, s in target.options.items() if "default" in s}
-    target.check(precision=precision, options=options, info=None, method=None)
+    target.check(precision=precision, options=options, method=None)
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         target.write(source, tmp_path / folder, precision=precision, options=options, name="model", calibration=None)

@@ -11,12 +11,6 @@ PROPAGATION_DAMPING = 0.1
 SWEEPS = 4
 
 
-def hessian(inputs: np.ndarray) -> np.ndarray:
-    """H = XᵀX / n of ``inputs`` [n, columns], float64."""
-    matrix: np.ndarray = inputs.astype(np.float64)
-    return matrix.T @ matrix / len(matrix)
-
-
 def loss(difference: np.ndarray, moments: np.ndarray) -> float:
     """Mean squared error of the product: tr(Δ H Δᵀ), Δ [rows, columns]."""
     wide: np.ndarray = difference.astype(np.float64)

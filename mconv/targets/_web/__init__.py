@@ -98,14 +98,6 @@ def merged(shapes: Sequence[Sequence[TensorSpec]], symbolic: Sequence[TensorSpec
     return tuple(found)
 
 
-def download_bytes(directory: Path) -> int:
-    """Bytes that a page fetches of a package, as a static host sends them: brotli, quality 9. Without onnxruntime-web."""
-    import brotli
-
-    files = [p for p in sorted(directory.iterdir()) if p.is_file() and p.name not in NOT_FETCHED]
-    return sum(len(brotli.compress(p.read_bytes(), quality=9)) for p in files)
-
-
 def package(name: str, description: str, files: Sequence[str], dependencies: Mapping[str, str] | None = None) -> str:
     """package.json of a private-by-default, side-effect-free ES module."""
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("._-") or "model"

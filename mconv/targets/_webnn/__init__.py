@@ -12,13 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mconv.targets._webnn.emitter import EmitResult
 
-RUNTIME = Path(__file__).parent / "runtime.mjs"  # opens a context, builds a graph and runs it; copied beside graph.mjs
-
-
-def graph_file(index: int) -> str:
-    """Name of the module of the graph ``index``, counted from 0."""
-    return f"graph-{index + 1}.mjs" if index else "graph.mjs"
-
 
 def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> EmitResult:
     """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``. See ``emitter.emit_all``."""

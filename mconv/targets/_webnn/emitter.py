@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mconv.errors import UnsupportedError
-from mconv.targets._webnn import graph_file
 from mconv.targets._webnn.builder import Builder, Pool, Refusal, Value, Weight, data_type, literal
 from mconv.targets._webnn.embedding import fuse
+from mconv.targets._webnn.names import graph_file
 from mconv.targets._webnn.node import Node
 from mconv.targets._webnn.operators import OPERATORS
 from mconv.targets._webnn.prepare import Graph, Step, prepare

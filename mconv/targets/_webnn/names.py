@@ -1,0 +1,12 @@
+"""Files of a native WebNN package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RUNTIME = Path(__file__).parent / "runtime.mjs"  # opens a context, builds a graph and runs it; copied beside graph.mjs
+
+
+def graph_file(index: int) -> str:
+    """Name of the module of the graph ``index``, counted from 0."""
+    return f"graph-{index + 1}.mjs" if index else "graph.mjs"
