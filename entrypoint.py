@@ -1,11 +1,13 @@
-"""The action's entry point: INPUT_* → `mconv run`, then `mconv publish`; outputs for the workflow. Nothing else.
+"""The action's entry point: INPUT_* → `mconv run`, then `mconv publish`; outputs for the workflow.
+Nothing else.
 
-With the input ``results`` it only publishes that file and loads no model: the trusted half of docs/github.md.
+With the input ``results`` it only publishes that file and loads no model: the trusted half of
+docs/github.md.
 
-The token leaves the environment before anything of the repository runs: the process replaces itself by one that never had it
-there (what a process was started with stays readable in /proc/PID/environ) and reads it once from a pipe. PR_SET_DUMPABLE
-then keeps workers, which have a uid of their own in the image, out of its memory.
-"""
+The token leaves the environment before anything of the repository runs: the process replaces itself
+by one that never had it there (what a process was started with stays readable in /proc/PID/environ)
+and reads it once from a pipe. PR_SET_DUMPABLE then keeps workers, which have a uid of their own in
+the image, out of its memory."""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ PR_SET_DUMPABLE = 4
 USAGE = 2
 TOKEN_PIPE = "MCONV_SECRETS_FD"
 TOKENS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN")  # given back to `mconv publish`
-DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")  # the runner's cache, artifacts and OIDC, and gh's names: never needed
+# the runner's cache, artifacts and OIDC, and gh's names: never needed
+DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
@@ -65,18 +68,32 @@ def plan_argv(inputs: Mapping[str, str], shards: str) -> list[str]:
 
 def given_results(inputs: Mapping[str, str]) -> list[str]:
     """The files that the input ``results`` names; its words may be globs."""
-    return [path for word in get(inputs, "results").split() for path in sorted(glob.glob(word)) or [word]]
+    return [
+        path
+        for word in get(inputs, "results").split()
+        for path in sorted(glob.glob(word)) or [word]
+    ]
 
 
 def results_file(inputs: Mapping[str, str]) -> Path:
-    """The results.json to publish: the one named, else the one that the run writes, or that several are merged into."""
+    """The results.json to publish: the one named, else the one that the run writes, or that several
+    are merged into."""
     given = given_results(inputs)
-    return Path(given[0]) if len(given) == 1 else Path(get(inputs, "out", "mconv-out")) / "results.json"
+    return (
+        Path(given[0])
+        if len(given) == 1
+        else Path(get(inputs, "out", "mconv-out")) / "results.json"
+    )
 
 
 def publish_argv(inputs: Mapping[str, str]) -> list[str]:
     """The command line of `mconv publish` for these inputs."""
-    argv = ["publish", str(results_file(inputs)), "--comment-id", get(inputs, "comment-id", "default")]
+    argv = [
+        "publish",
+        str(results_file(inputs)),
+        "--comment-id",
+        get(inputs, "comment-id", "default"),
+    ]
     argv += ["--comment-author", get(inputs, "comment-author", "github-actions[bot]")]
     if flag(inputs, "comment", "true"):
         argv.append("--comment")
@@ -89,14 +106,25 @@ def publish_argv(inputs: Mapping[str, str]) -> list[str]:
     return argv
 
 
-def with_baseline(inputs: Mapping[str, str], variables: MutableMapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
-    """The inputs, the baseline ``auto`` fetched: the token is in the environment for that time only, and no worker runs then."""
+def with_baseline(
+    inputs: Mapping[str, str], variables: MutableMapping[str, str], secrets: Mapping[str, str]
+) -> dict[str, str]:
+    """The inputs, the baseline ``auto`` fetched: the token is in the environment for that time
+    only, and no worker runs then."""
     if get(inputs, "baseline").lower() != "auto":
         return dict(inputs)
     target = Path(get(inputs, "out", "mconv-out")) / "baseline.json"
     variables.update(secrets)
     try:
-        code = mconv(["baseline", "--artifact", get(inputs, "baseline-artifact", "mconv-results"), "-o", str(target)])
+        code = mconv(
+            [
+                "baseline",
+                "--artifact",
+                get(inputs, "baseline-artifact", "mconv-results"),
+                "-o",
+                str(target),
+            ]
+        )
     finally:
         for name in secrets:
             variables.pop(name, None)
@@ -104,13 +132,16 @@ def with_baseline(inputs: Mapping[str, str], variables: MutableMapping[str, str]
 
 
 def give_back(folders: Sequence[Path], workspace: Path) -> None:
-    """Files of the workspace belong to whom it belongs: the runner's user must be able to change and to delete them."""
+    """Files of the workspace belong to whom it belongs: the runner's user must be able to change
+    and to delete them."""
     owner = workspace.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
     for folder in folders:
         top = Path(os.path.abspath(folder))
-        if not top.is_relative_to(workspace) or Path(os.path.realpath(top)) != workspace.resolve() / top.relative_to(workspace):
+        if not top.is_relative_to(workspace) or Path(
+            os.path.realpath(top)
+        ) != workspace.resolve() / top.relative_to(workspace):
             continue  # outside of the workspace, perhaps behind a link in it
         if not top.is_dir():  # a run that was interrupted has made none
             continue
@@ -121,7 +152,9 @@ def give_back(folders: Sequence[Path], workspace: Path) -> None:
         for _, below, files, descriptor in os.fwalk(top, follow_symlinks=False):
             for name in (*below, *files):
                 with contextlib.suppress(OSError):
-                    os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
+                    os.chown(
+                        name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False
+                    )
 
 
 def relative(path: Path, workspace: Path) -> str:
@@ -130,18 +163,29 @@ def relative(path: Path, workspace: Path) -> str:
     return str(full.relative_to(workspace)) if full.is_relative_to(workspace) else str(path)
 
 
-def outputs(results: Path, artifacts: Path, code: int, workspace: Path, matrix: str = "") -> dict[str, str]:
-    """The action's outputs, counts from results.json where there is one; paths are relative to the workspace, where the
-    following steps run."""
+def outputs(
+    results: Path, artifacts: Path, code: int, workspace: Path, matrix: str = ""
+) -> dict[str, str]:
+    """The action's outputs, counts from results.json where there is one; paths are relative to the
+    workspace, where the following steps run."""
     counts = {"passed": 0, "failed": 0, "errors": 0}
     found, conclusion = "", "failure"
     with contextlib.suppress(MconvError):
         summary = read(results).summary
-        counts = {"passed": summary.passed, "failed": summary.failed + summary.unverified, "errors": summary.error}
+        counts = {
+            "passed": summary.passed,
+            "failed": summary.failed + summary.unverified,
+            "errors": summary.error,
+        }
         found = relative(results, workspace)
         conclusion = "failure" if code else summary.conclusion
     values = {"results": found, "artifacts": relative(artifacts, workspace)}
-    return {**values, **{name: str(n) for name, n in counts.items()}, "conclusion": conclusion, "matrix": matrix}
+    return {
+        **values,
+        **{name: str(n) for name, n in counts.items()},
+        "conclusion": conclusion,
+        "matrix": matrix,
+    }
 
 
 def plan(inputs: Mapping[str, str], shards: str) -> tuple[int, str]:
@@ -159,7 +203,11 @@ def without_secrets() -> None:
     os.write(writer, json.dumps(secrets).encode())
     os.close(writer)
     os.set_inheritable(reader, True)
-    clean = {name: value for name, value in os.environ.items() if name not in TOKENS and not name.startswith(DROPPED)}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in TOKENS and not name.startswith(DROPPED)
+    }
     os.execve(sys.executable, [sys.executable, *sys.argv], {**clean, TOKEN_PIPE: str(reader)})
 
 
@@ -170,7 +218,8 @@ def read_secrets(variables: MutableMapping[str, str]) -> dict[str, str]:
 
 
 def main(variables: MutableMapping[str, str]) -> int:
-    """Run and publish; the exit code is that of the run: the models' verdict. Only publishing, 0: the run had its verdict."""
+    """Run and publish; the exit code is that of the run: the models' verdict. Only publishing, 0:
+    the run had its verdict."""
     secrets = read_secrets(variables)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -180,7 +229,12 @@ def main(variables: MutableMapping[str, str]) -> int:
     try:
         os.chdir(folder)
     except OSError as problem:
-        print(workflow.annotation("error", f"working-directory {folder}: {problem.strerror}", title="mconv"), flush=True)
+        print(
+            workflow.annotation(
+                "error", f"working-directory {folder}: {problem.strerror}", title="mconv"
+            ),
+            flush=True,
+        )
         return USAGE
     results = results_file(inputs)
     if shards := get(inputs, "plan"):
@@ -191,7 +245,11 @@ def main(variables: MutableMapping[str, str]) -> int:
         return code
     if parts := given_results(inputs):
         variables.update(secrets)
-        merged = mconv(["report", *parts, "--format", "json", "-o", str(results)]) if len(parts) > 1 else 0
+        merged = (
+            mconv(["report", *parts, "--format", "json", "-o", str(results)])
+            if len(parts) > 1
+            else 0
+        )
         code = merged or mconv(publish_argv(inputs))
     else:
         results.unlink(missing_ok=True)  # an older run's must not be published as this one's
@@ -200,7 +258,9 @@ def main(variables: MutableMapping[str, str]) -> int:
             variables.update(secrets)
             mconv(publish_argv(inputs))
     give_back((results.parent, Path(get(inputs, "store", ".mconv/store"))), workspace)
-    workflow.set_outputs(workflow.Environment.read(variables), outputs(results, results.parent, code, workspace))
+    workflow.set_outputs(
+        workflow.Environment.read(variables), outputs(results, results.parent, code, workspace)
+    )
     return code
 
 

@@ -1,12 +1,13 @@
-"""Every precision of mconv on MiniLM and the digits CNN, beside the one-call recipes of onnxruntime and NNCF, in one run.
+"""Every precision of mconv on MiniLM and the digits CNN, beside the one-call recipes of onnxruntime
+and NNCF, in one run.
 
     make setup && for name in digits minilm; do .venv/bin/python examples/$name/prepare.py; done
     .venv/bin/python benchmarks/quantize.py [minilm|digits] … [--only LABEL …]
 
-For each: bytes of the file, bits a weight (file over parameters), SQNR and cosine of the worst output against the source framework
-on held-out samples, of text encoders the mean and the smallest cosine of sentences (token vectors averaged under the mask), and
-median latency as a ratio to fp32, all timed in alternating rounds of this one process. Peers are run as their users run them.
-"""
+For each: bytes of the file, bits a weight (file over parameters), SQNR and cosine of the worst
+output against the source framework on held-out samples, of text encoders the mean and the smallest
+cosine of sentences (token vectors averaged under the mask), and median latency as a ratio to fp32,
+all timed in alternating rounds of this one process. Peers are run as their users run them."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +79,19 @@ PEERS: dict[str, Callable[..., None]] = {
     "onnxruntime dynamic, per channel": lambda m, o, f: ort_dynamic(m, o, f, per_channel=True),
     "onnxruntime 4 bits": ort_nbits,
     "NNCF int8": lambda m, o, f: nncf_weights(m, o, f, mode="INT8_ASYM"),
-    "NNCF int4": lambda m, o, f: nncf_weights(m, o, f, mode="INT4_ASYM", group_size=32, ratio=1.0, all_layers=True),
+    "NNCF int4": lambda m, o, f: nncf_weights(
+        m, o, f, mode="INT4_ASYM", group_size=32, ratio=1.0, all_layers=True
+    ),
     "NNCF int4 GPTQ": lambda m, o, f: nncf_weights(
-        m, o, f, mode="INT4_ASYM", group_size=32, ratio=1.0, all_layers=True, gptq=True, scale_estimation=True
+        m,
+        o,
+        f,
+        mode="INT4_ASYM",
+        group_size=32,
+        ratio=1.0,
+        all_layers=True,
+        gptq=True,
+        scale_estimation=True,
     ),
 }
 
@@ -99,7 +111,11 @@ def runner(path: Path) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 def size(path: Path) -> int:
-    return sum(p.stat().st_size for p in {path, path.with_suffix(".bin"), Path(f"{path}.data")} if p.is_file())
+    return sum(
+        p.stat().st_size
+        for p in {path, path.with_suffix(".bin"), Path(f"{path}.data")}
+        if p.is_file()
+    )
 
 
 def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
@@ -112,13 +128,17 @@ def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
     fp32 = out / graph.MODEL_FILE
     if config.samples:
         arrays = samples.read_user_file(Path(config.samples))
-        held_out, _, _ = samples.user_feeds(arrays, model.inputs, model.outputs, dims={}, file="samples")
+        held_out, _, _ = samples.user_feeds(
+            arrays, model.inputs, model.outputs, dims={}, file="samples"
+        )
     else:
         held_out = model.samples(16, samples.SEED, {}) or []
     calibration = model.samples(CALIBRATION_COUNT, samples.SEED + 1, {}, calibration=True) or []
     if config.calibration and config.calibration.data:
         arrays = samples.read_user_file(Path(config.calibration.data))
-        calibration, _, _ = samples.user_feeds(arrays, model.inputs, (), dims={}, file="calibration")
+        calibration, _, _ = samples.user_feeds(
+            arrays, model.inputs, (), dims={}, file="calibration"
+        )
     reference = [model.run(feed) for feed in held_out]
     made: dict[str, Path] = {"fp32": fp32}
     seconds: dict[str, float] = {"fp32": 0.0}
@@ -127,9 +147,14 @@ def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
             continue
         plugin = registry.quantizers()[quantizer]
         defaults = {k: s["default"] for k, s in plugin.options.items() if "default" in s}
-        attempt(made, seconds, f"mconv {label}", out, lambda path, p=plugin, d=defaults, q=precision, o=options: p.quantize(
-            fp32, path, precision=q, options={**d, **o}, calibration=calibration if p.calibration else None
-        ))  # fmt: skip
+        quantize = partial(
+            plugin.quantize,
+            fp32,
+            precision=precision,
+            options={**defaults, **options},
+            calibration=calibration if plugin.calibration else None,
+        )
+        attempt(made, seconds, f"mconv {label}", out, quantize)
     for label, peer in PEERS.items():
         if only and label not in only:
             continue
@@ -137,35 +162,52 @@ def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
     runners = {label: runner(path) for label, path in made.items()}
     times = timed(runners, held_out[0])
     parameters = graph.describe(fp32).parameters or 1
-    print(f"\n{name}: {parameters / 1e6:.2f} M parameters, {len(held_out)} held-out samples, cosine of the worst output")
-    print(f"{'':<34}{'MB':>8}{'bits':>7}{'SQNR dB':>9}{'cosine':>9}{'sentence (min)':>18}{'time':>7}{'made in':>10}")
+    print(
+        f"\n{name}: {parameters / 1e6:.2f} M parameters, {len(held_out)} held-out samples, cosine "
+        "of the worst output"
+    )
+    print(
+        f"{'':<34}{'MB':>8}{'bits':>7}{'SQNR dB':>9}{'cosine':>9}"
+        f"{'sentence (min)':>18}{'time':>7}{'made in':>10}"
+    )
     for label, path in made.items():
         answers = [dict(zip(reference[0], runners[label](feed), strict=True)) for feed in held_out]
-        errors = [compare.compare_outputs(o, [a[o] for a in answers], [r[o] for r in reference]) for o in reference[0]]
+        errors = [
+            compare.compare_outputs(o, [a[o] for a in answers], [r[o] for r in reference])
+            for o in reference[0]
+        ]
         worst = min(errors, key=lambda e: e.cosine if e.cosine is not None else 2.0)
         ratio = times[label] / times["fp32"]
-        cells = (
-            f"{size(path) / 1e6:>8.2f}{size(path) * 8 / parameters:>7.2f}{worst.sqnr_db or float('nan'):>9.1f}{worst.cosine:>9.4f}"
-        )
+        cells = f"{size(path) / 1e6:>8.2f}{size(path) * 8 / parameters:>7.2f}"
+        cells += f"{worst.sqnr_db or float('nan'):>9.1f}{worst.cosine:>9.4f}"
         found = sentences(held_out, answers, reference)
         cells += f"{np.mean(found):>9.4f} ({min(found):.4f})" if found else f"{'–':>18}"
         print(f"{label:<34}{cells}{ratio:>6.2f}×{seconds[label]:>8.1f} s", flush=True)
 
 
 def sentences(feeds: Feeds, answers: Feeds, reference: Feeds) -> list[float]:
-    """Cosine of each sentence: the mean of its token vectors under ``attention_mask``; empty for what is no text encoder."""
+    """Cosine of each sentence: the mean of its token vectors under ``attention_mask``; empty for
+    what is no text encoder."""
     name = next((n for n, array in reference[0].items() if array.ndim == 3), None)
     if name is None or "attention_mask" not in feeds[0]:
         return []
     found = []
     for feed, ours, theirs in zip(feeds, answers, reference, strict=True):
-        for mask, a, r in zip(feed["attention_mask"].astype(bool), ours[name], theirs[name], strict=True):
+        for mask, a, r in zip(
+            feed["attention_mask"].astype(bool), ours[name], theirs[name], strict=True
+        ):
             x, y = a[mask].mean(0), r[mask].mean(0)
             found.append(float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y))))
     return found
 
 
-def attempt(made: dict[str, Path], seconds: dict[str, float], label: str, folder: Path, call: Callable[[Path], Any]) -> None:
+def attempt(
+    made: dict[str, Path],
+    seconds: dict[str, float],
+    label: str,
+    folder: Path,
+    call: Callable[[Path], Any],
+) -> None:
     """Make one file; a recipe that fails is said, and left out of the table."""
     path = folder / f"{label.replace(' ', '-').replace(',', '')}.onnx"
     begin = time.perf_counter()
@@ -173,13 +215,18 @@ def attempt(made: dict[str, Path], seconds: dict[str, float], label: str, folder
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             call(path)
     except Exception as problem:  # of a peer, whatever it is
-        print(f"{label}: {type(problem).__name__}: {' '.join(str(problem).split())[:200]}", file=sys.stderr)
+        print(
+            f"{label}: {type(problem).__name__}: {' '.join(str(problem).split())[:200]}",
+            file=sys.stderr,
+        )
         return
     made[label] = path if path.is_file() else path.with_suffix(".xml")
     seconds[label] = time.perf_counter() - begin
 
 
-def timed(runners: Mapping[str, Callable[[Any], Any]], feed: Mapping[str, np.ndarray]) -> dict[str, float]:
+def timed(
+    runners: Mapping[str, Callable[[Any], Any]], feed: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     """Median seconds a call, rounds alternating between all."""
     found: dict[str, list[float]] = {label: [] for label in runners}
     for _ in range(ROUNDS + 1):
@@ -192,10 +239,17 @@ def timed(runners: Mapping[str, Callable[[Any], Any]], feed: Mapping[str, np.nda
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="digits|minilm")
     parser.add_argument(
-        "--only", action="append", default=[], choices=[*OURS, *PEERS], metavar="LABEL", help="this recipe; repeatable"
+        "--only",
+        action="append",
+        default=[],
+        choices=[*OURS, *PEERS],
+        metavar="LABEL",
+        help="this recipe; repeatable",
     )
     args = parser.parse_args()
     logging.disable(logging.WARNING)

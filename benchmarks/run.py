@@ -4,19 +4,21 @@
     .venv/bin/python benchmarks/run.py [PART …] [--peers DIR] [--rounds N] [--json FILE]
 
 Parts (default: all):
-  peers   MiniLM to onnx fp32 and int8 and openvino fp32 and int8: one `mconv run` with an empty store, which verifies all four,
-          against optimum-cli export onnx, optimum-cli onnxruntime quantize (per channel), optimum-cli export openvino and NNCF's
-          compress_weights, each a process of its own, as their users run them
+  peers   MiniLM to onnx fp32 and int8 and openvino fp32 and int8: one `mconv run` with an empty
+  store, which verifies all four,
+          against optimum-cli export onnx, optimum-cli onnxruntime quantize (per channel),
+          optimum-cli export openvino and NNCF's compress_weights, each a process of its own, as
+          their users run them
   again   fifty small models: cold, nothing changed, one of fifty changed
   plan    a plan of 1,000 models in 8 variants each
   models  cold runs of 1, 10, 50 and 200 small models
   cores   a cold run of 12 small models on one core and on two (taskset)
 
-For each: wall seconds, CPU seconds (user and system, of all processes), peak memory (resident, of all processes, sampled). Peers
-run in environments of their own, made under --peers by pip with the versions below (TORCH_INDEX names an index of PyTorch's CPU
-wheels where pip's own has others); where one cannot be made, the output says so and no ratio is given. Rounds alternate between
-mconv and the peers, and the least of each is compared. Run it on a quiet machine.
-"""
+For each: wall seconds, CPU seconds (user and system, of all processes), peak memory (resident, of
+all processes, sampled). Peers run in environments of their own, made under --peers by pip with the
+versions below (TORCH_INDEX names an index of PyTorch's CPU wheels where pip's own has others);
+where one cannot be made, the output says so and no ratio is given. Rounds alternate between mconv
+and the peers, and the least of each is compared. Run it on a quiet machine."""
 
 from __future__ import annotations
 
@@ -52,9 +54,19 @@ ENVIRONMENTS = {  # optimum-onnx 0.1 needs transformers 4.57, optimum-intel 2 ta
 NNCF = """
 import sys, nncf, openvino
 model = openvino.Core().read_model(sys.argv[1])
-openvino.save_model(nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM), sys.argv[2], compress_to_fp16=False)
+compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+openvino.save_model(compressed, sys.argv[2], compress_to_fp16=False)
 """
-FRAMEWORKS = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "tensorflow", "openvino", "nncf")
+FRAMEWORKS = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "tensorflow",
+    "openvino",
+    "nncf",
+)
 LOADED = f"""
 import sys
 from mconv.__main__ import main
@@ -79,12 +91,21 @@ class CommandError(Exception):
     """A command failed; the message has the end of what it said."""
 
 
-def timed(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> tuple[Cost, str]:
+def timed(
+    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> tuple[Cost, str]:
     """Run a command; its cost and output. Raises CommandError."""
     peak = 0
     with tempfile.TemporaryFile() as log:
         begin = time.monotonic()
-        process = subprocess.Popen([str(a) for a in argv], cwd=cwd, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [str(a) for a in argv],
+            cwd=cwd,
+            env=env,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
         ended = threading.Event()
 
         def watch() -> None:
@@ -102,20 +123,26 @@ def timed(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[s
         log.seek(0)
         said = log.read().decode("utf-8", "replace")
     if process.returncode:
-        raise CommandError(f"{' '.join(map(str, argv))} ended with {process.returncode}: …{said[-600:]}")
+        raise CommandError(
+            f"{' '.join(map(str, argv))} ended with {process.returncode}: …{said[-600:]}"
+        )
     return Cost(wall, usage.ru_utime + usage.ru_stime, peak), said
 
 
 def mconv(folder: Path, *argv: str, prefix: Sequence[str] = ()) -> tuple[Cost, str]:
-    """`mconv ARGV` in ``folder``. What it says ends with the frameworks that its main process loaded."""
+    """`mconv ARGV` in ``folder``. What it says ends with the frameworks that its main process
+    loaded."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return timed([*prefix, sys.executable, "-c", LOADED, *argv], cwd=folder, env=env)
 
 
 def environments(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """The peers' environments, made where they are not there yet: name → bin folder; and why some cannot be made."""
+    """The peers' environments, made where they are not there yet: name → bin folder; and why some
+    cannot be made."""
     found, missing = {}, {}
-    index = ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    index = (
+        ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    )
     for name, wanted in ENVIRONMENTS.items():
         binaries = folder / name / "bin"
         ready = folder / name / "ready.json"
@@ -126,9 +153,14 @@ def environments(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
                 pip = [binaries / "python", "-m", "pip", "install", "--quiet", *index]
                 timed([*pip, TORCH])
                 timed([*pip, TORCH, *wanted])
-                broken = subprocess.run([binaries / "python", "-c", "import torchvision"], capture_output=True).returncode
+                broken = subprocess.run(
+                    [binaries / "python", "-c", "import torchvision"], capture_output=True
+                ).returncode
                 if broken:  # built for another PyTorch than the CPU one; text models need none
-                    subprocess.run([binaries / "python", "-m", "pip", "uninstall", "-y", "-q", "torchvision"], capture_output=True)
+                    subprocess.run(
+                        [binaries / "python", "-m", "pip", "uninstall", "-y", "-q", "torchvision"],
+                        capture_output=True,
+                    )
             except CommandError as problem:
                 missing[name] = str(problem)
                 continue
@@ -155,15 +187,42 @@ def peer_commands(at: Mapping[str, Path], out: Path) -> dict[str, list[str | Pat
             out / "onnx",
         ]
         commands["optimum-cli onnxruntime quantize"] = [
-            *(cli, "onnxruntime", "quantize", "--onnx_model", out / "onnx", kernel, "--per_channel", "-o", out / "onnx-int8")
+            *(
+                cli,
+                "onnxruntime",
+                "quantize",
+                "--onnx_model",
+                out / "onnx",
+                kernel,
+                "--per_channel",
+                "-o",
+                out / "onnx-int8",
+            )
         ]
     if "openvino" in at:
         cli = at["openvino"] / "optimum-cli"
         commands["optimum-cli export openvino"] = [
-            *(cli, "export", "openvino", "--model", MINILM, "--task", "feature-extraction", "--weight-format", "fp32", out / "ov")
+            *(
+                cli,
+                "export",
+                "openvino",
+                "--model",
+                MINILM,
+                "--task",
+                "feature-extraction",
+                "--weight-format",
+                "fp32",
+                out / "ov",
+            )
         ]
         made = out / "ov-int8" / "openvino_model.xml"
-        commands["NNCF compress_weights"] = [at["openvino"] / "python", "-c", NNCF, out / "ov" / "openvino_model.xml", made]
+        commands["NNCF compress_weights"] = [
+            at["openvino"] / "python",
+            "-c",
+            NNCF,
+            out / "ov" / "openvino_model.xml",
+            made,
+        ]
     return commands
 
 
@@ -179,7 +238,17 @@ def part_peers(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ours: list[Cost] = []
     theirs: dict[str, list[Cost]] = {}
     for turn in range(args.rounds):
-        cost, said = mconv(folder, "run", "--no-measure", "--store", f"store{turn}", "--out", f"out{turn}", "--trace", "trace.json")
+        cost, said = mconv(
+            folder,
+            "run",
+            "--no-measure",
+            "--store",
+            f"store{turn}",
+            "--out",
+            f"out{turn}",
+            "--trace",
+            "trace.json",
+        )
         if "all 4 variants passed" not in said:
             raise CommandError(f"mconv did not pass all variants: {said[-600:]}")
         ours.append(cost)
@@ -199,7 +268,9 @@ def part_peers(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name, reason in missing.items():
         print(f"  {name}: not run: {reason}")
     ratio = best / total if not missing and len(theirs) == 4 else None
-    said = f"{ratio:.2f} of the peers' {total:.1f} s" if ratio else "no ratio, since not all peers ran"
+    said = (
+        f"{ratio:.2f} of the peers' {total:.1f} s" if ratio else "no ratio, since not all peers ran"
+    )
     print(f"  mconv {best:.1f} s: {said}")
     if args.trace:
         shutil.copyfile(folder / "trace.json", args.trace)
@@ -209,7 +280,9 @@ def part_peers(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def small(seed: int, width: int = 64) -> onnx.ModelProto:
     """[batch, 64] through three layers; every seed has other weights."""
     rng = np.random.default_rng(seed)
-    weights = [(rng.standard_normal((width, width)) / width**0.5).astype(np.float32) for _ in range(3)]
+    weights = [
+        (rng.standard_normal((width, width)) / width**0.5).astype(np.float32) for _ in range(3)
+    ]
     nodes, last = [], "x"
     for layer in range(3):
         nodes.append(helper.make_node("MatMul", [last, f"w{layer}"], [f"m{layer}"]))
@@ -232,7 +305,10 @@ def project(folder: Path, count: int, targets: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         (folder / f"m{index}.onnx").write_bytes(small(index).SerializeToString())
-    lines = [f"  - {{name: m{index}, source: m{index}.onnx, targets: [{targets}]}}" for index in range(count)]
+    lines = [
+        f"  - {{name: m{index}, source: m{index}.onnx, targets: [{targets}]}}"
+        for index in range(count)
+    ]
     (folder / "models.yml").write_text("version: 1\nmodels:\n" + "\n".join(lines) + "\n")
     return folder
 
@@ -247,7 +323,10 @@ def part_again(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name in ("nothing changed, first", "nothing changed, second", "nothing changed, third"):
         found[name], said = mconv(folder, "run", "--no-measure")
         loaded = said.rpartition("LOADED")[2].split()
-        print(f"  {name:36} {found[name]}  frameworks loaded: {', '.join(loaded) or 'none'}", flush=True)
+        print(
+            f"  {name:36} {found[name]}  frameworks loaded: {', '.join(loaded) or 'none'}",
+            flush=True,
+        )
         found["loaded"] = loaded
     (folder / "m7.onnx").write_bytes(small(1007).SerializeToString())
     found["one of fifty changed"], said = mconv(folder, "run", "--no-measure")
@@ -257,7 +336,11 @@ def part_again(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def part_plan(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """1,000 models, eight variants each."""
-    project(folder, 1000, "onnx, 'onnx:fp16', 'onnx:int8', openvino, 'openvino:fp16', 'openvino:int8', wasm, webgpu")
+    project(
+        folder,
+        1000,
+        "onnx, 'onnx:fp16', 'onnx:int8', openvino, 'openvino:fp16', 'openvino:int8', wasm, webgpu",
+    )
     costs = [mconv(folder, "plan")[0] for _ in range(args.rounds)]
     for cost in costs:
         print(f"  1,000 models × 8 variants            {cost}", flush=True)
@@ -268,8 +351,14 @@ def part_models(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """How a cold run grows with the number of models."""
     found = {}
     for count in (1, 10, 50, 200):
-        found[str(count)], _ = mconv(project(folder / str(count), count, "onnx"), "run", "--no-measure")
-        print(f"  {count:3} models: {found[str(count)].wall / count:6.2f} s each       {found[str(count)]}", flush=True)
+        found[str(count)], _ = mconv(
+            project(folder / str(count), count, "onnx"), "run", "--no-measure"
+        )
+        print(
+            f"  {count:3} models: {found[str(count)].wall / count:6.2f} s each       "
+            f"{found[str(count)]}",
+            flush=True,
+        )
     return found
 
 
@@ -290,16 +379,39 @@ def part_cores(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return found
 
 
-PARTS = {"peers": part_peers, "again": part_again, "plan": part_plan, "models": part_models, "cores": part_cores}
+PARTS = {
+    "peers": part_peers,
+    "again": part_again,
+    "plan": part_plan,
+    "models": part_models,
+    "cores": part_cores,
+}
 
 
 def main() -> int:
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--peers", type=Path, default=CACHE, metavar="DIR", help=f"the peers' environments (default: {CACHE})")
-    parser.add_argument("--rounds", type=int, default=2, help="of the parts `peers` and `plan` (default: 2)")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="keep the trace of the last `mconv run` of the part `peers`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)"
+    )
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help=f"the peers' environments (default: {CACHE})",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="of the parts `peers` and `plan` (default: 2)"
+    )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="keep the trace of the last `mconv run` of the part `peers`",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):

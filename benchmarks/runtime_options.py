@@ -1,10 +1,10 @@
-"""What the options of the runtimes are worth: MiniLM, each option beside the default, latency and answers of both.
+"""What the options of the runtimes are worth: MiniLM, each option beside the default, latency and
+answers of both.
 
     python benchmarks/runtime_options.py [examples/minilm/model] [OUT]
 
-Sessions of one artifact with and without the option take turns in one process, on one thread. What counts is processor time, which
-a busy machine changes little: [8, 64] tokens.
-"""
+Sessions of one artifact with and without the option take turns in one process, on one thread. What
+counts is processor time, which a busy machine changes little: [8, 64] tokens."""
 
 from __future__ import annotations
 
@@ -31,13 +31,22 @@ def main(source: str = "examples/minilm/model", out: str = "out/runtime-options"
     api.convert(source, list(CASES), out=Path(out), measure=False)
     rng = np.random.default_rng(0)
     ids = rng.integers(1000, 30000, (8, 64))
-    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    print("| Variant | Option | quickest, ms | of the default's | median | cosine to the default's |\n|---|---|---|---|---|---|")
+    feed = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+    print(
+        "| Variant | Option | quickest, ms | of the default's | median | cosine to the default's "
+        "|\n|---|---|---|---|---|---|"
+    )
     for case, options in CASES.items():
         target, _, precision = case.partition(":")
         folder = next(Path(out).glob(f"*/{target}-{precision}"))
         runtime = registry.runtimes()[registry.targets()[target].runtimes[0]]
-        sessions = [runtime.load(folder, options=o, threads=1, precision=precision) for o in ({}, *options)]
+        sessions = [
+            runtime.load(folder, options=o, threads=1, precision=precision) for o in ({}, *options)
+        ]
         given = {s.name: feed[s.name].astype(s.dtype) for s in sessions[0].inputs}
         answers = [next(iter(s.run(given).values())).ravel() for s in sessions]
         times: list[list[float]] = [[] for _ in sessions]
@@ -48,10 +57,16 @@ def main(source: str = "examples/minilm/model", out: str = "out/runtime-options"
                     session.run(given)
                     kept.append((time.process_time() - start) * 1e3)
         for option, kept, answer in zip(({}, *options), times, answers, strict=True):
-            cosine = float(answer @ answers[0] / np.linalg.norm(answer) / np.linalg.norm(answers[0]))
+            cosine = float(
+                answer @ answers[0] / np.linalg.norm(answer) / np.linalg.norm(answers[0])
+            )
             said = ", ".join(f"`{k}: {str(v).lower()}`" for k, v in option.items()) or "none"
             shares = [min(kept) / min(times[0]), float(np.median(kept) / np.median(times[0]))]
-            print(f"| {case} | {said} | {min(kept):.1f} | {shares[0]:.2f} | {shares[1]:.2f} | {cosine:.5f} |", flush=True)
+            print(
+                f"| {case} | {said} | {min(kept):.1f} | {shares[0]:.2f} | {shares[1]:.2f} | "
+                f"{cosine:.5f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

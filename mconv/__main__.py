@@ -1,7 +1,7 @@
 """Parse, dispatch, and the only place that turns exceptions into exit codes.
 
-0 all passed · 1 a variant failed or errored · 2 usage or manifest error · 3 a fault of mconv's own · 130 interrupted.
-"""
+0 all passed · 1 a variant failed or errored · 2 usage or manifest error · 3 a fault of mconv's own
+· 130 interrupted."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line; one sub-command a module of ``mconv.commands``."""
-    top = _Parser(prog="mconv", description="Convert, quantize and prove machine-learning models for every place they run.")
+    top = _Parser(
+        prog="mconv",
+        description="Convert, quantize and prove machine-learning models for every place they run.",
+    )
     top.add_argument("--version", action="version", version=f"mconv {mconv.__version__}")
-    subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    subparsers = top.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
     for module in command_modules():
         name = module.__name__.rpartition(".")[2].rstrip("_")
         sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
@@ -45,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def command_modules() -> list[ModuleType]:
-    """The modules of ``mconv.commands`` in name order; a trailing ``_`` keeps a name clear of Python's own."""
+    """The modules of ``mconv.commands`` in name order; a trailing ``_`` keeps a name clear of
+    Python's own."""
     names = [m.name for m in pkgutil.iter_modules(commands.__path__) if not m.name.startswith("_")]
     return [importlib.import_module(f"mconv.commands.{name}") for name in sorted(names)]
 
@@ -58,7 +64,8 @@ def main_inner(argv: Sequence[str] | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run mconv; returns the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # as PID 1, or in the background of a shell, Python would ignore them
+    # as PID 1, or in the background of a shell, Python would ignore them
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _terminated)
     try:
         return main_inner(argv)
@@ -78,12 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.NamedTemporaryFile("w", prefix="mconv-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
         said = f"{type(problem).__name__}: {log_line(str(problem))}"
-        print(f"error: this is a fault of mconv's own: {said}\n  hint: please report it with {log.name}", file=sys.stderr)
+        print(
+            f"error: this is a fault of mconv's own: {said}\n  hint: please report it with "
+            f"{log.name}",
+            file=sys.stderr,
+        )
         return FAULT
 
 
 def _say(problems: Sequence[MconvError]) -> None:
-    """Errors on stderr; in a GitHub job also as annotations at their places, and nothing in them that its runner would obey."""
+    """Errors on stderr; in a GitHub job also as annotations at their places, and nothing in them
+    that its runner would obey."""
     said = "\n".join(f"error: {each}" for each in problems)
     if os.environ.get("GITHUB_ACTIONS") != "true":
         print(said, file=sys.stderr)

@@ -1,4 +1,5 @@
-"""What a step of each kind answers: the types that its parent holds a worker's JSON to before anything reads it."""
+"""What a step of each kind answers: the types that its parent holds a worker's JSON to before
+anything reads it."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class WeightsAnswer(Frozen, frozen=True, kw_only=True):
 
 
 class ReferenceAnswer(Frozen, frozen=True, kw_only=True):
-    """The source in its framework: what it is, how many samples it answered, and which outputs the user's file expects."""
+    """The source in its framework: what it is, how many samples it answered, and which outputs the
+    user's file expects."""
 
     info: ModelInfo
     count: int

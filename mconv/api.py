@@ -1,8 +1,9 @@
-"""mconv from Python: what the command line does, as functions that return frozen values (:mod:`mconv.values`).
+"""mconv from Python: what the command line does, as functions that return frozen values
+(:mod:`mconv.values`).
 
-Nothing here prints, handles signals or ends the process; every error is an :class:`mconv.errors.MconvError`. Conversions run in
-child processes as on the command line; a script needs no ``if __name__ == "__main__"``. docs/api.md shows each in use.
-"""
+Nothing here prints, handles signals or ends the process; every error is an
+:class:`mconv.errors.MconvError`. Conversions run in child processes as on the command line; a
+script needs no ``if __name__ == "__main__"``. docs/api.md shows each in use."""
 
 from __future__ import annotations
 
@@ -29,7 +30,17 @@ from mconv.manifest.yaml import nearest
 from mconv.planning import planner, shards
 from mconv.results import baseline as baselines
 from mconv.results import verdict
-from mconv.values import Checked, Device, Found, Pair, Quantized, Report, Shard, VariantResult, Verification
+from mconv.values import (
+    Checked,
+    Device,
+    Found,
+    Pair,
+    Quantized,
+    Report,
+    Shard,
+    VariantResult,
+    Verification,
+)
 from mconv.workers import isolated_call
 
 if TYPE_CHECKING:
@@ -84,16 +95,23 @@ def run(
     ray_address: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Convert, verify and measure everything in a manifest; artifacts and the report's files go to ``out`` (None: nowhere).
+    """Convert, verify and measure everything in a manifest; artifacts and the report's files go to
+    ``out`` (None: nowhere).
 
-    ``only``: globs of model names or ``model/target/precision``. ``shard``: ``"1/4"``. ``fail_on`` decides
-    ``report.summary.conclusion``. ``executor``: ``local`` or ``ray`` (docs/scaling.md). A variant that fails is a value, not an
-    exception. Raises ManifestError, UsageError, StoreError.
+    ``only``: globs of model names or ``model/target/precision``. ``shard``: ``"1/4"``. ``fail_on``
+    decides ``report.summary.conclusion``. ``executor``: ``local`` or ``ray`` (docs/scaling.md). A
+    variant that fails is a value, not an exception. Raises ManifestError, UsageError, StoreError.
     """
     if fail_on not in FAIL_ON:
         raise UsageError(f"fail_on is one of {', '.join(FAIL_ON)}, not {fail_on!r}")
-    chosen = manifest_config.select(manifest if isinstance(manifest, Manifest) else load_manifest(manifest), only)
-    base = baseline if isinstance(baseline, Report) or baseline is None else baselines.read(Path(baseline))
+    chosen = manifest_config.select(
+        manifest if isinstance(manifest, Manifest) else load_manifest(manifest), only
+    )
+    base = (
+        baseline
+        if isinstance(baseline, Report) or baseline is None
+        else baselines.read(Path(baseline))
+    )
     part = None
     if shard:
         index, count = shards.parse(shard)
@@ -125,7 +143,8 @@ def run(
 
 
 def load_manifest(path: PathLike) -> Manifest:
-    """A validated manifest. Raises ManifestError, whose ``problems`` hold every problem with its line and column."""
+    """A validated manifest. Raises ManifestError, whose ``problems`` hold every problem with its
+    line and column."""
     return reader.load(Path(path))
 
 
@@ -145,11 +164,12 @@ def convert(
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """One model to one or several targets, each a ``"target:precision"`` or a mapping as in models.yml.
+    """One model to one or several targets, each a ``"target:precision"`` or a mapping as in
+    models.yml.
 
-    ``options`` are those of the source (``factory``, ``task``, ``signature`` …), ``inputs`` and the further keys of a ``model``
-    (``tolerance``, ``limits``, ``calibration`` …) as in models.yml. Raises ManifestError for what models.yml may not say.
-    """
+    ``options`` are those of the source (``factory``, ``task``, ``signature`` …), ``inputs`` and the
+    further keys of a ``model`` (``tolerance``, ``limits``, ``calibration`` …) as in models.yml.
+    Raises ManifestError for what models.yml may not say."""
     wanted = [to] if isinstance(to, str | Mapping) else list(to)
     manifest = engine_run.manifest_of(
         Path(source),
@@ -170,7 +190,8 @@ def verify(
     store: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """An artifact's files against their digests, then its answers against its source's. Raises StepError where it cannot be run."""
+    """An artifact's files against their digests, then its answers against its source's. Raises
+    StepError where it cannot be run."""
     return artifact.verify(
         Path(folder),
         against=Path(against) if against is not None else None,
@@ -181,12 +202,15 @@ def verify(
 
 
 def check(path: PathLike, *, timeout_s: float = CHECK_SECONDS) -> Checked:
-    """The structure of a model file or folder, in a child process: what is wrong, and where. Raises UsageError: it is not there."""
+    """The structure of a model file or folder, in a child process: what is wrong, and where. Raises
+    UsageError: it is not there."""
     given = Path(path)
     if not given.exists():
         raise UsageError(f"there is no file {str(path)!r}")
     try:
-        found = isolated_call.call("mconv.discovery.find:check_path", {"path": str(given.resolve())}, timeout_s=timeout_s)
+        found = isolated_call.call(
+            "mconv.discovery.find:check_path", {"path": str(given.resolve())}, timeout_s=timeout_s
+        )
     except MconvError as problem:  # it crashed its reader, or never ended
         said = f"its check did not end well: {problem.message}"
         return Checked(path=str(path), verdict="failed", problems=(said,))
@@ -203,19 +227,27 @@ def quantize(
     calibration: PathLike | Sequence[Mapping[str, np.ndarray]] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Quantized:
-    """One ONNX file in fewer bits, in this process. ``calibration``: an ``.npz``, or feeds (input name → array).
+    """One ONNX file in fewer bits, in this process. ``calibration``: an ``.npz``, or feeds (input
+    name → array).
 
-    Raises UsageError for an option that does not fit, SourceError, UnsupportedError for a model with nothing to quantize.
-    """
+    Raises UsageError for an option that does not fit, SourceError, UnsupportedError for a model
+    with nothing to quantize."""
     feeds = Path(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     target = Path(out) if out is not None else None
     return engine_quantize.quantize(
-        Path(model), precision, out=target, method=method, options=options, calibration=feeds, config=config
+        Path(model),
+        precision,
+        out=target,
+        method=method,
+        options=options,
+        calibration=feeds,
+        config=config,
     )
 
 
 def detect(*, timeout_s: float = devices.SECONDS) -> tuple[Device, ...]:
-    """What this machine can run models on, as the system, each engine and each browser says; each asked in a child process."""
+    """What this machine can run models on, as the system, each engine and each browser says; each
+    asked in a child process."""
     return devices.detect(timeout_s=timeout_s)
 
 
@@ -235,17 +267,24 @@ def targets() -> Mapping[str, registry.Target]:
 
 
 def formats() -> Mapping[str, registry.Format]:
-    """File formats that :func:`find` and :func:`check` know, by name: those of sources, of targets, and others."""
+    """File formats that :func:`find` and :func:`check` know, by name: those of sources, of targets,
+    and others."""
     return registry.formats()
 
 
 def pairs(source: str | None = None, target: str | None = None) -> tuple[Pair, ...]:
-    """Every conversion that is offered, or those from ``source``, to ``target``. Raises UsageError for an unknown name."""
+    """Every conversion that is offered, or those from ``source``, to ``target``. Raises UsageError
+    for an unknown name."""
     for name, known in ((source, registry.sources()), (target, registry.targets())):
         if name is not None and name not in known:
-            raise UsageError(f"there is no format {name!r}.{nearest(name, known)}", hint=f"there are: {', '.join(known)}")
+            raise UsageError(
+                f"there is no format {name!r}.{nearest(name, known)}",
+                hint=f"there are: {', '.join(known)}",
+            )
     return tuple(
-        Pair(source=s.name, target=t.name, precisions=tuple(t.precisions), runtimes=tuple(t.runtimes))
+        Pair(
+            source=s.name, target=t.name, precisions=tuple(t.precisions), runtimes=tuple(t.runtimes)
+        )
         for s in registry.sources().values()
         for t in registry.targets().values()
         if source in (None, s.name) and target in (None, t.name) and _offered(s, t)
@@ -266,7 +305,8 @@ def pair(source: str, target: str) -> Pair:
 
 
 def register(family: registry.Family, module: ModuleType | str) -> None:
-    """Add a plug-in for this process and its workers: a module (docs/plugins.md) or its import name, whose last part names it.
+    """Add a plug-in for this process and its workers: a module (docs/plugins.md) or its import
+    name, whose last part names it.
 
     Raises MconvError where it does not keep the contract, or its name is taken.
     """

@@ -1,11 +1,12 @@
 """Every exception mconv raises on purpose, with its exit code.
 
 MconvError                        3  base; a fault of mconv's own unless a subclass says otherwise
-├── UsageError                    2  the command line asks for something that cannot be
-├── ManifestError                 2  models.yml (or mixed.json …) is wrong; carries every problem found
+├── UsageError                    2  the command line asks for something that cannot be ├──
+ManifestError                 2  models.yml (or mixed.json …) is wrong; carries every problem found
 ├── StepError                     1  one step of one variant failed; the others go on
 │   ├── UnsupportedError          1  the target, exporter or runtime cannot represent this model
-│   ├── SourceError               1  the repository's model cannot be loaded (its code raised, a file is damaged …)
+│   ├── SourceError               1  the repository's model cannot be loaded (its code raised, a
+file is damaged …)
 │   ├── OutOfMemoryError          1  the worker passed its memory limit
 │   ├── TimeLimitError            1  the worker passed its time limit
 │   └── WorkerCrashError          1  the worker process died (signal, abort)
@@ -31,7 +32,9 @@ class MconvError(Exception):
 
     exit_code = 3
 
-    def __init__(self, message: str, *, hint: str | None = None, place: Place | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, place: Place | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -43,13 +46,15 @@ class MconvError(Exception):
 
 
 def one_line(problem: BaseException | str, limit: int = 300) -> str:
-    """Return the words of ``problem`` on one line of printable characters, at most ``limit`` of them."""
+    """Return the words of ``problem`` on one line of printable characters, at most ``limit`` of
+    them."""
     text = "".join(c if c.isprintable() else " " for c in str(problem))
     return " ".join(text.split())[:limit]
 
 
 def log_line(text: str, limit: int = 500) -> str:
-    """Return ``text`` on one line in which a GitHub runner reads no workflow command: ``::`` and ``##[`` are broken up."""
+    """Return ``text`` on one line in which a GitHub runner reads no workflow command: ``::`` and
+    ``##[`` are broken up."""
     return one_line(text, limit).replace("::", ":\u200b:").replace("##[", "#\u200b#[")
 
 
@@ -83,7 +88,8 @@ class StepError(MconvError):
 
 
 class UnsupportedError(StepError):
-    """The model cannot be expressed for this target, exporter or runtime; the message names the operator or feature."""
+    """The model cannot be expressed for this target, exporter or runtime; the message names the
+    operator or feature."""
 
 
 class SourceError(StepError):

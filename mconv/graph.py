@@ -1,8 +1,9 @@
-"""Reading, writing and measuring ONNX files: a leaf that plug-ins may import (onnx itself is imported inside functions).
+"""Reading, writing and measuring ONNX files: a leaf that plug-ins may import (onnx itself is
+imported inside functions).
 
-Every file is written in one deterministic form: ``model.onnx`` alone up to 1.5 GB (up to 0.5 GB what is made of a larger model),
-else with all tensors of 1 KiB and more in one external file ``model.onnx.data`` beside it.
-"""
+Every file is written in one deterministic form: ``model.onnx`` alone up to 1.5 GB (up to 0.5 GB
+what is made of a larger model), else with all tensors of 1 KiB and more in one external file
+``model.onnx.data`` beside it."""
 
 from __future__ import annotations
 
@@ -22,30 +23,40 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    Change: TypeAlias = Callable[[onnx.TensorProto, np.ndarray], np.ndarray]  # (tensor, its bytes as stored) → its bytes
+    # (tensor, its bytes as stored) → its bytes
+    Change: TypeAlias = Callable[[onnx.TensorProto, np.ndarray], np.ndarray]
 
 MODEL_FILE = "model.onnx"
 DATA_SUFFIX = ".data"
 MAX_OPSET = 26  # the newest default-domain opset that onnxruntime 1.31 loads
 INLINE_LIMIT = 1_500_000_000  # protobuf refuses 2 GiB; stay clear of it
-KEPT_OUTSIDE = 500_000_000  # of what comes with external data: to write, read and parse it in one piece takes its size three times
+# of what comes with external data: to write, read and parse it in one piece takes its size three
+# times
+KEPT_OUTSIDE = 500_000_000
 SMALLEST_EXTERNAL = 1024  # bytes
 LARGEST_ELEMENT = 16  # bytes: complex128
-ALIGNMENT = 4096  # of external data, so that a page of the file is a page in memory (onnx.proto, TensorProto.external_data)
+# of external data, so that a page of the file is a page in memory (onnx.proto,
+# TensorProto.external_data)
+ALIGNMENT = 4096
 
 
 def load(path: Path, *, data: bool = True) -> onnx.ModelProto:
-    """Read an ONNX file; external data must lie inside the model's folder (links resolved). Raises SourceError."""
+    """Read an ONNX file; external data must lie inside the model's folder (links resolved). Raises
+    SourceError."""
     import onnx
 
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as problem:  # protobuf's DecodeError has no stable import path
         raise SourceError(
-            f"{path.name} is not a readable ONNX file: {problem}", hint="check that the file is complete"
+            f"{path.name} is not a readable ONNX file: {problem}",
+            hint="check that the file is complete",
         ) from problem
     if not model.graph.node and not model.graph.output:
-        raise SourceError(f"{path.name} is not an ONNX model: it has no graph", hint="check that the file is complete")
+        raise SourceError(
+            f"{path.name} is not an ONNX model: it has no graph",
+            hint="check that the file is complete",
+        )
     check_external_data(model, path)
     if data:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -53,7 +64,8 @@ def load(path: Path, *, data: bool = True) -> onnx.ModelProto:
 
 
 def check_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse external data that is absolute, missing, truncated or outside the model's folder, links included."""
+    """Refuse external data that is absolute, missing, truncated or outside the model's folder,
+    links included."""
     from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
     folder = path.parent.resolve()
@@ -64,25 +76,30 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
         target = (folder / info.location).resolve()
         if os.path.isabs(info.location) or not target.is_relative_to(folder):
             raise SourceError(
-                f"{path.name}: tensor {tensor.name!r} reads external data outside the model's folder: {info.location!r}",
+                f"{path.name}: tensor {tensor.name!r} reads external data outside the model's "
+                f"folder: {info.location!r}",
                 hint="keep external data files beside the model",
             )
         needed = (info.offset or 0) + (info.length or 0)
         if not target.is_file() or target.stat().st_size < needed:
             raise SourceError(
-                f"{path.name}: external data {info.location!r} of tensor {tensor.name!r} is missing or too short",
-                hint="commit the file beside the model; with Git LFS, fetch it (actions/checkout with lfs: true)",
+                f"{path.name}: external data {info.location!r} of tensor {tensor.name!r} is "
+                "missing or too short",
+                hint="commit the file beside the model; with Git LFS, fetch it (actions/checkout "
+                "with lfs: true)",
             )
 
 
-def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, change: Change | None = None) -> None:
-    """Write ``model`` at ``path`` deterministically, with external data beside it where it would pass 1.5 GB,
-    or 0.5 GB of what was loaded without them.
+def save(
+    model: onnx.ModelProto, path: Path, source: Path | None = None, *, change: Change | None = None
+) -> None:
+    """Write ``model`` at ``path`` deterministically, with external data beside it where it would
+    pass 1.5 GB, or 0.5 GB of what was loaded without them.
 
-    ``model`` may have been loaded without its external data: they lie in the folder ``source`` (default: that of ``path``), and are
-    copied one tensor at a time, through ``change`` where it is given; what is in the data file of ``path`` itself stays there. A
-    model in memory that becomes external gives each tensor's bytes away as they are written.
-    """
+    ``model`` may have been loaded without its external data: they lie in the folder ``source``
+    (default: that of ``path``), and are copied one tensor at a time, through ``change`` where it is
+    given; what is in the data file of ``path`` itself stays there. A model in memory that becomes
+    external gives each tensor's bytes away as they are written."""
     from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
     folder = path.parent if source is None else source
@@ -90,14 +107,20 @@ def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, chan
     outside = [t for t in _get_all_tensors(model) if uses_external_data(t)]
     here = folder.resolve() == path.parent.resolve()
     staying = {id(t) for t in outside if here and ExternalDataInfo(t).location == own.name}
-    if not outside and sum(math.prod(t.dims) for t in _get_all_tensors(model)) * LARGEST_ELEMENT < INLINE_LIMIT:
-        path.write_bytes(model.SerializeToString(deterministic=True))  # to ask for its size first takes as long again
+    if (
+        not outside
+        and sum(math.prod(t.dims) for t in _get_all_tensors(model)) * LARGEST_ELEMENT < INLINE_LIMIT
+    ):
+        # to ask for its size first takes as long again
+        path.write_bytes(model.SerializeToString(deterministic=True))
         return
     size = model.ByteSize() + sum(ExternalDataInfo(t).length or 0 for t in outside)
     if staying or size > (KEPT_OUTSIDE if outside else INLINE_LIMIT):
         with own.open("ab" if staying else "wb") as file:
             for tensor in _get_all_tensors(model):
-                if id(tensor) not in staying and (uses_external_data(tensor) or tensor.ByteSize() >= SMALLEST_EXTERNAL):
+                if id(tensor) not in staying and (
+                    uses_external_data(tensor) or tensor.ByteSize() >= SMALLEST_EXTERNAL
+                ):
                     _outline(tensor, folder, file, own.name, change)
     else:
         for tensor in outside:
@@ -109,7 +132,8 @@ def save(model: onnx.ModelProto, path: Path, source: Path | None = None, *, chan
 
 
 def stored(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
-    """The bytes of a tensor's external data in ``folder``: uint8, mapped from the file, read-only."""
+    """The bytes of a tensor's external data in ``folder``: uint8, mapped from the file,
+    read-only."""
     import numpy as np
     from onnx.external_data_helper import ExternalDataInfo
 
@@ -121,7 +145,9 @@ def stored(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
     return np.memmap(file, np.uint8, "r", about.offset or 0, (length,))
 
 
-def _outline(tensor: onnx.TensorProto, folder: Path, file: BinaryIO, name: str, change: Change | None) -> None:
+def _outline(
+    tensor: onnx.TensorProto, folder: Path, file: BinaryIO, name: str, change: Change | None
+) -> None:
     """Move a tensor's bytes to the end of ``file``. Strings have no such form and stay."""
     import numpy as np
     from onnx import numpy_helper
@@ -146,20 +172,26 @@ def _outline(tensor: onnx.TensorProto, folder: Path, file: BinaryIO, name: str, 
 
 
 def lay_aside(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Make inputs of the initializers with external data, and return these by name: to a pass they are of unknown values, and it
-    does not hold them in memory. There are none in a small model."""
+    """Make inputs of the initializers with external data, and return these by name: to a pass they
+    are of unknown values, and it does not hold them in memory. There are none in a small model."""
     from onnx import helper
     from onnx.external_data_helper import uses_external_data
 
     aside = {t.name: t for t in proto.graph.initializer if uses_external_data(t)}
     if aside:
         aside = {name: type(t).FromString(t.SerializeToString()) for name, t in aside.items()}
-        kept = [type(t).FromString(t.SerializeToString()) for t in proto.graph.initializer if t.name not in aside]
+        kept = [
+            type(t).FromString(t.SerializeToString())
+            for t in proto.graph.initializer
+            if t.name not in aside
+        ]
         del proto.graph.initializer[:]
         proto.graph.initializer.extend(kept)
         known = {v.name for v in proto.graph.input}
         proto.graph.input.extend(
-            helper.make_tensor_value_info(n, t.data_type, list(t.dims)) for n, t in aside.items() if n not in known
+            helper.make_tensor_value_info(n, t.data_type, list(t.dims))
+            for n, t in aside.items()
+            if n not in known
         )
     return aside
 
@@ -168,7 +200,9 @@ def put_back(proto: onnx.ModelProto, aside: dict[str, onnx.TensorProto]) -> None
     """Make initializers of them again; those that nothing reads any more are gone."""
     if not aside:
         return
-    inputs = [type(v).FromString(v.SerializeToString()) for v in proto.graph.input if v.name not in aside]
+    inputs = [
+        type(v).FromString(v.SerializeToString()) for v in proto.graph.input if v.name not in aside
+    ]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     used = set(_names_read(proto.graph))
@@ -185,7 +219,8 @@ def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def as_written(path: Path) -> Any:
-    """onnxruntime's session of a graph without its own optimisations. Its threads do not spin: other steps run beside."""
+    """onnxruntime's session of a graph without its own optimisations. Its threads do not spin:
+    other steps run beside."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -196,7 +231,8 @@ def as_written(path: Path) -> Any:
 
 
 def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    """An input or output of a graph; an axis without a size or name is called ``<tensor>_<axis>``."""
+    """An input or output of a graph; an axis without a size or name is called
+    ``<tensor>_<axis>``."""
     import onnx
 
     tensor = value.type.tensor_type
@@ -211,11 +247,11 @@ def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def describe(path: Path) -> ModelInfo:
-    """Parameters (elements of float initializers and constants, quantized ones included), nodes, operators, opset, signature.
+    """Parameters (elements of float initializers and constants, quantized ones included), nodes,
+    operators, opset, signature.
 
-    Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not parameters. A file that is asked for
-    again, and is still the same, is not parsed again.
-    """
+    Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not
+    parameters. A file that is asked for again, and is still the same, is not parsed again."""
     identity: tuple[int, ...] = ()
     with contextlib.suppress(OSError):  # loading it says what is wrong
         found = path.stat()
@@ -230,7 +266,12 @@ def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
     model = load(path, data=False)
     operators: Counter[str] = Counter()
     parameters = 0
-    skip = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING}
+    skip = {
+        onnx.TensorProto.INT64,
+        onnx.TensorProto.INT32,
+        onnx.TensorProto.BOOL,
+        onnx.TensorProto.STRING,
+    }
 
     def visit(graph: onnx.GraphProto) -> None:
         nonlocal parameters

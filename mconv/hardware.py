@@ -11,14 +11,39 @@ from mconv.values import Device, Machine
 
 # Of x86 (flags) and Arm (Features): what int8, fp16 and bf16 kernels ask for.
 INSTRUCTION_SETS = {
-    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16"),
-    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"),
+    *(
+        "sse4_2",
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512_vnni",
+        "avx_vnni",
+        "avx512_bf16",
+    ),
+    *(
+        "avx512_fp16",
+        "amx_tile",
+        "amx_int8",
+        "amx_bf16",
+        "asimd",
+        "asimddp",
+        "asimdhp",
+        "i8mm",
+        "bf16",
+        "sve",
+        "sve2",
+    ),
 }
 
 
 @cache
 def machine() -> Machine:
-    """This machine; ``cores`` are those this process may use, memory is the container's limit where there is one."""
+    """This machine; ``cores`` are those this process may use, memory is the container's limit where
+    there is one."""
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_name(),
@@ -36,7 +61,10 @@ def cores() -> int:
 def memory_bytes() -> int:
     """Physical memory, or the cgroup's limit where it is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for limit in (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
         try:
             return min(total, int(limit.read_text()))
         except (OSError, ValueError):
@@ -45,21 +73,25 @@ def memory_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Memory that can be had without swapping: the system's estimate, or what the cgroup's limit leaves where that is less."""
+    """Memory that can be had without swapping: the system's estimate, or what the cgroup's limit
+    leaves where that is less."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        stat = dict(
+            line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
+        )
     except (OSError, ValueError):  # no cgroup of version 2, or no limit
         return free
     return min(free, max(limit - used + int(stat.get("inactive_file", 0)), 0))
 
 
 def cpu_device() -> Device:
-    """The processor with its vendor and the instruction sets that matter to kernels, as the operating system names them."""
+    """The processor with its vendor and the instruction sets that matter to kernels, as the
+    operating system names them."""
     about = _cpuinfo()
     flags = set((about.get("flags") or about.get("Features") or "").split())
     return Device(
@@ -87,4 +119,6 @@ def _cpuinfo() -> dict[str, str]:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
         return {}
-    return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}
+    return {
+        k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())
+    }

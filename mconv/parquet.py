@@ -1,4 +1,5 @@
-"""Reads the weights that the target ``parquet`` writes: name → array, one tensor at a time, from a memory-mapped file.
+"""Reads the weights that the target ``parquet`` writes: name → array, one tensor at a time, from a
+memory-mapped file.
 
     from mconv import parquet
 
@@ -6,14 +7,15 @@
     weights["embeddings.word_embeddings.weight"]        # a NumPy array; nothing else is read
     model.load_state_dict(weights.torch())
 
-It needs pyarrow and NumPy and nothing of mconv: the file may be copied. torch is imported where torch tensors are asked for, and
-ml_dtypes where an array of a type is that NumPy lacks (bfloat16 …).
+It needs pyarrow and NumPy and nothing of mconv: the file may be copied. torch is imported where
+torch tensors are asked for, and ml_dtypes where an array of a type is that NumPy lacks (bfloat16
+…).
 
-The format (version 1) is an ordinary Parquet file, see docs/parquet.md: rows hold a tensor or, of large ones, a chunk each, in the
-columns ``name``, ``dtype``, ``shape``, ``offset`` (of the chunk's first element), ``alias_of`` (of a tensor that shares another's
-memory and has no values of its own), and one column for each dtype, named after it, with the elements in C order.
-Every other fact is in the file's key-value metadata, under keys that begin with ``mconv.``.
-"""
+The format (version 1) is an ordinary Parquet file, see docs/parquet.md: rows hold a tensor or, of
+large ones, a chunk each, in the columns ``name``, ``dtype``, ``shape``, ``offset`` (of the chunk's
+first element), ``alias_of`` (of a tensor that shares another's memory and has no values of its
+own), and one column for each dtype, named after it, with the elements in C order. Every other fact
+is in the file's key-value metadata, under keys that begin with ``mconv.``."""
 
 from __future__ import annotations
 
@@ -30,25 +32,56 @@ if TYPE_CHECKING:
 FILE = "weights.parquet"
 FORMAT, VERSION = "mconv.weights", 1
 PREFIX = "mconv."
-TEXTS = ("format", "version", "source_format", "architecture", "part", "parameters")  # metadata that is text; the rest is JSON
+# metadata that is text; the rest is JSON
+TEXTS = ("format", "version", "source_format", "architecture", "part", "parameters")
 COLUMNS = ("name", "dtype", "shape", "offset", "alias_of")
-# dtype → what Arrow stores it as: a type of its own, or bytes of a fixed width ("binary:2"). Types of less than a byte, which take
-# a byte an element in memory, are stored as those bytes.
+# dtype → what Arrow stores it as: a type of its own, or bytes of a fixed width ("binary:2"). Types
+# of less than a byte, which take a byte an element in memory, are stored as those bytes.
 ARROW = {
-    **{name: name for name in ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+    **{
+        name: name
+        for name in (
+            "float32",
+            "float64",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "uint16",
+            "uint32",
+            "uint64",
+        )
+    },
     "float16": "halffloat",
     "bool": "bool",
     "bfloat16": "binary:2",
     "complex64": "binary:8",
     "complex128": "binary:16",
-    **{f"float8_{kind}": "uint8" for kind in ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")},
-    **dict.fromkeys(("int4", "uint4", "int2", "uint2", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"), "uint8"),
+    **{
+        f"float8_{kind}": "uint8"
+        for kind in (
+            "e3m4",
+            "e4m3",
+            "e4m3b11fnuz",
+            "e4m3fn",
+            "e4m3fnuz",
+            "e5m2",
+            "e5m2fnuz",
+            "e8m0fnu",
+        )
+    },
+    **dict.fromkeys(
+        ("int4", "uint4", "int2", "uint2", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"),
+        "uint8",
+    ),
 }
 
 
 class TensorInfo(NamedTuple):
-    """A tensor of the file. ``source`` is its name in the source model, ``alias_of`` the tensor whose memory it shares;
-    ``row_groups``: where its rows begin, and how many row groups hold them (0 for an alias)."""
+    """A tensor of the file. ``source`` is its name in the source model, ``alias_of`` the tensor
+    whose memory it shares; ``row_groups``: where its rows begin, and how many row groups hold them
+    (0 for an alias)."""
 
     name: str
     dtype: str
@@ -67,7 +100,9 @@ def width(dtype: str) -> int:
     kind = ARROW[dtype]
     if kind.startswith("binary:"):
         return int(kind.partition(":")[2])
-    return {"halffloat": 2, "bool": 1, "uint8": 1, "int8": 1}.get(kind) or int(kind.lstrip("uintfloa")) // 8
+    return {"halffloat": 2, "bool": 1, "uint8": 1, "int8": 1}.get(kind) or int(
+        kind.lstrip("uintfloa")
+    ) // 8
 
 
 def arrow_type(dtype: str) -> Any:
@@ -75,16 +110,18 @@ def arrow_type(dtype: str) -> Any:
     import pyarrow
 
     kind = ARROW[dtype]
-    return pyarrow.binary(width(dtype)) if kind.startswith("binary:") else pyarrow.type_for_alias(kind)
+    return (
+        pyarrow.binary(width(dtype)) if kind.startswith("binary:") else pyarrow.type_for_alias(kind)
+    )
 
 
 class Weights(Mapping[str, Any]):
     """Tensors by name, read when they are asked for; aliases give the tensor they stand for.
 
-    ``tensors`` tells name, dtype and shape of each without reading any, ``metadata`` what the file says of the model (``config``,
-    ``architecture``, ``source_format``, ``parameters`` …). Raises ValueError for a file of another kind or a damaged one, KeyError
-    for a name that it does not hold.
-    """
+    ``tensors`` tells name, dtype and shape of each without reading any, ``metadata`` what the file
+    says of the model (``config``, ``architecture``, ``source_format``, ``parameters`` …). Raises
+    ValueError for a file of another kind or a damaged one, KeyError for a name that it does not
+    hold."""
 
     def __init__(self, path: str | Path, *, framework: Literal["numpy", "torch"] = "numpy") -> None:
         import pyarrow.parquet
@@ -94,11 +131,15 @@ class Weights(Mapping[str, Any]):
         self.path = Path(path) / FILE if Path(path).is_dir() else Path(path)
         self.framework = framework
         try:
-            self._file = pyarrow.parquet.ParquetFile(self.path, memory_map=True, page_checksum_verification=True)
+            self._file = pyarrow.parquet.ParquetFile(
+                self.path, memory_map=True, page_checksum_verification=True
+            )
         except (OSError, ValueError) as problem:
             if isinstance(problem, FileNotFoundError):
                 raise
-            raise ValueError(f"{self.path.name} is not a complete Parquet file: {problem}") from problem
+            raise ValueError(
+                f"{self.path.name} is not a complete Parquet file: {problem}"
+            ) from problem
         self.metadata = _metadata(self._file, self.path.name)
         self.tensors = _tensors(self.metadata, self.path.name)
         self._last: tuple[tuple[int, str], list[Any]] | None = None
@@ -120,12 +161,16 @@ class Weights(Mapping[str, Any]):
         """The tensor whose values ``name`` has: its own, or the one that it is an alias of."""
         if name not in self.tensors:
             near = difflib.get_close_matches(str(name), self.tensors, n=1)
-            raise KeyError(f"{self.path.name} has no tensor {name!r}" + (f"; perhaps you meant {near[0]!r}" if near else ""))
+            raise KeyError(
+                f"{self.path.name} has no tensor {name!r}"
+                + (f"; perhaps you meant {near[0]!r}" if near else "")
+            )
         info = self.tensors[name]
         return self.tensors[info.alias_of] if info.alias_of else info
 
     def raw(self, name: str) -> np.ndarray:
-        """The bytes of a tensor: 1-D uint8, C order, little endian; only its own row groups are read."""
+        """The bytes of a tensor: 1-D uint8, C order, little endian; only its own row groups are
+        read."""
         import numpy as np
 
         info = self.stored(name)
@@ -138,7 +183,9 @@ class Weights(Mapping[str, Any]):
                 if row != info.name:
                     continue
                 if offset != filled or (offset + len(values)) > info.elements:
-                    raise ValueError(f"tensor {info.name!r}: a chunk in row group {group} is out of its place")
+                    raise ValueError(
+                        f"tensor {info.name!r}: a chunk in row group {group} is out of its place"
+                    )
                 out[offset * size : (offset + len(values)) * size] = _bytes(values, size)
                 filled += len(values)
         if filled != info.elements:
@@ -146,16 +193,23 @@ class Weights(Mapping[str, Any]):
         return out
 
     def _rows(self, group: int, dtype: str) -> list[Any]:
-        """(name, offset, values) of a row group's rows of ``dtype``. The last is kept: neighbours are often read in turn."""
+        """(name, offset, values) of a row group's rows of ``dtype``. The last is kept: neighbours
+        are often read in turn."""
         if self._last is None or self._last[0] != (group, dtype):
             self._last = None
             try:
-                table = self._file.read_row_group(group, columns=["name", "dtype", "offset", dtype], use_threads=False)
+                table = self._file.read_row_group(
+                    group, columns=["name", "dtype", "offset", dtype], use_threads=False
+                )
             except (OSError, ValueError, IndexError) as problem:
-                raise ValueError(f"{self.path.name}: row group {group} cannot be read: {problem}") from problem
+                raise ValueError(
+                    f"{self.path.name}: row group {group} cannot be read: {problem}"
+                ) from problem
             rows = []
             for batch in table.to_batches():
-                names, dtypes, offsets = (batch.column(c).to_pylist() for c in ("name", "dtype", "offset"))
+                names, dtypes, offsets = (
+                    batch.column(c).to_pylist() for c in ("name", "dtype", "offset")
+                )
                 lists = batch.column(dtype)
                 ends = lists.offsets.to_pylist()
                 for i, name in enumerate(names):
@@ -169,11 +223,16 @@ class Weights(Mapping[str, Any]):
         return self._all(_numpy)
 
     def torch(self) -> dict[str, Any]:
-        """All tensors as torch tensors, as ``load_state_dict`` takes them; aliases share their memory."""
+        """All tensors as torch tensors, as ``load_state_dict`` takes them; aliases share their
+        memory."""
         return self._all(_torch)
 
     def _all(self, make: Any) -> dict[str, Any]:
-        own = {name: make(info, self.raw(name)) for name, info in self.tensors.items() if info.alias_of is None}
+        own = {
+            name: make(info, self.raw(name))
+            for name, info in self.tensors.items()
+            if info.alias_of is None
+        }
         return {name: own[info.alias_of or name] for name, info in self.tensors.items()}
 
     def close(self) -> None:
@@ -188,17 +247,27 @@ class Weights(Mapping[str, Any]):
 
 
 def load(path: str | Path, *, framework: Literal["numpy", "torch"] = "numpy") -> Weights:
-    """Open a weights file (or a folder with ``weights.parquet``): a lazy mapping of name to array. See :class:`Weights`."""
+    """Open a weights file (or a folder with ``weights.parquet``): a lazy mapping of name to array.
+    See :class:`Weights`."""
     return Weights(path, framework=framework)
 
 
 def _metadata(file: Any, name: str) -> dict[str, Any]:
-    held = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k.startswith(PREFIX.encode())}
+    held = {
+        k.decode(): v.decode()
+        for k, v in (file.metadata.metadata or {}).items()
+        if k.startswith(PREFIX.encode())
+    }
     found = {k.removeprefix(PREFIX): v for k, v in held.items()}
     if found.get("format") != FORMAT:
-        raise ValueError(f"{name} is a Parquet file, but its metadata does not say {PREFIX}format = {FORMAT}")
+        raise ValueError(
+            f"{name} is a Parquet file, but its metadata does not say {PREFIX}format = {FORMAT}"
+        )
     if found.get("version") != str(VERSION):
-        raise ValueError(f"{name} is of version {found.get('version')} of the format; this reader knows {VERSION}")
+        raise ValueError(
+            f"{name} is of version {found.get('version')} of the format; this reader knows "
+            f"{VERSION}"
+        )
     try:
         return {k: v if k in TEXTS else json.loads(v) for k, v in found.items()}
     except ValueError as problem:
@@ -209,16 +278,26 @@ def _tensors(metadata: Mapping[str, Any], name: str) -> dict[str, TensorInfo]:
     found = {}
     try:
         for each in metadata["tensors"]:
-            dtype, shape, source = each["dtype"], tuple(map(int, each["shape"])), each.get("source", each["name"])
+            dtype, shape, source = (
+                each["dtype"],
+                tuple(map(int, each["shape"])),
+                each.get("source", each["name"]),
+            )
             place = (int(each.get("row_group", 0)), int(each.get("row_groups", 0)))
             if dtype not in ARROW or min(shape, default=0) < 0:
                 raise ValueError(f"tensor {each['name']!r} is a {dtype} of shape {list(shape)}")
-            found[each["name"]] = TensorInfo(each["name"], dtype, shape, source, each.get("alias_of"), place)
+            found[each["name"]] = TensorInfo(
+                each["name"], dtype, shape, source, each.get("alias_of"), place
+            )
     except (KeyError, TypeError, ValueError) as problem:
         raise ValueError(f"{name}: its list of tensors is damaged: {problem}") from problem
     for info in found.values():
-        if info.alias_of is not None and (info.alias_of not in found or found[info.alias_of].alias_of is not None):
-            raise ValueError(f"{name}: {info.name!r} is an alias of {info.alias_of!r}, which has no values")
+        if info.alias_of is not None and (
+            info.alias_of not in found or found[info.alias_of].alias_of is not None
+        ):
+            raise ValueError(
+                f"{name}: {info.name!r} is an alias of {info.alias_of!r}, which has no values"
+            )
     return found
 
 
@@ -238,7 +317,9 @@ def _bytes(values: Any, size: int) -> np.ndarray:
 def _numpy(info: TensorInfo, data: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    if ARROW[info.dtype].startswith("binary:2") or (ARROW[info.dtype] == "uint8" and info.dtype != "uint8"):
+    if ARROW[info.dtype].startswith("binary:2") or (
+        ARROW[info.dtype] == "uint8" and info.dtype != "uint8"
+    ):
         import ml_dtypes  # NumPy has no such type
 
         return data.view(getattr(ml_dtypes, info.dtype)).reshape(info.shape)
@@ -257,8 +338,9 @@ def _torch(info: TensorInfo, data: np.ndarray) -> Any:
 
 
 def check(path: str | Path) -> list[str]:
-    """What is wrong with a weights file, a sentence each with the place; empty where nothing is. Reads all of it, a row group at a
-    time: the checksums of its pages, that each row is of a known tensor and that the rows of a tensor make it up."""
+    """What is wrong with a weights file, a sentence each with the place; empty where nothing is.
+    Reads all of it, a row group at a time: the checksums of its pages, that each row is of a known
+    tensor and that the rows of a tensor make it up."""
     try:
         weights = Weights(path)
     except (OSError, ValueError) as problem:
@@ -288,10 +370,18 @@ def _check_rows(weights: Weights) -> list[str]:
             where = f"row {index} of row group {group}"
             info = weights.tensors.get(row["name"])
             if info is None:
-                problems.append(f"{where} is of {row['name']!r}, which is not in the list of tensors")
+                problems.append(
+                    f"{where} is of {row['name']!r}, which is not in the list of tensors"
+                )
                 continue
-            if (row["dtype"], tuple(row["shape"] or ()), row["alias_of"]) != (info.dtype, info.shape, info.alias_of):
-                problems.append(f"{where}: {info.name!r} is another tensor than the list of tensors says")
+            if (row["dtype"], tuple(row["shape"] or ()), row["alias_of"]) != (
+                info.dtype,
+                info.shape,
+                info.alias_of,
+            ):
+                problems.append(
+                    f"{where}: {info.name!r} is another tensor than the list of tensors says"
+                )
             elif info.alias_of is None:
                 first, count = info.row_groups
                 at = seen.get(info.name, 0)
@@ -308,7 +398,10 @@ def _check_rows(weights: Weights) -> list[str]:
         if info.name not in seen:
             problems.append(f"no row holds {info.name!r}")
         elif seen[info.name] != wanted:
-            problems.append(f"the rows of {info.name!r} hold {seen[info.name]} elements, its shape {list(info.shape)} has {wanted}")
+            problems.append(
+                f"the rows of {info.name!r} hold {seen[info.name]} elements, its shape "
+                f"{list(info.shape)} has {wanted}"
+            )
     return problems
 
 

@@ -1,8 +1,9 @@
-"""Files that somebody else may have put there: only regular ones are opened, and no link is followed on the way to them.
+"""Files that somebody else may have put there: only regular ones are opened, and no link is
+followed on the way to them.
 
-Every step of a path is opened relative to the folder before it (``openat``) with ``O_NOFOLLOW``, so that a name cannot become a
-link between a look and a use. The first folder is the caller's own and is not looked at that way.
-"""
+Every step of a path is opened relative to the folder before it (``openat``) with ``O_NOFOLLOW``, so
+that a name cannot become a link between a look and a use. The first folder is the caller's own and
+is not looked at that way."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from pathlib import Path
 from mconv.errors import StoreError
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO without a writer must not hold up who looks at it
+# a FIFO without a writer must not hold up who looks at it
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 MOST_FILES = 100_000
 DEEPEST = 64  # folders below one another
 KINDS = {
@@ -42,7 +44,9 @@ def open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
         descriptor = os.open(path, FOLDER, dir_fd=within)
     except OSError as problem:
         if problem.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise StoreError(f"{Path(path).name} is a link or a file, where a folder of plain files belongs") from problem
+            raise StoreError(
+                f"{Path(path).name} is a link or a file, where a folder of plain files belongs"
+            ) from problem
         raise
     try:
         yield descriptor
@@ -52,10 +56,11 @@ def open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_file(name: str, within: int) -> Iterator[BufferedReader]:
-    """A regular file of the folder with the descriptor ``within``; ``name`` is a relative path with forward slashes.
+    """A regular file of the folder with the descriptor ``within``; ``name`` is a relative path with
+    forward slashes.
 
-    Raises StoreError where a part of the path is a link, or the file is none; OSError where it cannot be opened.
-    """
+    Raises StoreError where a part of the path is a link, or the file is none; OSError where it
+    cannot be opened."""
     with contextlib.ExitStack() as stack:
         *folders, last = name.split("/")
         for folder in folders:
@@ -64,20 +69,24 @@ def open_file(name: str, within: int) -> Iterator[BufferedReader]:
             descriptor = os.open(last, FILE, dir_fd=within)
         except OSError as problem:
             if problem.errno in (errno.ELOOP, errno.ENXIO):
-                raise StoreError(f"{name} is a link or a socket; artifacts hold plain files only") from problem
+                raise StoreError(
+                    f"{name} is a link or a socket; artifacts hold plain files only"
+                ) from problem
             raise
         file = stack.enter_context(os.fdopen(descriptor, "rb"))
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            raise StoreError(f"{name} is {KINDS[stat.S_IFMT(mode)]}; artifacts hold plain files only")
+            raise StoreError(
+                f"{name} is {KINDS[stat.S_IFMT(mode)]}; artifacts hold plain files only"
+            )
         yield file
 
 
 def list_files(folder: Path) -> list[str]:
     """The regular files below ``folder``, in path order, as relative paths with forward slashes.
 
-    Raises StoreError for anything that is neither a file nor a folder, and for more files than any model has.
-    """
+    Raises StoreError for anything that is neither a file nor a folder, and for more files than any
+    model has."""
     names: list[str] = []
 
     def enter(within: int, prefix: str, depth: int) -> None:
@@ -93,7 +102,9 @@ def list_files(folder: Path) -> list[str]:
                     names.append(prefix + entry.name)
                 else:
                     kind = KINDS[stat.S_IFMT(mode)]
-                    raise StoreError(f"{prefix}{entry.name} is {kind}; artifacts hold plain files only")
+                    raise StoreError(
+                        f"{prefix}{entry.name} is {kind}; artifacts hold plain files only"
+                    )
                 if len(names) > MOST_FILES:
                     raise StoreError(f"there are more than {MOST_FILES:,} files")
 
@@ -103,10 +114,11 @@ def list_files(folder: Path) -> list[str]:
 
 
 def take_over(folder: Path) -> None:
-    """Make this process's user the owner of ``folder`` and all that lies in it, which nobody else may then write.
+    """Make this process's user the owner of ``folder`` and all that lies in it, which nobody else
+    may then write.
 
-    It is for folders that a worker of another user wrote. Raises StoreError as :func:`list_files` does.
-    """
+    It is for folders that a worker of another user wrote. Raises StoreError as :func:`list_files`
+    does."""
     owner, group = os.geteuid(), os.getegid()
 
     def enter(within: int, depth: int) -> None:

@@ -1,8 +1,9 @@
 """Finds plug-in modules and gives each the defaults it did not write.
 
-A plug-in is a plain module in ``mconv/sources``, ``optimizers``, ``quantizers``, ``targets``, ``runtimes`` or ``formats`` (a
-name starting with ``_`` is a helper, not a plug-in), a module that another distribution names under the entry point group
-``mconv.<family>``, or one that :func:`register` was given. Its file name is its name. Importing one must not import an engine:
+A plug-in is a plain module in ``mconv/sources``, ``optimizers``, ``quantizers``, ``targets``,
+``runtimes`` or ``formats`` (a name starting with ``_`` is a helper, not a plug-in), a module that
+another distribution names under the entry point group ``mconv.<family>``, or one that
+:func:`register` was given. Its file name is its name. Importing one must not import an engine:
 engines are imported inside functions.
 
 The Protocols below are the whole contract; docs/plugins.md walks through them function by function.
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     Feed = Mapping[str, np.ndarray]  # tensor name -> array; one call of a model
 
 Family = Literal["sources", "optimizers", "quantizers", "targets", "runtimes", "formats"]
-STEPS: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes")  # those whose plug-ins do steps
+# those whose plug-ins do steps
+STEPS: tuple[Family, ...] = ("sources", "optimizers", "quantizers", "targets", "runtimes")
 FAMILIES: tuple[Family, ...] = (*STEPS, "formats")
-Options = Mapping[str, Any]  # option name -> JSON Schema of its value, with "default" and "description"
+# option name -> JSON Schema of its value, with "default" and "description"
+Options = Mapping[str, Any]
 
 
 class Model(Protocol):
@@ -44,32 +47,38 @@ class Model(Protocol):
     outputs: tuple[TensorSpec, ...]
     parameters: int | None
 
-    def samples(self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False) -> list[Feed] | None:
-        """``count`` plausible feeds (tokenised text, processed images …), or None to have them drawn from the input specs.
+    def samples(
+        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+    ) -> list[Feed] | None:
+        """``count`` plausible feeds (tokenised text, processed images …), or None to have them
+        drawn from the input specs.
 
-        ``dims`` fixes free axes by name; a free axis that is not in it should vary between feeds, so that it is tested. Feeds for
-        ``calibration`` share no content with the others, and mostly one row each where the batch is free: little padding.
-        """
+        ``dims`` fixes free axes by name; a free axis that is not in it should vary between feeds,
+        so that it is tested. Feeds for ``calibration`` share no content with the others, and mostly
+        one row each where the batch is free: little padding."""
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """The framework's own answer, output name to array, deterministic, in inference mode."""
 
 
 class WeightedModel(Model, Protocol):
-    """A model, or a part of one, whose weights can be read by name and replaced; it runs in the source's framework."""
+    """A model, or a part of one, whose weights can be read by name and replaced; it runs in the
+    source's framework."""
 
     about: About
     aliases: Mapping[str, str]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight once, in the source's own dtype, one in memory at a time; names that share its memory are in ``aliases``."""
+        """Every weight once, in the source's own dtype, one in memory at a time; names that share
+        its memory are in ``aliases``."""
 
     def copy_files(self, out: Path) -> None:
         """Copy what goes beside the weights: configuration, tokenizer, preprocessor."""
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
-        """Erase every weight, then take those of ``tensors`` (names and aliases; converted to the type that the model runs in), so
-        that ``run`` answers from them alone. Raises StepError where one is missing, unknown or of another shape."""
+        """Erase every weight, then take those of ``tensors`` (names and aliases; converted to the
+        type that the model runs in), so that ``run`` answers from them alone. Raises StepError
+        where one is missing, unknown or of another shape."""
 
 
 class Session(Protocol):
@@ -79,7 +88,8 @@ class Session(Protocol):
     outputs: tuple[TensorSpec, ...]
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
-        """Every input fed by name (a missing or unknown one is an error), outputs copied out of engine-owned memory."""
+        """Every input fed by name (a missing or unknown one is an error), outputs copied out of
+        engine-owned memory."""
 
     def placement(self) -> Placement:
         """Where the nodes ran, with the evidence; called after at least one run."""
@@ -93,13 +103,16 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from. ``devices`` tells what the
-    framework finds on this machine. ``weights(config, part)`` opens the model, or a part of it, for targets that take
-    weights by name; it raises UnsupportedError for a part that there is not. ``parts`` names the parts of a model that is several
-    (``encoder``, ``decoder`` …), without loading a framework; ``export`` and ``load`` are then called for each, with
-    ``config.part`` set. ``prompts`` gives first feeds of a model that writes text, and under ``tokens`` what the framework itself
-    makes of each, int64 [rows, steps], greedily; ``generate(config, run, prompt, steps)`` makes them with an artifact, without the
-    framework; ``run``: part → feed → outputs (the part ``""`` of a model that is one). See the module docstring."""
+    """``detect`` looks at names and first bytes only. ``files`` lists what a key is computed from.
+    ``devices`` tells what the framework finds on this machine. ``weights(config, part)`` opens the
+    model, or a part of it, for targets that take weights by name; it raises UnsupportedError for a
+    part that there is not. ``parts`` names the parts of a model that is several (``encoder``,
+    ``decoder`` …), without loading a framework; ``export`` and ``load`` are then called for each,
+    with ``config.part`` set. ``prompts`` gives first feeds of a model that writes text, and under
+    ``tokens`` what the framework itself makes of each, int64 [rows, steps], greedily;
+    ``generate(config, run, prompt, steps)`` makes them with an artifact, without the framework;
+    ``run``: part → feed → outputs (the part ``""`` of a model that is one). See the module
+    docstring."""
 
     name: str
     summary: str
@@ -121,7 +134,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """ONNX → ONNX at the ``levels`` named, in ascending ``order``; ``domains``: operator domains its output may need."""
+    """ONNX → ONNX at the ``levels`` named, in ascending ``order``; ``domains``: operator domains
+    its output may need."""
 
     name: str
     summary: str
@@ -136,10 +150,11 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Quantizer:
-    """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need. ``configure`` says what would
-    be done to each layer, for a person to change; ``preview`` what would come of it, quickly
-    (:class:`mconv.engine.advisor.Preview`). ``stored_bits``: what a weight takes by precision, scales included;
-    ``activations``: precisions that round activations too."""
+    """ONNX → ONNX for the ``precisions`` named; ``domains``: operator domains its output may need.
+    ``configure`` says what would be done to each layer, for a person to change; ``preview`` what
+    would come of it, quickly (:class:`mconv.engine.advisor.Preview`). ``stored_bits``: what a
+    weight takes by precision, scales included; ``activations``: precisions that round activations
+    too."""
 
     name: str
     summary: str
@@ -159,15 +174,18 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Target:
-    """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from the fp32 ONNX graph,
-    or to None where the fp32 graph is handed to ``write`` as it is (fp32, or the target's own engine lowers it).
-    ``optimizes``: its converter does what the optimizers would, so it is given the graph as exported.
-    ``calibrated``: the precisions for which ``write`` itself is given calibration feeds. ``stored_bits``: what a weight takes in
-    the precisions that ``write`` itself makes. ``implied_precision(options)``: what the options say where no precision is written.
+    """A format to deliver. ``precisions`` maps each precision to the quantizer that makes it from
+    the fp32 ONNX graph, or to None where the fp32 graph is handed to ``write`` as it is (fp32, or
+    the target's own engine lowers it). ``optimizes``: its converter does what the optimizers would,
+    so it is given the graph as exported. ``calibrated``: the precisions for which ``write`` itself
+    is given calibration feeds. ``stored_bits``: what a weight takes in the precisions that
+    ``write`` itself makes. ``implied_precision(options)``: what the options say where no precision
+    is written.
 
-    ``accepts`` is ``("onnx",)``, or ``("weights",)``: then ``write`` is given a folder of :mod:`mconv.weights` in place of a graph,
-    and ``read(directory, options=…)`` returns the tensors of what was written under the source's names, and details for the report.
-    The source runs them: that is the verification, and the target has no runtimes."""
+    ``accepts`` is ``("onnx",)``, or ``("weights",)``: then ``write`` is given a folder of
+    :mod:`mconv.weights` in place of a graph, and ``read(directory, options=…)`` returns the tensors
+    of what was written under the source's names, and details for the report. The source runs them:
+    that is the verification, and the target has no runtimes."""
 
     name: str
     summary: str
@@ -192,10 +210,11 @@ class Target:
 @dataclass(frozen=True)
 class Runtime:
     """What can run an artifact's folder on samples. ``service``: its workers share a helper process
-    (see :mod:`mconv.workers.service`), whose address they find in the environment variable of this name.
-    ``peers(session, model, threads)`` is a context that yields other ways to run the fp32 graph ``model``, measured beside the
-    artifact: name → ``time(feed, runs)`` → milliseconds of each. ``devices`` tells what the engine finds on this machine.
-    ``options``: how artifacts are run; they change none."""
+    (see :mod:`mconv.workers.service`), whose address they find in the environment variable of this
+    name. ``peers(session, model, threads)`` is a context that yields other ways to run the fp32
+    graph ``model``, measured beside the artifact: name → ``time(feed, runs)`` → milliseconds of
+    each. ``devices`` tells what the engine finds on this machine. ``options``: how artifacts are
+    run; they change none."""
 
     name: str
     summary: str
@@ -211,10 +230,12 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file or folder, known by its content. ``sniff(path, head)`` gets the first 4 KiB (none of a folder) and says yes to
-    a damaged one too. ``inspect`` tells what the file says of itself and loads no engine; it raises SourceError for damage, saying
-    where. ``check`` looks at the whole structure and returns a sentence a problem; it may use an engine, in a child process.
-    ``suffixes``: what such a file is usually called; ``order``: those of lower order are asked first."""
+    """A kind of file or folder, known by its content. ``sniff(path, head)`` gets the first 4 KiB
+    (none of a folder) and says yes to a damaged one too. ``inspect`` tells what the file says of
+    itself and loads no engine; it raises SourceError for damage, saying where. ``check`` looks at
+    the whole structure and returns a sentence a problem; it may use an engine, in a child process.
+    ``suffixes``: what such a file is usually called; ``order``: those of lower order are asked
+    first."""
 
     name: str
     summary: str
@@ -279,14 +300,15 @@ def _from_module(family: Family, name: str, module: ModuleType) -> Any:
     return kind(**values)
 
 
-_REGISTERED: dict[tuple[Family, str], str] = {}  # (family, import name) -> folder it is imported from
+# (family, import name) -> folder it is imported from
+_REGISTERED: dict[tuple[Family, str], str] = {}
 
 
 def register(family: Family, module: ModuleType | str) -> None:
     """Add a plug-in for this process and the workers it starts, which import it again by its name.
 
-    Raises MconvError for one that cannot be imported by name, does not keep the contract, or whose name is taken.
-    """
+    Raises MconvError for one that cannot be imported by name, does not keep the contract, or whose
+    name is taken."""
     if family not in FAMILIES:
         raise MconvError(f"there is no family {family!r}", hint=f"there are: {', '.join(FAMILIES)}")
     name = module if isinstance(module, str) else module.__name__
@@ -299,11 +321,15 @@ def register(family: Family, module: ModuleType | str) -> None:
     file = getattr(found, "__file__", None)
     if name == "__main__" or file is None:
         raise MconvError(
-            f"{name} cannot be a plug-in: its workers could not import it", hint="write it as a module of its own file"
+            f"{name} cannot be a plug-in: its workers could not import it",
+            hint="write it as a module of its own file",
         )
     short = name.rpartition(".")[2]
     if short in plugins(family):
-        raise MconvError(f"there is a plug-in {short} in mconv.{family} already", hint="call the module something else")
+        raise MconvError(
+            f"there is a plug-in {short} in mconv.{family} already",
+            hint="call the module something else",
+        )
     _from_module(family, short, found)
     steps = name.count(".") + (Path(file).name == "__init__.py")
     _REGISTERED[family, name] = str(Path(file).resolve().parents[steps])
@@ -327,17 +353,25 @@ def restore(entries: Sequence[str]) -> None:
 def own(family: Family) -> dict[str, ModuleType]:
     """The modules of mconv's own plug-ins of a family, by name. None of them imports an engine."""
     package = importlib.import_module(f"mconv.{family}")
-    names = [i.name for i in pkgutil.iter_modules(package.__path__) if not i.name.startswith("_") and not i.ispkg]
+    names = [
+        i.name
+        for i in pkgutil.iter_modules(package.__path__)
+        if not i.name.startswith("_") and not i.ispkg
+    ]
     return {name: importlib.import_module(f"mconv.{family}.{name}") for name in names}
 
 
 @cache
 def plugins(family: Family) -> Mapping[str, Any]:
-    """Every plug-in of a family by name, in name order. Raises MconvError for one that does not keep the contract."""
+    """Every plug-in of a family by name, in name order. Raises MconvError for one that does not
+    keep the contract."""
     found = {name: _from_module(family, name, module) for name, module in own(family).items()}
     for entry in importlib.metadata.entry_points(group=f"mconv.{family}"):
         if entry.name in found:
-            raise MconvError(f"two plug-ins are named {entry.name} in mconv.{family}", hint=f"rename the one in {entry.value}")
+            raise MconvError(
+                f"two plug-ins are named {entry.name} in mconv.{family}",
+                hint=f"rename the one in {entry.value}",
+            )
         found[entry.name] = _from_module(family, entry.name, entry.load())
     for kind, name in _REGISTERED:
         if kind == family:
@@ -371,7 +405,8 @@ def formats() -> Mapping[str, Format]:
 
 
 def taking(path: Path) -> list[str]:
-    """Names of the sources that say they take ``path``. One that fails over it, as over a damaged archive, does not."""
+    """Names of the sources that say they take ``path``. One that fails over it, as over a damaged
+    archive, does not."""
     found = []
     for source in sources().values():
         try:
@@ -383,6 +418,7 @@ def taking(path: Path) -> list[str]:
 
 
 def quantizer_for(target: Target, precision: str, method: str | None) -> Quantizer | None:
-    """The quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's choice) overrides the target's default."""
+    """The quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's choice)
+    overrides the target's default."""
     name = method or target.precisions[precision]
     return quantizers()[name] if name else None

@@ -1,9 +1,10 @@
-"""Frozen values that flow one way: manifest → plan → execute → worker → measurement → verdict → report → renderers.
+"""Frozen values that flow one way: manifest → plan → execute → worker → measurement → verdict →
+report → renderers.
 
-Every class here is immutable and converts to and from JSON by its type annotations alone (``to_json``, ``from_json``), so the
-schema of results.json is generated from these classes and cannot drift from them.
-Times are in the unit the field's name says (``_ms``, ``seconds``), sizes in bytes.
-"""
+Every class here is immutable and converts to and from JSON by its type annotations alone
+(``to_json``, ``from_json``), so the schema of results.json is generated from these classes and
+cannot drift from them. Times are in the unit the field's name says (``_ms``, ``seconds``), sizes in
+bytes."""
 
 from __future__ import annotations
 
@@ -12,8 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 Status = Literal["passed", "failed", "error", "skipped", "unverified"]
-# A relative path with forward slashes that stays where it starts: a results.json of somebody else may say anything.
-Inside = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))(?![\s\S]*[\x00-\x1f\\]).+$")]
+# A relative path with forward slashes that stays where it starts: a results.json of somebody else
+# may say anything.
+Inside = Annotated[
+    str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))(?![\s\S]*[\x00-\x1f\\]).+$")
+]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Milliseconds = Annotated[float, msgspec.Meta(gt=0)]  # ratios divide by them
 T = TypeVar("T")
@@ -30,12 +34,14 @@ def to_json(value: Any, *, indent: int = 2) -> str:
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
-    """Read ``data`` as ``kind``; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError`` naming the path that is wrong."""
+    """Read ``data`` as ``kind``; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``
+    naming the path that is wrong."""
     return msgspec.json.decode(data, type=kind)
 
 
 class Place(Frozen, frozen=True, kw_only=True):
-    """Where in a user's file something stands; lines and columns count from 1. ``file`` is relative to the repository."""
+    """Where in a user's file something stands; lines and columns count from 1. ``file`` is relative
+    to the repository."""
 
     file: str
     line: int = 1
@@ -46,7 +52,8 @@ class Place(Frozen, frozen=True, kw_only=True):
 
 
 class TensorSpec(Frozen, frozen=True, kw_only=True):
-    """A named tensor. ``dtype`` is NumPy's name (``float32``, ``int64`` …); a dimension is a size or the name of a free axis."""
+    """A named tensor. ``dtype`` is NumPy's name (``float32``, ``int64`` …); a dimension is a size
+    or the name of a free axis."""
 
     name: str
     dtype: str
@@ -64,9 +71,9 @@ class FileRecord(Frozen, frozen=True, kw_only=True):
 class Tolerance(Frozen, frozen=True, kw_only=True):
     """What an output may differ by. A field of None is not checked.
 
-    ``cosine`` and ``top1_agreement`` and ``sqnr_db`` are minima, ``max_abs``, ``mean_abs`` and ``max_rel`` maxima. ``max_rel`` is
-    ``max|a-b| / max|b|``: relative to the reference's largest magnitude. ``tokens``: the least share of equal generated tokens.
-    """
+    ``cosine`` and ``top1_agreement`` and ``sqnr_db`` are minima, ``max_abs``, ``mean_abs`` and
+    ``max_rel`` maxima. ``max_rel`` is ``max|a-b| / max|b|``: relative to the reference's largest
+    magnitude. ``tokens``: the least share of equal generated tokens."""
 
     cosine: float | None = None
     max_abs: float | None = None
@@ -86,11 +93,12 @@ class Limits(Frozen, frozen=True, kw_only=True):
 
 
 class SourceConfig(Frozen, frozen=True, kw_only=True):
-    """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest (the repository).
+    """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest
+    (the repository).
 
-    ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs declared in the manifest, if any.
-    ``part``: which part of a model of several a step is about; empty of a model that is one.
-    """
+    ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs
+    declared in the manifest, if any. ``part``: which part of a model of several a step is about;
+    empty of a model that is one."""
 
     format: str
     path: str
@@ -101,7 +109,8 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
 
 
 class ModelInfo(Frozen, frozen=True, kw_only=True):
-    """What a source or an artifact is: parameter count, nodes (graph operators, or layers), opset, inputs and outputs."""
+    """What a source or an artifact is: parameter count, nodes (graph operators, or layers), opset,
+    inputs and outputs."""
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
@@ -112,7 +121,8 @@ class ModelInfo(Frozen, frozen=True, kw_only=True):
 
 
 class ExportInfo(Frozen, frozen=True, kw_only=True):
-    """How a source became ONNX: the exporter used, those that failed before it and why, and remarks for the report."""
+    """How a source became ONNX: the exporter used, those that failed before it and why, and remarks
+    for the report."""
 
     exporter: str
     model: ModelInfo
@@ -121,7 +131,8 @@ class ExportInfo(Frozen, frozen=True, kw_only=True):
 
 
 class StepRecord(Frozen, frozen=True, kw_only=True):
-    """One step as it went: kind, plug-in, content key, whether it came from the store, wall seconds, peak resident memory."""
+    """One step as it went: kind, plug-in, content key, whether it came from the store, wall
+    seconds, peak resident memory."""
 
     kind: str
     name: str
@@ -134,7 +145,8 @@ class StepRecord(Frozen, frozen=True, kw_only=True):
 
 
 class OutputError(Frozen, frozen=True, kw_only=True):
-    """Errors of one output over all samples, see :mod:`mconv.compare` for the formulas. None: not defined for this output."""
+    """Errors of one output over all samples, see :mod:`mconv.compare` for the formulas. None: not
+    defined for this output."""
 
     name: str
     elements: int
@@ -148,10 +160,11 @@ class OutputError(Frozen, frozen=True, kw_only=True):
 
 
 class Placement(Frozen, frozen=True, kw_only=True):
-    """Evidence of where nodes ran. ``nodes``: how many on the provider claimed. ``elsewhere``: operator → count on other providers.
+    """Evidence of where nodes ran. ``nodes``: how many on the provider claimed. ``elsewhere``:
+    operator → count on other providers.
 
-    ``allowed``: the part of ``elsewhere`` that is shape arithmetic, accepted by design. ``witnesses`` says what observed it.
-    """
+    ``allowed``: the part of ``elsewhere`` that is shape arithmetic, accepted by design.
+    ``witnesses`` says what observed it."""
 
     provider: str
     device: str
@@ -164,8 +177,9 @@ class Placement(Frozen, frozen=True, kw_only=True):
 
 
 class Generation(Frozen, frozen=True, kw_only=True):
-    """Greedy tokens of the artifact against those of the source framework: how many in all, in how many steps, the share that is
-    equal, the first step (from 0) at which a token differs, with the token ``expected`` there and the one it ``got``."""
+    """Greedy tokens of the artifact against those of the source framework: how many in all, in how
+    many steps, the share that is equal, the first step (from 0) at which a token differs, with the
+    token ``expected`` there and the one it ``got``."""
 
     tokens: int
     steps: int
@@ -178,9 +192,9 @@ class Generation(Frozen, frozen=True, kw_only=True):
 class Verification(Frozen, frozen=True, kw_only=True):
     """What running the artifact on the samples showed, and the verdict.
 
-    ``reference`` is ``source`` (the source framework's answer) or ``expected`` (the user's own outputs).
-    ``reasons`` says why the verdict is not ``passed``. ``generation``: of models that write text.
-    """
+    ``reference`` is ``source`` (the source framework's answer) or ``expected`` (the user's own
+    outputs). ``reasons`` says why the verdict is not ``passed``. ``generation``: of models that
+    write text."""
 
     runtime: str
     placement: Placement
@@ -195,7 +209,8 @@ class Verification(Frozen, frozen=True, kw_only=True):
 
 
 class Latency(Frozen, frozen=True, kw_only=True):
-    """Wall time of one inference, warmed up: milliseconds; ``runs`` timed calls; ``noise`` = (p90 - p50) / p50."""
+    """Wall time of one inference, warmed up: milliseconds; ``runs`` timed calls; ``noise`` = (p90 -
+    p50) / p50."""
 
     p50_ms: Milliseconds
     p90_ms: Milliseconds
@@ -206,10 +221,10 @@ class Latency(Frozen, frozen=True, kw_only=True):
 class Benchmark(Frozen, frozen=True, kw_only=True):
     """Artifact and source framework measured in one run, one thread count for both.
 
-    ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a software stand-in (SwiftShader):
-    such a latency compares variants on that adapter only and gates nothing. ``parts``: of a model of several parts, the latency
-    of each; ``latency`` and ``reference`` are then of one call of every part, added up.
-    """
+    ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a
+    software stand-in (SwiftShader): such a latency compares variants on that adapter only and gates
+    nothing. ``parts``: of a model of several parts, the latency of each; ``latency`` and
+    ``reference`` are then of one call of every part, added up."""
 
     runtime: str
     device: str
@@ -228,7 +243,8 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
 
 
 class Evaluation(Frozen, frozen=True, kw_only=True):
-    """Task metric of the source and of the variant on the labelled samples; ``drop`` = source - variant."""
+    """Task metric of the source and of the variant on the labelled samples; ``drop`` = source -
+    variant."""
 
     metric: str
     source: float
@@ -239,7 +255,8 @@ class Evaluation(Frozen, frozen=True, kw_only=True):
 
 
 class Delta(Frozen, frozen=True, kw_only=True):
-    """One number against the baseline's; ``regression`` where it got worse by more than what the gate allows."""
+    """One number against the baseline's; ``regression`` where it got worse by more than what the
+    gate allows."""
 
     name: str
     before: float | None
@@ -260,10 +277,11 @@ class ErrorInfo(Frozen, frozen=True, kw_only=True):
 
 
 class Candidate(Frozen, frozen=True, kw_only=True):
-    """One precision that ``auto`` tried. ``front``: no other is at least as small, as right and as quick.
+    """One precision that ``auto`` tried. ``front``: no other is at least as small, as right and as
+    quick.
 
-    ``error`` is 1 - cosine of the worst output; ``shortfall`` says which limits it breaks and by how much.
-    """
+    ``error`` is 1 - cosine of the worst output; ``shortfall`` says which limits it breaks and by
+    how much."""
 
     precision: str
     status: Status
@@ -276,8 +294,9 @@ class Candidate(Frozen, frozen=True, kw_only=True):
 
 
 class LayerError(Frozen, frozen=True, kw_only=True):
-    """One layer's weights in fewer bits. ``sqnr_db`` is 10 log10 of signal over noise: of what the layer answers to its calibration
-    inputs where ``of`` is ``outputs``, else of the weights themselves."""
+    """One layer's weights in fewer bits. ``sqnr_db`` is 10 log10 of signal over noise: of what the
+    layer answers to its calibration inputs where ``of`` is ``outputs``, else of the weights
+    themselves."""
 
     name: str
     bits: int
@@ -287,7 +306,8 @@ class LayerError(Frozen, frozen=True, kw_only=True):
 
 
 class Quantized(Frozen, frozen=True, kw_only=True):
-    """One ONNX file quantized: where it lies, its size and its source's with external data, and what the quantizer noted."""
+    """One ONNX file quantized: where it lies, its size and its source's with external data, and
+    what the quantizer noted."""
 
     path: str
     precision: str
@@ -299,7 +319,8 @@ class Quantized(Frozen, frozen=True, kw_only=True):
 
 
 class Pair(Frozen, frozen=True, kw_only=True):
-    """A conversion that is offered: from a source format to a target format, in these precisions, proved in ``runtimes``."""
+    """A conversion that is offered: from a source format to a target format, in these precisions,
+    proved in ``runtimes``."""
 
     source: str
     target: str
@@ -308,11 +329,12 @@ class Pair(Frozen, frozen=True, kw_only=True):
 
 
 class VariantResult(Frozen, frozen=True, kw_only=True):
-    """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is relative to OUT.
+    """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is
+    relative to OUT.
 
-    ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried. ``layers``: in the graph's order.
-    ``peak_memory_ratio``: the largest ``peak_rss_bytes`` of the steps over the bytes of the model's files.
-    """
+    ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried.
+    ``layers``: in the graph's order. ``peak_memory_ratio``: the largest ``peak_rss_bytes`` of the
+    steps over the bytes of the model's files."""
 
     id: str
     model: str
@@ -341,7 +363,8 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
 
 
 class ModelResult(Frozen, frozen=True, kw_only=True):
-    """One model of the manifest: its source, digest of everything the conversion depends on, size and signature."""
+    """One model of the manifest: its source, digest of everything the conversion depends on, size
+    and signature."""
 
     name: str
     format: str
@@ -354,7 +377,8 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
 
 
 class Device(Frozen, frozen=True, kw_only=True):
-    """Something that can run models, as ``engine`` itself tells of it; ``reason`` says why it is not available."""
+    """Something that can run models, as ``engine`` itself tells of it; ``reason`` says why it is
+    not available."""
 
     engine: str
     name: str
@@ -366,10 +390,11 @@ class Device(Frozen, frozen=True, kw_only=True):
 
 
 class Facts(Frozen, frozen=True, kw_only=True):
-    """What a model file says of itself without being loaded. ``tensors``: name → shape of its weights, where they can be read.
+    """What a model file says of itself without being loaded. ``tensors``: name → shape of its
+    weights, where they can be read.
 
-    ``names``: of operators and layers; ``companions``: files beside it that belong to it; ``config``: a model's own description.
-    """
+    ``names``: of operators and layers; ``companions``: files beside it that belong to it;
+    ``config``: a model's own description."""
 
     kind: str
     tensors: dict[str, tuple[int, ...]] = {}
@@ -382,11 +407,12 @@ class Facts(Frozen, frozen=True, kw_only=True):
 
 
 class Found(Frozen, frozen=True, kw_only=True):
-    """A model in a folder tree. ``path`` is relative to it; ``source`` is what converts it, None where nothing here does.
+    """A model in a folder tree. ``path`` is relative to it; ``source`` is what converts it, None
+    where nothing here does.
 
-    ``model_type`` is known by ``evidence``: its own config, the names of its parameters, or the structure of its graph. ``needs``
-    says what has to be given before it converts, ``problems`` what is wrong with it.
-    """
+    ``model_type`` is known by ``evidence``: its own config, the names of its parameters, or the
+    structure of its graph. ``needs`` says what has to be given before it converts, ``problems``
+    what is wrong with it."""
 
     path: str
     format: str | None
@@ -401,7 +427,8 @@ class Found(Frozen, frozen=True, kw_only=True):
 
 
 class Checked(Frozen, frozen=True, kw_only=True):
-    """The structure of one file or folder: ``failed`` with its problems, ``unverified`` where nothing here can check it."""
+    """The structure of one file or folder: ``failed`` with its problems, ``unverified`` where
+    nothing here can check it."""
 
     path: str
     verdict: Status
@@ -443,10 +470,11 @@ class Shard(Frozen, frozen=True, kw_only=True):
 
 
 class Report(Frozen, frozen=True, kw_only=True):
-    """The one value that every output is rendered from; results.json is its JSON form. ``created`` is ISO 8601, UTC.
+    """The one value that every output is rendered from; results.json is its JSON form. ``created``
+    is ISO 8601, UTC.
 
-    ``shard`` is set in the part that one machine made, ``missing_shards`` where parts were merged and these were not among them.
-    """
+    ``shard`` is set in the part that one machine made, ``missing_shards`` where parts were merged
+    and these were not among them."""
 
     schema: Literal[1] = 1
     mconv: str

@@ -1,7 +1,8 @@
-"""Named weights on their way from a source to a target: one raw file, an index, and the files that go beside them.
+"""Named weights on their way from a source to a target: one raw file, an index, and the files that
+go beside them.
 
-A leaf that plug-ins may import. It knows dtypes by name only (``bfloat16`` …): moving a tensor needs no library that has them.
-"""
+A leaf that plug-ins may import. It knows dtypes by name only (``bfloat16`` …): moving a tensor
+needs no library that has them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ ALIGNMENT = 64
 
 
 class Tensor(NamedTuple):
-    """A tensor by its bits. ``dtype`` is its name in NumPy or ml_dtypes, ``data`` its bytes: 1-D uint8, C order, little endian.
+    """A tensor by its bits. ``dtype`` is its name in NumPy or ml_dtypes, ``data`` its bytes: 1-D
+    uint8, C order, little endian.
 
     Types of less than a byte (``int4`` …) take a byte an element, as in ml_dtypes.
     """
@@ -32,7 +34,8 @@ class Tensor(NamedTuple):
 
     @classmethod
     def of(cls, array: np.ndarray) -> Tensor:
-        """Of a NumPy array of any strides and byte order. Raises UnsupportedError for objects and texts."""
+        """Of a NumPy array of any strides and byte order. Raises UnsupportedError for objects and
+        texts."""
         import numpy as np
 
         if array.dtype.kind in "OSUMm" or array.dtype.names:
@@ -58,7 +61,11 @@ class Tensor(NamedTuple):
         """Bit for bit, NaNs and signed zeros included."""
         import numpy as np
 
-        return self.dtype == other.dtype and self.shape == other.shape and np.array_equal(self.data, other.data)
+        return (
+            self.dtype == other.dtype
+            and self.shape == other.shape
+            and np.array_equal(self.data, other.data)
+        )
 
 
 class Record(Frozen, frozen=True, kw_only=True):
@@ -72,8 +79,8 @@ class Record(Frozen, frozen=True, kw_only=True):
 
 
 class About(Frozen, frozen=True, kw_only=True):
-    """What the weights are of: the source's format, the architecture's name and configuration, the part of the model that was taken
-    (None: all of it), parameters, and remarks for the report."""
+    """What the weights are of: the source's format, the architecture's name and configuration, the
+    part of the model that was taken (None: all of it), parameters, and remarks for the report."""
 
     format: str
     architecture: str
@@ -84,7 +91,8 @@ class About(Frozen, frozen=True, kw_only=True):
 
 
 class Index(Frozen, frozen=True, kw_only=True):
-    """``weights.json``: tensors in the source's order; ``aliases``: further names of tensors that share their memory."""
+    """``weights.json``: tensors in the source's order; ``aliases``: further names of tensors that
+    share their memory."""
 
     about: About
     tensors: tuple[Record, ...]
@@ -105,7 +113,9 @@ class Folder(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         record = self.records[name]
-        return Tensor(record.dtype, record.shape, self.raw[record.offset : record.offset + record.bytes])
+        return Tensor(
+            record.dtype, record.shape, self.raw[record.offset : record.offset + record.bytes]
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.records)
@@ -119,8 +129,11 @@ class Folder(Mapping[str, Tensor]):
         return sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
 
 
-def save(out: Path, about: About, tensors: Iterable[tuple[str, Tensor]], aliases: Mapping[str, str]) -> Index:
-    """Write ``weights.bin`` and ``weights.json``. Raises StepError for a name given twice or a tensor that is not what it says."""
+def save(
+    out: Path, about: About, tensors: Iterable[tuple[str, Tensor]], aliases: Mapping[str, str]
+) -> Index:
+    """Write ``weights.bin`` and ``weights.json``. Raises StepError for a name given twice or a
+    tensor that is not what it says."""
     records: dict[str, Record] = {}
     with (out / DATA).open("wb") as file:
         for name, tensor in tensors:
@@ -128,11 +141,20 @@ def save(out: Path, about: About, tensors: Iterable[tuple[str, Tensor]], aliases
                 raise StepError(f"the source gives the weight {name!r} twice")
             size, elements = tensor.data.nbytes, math.prod(tensor.shape)
             if size % elements if elements else size:
-                raise StepError(f"weight {name!r} has {size} bytes, which is no {tensor.dtype} of shape {list(tensor.shape)}")
+                raise StepError(
+                    f"weight {name!r} has {size} bytes, which is no {tensor.dtype} of shape "
+                    f"{list(tensor.shape)}"
+                )
             file.write(bytes(-file.tell() % ALIGNMENT))
             offset = file.tell()
             file.write(memoryview(tensor.data))  # type: ignore[arg-type]
-            records[name] = Record(name=name, dtype=tensor.dtype, shape=tensor.shape, offset=offset, bytes=tensor.data.nbytes)
+            records[name] = Record(
+                name=name,
+                dtype=tensor.dtype,
+                shape=tensor.shape,
+                offset=offset,
+                bytes=tensor.data.nbytes,
+            )
     if lost := sorted(set(aliases.values()) - records.keys()):
         raise StepError(f"the source names an alias of {lost[0]!r}, which it does not give")
     index = Index(about=about, tensors=tuple(records.values()), aliases=dict(aliases))
@@ -149,6 +171,11 @@ def check_names(wanted: Iterable[str], given: Iterable[str], what: str) -> None:
     """Raises StepError where the two are not the same names."""
     wanted, given = set(wanted), set(given)
     if lost := sorted(wanted - given):
-        raise StepError(f"{what} lacks {len(lost)} weights of the model: {', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}")
+        raise StepError(
+            f"{what} lacks {len(lost)} weights of the model: "
+            f"{', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}"
+        )
     if more := sorted(given - wanted):
-        raise StepError(f"{what} has {len(more)} weights that the model has not: {', '.join(more[:5])}")
+        raise StepError(
+            f"{what} has {len(more)} weights that the model has not: {', '.join(more[:5])}"
+        )

@@ -1,13 +1,14 @@
-"""Print what every artifact of the examples is, so that a change of the structure can be seen to change none of them.
+"""Print what every artifact of the examples is, so that a change of the structure can be seen to
+change none of them.
 
     python scripts/artifacts.py [--checkout DIR] [--work DIR] [EXAMPLE …] > before.txt
     python scripts/artifacts.py --compare before.txt after.txt
 
-One line a file: its SHA-256, for an ONNX file also the digest of its graph's normal form, and its path. The normal form holds
-nodes, attributes, names, types, opsets and the bytes of every tensor, in an order of its own: two files of one graph have the same
-normal form however they were serialised. ``mconv.json`` is left out, since it holds the keys of steps, which name mconv's code.
-The examples must be prepared (`make demo` does that).
-"""
+One line a file: its SHA-256, for an ONNX file also the digest of its graph's normal form, and its
+path. The normal form holds nodes, attributes, names, types, opsets and the bytes of every tensor,
+in an order of its own: two files of one graph have the same normal form however they were
+serialised. ``mconv.json`` is left out, since it holds the keys of steps, which name mconv's code.
+The examples must be prepared (`make demo` does that)."""
 
 from __future__ import annotations
 
@@ -35,13 +36,21 @@ def digest_graph(path: Path) -> str:
     model = onnx.load(str(path))
     opsets = sorted((o.domain, o.version) for o in model.opset_import)
     functions = sorted(json.dumps(_nodes_of(f.node)) for f in model.functions)
-    form = {"ir": model.ir_version, "opsets": opsets, "graph": _form_of(model.graph), "functions": functions}
+    form = {
+        "ir": model.ir_version,
+        "opsets": opsets,
+        "graph": _form_of(model.graph),
+        "functions": functions,
+    }
     return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()
 
 
 def _form_of(graph: onnx.GraphProto) -> dict[str, object]:
     tensors = {t.name: _form_of_tensor(t) for t in graph.initializer}
-    tensors |= {t.values.name: [_form_of_tensor(t.values), _form_of_tensor(t.indices)] for t in graph.sparse_initializer}
+    tensors |= {
+        t.values.name: [_form_of_tensor(t.values), _form_of_tensor(t.indices)]
+        for t in graph.sparse_initializer
+    }
     return {
         "inputs": [_form_of_value(v) for v in graph.input],
         "outputs": [_form_of_value(v) for v in graph.output],
@@ -122,21 +131,41 @@ def describe(out: Path, example: str) -> Iterator[str]:
 
 
 def convert(checkout: Path, example: str, work: Path) -> Path:
-    """Convert an example with the mconv of ``checkout``, without measurements; return its OUT. Raises SystemExit where it fails."""
+    """Convert an example with the mconv of ``checkout``, without measurements; return its OUT.
+    Raises SystemExit where it fails."""
     out = work / "out" / example
     manifest = ROOT / "examples" / example / "models.yml"
-    command = [sys.executable, "-m", "mconv", "run", str(manifest), "--no-measure", "--out", str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "MCONV_NODE_MODULES": str(ROOT / "node_modules")}
-    done = subprocess.run([*command, "--store", str(work / "store")], cwd=checkout, env=environment, stdout=sys.stderr)
+    command = [
+        sys.executable,
+        "-m",
+        "mconv",
+        "run",
+        str(manifest),
+        "--no-measure",
+        "--out",
+        str(out),
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(checkout),
+        "MCONV_NODE_MODULES": str(ROOT / "node_modules"),
+    }
+    done = subprocess.run(
+        [*command, "--store", str(work / "store")], cwd=checkout, env=environment, stdout=sys.stderr
+    )
     if done.returncode not in (0, 1):
         raise SystemExit(f"{example} could not be converted")
     return out
 
 
 def compare(before: Path, after: Path) -> int:
-    """Print how two outputs differ; return 1 where a file is missing, or one that is no ONNX differs, or a graph does."""
+    """Print how two outputs differ; return 1 where a file is missing, or one that is no ONNX
+    differs, or a graph does."""
     old, new = (
-        {line.split(maxsplit=2)[2]: line.split(maxsplit=2)[:2] for line in path.read_text().splitlines()}
+        {
+            line.split(maxsplit=2)[2]: line.split(maxsplit=2)[:2]
+            for line in path.read_text().splitlines()
+        }
         for path in (before, after)
     )
     worse = 0
@@ -146,17 +175,26 @@ def compare(before: Path, after: Path) -> int:
             continue
         same_graph = was is not None and now is not None and was[1] == now[1] != "-"
         worse += not same_graph
-        print(f"{name}: {'other bytes, the same graph' if same_graph else 'missing' if was is None or now is None else 'DIFFERS'}")
+        if same_graph:
+            print(f"{name}: other bytes, the same graph")
+        else:
+            print(f"{name}: {'missing' if was is None or now is None else 'DIFFERS'}")
     print(f"{len(old.keys() & new.keys())} files in both, {worse} differ")
     return int(worse > 0)
 
 
 def main() -> int:
     """Run the command line in the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("examples", nargs="*", help=f"default: {', '.join(EXAMPLES)}")
-    parser.add_argument("--checkout", type=Path, default=ROOT, help="where mconv itself is taken from")
-    parser.add_argument("--work", type=Path, help="keep OUT and store here (default: a temporary folder)")
+    parser.add_argument(
+        "--checkout", type=Path, default=ROOT, help="where mconv itself is taken from"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="keep OUT and store here (default: a temporary folder)"
+    )
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
     arguments = parser.parse_args()
     if arguments.compare:

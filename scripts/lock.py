@@ -1,4 +1,5 @@
-"""Writes requirements.lock (what mconv needs) and requirements-dev.lock (what its tests need besides) from this environment."""
+"""Writes requirements.lock (what mconv needs) and requirements-dev.lock (what its tests need
+besides) from this environment."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def closure(requirements: list[str]) -> set[str]:
 
 
 def lines(names: set[str]) -> str:
-    return "".join(f"{name}=={metadata.version(name).partition('+')[0]}\n" for name in sorted(names))
+    return "".join(
+        f"{name}=={metadata.version(name).partition('+')[0]}\n" for name in sorted(names)
+    )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Accidents made impossible: no home directory, no store or token of the person who runs the tests."""
+"""Accidents made impossible: no home directory, no store or token of the person who runs the
+tests."""
 
 from __future__ import annotations
 
@@ -23,6 +24,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def examples() -> Path:
     """The examples, prepared by `make test`."""
     folder = ROOT / "examples"
-    for needed in ("digits/weights/digits.pt", "minilm/model/model.safetensors", "keras/digits.keras"):
-        assert (folder / needed).is_file(), f"{needed} is missing: run `make test`, which prepares the examples"
+    for needed in (
+        "digits/weights/digits.pt",
+        "minilm/model/model.safetensors",
+        "keras/digits.keras",
+    ):
+        assert (folder / needed).is_file(), (
+            f"{needed} is missing: run `make test`, which prepares the examples"
+        )
     return folder

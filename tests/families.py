@@ -1,4 +1,5 @@
-"""Small real models of the families that mconv tells apart, built from their configs; vocabularies keep their published sizes."""
+"""Small real models of the families that mconv tells apart, built from their configs; vocabularies
+keep their published sizes."""
 
 from __future__ import annotations
 
@@ -8,8 +9,19 @@ from typing import Any
 import torch
 import transformers as tf
 
-TEXT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-SOUND = {**TEXT, "conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_conv_pos_embeddings": 4}
+TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+SOUND = {
+    **TEXT,
+    "conv_dim": (8, 8),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_conv_pos_embeddings": 4,
+}
 SOUND |= {"num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2}
 SEEN = {**TEXT, "image_size": 32, "patch_size": 8}
 
@@ -24,7 +36,12 @@ def _image(size: int = 32) -> torch.Tensor:
 
 def _whisper() -> Any:
     config = tf.WhisperConfig(
-        d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
     )
     return tf.WhisperModel(config)
 
@@ -39,7 +56,9 @@ def _mobilenet() -> Any:
 
 def _efficientnet() -> Any:
     return tf.EfficientNetModel(
-        tf.EfficientNetConfig(image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320)
+        tf.EfficientNetConfig(
+            image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320
+        )
     )
 
 
@@ -52,8 +71,14 @@ class DenseLayer(torch.nn.Module):
 
     def __init__(self, width: int, growth: int = 4) -> None:
         super().__init__()
-        self.norm1, self.conv1 = torch.nn.BatchNorm2d(width), torch.nn.Conv2d(width, 8, 1, bias=False)
-        self.norm2, self.conv2 = torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, growth, 3, padding=1, bias=False)
+        self.norm1, self.conv1 = (
+            torch.nn.BatchNorm2d(width),
+            torch.nn.Conv2d(width, 8, 1, bias=False),
+        )
+        self.norm2, self.conv2 = (
+            torch.nn.BatchNorm2d(8),
+            torch.nn.Conv2d(8, growth, 3, padding=1, bias=False),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         made = self.conv1(torch.relu(self.norm1(x)))
@@ -79,7 +104,8 @@ class First(torch.nn.Module):
         self.inner = inner
 
     def forward(self, x: torch.Tensor) -> Any:
-        masked = getattr(getattr(self.inner, "config", None), "model_type", "") == "gpt2"  # else it looks for packed sequences
+        # else it looks for packed sequences
+        masked = getattr(getattr(self.inner, "config", None), "model_type", "") == "gpt2"
         answer = self.inner(x, attention_mask=torch.ones_like(x)) if masked else self.inner(x)
         return answer if isinstance(answer, torch.Tensor) else answer[0]
 
@@ -87,9 +113,17 @@ class First(torch.nn.Module):
 # model type → (builds the module, an input)
 FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[], torch.Tensor]]] = {
     "bert": (lambda: tf.BertModel(tf.BertConfig(**TEXT)), _tokens),
-    "distilbert": (lambda: tf.DistilBertModel(tf.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=32)), _tokens),
+    "distilbert": (
+        lambda: tf.DistilBertModel(
+            tf.DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+        ),
+        _tokens,
+    ),
     "roberta": (lambda: tf.RobertaForMaskedLM(tf.RobertaConfig(**TEXT, vocab_size=50265)), _tokens),
-    "gpt2": (lambda: tf.GPT2Model(tf.GPT2Config(n_embd=16, n_layer=2, n_head=2, use_cache=False)), _tokens),
+    "gpt2": (
+        lambda: tf.GPT2Model(tf.GPT2Config(n_embd=16, n_layer=2, n_head=2, use_cache=False)),
+        _tokens,
+    ),
     "t5": (_t5, _tokens),
     "vit": (lambda: tf.ViTModel(tf.ViTConfig(**SEEN)), _image),
     "clip-vision": (lambda: tf.CLIPVisionModel(tf.CLIPVisionConfig(**SEEN)), _image),

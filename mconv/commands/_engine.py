@@ -1,4 +1,5 @@
-"""What `run`, `convert` and `advise` share: the engine's arguments, and the engine with them and with progress on stderr."""
+"""What `run`, `convert` and `advise` share: the engine's arguments, and the engine with them and
+with progress on stderr."""
 
 from __future__ import annotations
 
@@ -11,23 +12,49 @@ from mconv.engine.progress import reporter
 from mconv.engine.run import LOCAL, Done, open_store, store_name
 from mconv.manifest.config import Manifest
 
-__all__ = ["LOCAL", "Done", "add_engine_arguments", "carry_out", "open_store", "positive", "settings", "store_name"]
+__all__ = [
+    "LOCAL",
+    "Done",
+    "add_engine_arguments",
+    "carry_out",
+    "open_store",
+    "positive",
+    "settings",
+    "store_name",
+]
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--store", metavar="DIR|URL", help="where finished steps are kept (default: $MCONV_STORE or .mconv/store); a URL is shared"
+        "--store",
+        metavar="DIR|URL",
+        help="where finished steps are kept (default: $MCONV_STORE or .mconv/store); a URL is "
+        "shared",
     )
-    parser.add_argument("--jobs", metavar="N", type=positive, help="steps run at once (default: the number of cores)")
     parser.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="where steps run: here, or on the nodes of a Ray cluster"
+        "--jobs",
+        metavar="N",
+        type=positive,
+        help="steps run at once (default: the number of cores)",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where steps run: here, or on the nodes of a Ray cluster",
     )
     parser.add_argument(
         "--ray-address",
         metavar="ADDR",
-        help="of the cluster, such as 10.0.0.1:6379 (default: $RAY_ADDRESS, else this machine alone)",
+        help="of the cluster, such as 10.0.0.1:6379 (default: $RAY_ADDRESS, else this machine "
+        "alone)",
     )
-    parser.add_argument("--no-measure", dest="measure", action="store_false", help="verify, but measure no latency or memory")
+    parser.add_argument(
+        "--no-measure",
+        dest="measure",
+        action="store_false",
+        help="verify, but measure no latency or memory",
+    )
 
 
 def positive(text: str) -> int:
@@ -47,7 +74,9 @@ def carry_out(
     only: tuple[str, ...] = (),
 ) -> Done:
     """:func:`mconv.engine.run.carry_out` with the arguments of the command line."""
-    return engine_run.carry_out(manifest, out, progress=reporter(), keep=keep, only=only, **settings(args))
+    return engine_run.carry_out(
+        manifest, out, progress=reporter(), keep=keep, only=only, **settings(args)
+    )
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -16,9 +16,22 @@ HELP = "fetch the base branch's results from GitHub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--artifact", metavar="NAME", default="mconv-results", help="default: mconv-results")
-    parser.add_argument("--branch", metavar="BRANCH", help="default: the pull request's base, else the default branch")
-    parser.add_argument("-o", "--out", metavar="FILE", type=Path, default=Path("baseline.json"), help="default: baseline.json")
+    parser.add_argument(
+        "--artifact", metavar="NAME", default="mconv-results", help="default: mconv-results"
+    )
+    parser.add_argument(
+        "--branch",
+        metavar="BRANCH",
+        help="default: the pull request's base, else the default branch",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("baseline.json"),
+        help="default: baseline.json",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,15 +41,25 @@ def run(args: argparse.Namespace) -> int:
     environment = workflow.Environment.read(os.environ)
     branch = args.branch or environment.base_branch
     if not environment.repository or not branch:
-        raise UsageError("GITHUB_REPOSITORY or the branch is not known", hint="elsewhere name a file: --baseline FILE")
+        raise UsageError(
+            "GITHUB_REPOSITORY or the branch is not known",
+            hint="elsewhere name a file: --baseline FILE",
+        )
     args.out.unlink(missing_ok=True)
     try:
-        content = artifacts.newest(Api(environment.api_url, environment.token, environment.repository), args.artifact, branch)
+        content = artifacts.newest(
+            Api(environment.api_url, environment.token, environment.repository),
+            args.artifact,
+            branch,
+        )
     except PublishError as problem:
         print(f"note: no baseline: {problem.message}; it needs `actions: read`", file=sys.stderr)
         return 1
     if content is None:
-        print(f"note: no baseline: no artifact {args.artifact!r} of a run on {branch}", file=sys.stderr)
+        print(
+            f"note: no baseline: no artifact {args.artifact!r} of a run on {branch}",
+            file=sys.stderr,
+        )
         return 1
     with tempfile.TemporaryDirectory() as folder:
         fetched = Path(folder) / "results.json"

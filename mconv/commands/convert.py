@@ -24,9 +24,13 @@ HELP = "convert one model, no manifest"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--to", metavar="TARGET[:PRECISION]", action="append", required=True, help="repeatable")
+    parser.add_argument(
+        "--to", metavar="TARGET[:PRECISION]", action="append", required=True, help="repeatable"
+    )
     parser.add_argument("--optimize", choices=manifest_config.OPTIMIZE_LEVELS, default="basic")
-    parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("out"), help="default: out")
+    parser.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, default=Path("out"), help="default: out"
+    )
     _engine.add_engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print results.json on stdout")
 
@@ -34,14 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """What names a model without a manifest; :func:`manifest_of` reads them."""
     parser.add_argument("source", metavar="SOURCE", help="a model file or folder")
-    parser.add_argument("--from", dest="format", metavar="FORMAT", help="source format (default: detected)")
-    parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="builds the PyTorch module that the weights belong to")
-    parser.add_argument("--task", help="Hugging Face task (default: detected)")
     parser.add_argument(
-        "--option", metavar="NAME=VALUE", action="append", default=[], help="of the source, such as cache=true; repeatable"
+        "--from", dest="format", metavar="FORMAT", help="source format (default: detected)"
     )
     parser.add_argument(
-        "--input", metavar="NAME:DTYPE:AXIS,AXIS…", action="append", default=[], help="declare an input; repeatable"
+        "--factory",
+        metavar="MODULE:FUNCTION",
+        help="builds the PyTorch module that the weights belong to",
+    )
+    parser.add_argument("--task", help="Hugging Face task (default: detected)")
+    parser.add_argument(
+        "--option",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="of the source, such as cache=true; repeatable",
+    )
+    parser.add_argument(
+        "--input",
+        metavar="NAME:DTYPE:AXIS,AXIS…",
+        action="append",
+        default=[],
+        help="declare an input; repeatable",
     )
     parser.add_argument("--samples", metavar="FILE", help="reference inputs (.npz)")
 
@@ -56,19 +74,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = None) -> Manifest:
-    """The manifest that the arguments stand for, with ``more`` keys of the model. Raises UsageError, ManifestError."""
+    """The manifest that the arguments stand for, with ``more`` keys of the model. Raises
+    UsageError, ManifestError."""
     options: dict[str, object] = {"format": args.format, "factory": args.factory, "task": args.task}
     for text in args.option:
         name, found, value = text.partition("=")
         if not found:
-            raise UsageError(f"--option {text!r} is not NAME=VALUE", hint="for example --option cache=true")
+            raise UsageError(
+                f"--option {text!r} is not NAME=VALUE", hint="for example --option cache=true"
+            )
         options[name] = yaml.safe_load(value)
     inputs: dict[str, object] = {}
     for text in args.input:
         parts = text.split(":")
         if len(parts) != 3:
-            raise UsageError(f"--input {text!r} is not NAME:DTYPE:AXIS,AXIS…", hint="for example image:float32:batch,3,224,224")
-        inputs[parts[0]] = {"dtype": parts[1], "shape": [int(a) if a.isdigit() else a for a in parts[2].split(",") if a]}
+            raise UsageError(
+                f"--input {text!r} is not NAME:DTYPE:AXIS,AXIS…",
+                hint="for example image:float32:batch,3,224,224",
+            )
+        inputs[parts[0]] = {
+            "dtype": parts[1],
+            "shape": [int(a) if a.isdigit() else a for a in parts[2].split(",") if a],
+        }
     return engine_run.manifest_of(
         args.source,
         getattr(args, "to", []),

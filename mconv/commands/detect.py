@@ -17,9 +17,15 @@ HELP = "show what this machine can run models on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, with every limit and operator")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_engine.positive, default=int(devices.SECONDS), help="for each engine (default: 120)"
+        "--json", action="store_true", help="print JSON on stdout, with every limit and operator"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_engine.positive,
+        default=int(devices.SECONDS),
+        help="for each engine (default: 120)",
     )
 
 
@@ -42,7 +48,12 @@ def run(args: argparse.Namespace) -> int:
                 print(f"       {'':<{width}}  {line}")
         for reason, names in absent.items():
             print(
-                textwrap.fill(log_line(f"{', '.join(names)}: {reason}"), 120, initial_indent="  no   ", subsequent_indent="       ")
+                textwrap.fill(
+                    log_line(f"{', '.join(names)}: {reason}"),
+                    120,
+                    initial_indent="  no   ",
+                    subsequent_indent="       ",
+                )
             )
     return 0
 
@@ -51,9 +62,15 @@ def _more(device: Device) -> list[str]:
     """What a person wants of the details; the rest is in the JSON."""
     about = device.details
     if sets := about.get("instruction_sets"):
-        return [f"{about['vendor']}, {about['cores']} cores, {about['memory_bytes'] / 1e9:.1f} GB", " ".join(sets)]
+        return [
+            f"{about['vendor']}, {about['cores']} cores, {about['memory_bytes'] / 1e9:.1f} GB",
+            " ".join(sets),
+        ]
     if "features" in about:
         sizes = about["limits"]
         half = "has shader-f16" if "shader-f16" in about["features"] else "no shader-f16"
-        return [f"{half}; buffers up to {sizes['maxBufferSize'] / 2**20:.0f} MiB, {len(about['features'])} features"]
+        return [
+            f"{half}; buffers up to {sizes['maxBufferSize'] / 2**20:.0f} MiB, "
+            f"{len(about['features'])} features"
+        ]
     return []

@@ -14,10 +14,19 @@ HELP = "list the models in a folder tree"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", metavar="DIR", type=Path, default=Path("."), help="default: this folder")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        metavar="DIR",
+        type=Path,
+        default=Path("."),
+        help="default: this folder",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON on stdout")
-    form.add_argument("--manifest", action="store_true", help="print a models.yml to start from, for DIR")
+    form.add_argument(
+        "--manifest", action="store_true", help="print a models.yml to start from, for DIR"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,11 +50,18 @@ def render(found: tuple[Found, ...], folder: Path) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = []
     for each, (path, form, size, kind) in zip(found, rows, strict=True):
-        lines.append(f"{path:<{widths[0]}}  {form:<{widths[1]}}  {size:>{widths[2]}}  {kind}".rstrip())
+        lines.append(
+            f"{path:<{widths[0]}}  {form:<{widths[1]}}  {size:>{widths[2]}}  {kind}".rstrip()
+        )
         lines += [f"    wrong: {log_line(said)}" for said in each.problems]
         lines += [f"    needs: {log_line(said)}" for said in each.needs]
     ready = sum(bool(f.source) and not f.needs and not f.problems for f in found)
-    return "\n".join([*lines, f"{len(found)} models, {ready} convert as they are (--manifest prints a models.yml)"])
+    return "\n".join(
+        [
+            *lines,
+            f"{len(found)} models, {ready} convert as they are (--manifest prints a models.yml)",
+        ]
+    )
 
 
 def _form(each: Found) -> str:
@@ -59,6 +75,10 @@ def _size(number: int) -> str:
 
 
 def _type(each: Found) -> str:
-    parameters = f"{each.parameters / 1e6:.2f} M parameters" if each.parameters and each.parameters >= 1e4 else ""
+    parameters = (
+        f"{each.parameters / 1e6:.2f} M parameters"
+        if each.parameters and each.parameters >= 1e4
+        else ""
+    )
     told = f"{log_line(each.model_type)} (by its {each.evidence})" if each.model_type else ""
     return ", ".join(filter(None, (told, parameters)))

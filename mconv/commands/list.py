@@ -1,4 +1,5 @@
-"""List the sources, targets with their precisions and options, quantizers, optimizers and runtimes that are installed."""
+"""List the sources, targets with their precisions and options, quantizers, optimizers and runtimes
+that are installed."""
 
 from __future__ import annotations
 
@@ -19,16 +20,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def catalogue() -> dict[str, Any]:
     """Every plug-in by family and name, JSON-ready."""
     return {
-        "sources": {s.name: {"summary": s.summary, "options": s.options} for s in registry.sources().values()},
+        "sources": {
+            s.name: {"summary": s.summary, "options": s.options}
+            for s in registry.sources().values()
+        },
         "targets": {
-            t.name: {"summary": t.summary, "precisions": dict(t.precisions), "options": t.options, "runtimes": t.runtimes}
+            t.name: {
+                "summary": t.summary,
+                "precisions": dict(t.precisions),
+                "options": t.options,
+                "runtimes": t.runtimes,
+            }
             for t in registry.targets().values()
         },
         "quantizers": {
-            q.name: {"summary": q.summary, "precisions": q.precisions, "options": q.options} for q in registry.quantizers().values()
+            q.name: {"summary": q.summary, "precisions": q.precisions, "options": q.options}
+            for q in registry.quantizers().values()
         },
-        "optimizers": {o.name: {"summary": o.summary, "levels": o.levels} for o in registry.optimizers().values()},
-        "runtimes": {r.name: {"summary": r.summary, "options": r.options} for r in registry.runtimes().values()},
+        "optimizers": {
+            o.name: {"summary": o.summary, "levels": o.levels}
+            for o in registry.optimizers().values()
+        },
+        "runtimes": {
+            r.name: {"summary": r.summary, "options": r.options}
+            for r in registry.runtimes().values()
+        },
     }
 
 

@@ -19,22 +19,43 @@ HELP = "show the steps a run would take"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", nargs="?", default="models.yml", type=Path, help="default: models.yml")
     parser.add_argument(
-        "--only", metavar="GLOB", action="append", default=[], help="model name or model/target/precision; repeatable"
+        "manifest", nargs="?", default="models.yml", type=Path, help="default: models.yml"
     )
-    parser.add_argument("--shards", metavar="N", type=_engine.positive, help="split between N machines (see `run --shard`)")
-    parser.add_argument("--format", choices=("text", "json", "github"), default="text", help="github: a matrix of the shards")
+    parser.add_argument(
+        "--only",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="model name or model/target/precision; repeatable",
+    )
+    parser.add_argument(
+        "--shards",
+        metavar="N",
+        type=_engine.positive,
+        help="split between N machines (see `run --shard`)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "github"),
+        default="text",
+        help="github: a matrix of the shards",
+    )
     _engine.add_engine_arguments(parser)
 
 
 def split(plan: step_graph.Plan, count: int, form: str) -> int:
     """Print the shards. Raises UsageError for more than GitHub takes."""
     if count > shards.LARGEST:
-        raise UsageError(f"{count} shards are too many", hint=f"a matrix holds {shards.LARGEST} jobs at most")
+        raise UsageError(
+            f"{count} shards are too many", hint=f"a matrix holds {shards.LARGEST} jobs at most"
+        )
     if form == "text":
         for index, shard in enumerate(shards.split(plan, count), 1):
-            print(f"{index}/{count}: {len(shard)} variants, about {shards.cost(plan, shard) / 60:.1f} min")
+            print(
+                f"{index}/{count}: {len(shard)} variants, about "
+                f"{shards.cost(plan, shard) / 60:.1f} min"
+            )
             for variant in shard:
                 print(f"  {variant.id}")
         return 0
@@ -53,14 +74,31 @@ def run(args: argparse.Namespace) -> int:
     todo = needed(plan, store, step_graph.want_files(plan, None))[1] if store else set(plan.steps)
     if args.format == "json":
         steps = [
-            {"key": s.key, "kind": s.kind, "plugin": s.plugin, "label": s.label, "inputs": s.inputs, "needed": s.key in todo}
+            {
+                "key": s.key,
+                "kind": s.kind,
+                "plugin": s.plugin,
+                "label": s.label,
+                "inputs": s.inputs,
+                "needed": s.key in todo,
+            }
             for s in plan.steps.values()
         ]
-        sys.stdout.write(to_json({"variants": [{"id": v.id, "steps": v.steps} for v in plan.variants], "steps": steps}))
+        sys.stdout.write(
+            to_json(
+                {
+                    "variants": [{"id": v.id, "steps": v.steps} for v in plan.variants],
+                    "steps": steps,
+                }
+            )
+        )
         return 0
     for variant in plan.variants:
         print(variant.id)
         for kind, key in variant.steps.items():
-            print(f"  {'run   ' if key in todo else 'stored'}  {kind:<9} {plan.steps[key].plugin:<28} {key[:12]}")
+            print(
+                f"  {'run   ' if key in todo else 'stored'}  {kind:<9} "
+                f"{plan.steps[key].plugin:<28} {key[:12]}"
+            )
     print(f"{len(plan.variants)} variants, {len(plan.steps)} steps, {len(todo)} to run")
     return 0

@@ -1,4 +1,5 @@
-"""Publish a results.json: annotations and job summary always, the sticky comment and the check run where asked."""
+"""Publish a results.json: annotations and job summary always, the sticky comment and the check run
+where asked."""
 
 from __future__ import annotations
 
@@ -24,23 +25,36 @@ EVENT_TAG = ""  # no tag named: that of the release event, and nothing to do whe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
-    parser.add_argument("--comment", action="store_true", help="create or update the comment on the pull request")
-    parser.add_argument("--comment-id", default="default", metavar="KEY", help="tells several mconv jobs on one pull request apart")
+    parser.add_argument(
+        "--comment", action="store_true", help="create or update the comment on the pull request"
+    )
+    parser.add_argument(
+        "--comment-id",
+        default="default",
+        metavar="KEY",
+        help="tells several mconv jobs on one pull request apart",
+    )
     parser.add_argument(
         "--comment-author",
         default="github-actions[bot]",
         metavar="LOGIN",
-        help="who comments with the token, where it is the token of an app (default: github-actions[bot])",
+        help="who comments with the token, where it is the token of an app (default: "
+        "github-actions[bot])",
     )
-    parser.add_argument("--checks", action="store_true", help="create a check run (needs checks: write)")
+    parser.add_argument(
+        "--checks", action="store_true", help="create a check run (needs checks: write)"
+    )
     parser.add_argument(
         "--release",
         nargs="?",
         const=EVENT_TAG,
         metavar="TAG",
-        help="upload what passed to the release of TAG (default: that of the release event; needs contents: write)",
+        help="upload what passed to the release of TAG (default: that of the release event; needs "
+        "contents: write)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be published, send nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be published, send nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,24 +79,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _send(args: argparse.Namespace, report: Report, environment: Environment, body: str) -> list[str]:
-    """Comment, check run and assets; what could not be published is said and never changes the verdict on the models."""
+def _send(
+    args: argparse.Namespace, report: Report, environment: Environment, body: str
+) -> list[str]:
+    """Comment, check run and assets; what could not be published is said and never changes the
+    verdict on the models."""
     from mconv.github import publish
     from mconv.github.api import Api
 
     tag = environment.release_tag if args.release == EVENT_TAG else args.release
-    wanted_comment = args.comment and not (tag and environment.pull_request is None)  # a release has no pull request
+    # a release has no pull request
+    wanted_comment = args.comment and not (tag and environment.pull_request is None)
     if not (wanted_comment or args.checks or tag):
         return []
     if not environment.repository:
-        raise UsageError("GITHUB_REPOSITORY is not set", hint="publishing works inside a GitHub workflow; --dry-run works anywhere")
+        raise UsageError(
+            "GITHUB_REPOSITORY is not set",
+            hint="publishing works inside a GitHub workflow; --dry-run works anywhere",
+        )
     if not environment.token:
         return ["there is no token, so no comment was made: pass `github-token`"]
     api = Api(environment.api_url, environment.token, environment.repository)
 
     def comment() -> str:
         number = _pull_request(api, environment)
-        return " ".join(publish.comment(api, number, body, key=args.comment_id, author=args.comment_author))
+        return " ".join(
+            publish.comment(api, number, body, key=args.comment_id, author=args.comment_author)
+        )
 
     def check() -> str:
         if environment.other_run is not None:
@@ -90,15 +113,24 @@ def _send(args: argparse.Namespace, report: Report, environment: Environment, bo
         name = "mconv" if args.comment_id == "default" else f"mconv ({args.comment_id})"
         key = f"{environment.run_id}/{args.comment_id}" if environment.run_id else ""
         head, prefix = environment.head_sha, environment.prefix
-        return "created " + publish.check_run(api, report, head, body, name=name, run_id=key, prefix=prefix)
+        return "created " + publish.check_run(
+            api, report, head, body, name=name, run_id=key, prefix=prefix
+        )
 
     notes: list[str] = []
 
     def assets() -> str:
         found = upload(api, str(tag), report, args.results.parent)
         notes.extend(f"not uploaded: {text}" for text in found.refused)
-        counts = {"created": found.created, "replaced": found.replaced, "unchanged": found.unchanged}
-        return ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names) + f" {found.url}"
+        counts = {
+            "created": found.created,
+            "replaced": found.replaced,
+            "unchanged": found.unchanged,
+        }
+        return (
+            ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+            + f" {found.url}"
+        )
 
     for what, wanted, task in (
         ("comment", wanted_comment, comment),
@@ -117,7 +149,8 @@ def _send(args: argparse.Namespace, report: Report, environment: Environment, bo
 
 
 def upload(api: Api, tag: str, report: Report, folder: Path) -> Uploaded:
-    """Bundle what passed in ``folder`` and bring it to the release of ``tag``. Raises PublishError."""
+    """Bundle what passed in ``folder`` and bring it to the release of ``tag``. Raises
+    PublishError."""
     from mconv.github import release
 
     with tempfile.TemporaryDirectory() as scratch:

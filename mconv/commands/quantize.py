@@ -19,18 +19,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
     target = registry.targets()[quantize.TARGET]
     parser.add_argument(
-        "--precision", "-p", choices=[p for p in target.precisions if p != "fp32"], help="default: what --config says"
+        "--precision",
+        "-p",
+        choices=[p for p in target.precisions if p != "fp32"],
+        help="default: what --config says",
     )
-    parser.add_argument("--method", choices=sorted(registry.quantizers()), help="the quantizer, in place of the precision's own")
+    parser.add_argument(
+        "--method",
+        choices=sorted(registry.quantizers()),
+        help="the quantizer, in place of the precision's own",
+    )
     parser.add_argument("--scheme", choices=["symmetric", "asymmetric"])
     parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the quantizer (mconv list)"
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the quantizer (mconv list)",
     )
-    parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="inputs, one array each, samples along the first axis")
-    parser.add_argument("--config", type=Path, metavar="mixed.json", help="bits of each layer, as --emit-config wrote them")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.npz",
+        help="inputs, one array each, samples along the first axis",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="mixed.json",
+        help="bits of each layer, as --emit-config wrote them",
+    )
     outcome = parser.add_mutually_exclusive_group()
-    outcome.add_argument("-o", "--out", type=Path, metavar="OUT", help="file or folder (default: MODEL-PRECISION.onnx)")
-    outcome.add_argument("--emit-config", type=Path, metavar="mixed.json", help="write what would be done, and quantize nothing")
+    outcome.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="OUT",
+        help="file or folder (default: MODEL-PRECISION.onnx)",
+    )
+    outcome.add_argument(
+        "--emit-config",
+        type=Path,
+        metavar="mixed.json",
+        help="write what would be done, and quantize nothing",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +81,11 @@ def run(args: argparse.Namespace) -> int:
     for note in found.notes:
         print(note, file=sys.stderr)
     share = found.size_bytes / found.source_bytes
-    print(f"{found.path}: {found.size_bytes / 1e6:.2f} MB, {share:.1%} of {found.source_bytes / 1e6:.2f} MB", file=sys.stderr)
+    print(
+        f"{found.path}: {found.size_bytes / 1e6:.2f} MB, {share:.1%} of "
+        f"{found.source_bytes / 1e6:.2f} MB",
+        file=sys.stderr,
+    )
     return 0
 
 

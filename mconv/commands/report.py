@@ -19,18 +19,33 @@ HELP = "render results.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.json")
-    parser.add_argument("--format", choices=("markdown", "html", "json", "junit", "text"), default="markdown")
-    parser.add_argument("--baseline", metavar="RESULTS.json", type=Path, help="results of the base branch, to compare with")
+    parser.add_argument(
+        "--format", choices=("markdown", "html", "json", "junit", "text"), default="markdown"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="RESULTS.json",
+        type=Path,
+        help="results of the base branch, to compare with",
+    )
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: stdout")
 
 
 def merge(reports: list[Report]) -> Report:
-    """One report of all; variants of the same id must not stand in two of them. Raises UsageError."""
+    """One report of all; variants of the same id must not stand in two of them. Raises
+    UsageError."""
     first = reports[0]
     variants = [v for r in reports for v in r.variants]
-    twice = sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1}) if len(reports) > 1 else []
+    twice = (
+        sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1})
+        if len(reports) > 1
+        else []
+    )
     if twice:
-        raise UsageError(f"several files hold the variant {', '.join(twice[:5])}", hint="give each shard's file once")
+        raise UsageError(
+            f"several files hold the variant {', '.join(twice[:5])}",
+            hint="give each shard's file once",
+        )
     summary = verdict.summarize(variants) if len(reports) > 1 else first.summary
     missing = missing_shards(reports)
     models = {m.name: m for r in reports for m in r.models}
@@ -52,14 +67,16 @@ def _failing(summary: Summary) -> Summary:
 
 
 def missing_shards(reports: list[Report]) -> tuple[int, ...]:
-    """Parts of one run that are not among ``reports``. Raises UsageError where they are parts of different splits."""
+    """Parts of one run that are not among ``reports``. Raises UsageError where they are parts of
+    different splits."""
     parts = [r.shard for r in reports if r.shard]
     if not parts:
         return ()
     counts = sorted({part.count for part in parts})
     if len(counts) > 1 or len(parts) < len(reports):
         raise UsageError(
-            f"these are not the parts of one run: of {', '.join(map(str, counts))} shards", hint="give one run's files"
+            f"these are not the parts of one run: of {', '.join(map(str, counts))} shards",
+            hint="give one run's files",
         )
     return tuple(sorted(set(range(1, counts[0] + 1)) - {part.index for part in parts}))
 

@@ -1,4 +1,5 @@
-"""Convert, verify and measure every variant of a manifest; write the artifacts and the report to OUT."""
+"""Convert, verify and measure every variant of a manifest; write the artifacts and the report to
+OUT."""
 
 from __future__ import annotations
 
@@ -15,16 +16,41 @@ HELP = "convert, verify and measure everything in models.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", nargs="?", default="models.yml", type=Path, help="default: models.yml")
     parser.add_argument(
-        "--only", metavar="GLOB", action="append", default=[], help="model name or model/target/precision; repeatable"
+        "manifest", nargs="?", default="models.yml", type=Path, help="default: models.yml"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="model name or model/target/precision; repeatable",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     _engine.add_engine_arguments(parser)
-    parser.add_argument("--trace", metavar="FILE", type=Path, help="write when each step ran, for Perfetto (ui.perfetto.dev)")
-    parser.add_argument("--shard", metavar="I/N", help="the I-th of N parts only, for a machine of its own; `report` merges them")
-    parser.add_argument("--baseline", metavar="RESULTS.json", type=Path, help="results of the base branch, to compare with")
-    parser.add_argument("--fail-on", choices=api.FAIL_ON, default="failed", help="what makes the exit code 1 (default: failed)")
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        type=Path,
+        help="write when each step ran, for Perfetto (ui.perfetto.dev)",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="the I-th of N parts only, for a machine of its own; `report` merges them",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="RESULTS.json",
+        type=Path,
+        help="results of the base branch, to compare with",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=api.FAIL_ON,
+        default="failed",
+        help="what makes the exit code 1 (default: failed)",
+    )
     parser.add_argument("--json", action="store_true", help="print results.json on stdout")
 
 

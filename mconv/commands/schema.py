@@ -12,7 +12,9 @@ HELP = "print a JSON Schema"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", choices=schema.NAMES, default="models", help="default: models")
+    parser.add_argument(
+        "name", nargs="?", choices=schema.NAMES, default="models", help="default: models"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,9 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "prune", "verify"))
     parser.add_argument("--store", metavar="DIR|URL", help="default: $MCONV_STORE or .mconv/store")
     parser.add_argument(
-        "--days", type=float, default=30.0, metavar="N", help="prune: remove entries older than N days (default: 30)"
+        "--days",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="prune: remove entries older than N days (default: 30)",
     )
-    parser.add_argument("--max-size", metavar="SIZE", help="prune: then the oldest until all is no larger, such as 5GB")
+    parser.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        help="prune: then the oldest until all is no larger, such as 5GB",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         for item in items:
             if item.entry is not None:
-                print(f"{item.key[:12]}  {item.bytes:>12,} bytes  {item.entry.seconds:>8.1f} s  {item.entry.label}")
+                print(
+                    f"{item.key[:12]}  {item.bytes:>12,} bytes  {item.entry.seconds:>8.1f} s  "
+                    f"{item.entry.label}"
+                )
     elif args.action == "verify":
         damaged = [item.key for item in items if not kept.intact(item)]
         for key in damaged:
@@ -39,10 +50,18 @@ def run(args: argparse.Namespace) -> int:
         return 1 if damaged else 0
     else:
         limit = _size(args.max_size) if args.max_size else None
-        doomed = {item.key for item in maintenance.old(items, before=time.time() - args.days * 86400, max_bytes=limit)}
+        doomed = {
+            item.key
+            for item in maintenance.old(
+                items, before=time.time() - args.days * 86400, max_bytes=limit
+            )
+        }
         for key in sorted(doomed):
             kept.remove(key)
-        print(f"{len(doomed)} of {len(items)} entries removed, {kept.sweep()} leftovers of broken runs")
+        print(
+            f"{len(doomed)} of {len(items)} entries removed, {kept.sweep()} leftovers of broken "
+            "runs"
+        )
     return 0
 
 

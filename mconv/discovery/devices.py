@@ -1,7 +1,7 @@
 """What this machine can run models on, as the system, each engine and each browser itself says.
 
-Each plug-in's ``devices()`` is asked in a child process with a time limit: a driver that hangs or crashes is one answer missing.
-"""
+Each plug-in's ``devices()`` is asked in a child process with a time limit: a driver that hangs or
+crashes is one answer missing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ AT_ONCE = 4
 
 
 def detect(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
-    """Every device that an engine here knows of. An engine that fails is a device that is not available, with its words."""
+    """Every device that an engine here knows of. An engine that fails is a device that is not
+    available, with its words."""
     families: tuple[registry.Family, ...] = ("sources", "runtimes")
-    asked = [(family, p.name) for family in families for p in registry.plugins(family).values() if p.devices is not None]
+    asked = [
+        (family, p.name)
+        for family in families
+        for p in registry.plugins(family).values()
+        if p.devices is not None
+    ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda each: _ask(each[0], each[1], timeout_s), asked))
     return (hardware.cpu_device(), *(device for found in answers for device in found))
@@ -30,12 +36,17 @@ def detect(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
 def _ask(family: registry.Family, name: str, timeout_s: float) -> list[Device]:
     try:
         found = isolated_call.call(
-            "mconv.discovery.devices:probe", {"family": family, "name": name}, timeout_s=timeout_s, trusted=True
+            "mconv.discovery.devices:probe",
+            {"family": family, "name": name},
+            timeout_s=timeout_s,
+            trusted=True,
         )
         return msgspec.convert(found, list[Device])
     except (MconvError, msgspec.ValidationError) as problem:
         said = problem.message if isinstance(problem, MconvError) else str(problem)
-        return [Device(engine=name, name=name, available=False, reason=" ".join(said.split())[:500])]
+        return [
+            Device(engine=name, name=name, available=False, reason=" ".join(said.split())[:500])
+        ]
 
 
 def probe(family: registry.Family, name: str) -> list[Device]:

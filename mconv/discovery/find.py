@@ -1,8 +1,9 @@
-"""Models in a folder tree, and what any file is: by content first, by name only to say that the two differ.
+"""Models in a folder tree, and what any file is: by content first, by name only to say that the two
+differ.
 
-A format's plug-in (``mconv/formats``) recognises and reads a file; a source's (``mconv/sources``) says whether mconv converts it
-and what it still needs. Nothing here loads a framework or runs code of a file.
-"""
+A format's plug-in (``mconv/formats``) recognises and reads a file; a source's (``mconv/sources``)
+says whether mconv converts it and what it still needs. Nothing here loads a framework or runs code
+of a file."""
 
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ from mconv.manifest.recognise import LFS, head, named, sniff, what_else
 from mconv.manifest.yaml import Node, Problems
 from mconv.values import Checked, Facts, Found, SourceConfig
 
-SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist"}  # and folders whose name begins with a dot
+# and folders whose name begins with a dot
+SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist"}
 ARTIFACT = "mconv.json"  # beside what mconv made itself
 LARGEST = 200_000  # files of a tree
 
 
 def inspect(path: Path) -> Found | None:
-    """What one file or folder is, or None where it is no model and does not claim to be one. Raises SourceError: unreadable."""
+    """What one file or folder is, or None where it is no model and does not claim to be one. Raises
+    SourceError: unreadable."""
     looked = _look(path, path.name)
     return looked[0] if looked else None
 
@@ -76,9 +79,12 @@ def _misnamed(path: Path, form: registry.Format, promised: registry.Format | Non
 
 
 def _pretender(path: Path, shown: str, promised: registry.Format) -> Found | None:
-    """A file whose name promises a model. ``.bin`` and ``.xml`` promise too little to speak of what is neither LFS nor empty."""
+    """A file whose name promises a model. ``.bin`` and ``.xml`` promise too little to speak of what
+    is neither LFS nor empty."""
     begin = head(path)
-    if path.suffix.lower() in (".bin", ".xml", ".pkl", ".pickle", ".ckpt") and not begin.startswith(LFS):
+    if path.suffix.lower() in (".bin", ".xml", ".pkl", ".pickle", ".ckpt") and not begin.startswith(
+        LFS
+    ):
         return None
     said = f"it is named like {promised.name} but is {what_else(path)}"
     return Found(path=shown, format=None, size_bytes=path.stat().st_size, problems=(said,))
@@ -99,7 +105,8 @@ def _needs(path: Path, takers: list[str], form: registry.Format | None) -> tuple
 
 
 def _size(path: Path, facts: Facts) -> int:
-    """Bytes of a file and those that belong to it; of a folder the weights that it names, else all of it."""
+    """Bytes of a file and those that belong to it; of a folder the weights that it names, else all
+    of it."""
     if path.is_file():
         return path.stat().st_size + sum(p.stat().st_size for p in _companions(path, facts))
     parts = [path / n for n in facts.companions] or list(path.rglob("*"))
@@ -143,7 +150,8 @@ def find(folder: Path) -> tuple[Found, ...]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Folders before their files. Hidden ones, packages and mconv's own output are left out; links to folders are not followed."""
+    """Folders before their files. Hidden ones, packages and mconv's own output are left out; links
+    to folders are not followed."""
     count = 0
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -155,20 +163,33 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             count += 1
             if count > LARGEST:
-                raise UsageError(f"{folder} holds more than {LARGEST:,} files", hint="name a folder nearer to the models")
+                raise UsageError(
+                    f"{folder} holds more than {LARGEST:,} files",
+                    hint="name a folder nearer to the models",
+                )
             if not name.startswith(".") and (here / name).is_file():
                 yield here / name
 
 
 def check(path: Path) -> Checked:
-    """The structure of a file or folder, in full; engines may be loaded: :func:`mconv.api.verify` calls it in a child process."""
+    """The structure of a file or folder, in full; engines may be loaded: :func:`mconv.api.verify`
+    calls it in a child process."""
     form, promised = sniff(path), named(path)
-    size = path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    size = (
+        path.stat().st_size
+        if path.is_file()
+        else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    )
     if form is None:
         said = f"it is {what_else(path)}"
         if promised is not None:
             said = f"it is named like {promised.name} but is {what_else(path)}"
-        return Checked(path=str(path), verdict="failed" if promised else "unverified", size_bytes=size, problems=(said,))
+        return Checked(
+            path=str(path),
+            verdict="failed" if promised else "unverified",
+            size_bytes=size,
+            problems=(said,),
+        )
     facts = Facts(kind="")
     problems: list[str] = []
     try:
@@ -188,7 +209,9 @@ def check(path: Path) -> Checked:
         size_bytes=size,
         model_type=told.model_type if told else None,
         evidence=told.evidence if told else None,
-        problems=(f"mconv has no check of the structure of {form.name}",) if unchecked else tuple(problems),
+        problems=(f"mconv has no check of the structure of {form.name}",)
+        if unchecked
+        else tuple(problems),
     )
 
 
@@ -198,19 +221,31 @@ def check_path(path: str) -> Checked:
 
 
 def draft(folder: Path, found: tuple[Found, ...]) -> str:
-    """A models.yml to start from: what converts as it is, and as comments what needs something first.
+    """A models.yml to start from: what converts as it is, and as comments what needs something
+    first.
 
     Raises UsageError where nothing converts as it is: a manifest needs one model.
     """
     ready = [f for f in found if f.source and not f.needs and not f.problems]
     if not ready:
-        more = "; ".join(f"{f.path}: {(*f.problems, *f.needs)[0]}" for f in found if f.problems or f.needs)
-        raise UsageError("no model here converts as it is", hint=more[:1000] or "there is none under this folder")
+        more = "; ".join(
+            f"{f.path}: {(*f.problems, *f.needs)[0]}" for f in found if f.problems or f.needs
+        )
+        raise UsageError(
+            "no model here converts as it is", hint=more[:1000] or "there is none under this folder"
+        )
     lines = ["version: 1", "models:"]
     names: set[str] = set()
     for each in ready:
-        lines += [f"  - name: {_name(each, names)}", f"    source: {{format: {each.source}, path: {_quoted(each.path)}}}"]
-        about = f"{each.model_type} (by its {each.evidence})" if each.model_type else each.kind or each.format or ""
+        lines += [
+            f"  - name: {_name(each, names)}",
+            f"    source: {{format: {each.source}, path: {_quoted(each.path)}}}",
+        ]
+        about = (
+            f"{each.model_type} (by its {each.evidence})"
+            if each.model_type
+            else each.kind or each.format or ""
+        )
         lines[-1] += f"  # {about}, {each.size_bytes / 1e6:.2f} MB"
         lines.append("    targets: [onnx, onnx:int8]")
     for each in found:
@@ -234,7 +269,9 @@ def _name(each: Found, taken: set[str]) -> str:
     base = path.stem if path.suffix else path.name
     base = path.parent.name if base == "model" and path.parent.name else base
     match = manifest_config.NAME.match(
-        "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in base).lstrip("._-")
+        "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in base).lstrip(
+            "._-"
+        )
     )
     name = match.group() if match else "model"
     number = 2

@@ -1,4 +1,5 @@
-"""An artifact's folder, as mconv wrote it: its files against their digests, its answers against the source model's."""
+"""An artifact's folder, as mconv wrote it: its files against their digests, its answers against the
+source model's."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def verify(
     store: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Run the artifact on samples and hold its answers to those of its source. Raises UsageError, StepError."""
+    """Run the artifact on samples and hold its answers to those of its source. Raises UsageError,
+    StepError."""
     provenance = read_provenance(folder)
     if problems := check_files(folder, provenance):
         raise StepError("; ".join(problems), hint="make it again with `mconv run`")
@@ -40,12 +42,17 @@ def verify(
     if "verify" not in variant.steps:
         raise UsageError(f"no runtime here can run target {variant.config.target}")
     opened = engine_run.open_store(store)
-    outcome = Executor(plan, opened, progress or engine_run.Silent()).run({variant.steps["reference"]: True})
+    outcome = Executor(plan, opened, progress or engine_run.Silent()).run(
+        {variant.steps["reference"]: True}
+    )
     if outcome.errors:
         error = next(iter(outcome.errors.values()))
         raise StepError(f"the source cannot be run: {error.message}", hint=error.hint)
     reference = opened.files(variant.steps["reference"])
-    found, _ = verdict.verification(_run(opened, plan.steps[variant.steps["verify"]], folder.resolve(), reference), variant.config)
+    found, _ = verdict.verification(
+        _run(opened, plan.steps[variant.steps["verify"]], folder.resolve(), reference),
+        variant.config,
+    )
     return found
 
 
@@ -54,11 +61,15 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     path = folder / results_output.PROVENANCE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not {"target", "precision", "source", "files"} <= found.keys():
+        if (
+            not isinstance(found, dict)
+            or not {"target", "precision", "source", "files"} <= found.keys()
+        ):
             raise ValueError("it lacks its main keys")
     except (OSError, ValueError) as problem:
         raise UsageError(
-            f"{folder} has no readable {results_output.PROVENANCE}: {problem}", hint="name a folder that `mconv run` wrote"
+            f"{folder} has no readable {results_output.PROVENANCE}: {problem}",
+            hint="name a folder that `mconv run` wrote",
         ) from problem
     return found
 
@@ -71,7 +82,9 @@ def check_files(folder: Path, provenance: dict[str, Any]) -> list[str]:
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             problems.append(f"{record['path']} is missing")
         elif path.stat().st_size != record["bytes"] or sha256(path) != record["sha256"]:
-            problems.append(f"{record['path']} is not the file that was written: its SHA-256 differs")
+            problems.append(
+                f"{record['path']} is not the file that was written: its SHA-256 differs"
+            )
     return problems
 
 
@@ -80,16 +93,29 @@ def manifest_of(provenance: dict[str, Any], against: Path | None, samples: Path 
     source = provenance["source"]
     path = against or Path(source["path"])
     if not path.exists():
-        raise UsageError(f"the source {source['path']!r} is not here", hint="name it with --against")
+        raise UsageError(
+            f"the source {source['path']!r} is not here", hint="name it with --against"
+        )
     if provenance["target"] not in registry.targets():
         raise UsageError(
-            f"the target {provenance['target']!r} is not known to this mconv", hint="`mconv list` shows those that are"
+            f"the target {provenance['target']!r} is not known to this mconv",
+            hint="`mconv list` shows those that are",
         )
     return engine_run.manifest_of(
         path,
-        [{provenance["target"]: {"precision": provenance["precision"], **provenance.get("options", {})}}],
+        [
+            {
+                provenance["target"]: {
+                    "precision": provenance["precision"],
+                    **provenance.get("options", {}),
+                }
+            }
+        ],
         options={"format": source["format"], **source["options"]},
-        inputs={spec["name"]: {"dtype": spec["dtype"], "shape": spec["shape"]} for spec in source.get("inputs", ())},
+        inputs={
+            spec["name"]: {"dtype": spec["dtype"], "shape": spec["shape"]}
+            for spec in source.get("inputs", ())
+        },
         samples=samples,
         more={"optimize": "none"},
         said_by=results_output.PROVENANCE,
@@ -97,11 +123,18 @@ def manifest_of(provenance: dict[str, Any], against: Path | None, samples: Path 
 
 
 def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -> Entry:
-    """Run the verify step on a folder that is not in the store. Raises StepError with the worker's reason."""
+    """Run the verify step on a folder that is not in the store. Raises StepError with the worker's
+    reason."""
     workspace = store.workspace()
     try:
         folders = {"artifact": str(artifact), "reference": str(reference)}
-        request = Request(kind=step.kind, plugin=step.plugin, params=step.params, folders=folders, out=str(workspace / "out"))
+        request = Request(
+            kind=step.kind,
+            plugin=step.plugin,
+            params=step.params,
+            folders=folders,
+            out=str(workspace / "out"),
+        )
         done = run_step(
             request,
             workspace,
@@ -115,5 +148,7 @@ def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -
         shutil.rmtree(workspace, ignore_errors=True)
     if done.error is not None or done.result is None:
         reason = done.error.message if done.error else "it gave no answer"
-        raise StepError(f"the artifact cannot be run: {reason}", hint=done.error.hint if done.error else None)
+        raise StepError(
+            f"the artifact cannot be run: {reason}", hint=done.error.hint if done.error else None
+        )
     return Entry(key=step.key, kind=step.kind, label=step.label, result=done.result)

@@ -1,4 +1,5 @@
-"""Runs the graph of steps: what the store lacks, in parallel where it may be, measurements alone, on through failures."""
+"""Runs the graph of steps: what the store lacks, in parallel where it may be, measurements alone,
+on through failures."""
 
 from __future__ import annotations
 
@@ -33,9 +34,12 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
-def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[dict[str, Entry], set[str]]:
-    """Entries the store has, and keys that must run. ``want_files``: final key → whether its files are needed, not only its
-    result. A step's inputs are needed only when it runs; their files are checked against their digests then."""
+def needed(
+    plan: Plan, store: Store, want_files: Mapping[str, bool]
+) -> tuple[dict[str, Entry], set[str]]:
+    """Entries the store has, and keys that must run. ``want_files``: final key → whether its files
+    are needed, not only its result. A step's inputs are needed only when it runs; their files are
+    checked against their digests then."""
     have: dict[str, Entry] = {}
     run: set[str] = set()
     checked: set[str] = set()
@@ -51,7 +55,8 @@ def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[di
             return
         have.pop(key, None)
         if entry is not None or store.path(key).exists():
-            store.discard(key)  # damaged: the files of a step that is run again must not stand in its way
+            # damaged: the files of a step that is run again must not stand in its way
+            store.discard(key)
         run.add(key)
         for before in plan.steps[key].inputs.values():
             need(before, True)
@@ -62,11 +67,17 @@ def needed(plan: Plan, store: Store, want_files: Mapping[str, bool]) -> tuple[di
 
 
 class Executor:
-    """Runs what :func:`needed` names. One instance a run. ``runner`` carries out the steps: by default on this machine, at most
-    ``jobs`` at once."""
+    """Runs what :func:`needed` names. One instance a run. ``runner`` carries out the steps: by
+    default on this machine, at most ``jobs`` at once."""
 
     def __init__(
-        self, plan: Plan, store: Store, progress: Progress, *, jobs: int | None = None, runner: Runner | None = None
+        self,
+        plan: Plan,
+        store: Store,
+        progress: Progress,
+        *,
+        jobs: int | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -98,10 +109,17 @@ class Executor:
         """Bring files here that were made elsewhere."""
         for key, files in want_files.items():
             entry = self.entries.get(key)
-            if files and entry is not None and not self.store.path(key).exists() and not self.store.intact(entry):
+            if (
+                files
+                and entry is not None
+                and not self.store.path(key).exists()
+                and not self.store.intact(entry)
+            ):
                 del self.entries[key]
                 said = f"what {entry.label!r} made cannot be had from the shared store"
-                self.errors[key] = ErrorInfo(type="StoreError", message=said, hint="run again", step=entry.kind)
+                self.errors[key] = ErrorInfo(
+                    type="StoreError", message=said, hint="run again", step=entry.kind
+                )
 
     def _drain(self, todo: set[str]) -> None:
         waiting = self._ranked(todo)
@@ -113,7 +131,8 @@ class Executor:
                     waiting.remove(key)
                     step = self.plan.steps[key]
                     blocked = next((k for k in step.inputs.values() if k in self.errors), None)
-                    if blocked is not None:  # a dependent of a failure is skipped and carries its cause
+                    # a dependent of a failure is skipped and carries its cause
+                    if blocked is not None:
                         self.errors[key] = self.errors[blocked]
                         self.progress.skipped(step, self.errors[key])
                         continue
@@ -128,8 +147,9 @@ class Executor:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _ranked(self, todo: set[str]) -> list[str]:
-        """``todo`` by what is still to come after each step, the longest first (Hu's level rule): what others wait for is not held
-        up by what nobody waits for. Steps that come out equal stay in the plan's order."""
+        """``todo`` by what is still to come after each step, the longest first (Hu's level rule):
+        what others wait for is not held up by what nobody waits for. Steps that come out equal stay
+        in the plan's order."""
         rank = dict.fromkeys((key for key in self.plan.steps if key in todo), 0.0)
         for key in reversed(rank):
             step = self.plan.steps[key]
@@ -140,7 +160,8 @@ class Executor:
         return sorted(rank, key=lambda key: -rank[key])
 
     def _ready(self, waiting: list[str], running: Mapping[Future[None], Step]) -> Iterator[str]:
-        """Steps that may start now. A measurement starts only when nothing else runs or could run, and nothing beside it."""
+        """Steps that may start now. A measurement starts only when nothing else runs or could run,
+        and nothing beside it."""
         active = list(running.values())
         pending = {*waiting, *(step.key for step in active)}
         last = all(self.plan.steps[key].exclusive for key in waiting)
@@ -164,10 +185,21 @@ class Executor:
                 self.entries[step.key] = self.runner.keep(step, done, workspace)
             seconds = done.seconds
         except (StepError, StoreError) as problem:
-            error, seconds = ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint, step=step.kind), 0.0
+            error, seconds = (
+                ErrorInfo(
+                    type=type(problem).__name__,
+                    message=problem.message,
+                    hint=problem.hint,
+                    step=step.kind,
+                ),
+                0.0,
+            )
         except OSError as problem:  # of the store's disk: the worker's own come in its answer
             said = f"the store {self.store.folder.parent} cannot be written: {problem}"
-            error, seconds = ErrorInfo(type="StoreError", message=said, hint=FULL, step=step.kind), 0.0
+            error, seconds = (
+                ErrorInfo(type="StoreError", message=said, hint=FULL, step=step.kind),
+                0.0,
+            )
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         self.spans[step.key] = Span(begin, time.monotonic())

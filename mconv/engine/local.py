@@ -1,4 +1,5 @@
-"""Where a step runs: on this machine, in a worker process of its own. An executor elsewhere is another :class:`Runner`."""
+"""Where a step runs: on this machine, in a worker process of its own. An executor elsewhere is
+another :class:`Runner`."""
 
 from __future__ import annotations
 
@@ -23,20 +24,23 @@ from mconv.workers.service import Service
 
 BASE = ("numpy", "onnx")  # what nearly every step imports
 
-# glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the time of steps on graphs of
-# 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so models for which that is much are left alone.
+# glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the
+# time of steps on graphs of 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so
+# models for which that is much are left alone.
 ROOMY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 ROOMY_LIMIT = 512 * 2**20
-# Threads of OpenMP that wait in a loop take the cores from the steps beside them, and four times as long together.
+# Threads of OpenMP that wait in a loop take the cores from the steps beside them, and four times as
+# long together.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Local:
-    """A worker process a step on this machine, at most ``jobs`` at once, and the helpers that they share: services, and a server
-    for each set of modules to be imported, from which the processes are forked.
+    """A worker process a step on this machine, at most ``jobs`` at once, and the helpers that they
+    share: services, and a server for each set of modules to be imported, from which the processes
+    are forked.
 
-    Measurements start from nothing: their memory is to be the artifact's, not that of modules loaded for others.
-    """
+    Measurements start from nothing: their memory is to be the artifact's, not that of modules
+    loaded for others."""
 
     def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
         self.store = store
@@ -44,7 +48,8 @@ class Local:
         self.jobs = jobs or hardware.cores()
         self.services: dict[str, Service] = {}
         self.servers: dict[tuple[str, ...], forkserver.Server] = {}
-        self.served: dict[str, tuple[str, ...]] = {}  # key of a step that is still to be done → modules of its server
+        # key of a step that is still to be done → modules of its server
+        self.served: dict[str, tuple[str, ...]] = {}
         self.left: Counter[tuple[str, ...]] = Counter()
         self.lock = threading.Lock()
         self.crowd = Crowd()
@@ -64,19 +69,25 @@ class Local:
         self.left = Counter(self.served.values())
         for modules in self.left:
             folder = self.store.workspace()
-            self.servers[modules] = forkserver.Server(modules, folder, self.root, hardware.cores(), {**self.extra, **PATIENT})
+            self.servers[modules] = forkserver.Server(
+                modules, folder, self.root, hardware.cores(), {**self.extra, **PATIENT}
+            )
         if self.jobs > 1:  # beside the first steps, which are seldom more than one
             waiting = queue.SimpleQueue[forkserver.Server]()
-            for server in self.servers.values():  # in the order of need, no more at once than there are cores
+            # in the order of need, no more at once than there are cores
+            for server in self.servers.values():
                 waiting.put(server)
             for _ in range(min(self.jobs, len(self.servers))):
                 threading.Thread(target=self._warm, args=(waiting,), daemon=True).start()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """As :func:`room` has it; nothing starts while a step that ran out of memory beside others waits to be alone."""
+        """As :func:`room` has it; nothing starts while a step that ran out of memory beside others
+        waits to be alone."""
         return room(step, beside, self.jobs, self.memory) and not (beside and self.crowd.waiting)
 
-    def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
+    def run(
+        self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
+    ) -> Outcome:
         request = Request(
             kind=step.kind,
             plugin=step.plugin,
@@ -103,7 +114,12 @@ class Local:
 
         try:
             done, crowded = self.crowd.enter(attempt)
-            if crowded and step.memory_bytes is None and done.error and done.error.type == OutOfMemoryError.__name__:
+            if (
+                crowded
+                and step.memory_bytes is None
+                and done.error
+                and done.error.type == OutOfMemoryError.__name__
+            ):
                 plain_files.clear_folder(workspace)
                 done = self.crowd.alone(attempt)
             return done
@@ -111,13 +127,17 @@ class Local:
             self._done(step)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        return self.store.put(entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes))
+        return self.store.put(
+            entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes)
+        )
 
     def _starter(self, step: Step, stop: threading.Event) -> Start:
         server = self.servers.get(self.served.get(step.key, ()))
 
         def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
-            return (server and server.start(exchange, home, env, stop)) or spawn(exchange, home, env)
+            return (server and server.start(exchange, home, env, stop)) or spawn(
+                exchange, home, env
+            )
 
         return start
 
@@ -147,9 +167,12 @@ class Local:
 
 
 def merged(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """For each set of modules the one to load in its stead: the largest among them that holds all of it. ``BASE`` stays itself,
-    since its steps would only carry the memory of the others."""
+    """For each set of modules the one to load in its stead: the largest among them that holds all
+    of it. ``BASE`` stays itself, since its steps would only carry the memory of the others."""
     found = sorted(set(sets), key=lambda modules: (len(modules), modules))
     return {
-        modules: modules if modules == BASE else [other for other in found if set(modules) <= set(other)][-1] for modules in found
+        modules: modules
+        if modules == BASE
+        else [other for other in found if set(modules) <= set(other)][-1]
+        for modules in found
     }

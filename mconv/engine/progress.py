@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """One line a finished step. Text from outside is cut to one line and cannot start a workflow command."""
+    """One line a finished step. Text from outside is cut to one line and cannot start a workflow
+    command."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -33,13 +34,21 @@ class Lines:
         with self.lock:
             self.done += 1
             said = f"{log_line(error.type)}: {log_line(error.message)}" if error else "done"
-            print(f"[{self.done}/{self.total}] {log_line(step.label)}: {said} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+            print(
+                f"[{self.done}/{self.total}] {log_line(step.label)}: {said} ({seconds:.1f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def skipped(self, step: Step, cause: ErrorInfo) -> None:
         with self.lock:
             self.done += 1
             said = f"skipped, since {log_line(cause.step or 'a step')} failed"
-            print(f"[{self.done}/{self.total}] {log_line(step.label)}: {said}", file=sys.stderr, flush=True)
+            print(
+                f"[{self.done}/{self.total}] {log_line(step.label)}: {said}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def end(self) -> None:
         return None
@@ -56,9 +65,20 @@ class Bar:
 
     def begin(self, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
         self.bar = Progress(*columns, console=Console(stderr=True))
         self.bar.start()
         self.task = self.bar.add_task("", total=total)
@@ -76,7 +96,10 @@ class Bar:
                 self.bar.advance(self.task)
                 if error:
                     self.bar.console.print(
-                        f"{log_line(step.label)}: {log_line(error.type)}: {log_line(error.message)}", markup=False, highlight=False
+                        f"{log_line(step.label)}: {log_line(error.type)}: "
+                        f"{log_line(error.message)}",
+                        markup=False,
+                        highlight=False,
                     )
             self._show()
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 TARGET = "onnx"
 DRAWN = 64  # calibration samples drawn where no file is given
-NOTE = "no calibration samples were given: random inputs are drawn, and rounding is the worse for it"
+NOTE = (
+    "no calibration samples were given: random inputs are drawn, and rounding is the worse for it"
+)
 Feeds = Sequence[Mapping[str, "np.ndarray"]]
 
 
@@ -34,7 +36,8 @@ def quantize(
     calibration: Path | Feeds | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Quantized:
-    """Write ``model`` in ``precision``; ``config``: a mixed.json. Raises UsageError, SourceError, UnsupportedError."""
+    """Write ``model`` in ``precision``; ``config``: a mixed.json. Raises UsageError, SourceError,
+    UnsupportedError."""
     quantizer, precision, settings = _settings(model, precision, method, options, config)
     out = out or model.with_name(f"{model.stem}-{precision}.onnx")
     out = out / model.name if out.is_dir() or out.suffix != ".onnx" else out
@@ -42,9 +45,12 @@ def quantize(
         raise UsageError("the result would overwrite the model", hint="name another file with -o")
     feeds, notes = _calibration(model, quantizer, calibration)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mconv-") as folder:  # renamed when whole
+    # renamed when whole
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mconv-") as folder:
         staged = Path(folder) / out.name
-        found = quantizer.quantize(model, staged, precision=precision, options=settings, calibration=feeds)
+        found = quantizer.quantize(
+            model, staged, precision=precision, options=settings, calibration=feeds
+        )
         for path in sorted(Path(folder).iterdir()):
             path.replace(out.parent / path.name)
     layers = msgspec.convert(found.pop("layers", ()), tuple[LayerError, ...])
@@ -69,10 +75,14 @@ def configure(
     calibration: Path | Feeds | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The mixed.json of what :func:`quantize` would do. Raises UsageError where the quantizer has no settings a layer."""
+    """The mixed.json of what :func:`quantize` would do. Raises UsageError where the quantizer has
+    no settings a layer."""
     quantizer, precision, settings = _settings(model, precision, method, options, config)
     if quantizer.configure is None:
-        raise UsageError(f"{quantizer.name} has no settings a layer", hint="use a precision of nbits: int4, int3, int2, mixed")
+        raise UsageError(
+            f"{quantizer.name} has no settings a layer",
+            hint="use a precision of nbits: int4, int3, int2, mixed",
+        )
     feeds, _ = _calibration(model, quantizer, calibration)
     return quantizer.configure(model, precision=precision, options=settings, calibration=feeds)
 
@@ -91,32 +101,51 @@ def _settings(
         raise UsageError("say what to quantize to", hint="--precision int4, or --config mixed.json")
     target = registry.targets()[TARGET]
     if precision not in target.precisions:
-        raise UsageError(f"{precision!r} is no precision of ONNX", hint=f"there are: {', '.join(target.precisions)}")
+        raise UsageError(
+            f"{precision!r} is no precision of ONNX",
+            hint=f"there are: {', '.join(target.precisions)}",
+        )
     method = method or (config["quantizer"] if config else None)
     if method is not None and method not in registry.quantizers():
-        raise UsageError(f"there is no quantizer {method!r}", hint=f"there are: {', '.join(registry.quantizers())}")
+        raise UsageError(
+            f"there is no quantizer {method!r}",
+            hint=f"there are: {', '.join(registry.quantizers())}",
+        )
     quantizer = registry.quantizer_for(target, precision, method)
     if quantizer is None or precision not in quantizer.precisions:
         raise UsageError(f"{method or TARGET} does not make {precision}")
     return quantizer, precision, _options(quantizer, options or {}, config)
 
 
-def _options(quantizer: registry.Quantizer, given: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Options given over those of the config over the defaults. Raises UsageError for one that does not fit."""
-    found = {name: schema["default"] for name, schema in quantizer.options.items() if "default" in schema}
+def _options(
+    quantizer: registry.Quantizer, given: Mapping[str, Any], config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Options given over those of the config over the defaults. Raises UsageError for one that does
+    not fit."""
+    found = {
+        name: schema["default"] for name, schema in quantizer.options.items() if "default" in schema
+    }
     if config:
-        found |= config["options"] | {"layers": {name: about["bits"] for name, about in config["layers"].items()}}
+        found |= config["options"] | {
+            "layers": {name: about["bits"] for name, about in config["layers"].items()}
+        }
     for name, value in given.items():
         if name not in quantizer.options:
-            raise UsageError(f"{quantizer.name} has no option {name!r}", hint=f"it has: {', '.join(quantizer.options) or 'none'}")
+            raise UsageError(
+                f"{quantizer.name} has no option {name!r}",
+                hint=f"it has: {', '.join(quantizer.options) or 'none'}",
+            )
         if wrong := manifest_options.option_problem(value, quantizer.options[name]):
             raise UsageError(f"{name} {wrong}, not {value!r}")
         found[name] = value
     return found
 
 
-def _calibration(model: Path, quantizer: registry.Quantizer, given: Path | Feeds | None) -> tuple[Feeds | None, list[str]]:
-    """Calibration feeds: those given, of a file or not, else drawn from the inputs' shapes, which is noted."""
+def _calibration(
+    model: Path, quantizer: registry.Quantizer, given: Path | Feeds | None
+) -> tuple[Feeds | None, list[str]]:
+    """Calibration feeds: those given, of a file or not, else drawn from the inputs' shapes, which
+    is noted."""
     if not quantizer.calibration:
         return None, []
     inputs = graph.describe(model).inputs
@@ -137,7 +166,9 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as problem:
         raise UsageError(f"{path} cannot be read: {problem}") from problem
     if wrong := manifest_schema.mixed_problem(found):
-        raise UsageError(f"{path}: {wrong}", hint="`mconv schema mixed` shows what it must look like")
+        raise UsageError(
+            f"{path}: {wrong}", hint="`mconv schema mixed` shows what it must look like"
+        )
     assert isinstance(found, dict)
     return found
 

@@ -1,9 +1,11 @@
-"""Where a step runs: on the nodes of a Ray cluster, each step in the same isolated worker process as on one machine.
+"""Where a step runs: on the nodes of a Ray cluster, each step in the same isolated worker process
+as on one machine.
 
-The steps of a run go to the nodes one by one; what they make goes to the store that all nodes share by URL, and what they read
-comes from there. A node takes part only where it would make the same: it plans the manifest itself, and its keys (content of the
-files, code of mconv, versions of the tools) must be ours. Measurements run on nodes that are the machine their keys name, one a
-node and nothing beside it. A node is taken whole for the run, so that other jobs of the cluster do not disturb them.
+The steps of a run go to the nodes one by one; what they make goes to the store that all nodes share
+by URL, and what they read comes from there. A node takes part only where it would make the same: it
+plans the manifest itself, and its keys (content of the files, code of mconv, versions of the tools)
+must be ours. Measurements run on nodes that are the machine their keys name, one a node and nothing
+beside it. A node is taken whole for the run, so that other jobs of the cluster do not disturb them.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node:
-    """The part that runs on a node, as a Ray actor: a local runner, and the node's own copy of what it needs of the store."""
+    """The part that runs on a node, as a Ray actor: a local runner, and the node's own copy of what
+    it needs of the store."""
 
     def __init__(self, plan: Plan, store: str, probe: str, threads: int, measure: bool) -> None:
         self.stop = threading.Event()
@@ -76,37 +79,68 @@ class Node:
             said = problem.message if isinstance(problem, MconvError) else str(problem)
             return f"the repository is not there as it is here: {said}"
         for key, step in plan.steps.items():
-            if key not in mine.steps and not step.exclusive:  # the key of a measurement names the machine
-                return f"its files, tools or mconv are not the same: it would do {step.label!r} otherwise"
+            # the key of a measurement names the machine
+            if key not in mine.steps and not step.exclusive:
+                return (
+                    f"its files, tools or mconv are not the same: it would do {step.label!r} "
+                    "otherwise"
+                )
         return ""
 
     def answer(self) -> Answer:
-        return Answer(host=platform.node(), machine=hardware.machine(), memory=self.local.memory, problem=self.problem)
+        return Answer(
+            host=platform.node(),
+            machine=hardware.machine(),
+            memory=self.local.memory,
+            problem=self.problem,
+        )
 
     def begin(self, keys: Collection[str]) -> None:
         self.local.begin([self.steps[key] for key in keys])
 
     def run(self, key: str) -> Outcome:
-        """Do a step and put what it made into the shared store. Never raises for what goes wrong with the step."""
+        """Do a step and put what it made into the shared store. Never raises for what goes wrong
+        with the step."""
         step = self.steps[key]
         try:
             for before in step.inputs.values():
                 entry = self.store.read(before)
                 if entry is None or not self.store.intact(entry):
-                    raise StoreError("the shared store has lost what this step reads, or it cannot be read", hint=SHARED)
+                    raise StoreError(
+                        "the shared store has lost what this step reads, or it cannot be read",
+                        hint=SHARED,
+                    )
             workspace = self.store.workspace()
             try:
                 folders = {role: self.store.files(before) for role, before in step.inputs.items()}
                 done = self.local.run(step, folders, workspace, self.stop)
                 if done.error is None:
-                    self.store.put(entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes))
-                    if isinstance(self.store, shared.SharedStore) and not self.store.remote.writable:
-                        raise StoreError("what the step made could not be put into the shared store", hint=SHARED)
+                    self.store.put(
+                        entry_of(step, done),
+                        workspace / "out",
+                        limit=largest_output(step.size_bytes),
+                    )
+                    if (
+                        isinstance(self.store, shared.SharedStore)
+                        and not self.store.remote.writable
+                    ):
+                        raise StoreError(
+                            "what the step made could not be put into the shared store", hint=SHARED
+                        )
             finally:
                 shutil.rmtree(workspace, ignore_errors=True)
         except (MconvError, OSError) as problem:
-            said, hint = (problem.message, problem.hint) if isinstance(problem, MconvError) else (str(problem), None)
-            error = ErrorInfo(type=type(problem).__name__, message=f"on {platform.node()}: {said}", hint=hint, step=step.kind)
+            said, hint = (
+                (problem.message, problem.hint)
+                if isinstance(problem, MconvError)
+                else (str(problem), None)
+            )
+            error = ErrorInfo(
+                type=type(problem).__name__,
+                message=f"on {platform.node()}: {said}",
+                hint=hint,
+                step=step.kind,
+            )
             return Outcome(result=None, error=error, seconds=0.0, peak_rss_bytes=None)
         return done
 
@@ -132,14 +166,28 @@ class Member:
         self.host = answer.host
         self.cores = answer.machine.cores
         self.memory = answer.memory
-        self.measures = (answer.machine.cpu, answer.machine.cores, answer.machine.system) == (here.cpu, here.cores, here.system)
+        self.measures = (answer.machine.cpu, answer.machine.cores, answer.machine.system) == (
+            here.cpu,
+            here.cores,
+            here.system,
+        )
         self.alive = True
 
 
 class Cluster:
-    """A runner on Ray: see :class:`mconv.engine.runner.Runner`. Raises UsageError where Ray or its cluster cannot be had."""
+    """A runner on Ray: see :class:`mconv.engine.runner.Runner`. Raises UsageError where Ray or its
+    cluster cannot be had."""
 
-    def __init__(self, plan: Plan, store: Store, named: str, *, address: str | None, jobs: int | None, measure: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        named: str,
+        *,
+        address: str | None,
+        jobs: int | None,
+        measure: bool,
+    ) -> None:
         """``named``: the store as the user named it. ``jobs``: steps at once on each node."""
         self.plan = plan
         self.store = store
@@ -156,7 +204,9 @@ class Cluster:
         try:
             import ray
         except ImportError as problem:
-            raise UsageError("--executor ray needs Ray, which is not installed", hint="pip install 'mconv[ray]'") from problem
+            raise UsageError(
+                "--executor ray needs Ray, which is not installed", hint="pip install 'mconv[ray]'"
+            ) from problem
         self.ray: Any = ray
 
     def begin(self, steps: Collection[Step]) -> None:
@@ -171,10 +221,13 @@ class Cluster:
             self.store.remote.mark(self.probe)
         self._recruit(nodes, [step.key for step in steps])
         if not self.members:
-            raise UsageError("no node of the Ray cluster can take part", hint="the notes above say why")
+            raise UsageError(
+                "no node of the Ray cluster can take part", hint="the notes above say why"
+            )
         if any(step.exclusive for step in steps) and not any(m.measures for m in self.members):
             raise UsageError(
-                "no node of the Ray cluster is a machine like this one, whose latencies are asked for",
+                "no node of the Ray cluster is a machine like this one, whose latencies are asked "
+                "for",
                 hint="run on one of its nodes, or use --no-measure",
             )
 
@@ -183,16 +236,25 @@ class Cluster:
         if self.ray.is_initialized():
             return
         if self.address is None:
-            self.ray.init(address="local", num_cpus=hardware.cores(), include_dashboard=False, _node_ip_address=LOOPBACK, **quiet)
+            self.ray.init(
+                address="local",
+                num_cpus=hardware.cores(),
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,
+                **quiet,
+            )
             return
         try:
             self.ray.init(address=self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as problem:
             said = " ".join(str(problem).split())[:300]
-            raise UsageError(f"no Ray cluster answers at {self.address}: {said}", hint="see --ray-address") from problem
+            raise UsageError(
+                f"no Ray cluster answers at {self.address}: {said}", hint="see --ray-address"
+            ) from problem
 
     def _recruit(self, nodes: Collection[Mapping[str, Any]], keys: list[str]) -> None:
-        """Take the nodes that are free, see the store and would make the same; the others are named."""
+        """Take the nodes that are free, see the store and would make the same; the others are
+        named."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         asked = {}
@@ -210,14 +272,18 @@ class Cluster:
         for reference, (name, actor) in asked.items():
             try:
                 if reference not in ready:
-                    raise StepError(f"other jobs hold it, or it did not start in {START_SECONDS:.0f} s")
+                    raise StepError(
+                        f"other jobs hold it, or it did not start in {START_SECONDS:.0f} s"
+                    )
                 answer = self.ray.get(reference)
                 if answer.problem:
                     raise StepError(answer.problem)
                 self.ray.get(actor.begin.remote(keys), timeout=START_SECONDS)
             except Exception as problem:  # Ray wraps what a node raised in exceptions of its own
                 said = problem.message if isinstance(problem, MconvError) else _last_line(problem)
-                print(f"note: node {name[:8]} of the Ray cluster is left out: {said}", file=sys.stderr)
+                print(
+                    f"note: node {name[:8]} of the Ray cluster is left out: {said}", file=sys.stderr
+                )
                 self.ray.kill(actor)
                 continue
             self.members.append(Member(name, actor, answer, here))
@@ -234,14 +300,22 @@ class Cluster:
         for key, member in self.placed.items():
             busy[member.name].append(self.plan.steps[key])
         for member in sorted(self.members, key=lambda m: len(busy[m.name])):
-            beside = [other for m in self.members if m.host == member.host for other in busy[m.name]]
-            able = member.alive and (member.measures or not step.exclusive) and len(busy[member.name]) < (self.jobs or member.cores)
+            beside = [
+                other for m in self.members if m.host == member.host for other in busy[m.name]
+            ]
+            able = (
+                member.alive
+                and (member.measures or not step.exclusive)
+                and len(busy[member.name]) < (self.jobs or member.cores)
+            )
             if able and room(step, beside, len(beside) + 1, member.memory):
                 self.placed[step.key] = member
                 return True
         return False
 
-    def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
+    def run(
+        self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
+    ) -> Outcome:
         died: list[str] = []
         while len(died) < ATTEMPTS:
             member = self._member(step, stop)
@@ -251,10 +325,14 @@ class Cluster:
                     if stop.is_set():
                         member.actor.halt.remote()
                 done: Outcome = self.ray.get(reference)
-            except self.ray.exceptions.RayError as problem:  # the node, or the actor's process on it, is gone
+            except self.ray.exceptions.RayError as problem:
+                # the node, or the actor's process on it, is gone
                 member.alive = False
                 died.append(f"{member.host}: {_last_line(problem)}")
-                print(f"note: a node of the Ray cluster died, {step.label} goes to another one", file=sys.stderr)
+                print(
+                    f"note: a node of the Ray cluster died, {step.label} goes to another one",
+                    file=sys.stderr,
+                )
                 continue
             finally:
                 with self.lock:
@@ -262,22 +340,28 @@ class Cluster:
             self.ran[f"{member.host} {member.name[:8]}"] += 1
             return done
         raise StepError(
-            f"{len(died)} nodes died while they ran this step; {died[-1]}", hint="it may need more memory than they have"
+            f"{len(died)} nodes died while they ran this step; {died[-1]}",
+            hint="it may need more memory than they have",
         )
 
     def _member(self, step: Step, stop: threading.Event) -> Member:
-        """The node that is reserved for ``step``, or the next that has room. Raises StepError where none is left."""
+        """The node that is reserved for ``step``, or the next that has room. Raises StepError where
+        none is left."""
         while True:
             with self.lock:
                 if step.key in self.placed or self._place(step):
                     return self.placed[step.key]
                 able = [m for m in self.members if m.alive and (m.measures or not step.exclusive)]
             if not able or stop.is_set():
-                raise StepError("no node of the Ray cluster is left that could run this step", hint="start nodes, then run again")
+                raise StepError(
+                    "no node of the Ray cluster is left that could run this step",
+                    hint="start nodes, then run again",
+                )
             time.sleep(POLL_SECONDS)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        """The entry that the node left in the shared store. Raises StoreError where it is not there."""
+        """The entry that the node left in the shared store. Raises StoreError where it is not
+        there."""
         entry = self.store.read(step.key)
         if entry is None:
             raise StoreError("what a node made is not in the shared store", hint=SHARED)
@@ -293,7 +377,11 @@ class Cluster:
         if isinstance(self.store, shared.SharedStore):
             self.store.remote.unmark(self.probe)
         if self.ran:
-            print("ray: " + ", ".join(f"{count} steps on {name}" for name, count in sorted(self.ran.items())), file=sys.stderr)
+            print(
+                "ray: "
+                + ", ".join(f"{count} steps on {name}" for name, count in sorted(self.ran.items())),
+                file=sys.stderr,
+            )
         if self.ray.is_initialized():
             self.ray.shutdown()
 

@@ -1,4 +1,5 @@
-"""Plan, execute, report, write OUT: what `run`, `convert` and `verify` share, without a command line."""
+"""Plan, execute, report, write OUT: what `run`, `convert` and `verify` share, without a command
+line."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def store_name(named: str | None) -> str:
 
 
 def open_store(named: str | None) -> Store:
-    """The store of that name; in front of a URL stands .mconv/store here. Raises StoreError, UsageError."""
+    """The store of that name; in front of a URL stands .mconv/store here. Raises StoreError,
+    UsageError."""
     return shared.open_store(store_name(named), Path(LOCAL))
 
 
@@ -81,17 +83,25 @@ def carry_out(
     keep: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
 ) -> Done:
-    """Run every variant of ``manifest``, or the steps of the kinds in ``only`` and what they need. The files of the artifacts (with
-    ``out``) and of the kinds in ``keep`` and ``only`` are in the store afterwards. ``executor``: ``local``, or ``ray`` for the
-    nodes of the cluster at ``ray_address``."""
+    """Run every variant of ``manifest``, or the steps of the kinds in ``only`` and what they need.
+    The files of the artifacts (with ``out``) and of the kinds in ``keep`` and ``only`` are in the
+    store afterwards. ``executor``: ``local``, or ``ray`` for the nodes of the cluster at
+    ``ray_address``."""
     begin = time.monotonic()
     opened = open_store(store)
     plan = planner.make(manifest, measure=measure, digests=opened.digests)
     wanted = {} if only else step_graph.want_files(plan, out)
-    wanted |= {key: True for variant in plan.variants for kind, key in variant.steps.items() if kind in (*keep, *only)}
+    wanted |= {
+        key: True
+        for variant in plan.variants
+        for kind, key in variant.steps.items()
+        if kind in (*keep, *only)
+    }
     runner = None
     if executor == "ray":
-        runner = Cluster(plan, opened, store_name(store), address=ray_address, jobs=jobs, measure=measure)
+        runner = Cluster(
+            plan, opened, store_name(store), address=ray_address, jobs=jobs, measure=measure
+        )
     elif executor != "local":
         raise UsageError(f"executor is local or ray, not {executor!r}")
     outcome = Executor(plan, opened, progress or Silent(), jobs=jobs, runner=runner).run(wanted)
@@ -103,9 +113,13 @@ def carry_out(
 
 
 def execute(
-    manifest: Manifest, out: Path | None, finish: Callable[[Report], Report] = lambda report: report, **settings: Any
+    manifest: Manifest,
+    out: Path | None,
+    finish: Callable[[Report], Report] = lambda report: report,
+    **settings: Any,
 ) -> Report:
-    """:func:`carry_out`; artifacts, their provenance and the report's files go to ``out``. ``finish`` adds to the report."""
+    """:func:`carry_out`; artifacts, their provenance and the report's files go to ``out``.
+    ``finish`` adds to the report."""
     done = carry_out(manifest, out, **settings)
     report = done.report
     if out is not None:
@@ -137,8 +151,8 @@ def manifest_of(
     more: Mapping[str, Any] | None = None,
     said_by: str = "the call",
 ) -> Manifest:
-    """The manifest of one model: ``options`` of its source (``format``, ``factory`` …), ``inputs`` and ``targets`` as in a file,
-    ``more`` keys of the model; checked by the same reader as a file.
+    """The manifest of one model: ``options`` of its source (``format``, ``factory`` …), ``inputs``
+    and ``targets`` as in a file, ``more`` keys of the model; checked by the same reader as a file.
 
     Raises UsageError, and ManifestError for what a manifest may not say.
     """
@@ -147,7 +161,8 @@ def manifest_of(
         raise UsageError(f"there is no file {str(source)!r}")
     here = Path.cwd()
     given = {k: v for k, v in options.items() if v is not None}
-    folder = here if given.get("factory") and path.is_relative_to(here) else path.parent  # the factory's module is found from here
+    # the factory's module is found from here
+    folder = here if given.get("factory") and path.is_relative_to(here) else path.parent
     name = manifest_config.NAME.match(path.stem.lstrip("._-"))
     model: dict[str, Any] = {
         "name": name.group() if name else "model",
@@ -162,7 +177,9 @@ def manifest_of(
     try:
         text = yaml.safe_dump({"version": 1, "models": [model]}, sort_keys=False)
     except yaml.YAMLError as problem:
-        raise UsageError(f"an option is of a type that models.yml does not know: {problem}") from problem
+        raise UsageError(
+            f"an option is of a type that models.yml does not know: {problem}"
+        ) from problem
     raw = yaml.compose(text, Loader=yaml.SafeLoader)
     assert raw is not None
     problems = Problems(said_by)

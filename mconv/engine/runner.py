@@ -16,22 +16,26 @@ from mconv.workers.messages import Outcome
 class Runner(Protocol):
     """Carries out steps; the executor decides which and when, and puts what they made in the store.
 
-    ``run`` is called from several threads at once, ``begin`` before and ``close`` after all of them.
-    """
+    ``run`` is called from several threads at once, ``begin`` before and ``close`` after all of
+    them."""
 
     def begin(self, steps: Collection[Step]) -> None:
         """Told what is going to be run."""
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """True where ``step`` may start while ``beside`` run. With nothing beside it, it must; an exclusive one only then, on the
-        machine it runs on."""
+        """True where ``step`` may start while ``beside`` run. With nothing beside it, it must; an
+        exclusive one only then, on the machine it runs on."""
 
-    def run(self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event) -> Outcome:
-        """Do ``step``: read the files of its inputs in ``folders`` (role → folder), leave its own in ``workspace/out`` (made here),
-        and say how it went. ``stop`` set: give up at once. Raises StepError, StoreError or OSError where it cannot be tried."""
+    def run(
+        self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
+    ) -> Outcome:
+        """Do ``step``: read the files of its inputs in ``folders`` (role → folder), leave its own
+        in ``workspace/out`` (made here), and say how it went. ``stop`` set: give up at once. Raises
+        StepError, StoreError or OSError where it cannot be tried."""
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        """The entry of a step that :meth:`run` did well: from now on it is in the store, though perhaps not yet with its files."""
+        """The entry of a step that :meth:`run` did well: from now on it is in the store, though
+        perhaps not yet with its files."""
 
     def close(self) -> None:
         """End whatever was started."""
@@ -75,8 +79,9 @@ class Crowd:
 
 
 def room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> bool:
-    """Whether a machine has room for ``step``: up to ``jobs`` steps, never more at once than the bytes of memory in ``budget`` are
-    there for; one that needs all of it runs alone, as measurements do."""
+    """Whether a machine has room for ``step``: up to ``jobs`` steps, never more at once than the
+    bytes of memory in ``budget`` are there for; one that needs all of it runs alone, as
+    measurements do."""
     if not beside or step.exclusive or any(other.exclusive for other in beside):
         return not beside
     return len(beside) < jobs and sum(map(memory, (step, *beside))) <= budget

@@ -1,7 +1,7 @@
 """Where the time of a run went, in the Trace Event Format that Perfetto and chrome://tracing read.
 
-Format: "Trace Event Format" (Nat Duca, Dean McNamee): complete events (ph X) in microseconds, metadata (ph M) that names rows.
-"""
+Format: "Trace Event Format" (Nat Duca, Dean McNamee): complete events (ph X) in microseconds,
+metadata (ph M) that names rows."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from mconv.planning.step_graph import Plan
 
 
 def critical_path(plan: Plan, spans: Mapping[str, Span]) -> list[str]:
-    """Keys from the first step to the last that finished, each the latest to finish of what the next one had to wait for: its
-    inputs, or the step whose end made room for it."""
+    """Keys from the first step to the last that finished, each the latest to finish of what the
+    next one had to wait for: its inputs, or the step whose end made room for it."""
     if not spans:
         return []
     path = [max(spans, key=lambda key: spans[key].end)]
     while True:
         now = spans[path[-1]]
         inputs = [key for key in plan.steps[path[-1]].inputs.values() if key in spans]
-        before = inputs or [key for key, span in spans.items() if span.end <= now.start + 1e-3 and key not in path]
+        before = inputs or [
+            key for key, span in spans.items() if span.end <= now.start + 1e-3 and key not in path
+        ]
         if inputs:
             latest = max(spans[key].end for key in inputs)
-            # it could have started then; had it to wait for a free place, the step that left one is what held it up
-            before += [key for key, span in spans.items() if latest < span.end <= now.start + 1e-3 and key not in path]
+            # it could have started then; had it to wait for a free place, the step that left one is
+            # what held it up
+            before += [
+                key
+                for key, span in spans.items()
+                if latest < span.end <= now.start + 1e-3 and key not in path
+            ]
         if not before:
             return path[::-1]
         path.append(max(before, key=lambda key: spans[key].end))
 
 
 def render(plan: Plan, outcome: Outcome) -> str:
-    """The trace as JSON: a row a slot, steps with their kind, model, memory and key, and the critical path on top."""
+    """The trace as JSON: a row a slot, steps with their kind, model, memory and key, and the
+    critical path on top."""
     spans = outcome.spans
     begin = min((span.start for span in spans.values()), default=0.0)
     events: list[dict[str, Any]] = [
@@ -42,7 +50,15 @@ def render(plan: Plan, outcome: Outcome) -> str:
     ]
     slots = _slots(spans)
     for slot in sorted(set(slots.values())):
-        events.append({"ph": "M", "pid": 1, "tid": slot, "name": "thread_name", "args": {"name": f"slot {slot}"}})
+        events.append(
+            {
+                "ph": "M",
+                "pid": 1,
+                "tid": slot,
+                "name": "thread_name",
+                "args": {"name": f"slot {slot}"},
+            }
+        )
     critical = critical_path(plan, spans)
     for key, span in spans.items():
         step = plan.steps[key]

@@ -1,1 +1,2 @@
-"""One module a file format: sniff() by content, inspect() without an engine, check() of the whole structure."""
+"""One module a file format: sniff() by content, inspect() without an engine, check() of the whole
+structure."""

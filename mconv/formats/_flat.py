@@ -25,7 +25,10 @@ class Table:
 
     def _number(self, form: str, at: int) -> int:
         if at < 0 or at + struct.calcsize(form) > len(self.data):
-            raise SourceError(f"{self.what} points to byte {at:,}; the file has {len(self.data):,}: it is damaged or cut off")
+            raise SourceError(
+                f"{self.what} points to byte {at:,}; the file has {len(self.data):,}: it is "
+                "damaged or cut off"
+            )
         return int(struct.unpack_from(form, self.data, at)[0])
 
     def _field(self, number: int) -> int | None:
@@ -51,7 +54,8 @@ class Table:
         count = self._number("<I", begin)
         if begin + 4 + count * width > len(self.data):
             raise SourceError(
-                f"{self.what}: a list of {count:,} at byte {begin:,} does not fit into the file: it is damaged or cut off"
+                f"{self.what}: a list of {count:,} at byte {begin:,} does not fit into the file: "
+                "it is damaged or cut off"
             )
         return begin + 4, count
 
@@ -69,4 +73,7 @@ class Table:
 
     def tables(self, field: int, what: str) -> list[Table]:
         begin, count = self._vector(field, 4)
-        return [Table(self.data, begin + 4 * i + self._number("<I", begin + 4 * i), f"{what} {i}") for i in range(count)]
+        return [
+            Table(self.data, begin + 4 * i + self._number("<I", begin + 4 * i), f"{what} {i}")
+            for i in range(count)
+        ]

@@ -1,4 +1,5 @@
-"""What Keras configurations and HDF5 files say of themselves: for `.keras` archives, and `.h5` files with or without a model."""
+"""What Keras configurations and HDF5 files say of themselves: for `.keras` archives, and `.h5`
+files with or without a model."""
 
 from __future__ import annotations
 
@@ -25,12 +26,16 @@ def layers(value: Any) -> Iterator[dict[str, Any]]:
 def facts(about: Any) -> Facts:
     """What a Keras configuration says: layers by class, their names, code where there is any."""
     found = [each for each in layers(about) if isinstance(each.get("config"), dict)]
-    lambdas = [str(each["config"].get("name", "?")) for each in found if each["class_name"] == "Lambda"]
+    lambdas = [
+        str(each["config"].get("name", "?")) for each in found if each["class_name"] == "Lambda"
+    ]
     return Facts(
         kind="model",
         operators=dict(sorted(Counter(str(each["class_name"]) for each in found).items())),
         names=tuple(str(each["config"].get("name", "")) for each in found),
-        problems=(f"it has Lambda layers, which carry code: {', '.join(lambdas[:5])}",) if lambdas else (),
+        problems=(f"it has Lambda layers, which carry code: {', '.join(lambdas[:5])}",)
+        if lambdas
+        else (),
     )
 
 

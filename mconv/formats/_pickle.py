@@ -1,4 +1,5 @@
-"""Pickles looked at without running them: every global is a stand-in, so that no call in one does anything.
+"""Pickles looked at without running them: every global is a stand-in, so that no call in one does
+anything.
 
 https://docs.python.org/3/library/pickle.html#restricting-globals
 """
@@ -43,7 +44,8 @@ class Shape:
 
 
 class Stand:
-    """What stands in for a global; a class of its own for each, of its ``name``. Its objects take anything and do nothing."""
+    """What stands in for a global; a class of its own for each, of its ``name``. Its objects take
+    anything and do nothing."""
 
     name = ""
 
@@ -104,21 +106,32 @@ def _rebuilt(_: Any, __: Any, size: Any, *___: Any) -> Shape:
 
 
 def read(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
-    """What the next pickle of ``file`` holds, and who read it. Raises SourceError for a damaged one."""
+    """What the next pickle of ``file`` holds, and who read it. Raises SourceError for a damaged
+    one."""
     reader = Reader(file)
     try:
         return reader.load(), reader
     except Exception as problem:  # unpickling fails in every way there is
-        raise SourceError(f"{name} is not a complete pickle: {' '.join(str(problem).split())[:200]}") from problem
+        raise SourceError(
+            f"{name} is not a complete pickle: {' '.join(str(problem).split())[:200]}"
+        ) from problem
 
 
 def dangerous(found: list[str]) -> list[str]:
     """Globals that tensors do not need."""
-    return sorted({g for g in found if g not in HARMLESS and not (g.startswith("torch.") and g.endswith(("Storage", "dtype")))})
+    return sorted(
+        {
+            g
+            for g in found
+            if g not in HARMLESS
+            and not (g.startswith("torch.") and g.endswith(("Storage", "dtype")))
+        }
+    )
 
 
 def shapes(value: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
-    """Tensors by dotted name, as deep as mappings go; what wraps the weights in a checkpoint is left out of the names."""
+    """Tensors by dotted name, as deep as mappings go; what wraps the weights in a checkpoint is
+    left out of the names."""
     found: dict[str, tuple[int, ...]] = {}
     if isinstance(value, Mapping):
         for key in ("state_dict", "model_state_dict", "model"):

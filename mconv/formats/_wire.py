@@ -1,4 +1,5 @@
-"""Protobuf's wire format, walked without its schema: tags and lengths only, so that gigabytes of weights are stepped over.
+"""Protobuf's wire format, walked without its schema: tags and lengths only, so that gigabytes of
+weights are stepped over.
 
 https://protobuf.dev/programming-guides/encoding/
 """
@@ -18,7 +19,8 @@ Buffer = mmap.mmap | bytes
 
 
 class Field(NamedTuple):
-    """A field of a message: its number, wire type, the value of a varint (else 0), and where its content lies."""
+    """A field of a message: its number, wire type, the value of a varint (else 0), and where its
+    content lies."""
 
     number: int
     kind: int
@@ -52,7 +54,9 @@ def varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
     raise SourceError(f"a number at byte {at} does not end")
 
 
-def fields(data: Buffer, start: int = 0, end: int | None = None, what: str = "the file") -> Iterator[Field]:
+def fields(
+    data: Buffer, start: int = 0, end: int | None = None, what: str = "the file"
+) -> Iterator[Field]:
     """The fields of a message. Raises SourceError with the byte where it stops making sense."""
     at, stop = start, len(data) if end is None else end
     while at < stop:
@@ -68,12 +72,15 @@ def fields(data: Buffer, start: int = 0, end: int | None = None, what: str = "th
         if kind == BYTES:
             size, at = varint(data, at, stop)
         elif not size:
-            raise SourceError(f"{what} makes no sense at byte {begin}: field {number} of wire type {kind}")
+            raise SourceError(
+                f"{what} makes no sense at byte {begin}: field {number} of wire type {kind}"
+            )
         if number == 0:
             raise SourceError(f"{what} makes no sense at byte {begin}: field 0")
         if at + size > stop:
             raise SourceError(
-                f"{what} is cut off: field {number} at byte {begin} needs {size:,} bytes, and there are {stop - at:,}",
+                f"{what} is cut off: field {number} at byte {begin} needs {size:,} bytes, and "
+                f"there are {stop - at:,}",
                 hint="copy or download it again; with Git LFS, fetch it",
             )
         yield Field(number, kind, 0, at, at + size)

@@ -13,15 +13,20 @@ from mconv.errors import SourceError
 
 MAGIC = b"PK\x03\x04"
 AGAIN = "copy or download it again; with Git LFS, fetch it"
-# A local file header: signature, 22 bytes, length of the name, length of the extra field (APPNOTE.TXT 4.3.7).
+# A local file header: signature, 22 bytes, length of the name, length of the extra field
+# (APPNOTE.TXT 4.3.7).
 _LOCAL = re.compile(rb"PK\x03\x04.{22}(.)(.).{2}", re.DOTALL)
 
 
 def names(path: Path, head: bytes) -> list[str]:
-    """Members; of an archive without its directory, which is at the end, those that begin in the first 4 KiB."""
+    """Members; of an archive without its directory, which is at the end, those that begin in the
+    first 4 KiB."""
     if not path.is_file() or not head.startswith(MAGIC):
         return []
-    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError), zipfile.ZipFile(path) as archive:
+    with (
+        contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError),
+        zipfile.ZipFile(path) as archive,
+    ):
         if whole(archive):
             return archive.namelist()
     found = []
@@ -32,7 +37,8 @@ def names(path: Path, head: bytes) -> list[str]:
 
 
 def whole(archive: zipfile.ZipFile) -> bool:
-    """Whether the directory is the file's own: a cut file may end with that of an archive stored in it."""
+    """Whether the directory is the file's own: a cut file may end with that of an archive stored in
+    it."""
     return min((m.header_offset for m in archive.infolist()), default=0) == 0
 
 
@@ -42,9 +48,21 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             if not whole(archive):
-                raise SourceError(f"{path.name} is cut off: the directory it ends with is that of an archive inside it", hint=AGAIN)
+                raise SourceError(
+                    f"{path.name} is cut off: the directory it ends with is that of an archive "
+                    "inside it",
+                    hint=AGAIN,
+                )
             yield archive
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as problem:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        ValueError,
+        NotImplementedError,
+        EOFError,
+        RuntimeError,
+    ) as problem:
         raise SourceError(f"{path.name} is a damaged archive: {problem}", hint=AGAIN) from problem
 
 
@@ -56,6 +74,14 @@ def damaged(archive: zipfile.ZipFile) -> list[str]:
             with archive.open(member) as content:
                 while content.read(1 << 20):
                     pass
-        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as problem:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            EOFError,
+            RuntimeError,
+        ) as problem:
             found.append(f"{member.filename} (at byte {member.header_offset:,}): {problem}")
     return found[:20]

@@ -26,16 +26,24 @@ def inspect(path: Path) -> Facts:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
             tensors: dict[str, tuple[int, ...]] = {}
-            file.visititems(lambda name, each: tensors.update({name: each.shape}) if isinstance(each, h5py.Dataset) else None)
+            file.visititems(
+                lambda name, each: (
+                    tensors.update({name: each.shape}) if isinstance(each, h5py.Dataset) else None
+                )
+            )
     except Exception as problem:  # h5py raises OSError, RuntimeError, KeyError …
         said = " ".join(str(problem).split())[:300]
-        raise SourceError(f"{path.name} is a damaged HDF5 file: {said}", hint="copy or download it again") from problem
+        raise SourceError(
+            f"{path.name} is a damaged HDF5 file: {said}", hint="copy or download it again"
+        ) from problem
     found = Facts(kind="weights")
     if config is not None:
         try:
             found = _keras.facts(json.loads(config))
         except (ValueError, RecursionError, TypeError) as problem:
-            raise SourceError(f"model_config of {path.name} is not JSON: {problem}", hint="save it again") from problem
+            raise SourceError(
+                f"model_config of {path.name} is not JSON: {problem}", hint="save it again"
+            ) from problem
     parameters = sum(math.prod(s) for s in tensors.values() if s is not None)
     return Facts(
         kind=found.kind,

@@ -24,7 +24,9 @@ def sniff(path: Path, head: bytes) -> bool:
     try:
         found = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return (path / "config.json").is_file() and any((path / n).is_file() for n in (*WHOLE[:1], *INDEX))
+        return (path / "config.json").is_file() and any(
+            (path / n).is_file() for n in (*WHOLE[:1], *INDEX)
+        )
     return isinstance(found, dict) and bool({"model_type", "architectures"} & found.keys())
 
 
@@ -33,7 +35,8 @@ def _config(path: Path) -> dict[str, Any]:
         found = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as problem:
         raise SourceError(
-            f"config.json of {path.name} cannot be read: {problem}", hint="save it with save_pretrained()"
+            f"config.json of {path.name} cannot be read: {problem}",
+            hint="save it with save_pretrained()",
         ) from problem
     return found if isinstance(found, dict) else {}
 
@@ -43,9 +46,25 @@ def weights(path: Path) -> tuple[list[str], list[str]]:
     for index in INDEX:
         if (path / index).is_file():
             try:
-                named = sorted(set(json.loads((path / index).read_text(encoding="utf-8"))["weight_map"].values()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-                raise SourceError(f"{index} of {path.name} cannot be read: {problem}", hint="save the folder again") from problem
+                named = sorted(
+                    set(
+                        json.loads((path / index).read_text(encoding="utf-8"))[
+                            "weight_map"
+                        ].values()
+                    )
+                )
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as problem:
+                raise SourceError(
+                    f"{index} of {path.name} cannot be read: {problem}",
+                    hint="save the folder again",
+                ) from problem
             inside = [n for n in named if isinstance(n, str) and Path(n).name == n]
             return [n for n in inside if (path / n).is_file()], [
                 str(n) for n in named if n not in inside or not (path / n).is_file()
@@ -64,7 +83,9 @@ def inspect(path: Path) -> Facts:
         with (path / name).open("rb") as file:
             head = file.read(4096)
         if not form.sniff(path / name, head):
-            raise SourceError(f"{path.name}/{name} is not what its name says", hint="with Git LFS, fetch it")
+            raise SourceError(
+                f"{path.name}/{name} is not what its name says", hint="with Git LFS, fetch it"
+            )
         found = form.inspect(path / name)
         tensors |= found.tensors
         wrong += [f"{name}: {said}" for said in found.problems]
@@ -85,7 +106,11 @@ def check(path: Path) -> list[str]:
         found = list(inspect(path).problems)
         for name in weights(path)[0]:
             form = safetensors if name.endswith(".safetensors") else torch
-            found += [f"{name}: {said}" for said in form.check(path / name) if not any(said in known for known in found)]
+            found += [
+                f"{name}: {said}"
+                for said in form.check(path / name)
+                if not any(said in known for known in found)
+            ]
     except SourceError as problem:
         return [problem.message]
     return found

@@ -25,10 +25,17 @@ def inspect(path: Path) -> Facts:
         try:
             about = json.loads(archive.read("config.json"))
         except (KeyError, ValueError, RecursionError) as problem:
-            raise SourceError(f"config.json in {path.name} cannot be read: {problem}", hint="save it again") from problem
+            raise SourceError(
+                f"config.json in {path.name} cannot be read: {problem}", hint="save it again"
+            ) from problem
         lost = () if WEIGHTS in archive.namelist() else (f"it has no {WEIGHTS}",)
     found = _keras.facts(about)
-    return Facts(kind=found.kind, operators=found.operators, names=found.names, problems=(*found.problems, *lost))
+    return Facts(
+        kind=found.kind,
+        operators=found.operators,
+        names=found.names,
+        problems=(*found.problems, *lost),
+    )
 
 
 def check(path: Path) -> list[str]:

@@ -20,12 +20,14 @@ ORDER = 50  # protobuf has no magic: after those that do
 MODEL = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 GRAPH, OPSETS = 7, 8
 NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
-COUNTED = {1, 10, 16, 11, 17, 18, 19, 20, 2, 3, 4, 21, 22}  # TensorProto.DataType: floats and codes, not indices
+# TensorProto.DataType: floats and codes, not indices
+COUNTED = {1, 10, 16, 11, 17, 18, 19, 20, 2, 3, 4, 21, 22}
 SHOWN = 20
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """The first field is ir_version, every field is one of ModelProto's, and a graph is among them (perhaps cut off)."""
+    """The first field is ir_version, every field is one of ModelProto's, and a graph is among them
+    (perhaps cut off)."""
     if not path.is_file() or head[:1] != b"\x08":
         return False
     seen: set[int] = set()
@@ -41,9 +43,14 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators, names, shapes of initializers and external files, from the wire format. Raises SourceError where it is cut off."""
+    """Operators, names, shapes of initializers and external files, from the wire format. Raises
+    SourceError where it is cut off."""
     with _wire.opened(path) as data:
-        bodies = [f for f in _wire.fields(data, what=path.name) if (f.number, f.kind) == (GRAPH, _wire.BYTES)]
+        bodies = [
+            f
+            for f in _wire.fields(data, what=path.name)
+            if (f.number, f.kind) == (GRAPH, _wire.BYTES)
+        ]
         if not bodies:
             raise SourceError(f"{path.name} has no graph", hint="export it again")
         return _graph(data, bodies[-1], path.name)
@@ -59,7 +66,11 @@ def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
         if field.kind != _wire.BYTES:
             continue
         if field.number == NODE:
-            said = {f.number: _wire.text(data, f) for f in _wire.fields(data, field.start, field.end) if f.number in (3, 4, 7)}
+            said = {
+                f.number: _wire.text(data, f)
+                for f in _wire.fields(data, field.start, field.end)
+                if f.number in (3, 4, 7)
+            }
             kind_of = said.get(4, "?")
             operators[f"{said[7]}.{kind_of}" if said.get(7) else kind_of] += 1
             names.append(said.get(3, ""))
@@ -114,7 +125,9 @@ def check(path: Path) -> list[str]:
     standard = all(not n.domain or n.domain == "ai.onnx" for n in model.graph.node)
     try:
         if path.stat().st_size < graph.INLINE_LIMIT:
-            onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=standard, data_prop=True)
+            onnx.shape_inference.infer_shapes(
+                model, check_type=True, strict_mode=standard, data_prop=True
+            )
     except Exception as problem:  # InferenceError, and what the C++ side raises
         found.append(f"shape inference says: {_sentence(problem)}")
     return found + _dangling(model)
@@ -127,20 +140,27 @@ def _tensors(model: object) -> list[str]:
     found = []
     for tensor in model.graph.initializer:  # type: ignore[attr-defined]
         if any(d < 0 for d in tensor.dims):
-            found.append(f"initializer {tensor.name!r} has a negative dimension: {list(tensor.dims)}")
+            found.append(
+                f"initializer {tensor.name!r} has a negative dimension: {list(tensor.dims)}"
+            )
         elif tensor.HasField("raw_data") and tensor.data_location != onnx.TensorProto.EXTERNAL:
             bits = _bits(tensor.data_type)
             needed = -(-math.prod(tensor.dims) * bits // 8) if bits else len(tensor.raw_data)
             if len(tensor.raw_data) != needed:
                 shape = "×".join(map(str, tensor.dims)) or "scalar"
-                found.append(f"initializer {tensor.name!r} ({shape}) holds {len(tensor.raw_data):,} bytes; it needs {needed:,}")
+                found.append(
+                    f"initializer {tensor.name!r} ({shape}) holds {len(tensor.raw_data):,} bytes; "
+                    f"it needs {needed:,}"
+                )
     return found[:SHOWN]
 
 
 def _bits(kind: int) -> int:
     import onnx
 
-    name = onnx.TensorProto.DataType.Name(kind) if kind in onnx.TensorProto.DataType.values() else ""
+    name = (
+        onnx.TensorProto.DataType.Name(kind) if kind in onnx.TensorProto.DataType.values() else ""
+    )
     if name in ("UINT4", "INT4", "FLOAT4E2M1"):
         return 4
     if name in ("UINT2", "INT2"):
@@ -153,7 +173,11 @@ def _bits(kind: int) -> int:
 def _dangling(model: object) -> list[str]:
     """Outputs that nothing makes."""
     body = model.graph  # type: ignore[attr-defined]
-    made = {name for node in body.node for name in node.output} | {t.name for t in body.initializer} | {v.name for v in body.input}
+    made = (
+        {name for node in body.node for name in node.output}
+        | {t.name for t in body.initializer}
+        | {v.name for v in body.input}
+    )
     made |= {t.values.name for t in body.sparse_initializer}
     return [f"no operator makes the output {v.name!r}" for v in body.output if v.name not in made]
 

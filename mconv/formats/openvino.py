@@ -50,7 +50,9 @@ class _Net:
         if self.depth:
             return
         if tag == "layer":
-            self.current = _Layer(attributes.get("id", ""), attributes.get("name", ""), attributes.get("type", ""))
+            self.current = _Layer(
+                attributes.get("id", ""), attributes.get("name", ""), attributes.get("type", "")
+            )
             if self.current.number in self.layers:
                 self.twice.append(self.current.number)
             self.layers[self.current.number] = self.current
@@ -85,19 +87,24 @@ def _parse(path: Path) -> _Net:
     parser.EndElementHandler = net.end
 
     def refuse(*_: object) -> None:
-        raise SourceError(f"{path.name} declares entities, which no IR does", hint="convert the model again")
+        raise SourceError(
+            f"{path.name} declares entities, which no IR does", hint="convert the model again"
+        )
 
     parser.EntityDeclHandler = refuse
     try:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except (xml.parsers.expat.ExpatError, ValueError, LookupError) as problem:
-        raise SourceError(f"{path.name} is not complete XML: {problem}", hint="copy or convert it again") from problem
+        raise SourceError(
+            f"{path.name} is not complete XML: {problem}", hint="copy or convert it again"
+        ) from problem
     return net
 
 
 def inspect(path: Path) -> Facts:
-    """Layers, names, sizes of constants, the .bin beside it. Raises SourceError for XML that does not end."""
+    """Layers, names, sizes of constants, the .bin beside it. Raises SourceError for XML that does
+    not end."""
     net = _parse(path)
     tensors = {each.name: _shape(each) for each in net.layers.values() if each.kind == "Const"}
     operators = Counter(each.kind for each in net.layers.values())
@@ -116,7 +123,8 @@ def _shape(layer: _Layer) -> tuple[int, ...]:
 
 
 def check(path: Path) -> list[str]:
-    """Edges meet ports that are there, constants lie inside the .bin and fill their shapes; then OpenVINO reads both."""
+    """Edges meet ports that are there, constants lie inside the .bin and fill their shapes; then
+    OpenVINO reads both."""
     try:
         net = _parse(path)
     except SourceError as problem:
@@ -130,7 +138,10 @@ def check(path: Path) -> list[str]:
             if layer not in net.layers:
                 found.append(f"an edge names layer {layer}, which is not there")
             elif port not in net.layers[layer].ports[side]:
-                found.append(f"an edge names {side} {port} of layer {layer} ({net.layers[layer].name}), which it does not have")
+                found.append(
+                    f"an edge names {side} {port} of layer {layer} ({net.layers[layer].name}), "
+                    "which it does not have"
+                )
     found += _constants(net, path.with_suffix(".bin"))
     return found[:20] or _read(path)
 
@@ -150,13 +161,19 @@ def _constants(net: _Net, binary: Path) -> list[str]:
             continue
         end = int(offset) + int(size)
         if end > room:
-            found.append(f"constant {each.name!r} ends at byte {end:,} of {binary.name}, which has {room:,}: it is cut off")
+            found.append(
+                f"constant {each.name!r} ends at byte {end:,} of {binary.name}, which has "
+                f"{room:,}: it is cut off"
+            )
         bits = BITS.get(each.data.get("element_type", ""))
         needed = 1
         for size_of_axis in _shape(each):
             needed *= size_of_axis
         if bits and int(size) < -(-needed * bits // 8):
-            found.append(f"constant {each.name!r} has {int(size):,} bytes; its shape needs {-(-needed * bits // 8):,}")
+            found.append(
+                f"constant {each.name!r} has {int(size):,} bytes; its shape needs "
+                f"{-(-needed * bits // 8):,}"
+            )
     return found
 
 

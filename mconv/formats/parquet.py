@@ -23,15 +23,21 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def _footer(path: Path) -> None:
-    """``PAR1`` again at the end, after a footer that fits. Raises SourceError. https://parquet.apache.org/docs/file-format/"""
+    """``PAR1`` again at the end, after a footer that fits. Raises SourceError.
+    https://parquet.apache.org/docs/file-format/"""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(size - 8, 0))
         tail = file.read(8)
     if size < 12 or tail[4:] != MAGIC:
-        raise SourceError(f"{path.name} is cut off: it does not end with PAR1", hint="copy or download it again")
+        raise SourceError(
+            f"{path.name} is cut off: it does not end with PAR1", hint="copy or download it again"
+        )
     if (length := int.from_bytes(tail[:4], "little")) > size - 12:
-        raise SourceError(f"the footer of {path.name} needs {length:,} bytes, and there are {size - 12:,}", hint="write it again")
+        raise SourceError(
+            f"the footer of {path.name} needs {length:,} bytes, and there are {size - 12:,}",
+            hint="write it again",
+        )
 
 
 def _opened(path: Path) -> Any:
@@ -41,23 +47,33 @@ def _opened(path: Path) -> Any:
 
         return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
     except ImportError as problem:
-        raise SourceError(f"{path.name} cannot be read: pyarrow is not installed", hint="pip install pyarrow") from problem
+        raise SourceError(
+            f"{path.name} cannot be read: pyarrow is not installed", hint="pip install pyarrow"
+        ) from problem
     except Exception as problem:  # ArrowInvalid, OSError
-        raise SourceError(f"{path.name} is damaged: {' '.join(str(problem).split())[:300]}", hint="write it again") from problem
+        raise SourceError(
+            f"{path.name} is damaged: {' '.join(str(problem).split())[:300]}", hint="write it again"
+        ) from problem
 
 
 def inspect(path: Path) -> Facts:
-    """Columns; of a weights file of mconv's (docs/parquet.md) its tensors and the model's config. Raises SourceError for damage."""
+    """Columns; of a weights file of mconv's (docs/parquet.md) its tensors and the model's config.
+    Raises SourceError for damage."""
     with _opened(path) as file:
         columns = file.schema_arrow.names
         said = {k.decode("utf-8", "replace"): v for k, v in (file.metadata.metadata or {}).items()}
     tensors: dict[str, tuple[int, ...]] = {}
     config: dict[str, Any] = {}
     try:
-        tensors = {str(t["name"]): tuple(int(d) for d in t["shape"]) for t in json.loads(said.get(f"{PREFIX}tensors", b"[]"))}
+        tensors = {
+            str(t["name"]): tuple(int(d) for d in t["shape"])
+            for t in json.loads(said.get(f"{PREFIX}tensors", b"[]"))
+        }
         config = json.loads(said.get(f"{PREFIX}config", b"{}"))
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
-        raise SourceError(f"the metadata of {path.name} are damaged: {problem}", hint="write it again") from problem
+        raise SourceError(
+            f"the metadata of {path.name} are damaged: {problem}", hint="write it again"
+        ) from problem
     if not config and (named := said.get(f"{PREFIX}architecture")):
         config = {"model_type": named.decode("utf-8", "replace")}
     return Facts(
@@ -70,8 +86,8 @@ def inspect(path: Path) -> Facts:
 
 
 def check(path: Path) -> list[str]:
-    """Every column of every row group is decoded, and compared with its checksums where there are any; of mconv's weights files
-    every tensor."""
+    """Every column of every row group is decoded, and compared with its checksums where there are
+    any; of mconv's weights files every tensor."""
     try:
         with _opened(path) as file:
             ours = f"{PREFIX}format".encode() in (file.metadata.metadata or {})
@@ -82,7 +98,10 @@ def check(path: Path) -> list[str]:
                     try:
                         file.read_row_group(group, columns=[column])
                     except Exception as problem:  # ArrowInvalid, OSError
-                        return [f"row group {group}, column {column!r}: {' '.join(str(problem).split())[:300]}"]
+                        return [
+                            f"row group {group}, column {column!r}: "
+                            f"{' '.join(str(problem).split())[:300]}"
+                        ]
     except SourceError as problem:
         return [problem.message]
     return []

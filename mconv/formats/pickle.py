@@ -53,6 +53,8 @@ def inspect(path: Path) -> Facts:
     with path.open("rb") as file:
         found = _globals(file.read(1 << 20))
     if not found:
-        raise SourceError(f"{path.name} is a pickle that builds no object, or is cut off", hint="save it again")
+        raise SourceError(
+            f"{path.name} is a pickle that builds no object, or is cut off", hint="save it again"
+        )
     first = next((name for name in found if _CLASS.match(name)), found[0])
     return Facts(kind="object", names=tuple(dict.fromkeys(found)), config={"class": first})

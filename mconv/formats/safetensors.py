@@ -16,17 +16,23 @@ BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(
+        ("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8
+    ),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """A little-endian length, then ``{"``, spaces allowed; the length need not fit: the file may be cut off."""
+    """A little-endian length, then ``{"``, spaces allowed; the length need not fit: the file may be
+    cut off."""
     if len(head) < 10 or head[8:9] != b"{":
         return False
-    return 2 <= int.from_bytes(head[:8], "little") <= LARGEST and head[9:].lstrip()[:1] in (b'"', b"}")
+    return 2 <= int.from_bytes(head[:8], "little") <= LARGEST and head[9:].lstrip()[:1] in (
+        b'"',
+        b"}",
+    )
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
@@ -36,20 +42,26 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if 8 + length > size:
             raise SourceError(
-                f"{path.name} is cut off: its header needs {length:,} bytes, and there are {size - 8:,}",
+                f"{path.name} is cut off: its header needs {length:,} bytes, and there are "
+                f"{size - 8:,}",
                 hint="copy or download it again; with Git LFS, fetch it",
             )
         try:
             found = json.loads(file.read(length).decode("utf-8"))
         except (ValueError, RecursionError) as problem:
-            raise SourceError(f"the header of {path.name} is not JSON: {problem}", hint="save it again") from problem
+            raise SourceError(
+                f"the header of {path.name} is not JSON: {problem}", hint="save it again"
+            ) from problem
     if not isinstance(found, dict):
-        raise SourceError(f"the header of {path.name} is not a table of tensors", hint="save it again")
+        raise SourceError(
+            f"the header of {path.name} is not a table of tensors", hint="save it again"
+        )
     return found, 8 + length
 
 
 def problems(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Shapes by name, and what is wrong, tensor by tensor. Raises SourceError where there is no header."""
+    """Shapes by name, and what is wrong, tensor by tensor. Raises SourceError where there is no
+    header."""
     header, start = _header(path)
     room = path.stat().st_size - start
     shapes: dict[str, tuple[int, ...]] = {}
@@ -59,20 +71,33 @@ def problems(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
         if name == "__metadata__":
             continue
         try:
-            kind, shape, (begin, end) = str(about["dtype"]), tuple(int(d) for d in about["shape"]), map(int, about["data_offsets"])
+            kind, shape, (begin, end) = (
+                str(about["dtype"]),
+                tuple(int(d) for d in about["shape"]),
+                map(int, about["data_offsets"]),
+            )
         except (TypeError, KeyError, ValueError, OverflowError):
-            wrong.append(f"tensor {name!r}: its entry in the header is not one of dtype, shape and data_offsets")
+            wrong.append(
+                f"tensor {name!r}: its entry in the header is not one of dtype, shape and "
+                "data_offsets"
+            )
             continue
         shapes[name] = shape
         spans.append((begin, end, name))
         if kind not in BITS:
             wrong.append(f"tensor {name!r}: unknown data type {kind!r}")
         elif min(shape, default=0) < 0 or end - begin != -(-math.prod(shape) * BITS[kind] // 8):
-            wrong.append(f"tensor {name!r}: {kind} {list(shape)} does not fit the {end - begin:,} bytes it is given")
+            wrong.append(
+                f"tensor {name!r}: {kind} {list(shape)} does not fit the {end - begin:,} bytes it "
+                "is given"
+            )
         if not 0 <= begin <= end:
             wrong.append(f"tensor {name!r}: its bytes end before they begin ({begin}, {end})")
         elif end > room:
-            wrong.append(f"tensor {name!r} ends at byte {start + end:,}; the file ends at {start + room:,}: it is cut off")
+            wrong.append(
+                f"tensor {name!r} ends at byte {start + end:,}; the file ends at "
+                f"{start + room:,}: it is cut off"
+            )
     at = 0
     for begin, end, name in sorted(spans):
         if begin != at:
@@ -87,8 +112,13 @@ def inspect(path: Path) -> Facts:
     """Shapes by name. Raises SourceError with the first tensor that does not fit."""
     shapes, wrong = problems(path)
     if wrong:
-        raise SourceError(f"{path.name} is damaged: {wrong[0]}", hint="copy or download it again, or save it again")
-    return Facts(kind="weights", tensors=shapes, parameters=sum(math.prod(s) for s in shapes.values()))
+        raise SourceError(
+            f"{path.name} is damaged: {wrong[0]}",
+            hint="copy or download it again, or save it again",
+        )
+    return Facts(
+        kind="weights", tensors=shapes, parameters=sum(math.prod(s) for s in shapes.values())
+    )
 
 
 def check(path: Path) -> list[str]:

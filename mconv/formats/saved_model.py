@@ -12,7 +12,8 @@ from mconv.values import Facts
 SUFFIXES = ()
 FILE = "saved_model.pb"
 AGAIN = "save it again with tf.saved_model.save()"
-# https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto and meta_graph.proto
+# https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto
+# and meta_graph.proto
 META, GRAPH, SIGNATURES, OBJECTS = 2, 2, 5, 7
 NODE, LIBRARY, FUNCTION = 1, 2, 1
 
@@ -22,12 +23,15 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators and names of its nodes, functions included, and its signatures. Raises SourceError for damage."""
+    """Operators and names of its nodes, functions included, and its signatures. Raises SourceError
+    for damage."""
     operators: Counter[str] = Counter()
     names: list[str] = []
     signatures: list[str] = []
     with _wire.opened(path / FILE) as data:
-        metas = [f for f in _wire.fields(data, what=FILE) if (f.number, f.kind) == (META, _wire.BYTES)]
+        metas = [
+            f for f in _wire.fields(data, what=FILE) if (f.number, f.kind) == (META, _wire.BYTES)
+        ]
         if not metas:
             raise SourceError(f"{path.name}/{FILE} holds no graph", hint=AGAIN)
         for meta in metas:
@@ -37,8 +41,16 @@ def inspect(path: Path) -> Facts:
                 if field.number == GRAPH:
                     _nodes(data, field, operators, names)
                 elif field.number == SIGNATURES:
-                    signatures += [_wire.text(data, f) for f in _wire.fields(data, field.start, field.end) if f.number == 1]
-    lost = [f"{path.name}/{FILE} is there, but no {n}" for n in _variables(path) if not (path / n).is_file()]
+                    signatures += [
+                        _wire.text(data, f)
+                        for f in _wire.fields(data, field.start, field.end)
+                        if f.number == 1
+                    ]
+    lost = [
+        f"{path.name}/{FILE} is there, but no {n}"
+        for n in _variables(path)
+        if not (path / n).is_file()
+    ]
     real = sorted(s for s in signatures if not s.startswith("__"))
     return Facts(
         kind="model",
@@ -54,13 +66,23 @@ def _variables(path: Path) -> list[str]:
     shards = sorted((path / "variables").glob("variables.data-*-of-*"))
     if not shards:
         filled = (path / "variables").is_dir() and any((path / "variables").iterdir())
-        return ["variables/variables.index", "variables/variables.data-00000-of-00001"] if filled else []
+        return (
+            ["variables/variables.index", "variables/variables.data-00000-of-00001"]
+            if filled
+            else []
+        )
     count = shards[0].name.rpartition("-of-")[2]
-    known = [f"variables/variables.data-{i:05d}-of-{count}" for i in range(int(count))] if count.isdigit() else []
+    known = (
+        [f"variables/variables.data-{i:05d}-of-{count}" for i in range(int(count))]
+        if count.isdigit()
+        else []
+    )
     return ["variables/variables.index", *known[:1000]]
 
 
-def _nodes(data: _wire.Buffer, graph: _wire.Field, operators: Counter[str], names: list[str]) -> None:
+def _nodes(
+    data: _wire.Buffer, graph: _wire.Field, operators: Counter[str], names: list[str]
+) -> None:
     """Nodes of a GraphDef and of the functions in its library (FunctionDef.node_def is field 3)."""
     for field in _wire.fields(data, graph.start, graph.end, FILE):
         if field.number == NODE and field.kind == _wire.BYTES:
@@ -73,8 +95,14 @@ def _nodes(data: _wire.Buffer, graph: _wire.Field, operators: Counter[str], name
                             _node(data, part, operators, names)
 
 
-def _node(data: _wire.Buffer, field: _wire.Field, operators: Counter[str], names: list[str]) -> None:
-    said = {f.number: _wire.text(data, f) for f in _wire.fields(data, field.start, field.end, FILE) if f.number in (1, 2)}
+def _node(
+    data: _wire.Buffer, field: _wire.Field, operators: Counter[str], names: list[str]
+) -> None:
+    said = {
+        f.number: _wire.text(data, f)
+        for f in _wire.fields(data, field.start, field.end, FILE)
+        if f.number in (1, 2)
+    }
     operators[said.get(2, "?")] += 1
     names.append(said.get(1, ""))
 
@@ -85,5 +113,7 @@ def check(path: Path) -> list[str]:
         found = inspect(path)
     except SourceError as problem:
         return [problem.message]
-    more = [] if found.config["signatures"] else [f"it has no signature: {AGAIN} and signatures={{…}}"]
+    more = (
+        [] if found.config["signatures"] else [f"it has no signature: {AGAIN} and signatures={{…}}"]
+    )
     return [*found.problems, *more]

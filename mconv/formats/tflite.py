@@ -13,7 +13,8 @@ from mconv.values import Facts
 
 SUFFIXES = (".tflite", ".lite")
 MAGIC = b"TFL3"
-# https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs, field by field
+# https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs,
+# field by field
 CODES, SUBGRAPHS, BUFFERS = 1, 2, 4
 CUSTOM = 32
 SPARSITY = 6  # of a Tensor: its buffer is shorter than its shape
@@ -32,7 +33,8 @@ OPERATORS = {  # of BuiltinOperator those that tell architectures apart
     117: "HARD_SWISH",
     126: "BATCH_MATMUL",
 }
-BITS = (32, 16, 32, 8, 64, 0, 8, 16, 64, 8, 64, 128, 64, 0, 0, 32, 16, 4, 16, 2, 4)  # of a TensorType; 0: not fixed
+# of a TensorType; 0: not fixed
+BITS = (32, 16, 32, 8, 64, 0, 8, 16, 64, 8, 64, 128, 64, 0, 0, 32, 16, 4, 16, 2, 4)
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -58,7 +60,8 @@ class _Model:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators, names and shapes of its constants. Raises SourceError where an offset leaves the file."""
+    """Operators, names and shapes of its constants. Raises SourceError where an offset leaves the
+    file."""
     tensors: dict[str, tuple[int, ...]] = {}
     operators: Counter[str] = Counter()
     names: list[str] = []
@@ -68,10 +71,14 @@ def inspect(path: Path) -> Facts:
             for tensor in graph.tables(0, "tensor"):
                 names.append(tensor.text(3))
                 number = tensor.number(2, "<I")
-                held = number < len(model.buffers) and (model.buffers[number].length(0) or model.buffers[number].number(2, "<Q"))
+                held = number < len(model.buffers) and (
+                    model.buffers[number].length(0) or model.buffers[number].number(2, "<Q")
+                )
                 if held:
                     tensors[names[-1]] = tuple(tensor.numbers(0, "<i"))
-            operators.update(model.code(each.number(0, "<I")) for each in graph.tables(3, "operator"))
+            operators.update(
+                model.code(each.number(0, "<I")) for each in graph.tables(3, "operator")
+            )
         if not model.graphs:
             raise SourceError(f"{path.name} has no subgraph", hint="convert it again")
     return Facts(
@@ -84,11 +91,14 @@ def inspect(path: Path) -> Facts:
 
 
 def check(path: Path) -> list[str]:
-    """Versions, indices of tensors, buffers and operators, and that constants fill their shapes; no interpreter is started."""
+    """Versions, indices of tensors, buffers and operators, and that constants fill their shapes; no
+    interpreter is started."""
     try:
         with _wire.opened(path) as data:
             model = _Model(data, path.name)
-            found = [f"it is of schema version {model.version}, not 3"] if model.version != 3 else []
+            found = (
+                [f"it is of schema version {model.version}, not 3"] if model.version != 3 else []
+            )
             for index, graph in enumerate(model.graphs):
                 found += _graph(model, graph, index)
             if not model.graphs:
@@ -110,13 +120,20 @@ def _graph(model: _Model, graph: Table, index: int) -> list[str]:
         kind, shape = tensor.number(1, "<b"), tensor.numbers(0, "<i")
         outside, size = model.buffers[buffer].number(1, "<Q"), model.buffers[buffer].number(2, "<Q")
         if outside > 1 and outside + size > model.room:
-            found.append(f"{what}: its data end at byte {outside + size:,}; the file has {model.room:,}: it is cut off")
+            found.append(
+                f"{what}: its data end at byte {outside + size:,}; the file has {model.room:,}: "
+                "it is cut off"
+            )
         held = size if outside > 1 else model.buffers[buffer].length(0)
         if not 0 <= kind < len(BITS):
             found.append(f"{what} has the unknown type {kind}")
         elif held and BITS[kind] and not tensor.has(SPARSITY) and min(shape, default=0) >= 0:
             needed = -(-math.prod(shape) * BITS[kind] // 8)
-            found += [f"{what} ({shape}) holds {held:,} bytes; it needs {needed:,}"] if held < needed else []
+            found += (
+                [f"{what} ({shape}) holds {held:,} bytes; it needs {needed:,}"]
+                if held < needed
+                else []
+            )
     for number, operator in enumerate(graph.tables(3, f"subgraph {index}, operator")):
         code = operator.number(0, "<I")
         what = f"subgraph {index}, operator {number} ({model.code(code)})"
@@ -124,10 +141,14 @@ def _graph(model: _Model, graph: Table, index: int) -> list[str]:
             found.append(f"{what} is of code {code}; there are {len(model.codes)}")
         for field, side in ((1, "input"), (2, "output")):
             wrong = [t for t in operator.numbers(field, "<i") if not -1 <= t < len(tensors)]
-            found += [f"{what}: {side} {t} is no tensor; there are {len(tensors)}" for t in wrong[:2]]
+            found += [
+                f"{what}: {side} {t} is no tensor; there are {len(tensors)}" for t in wrong[:2]
+            ]
     for field, side in ((1, "input"), (2, "output")):
         ports = graph.numbers(field, "<i")
         found += [
-            f"subgraph {index}: {side} {t} is no tensor; there are {len(tensors)}" for t in ports if not 0 <= t < len(tensors)
+            f"subgraph {index}: {side} {t} is no tensor; there are {len(tensors)}"
+            for t in ports
+            if not 0 <= t < len(tensors)
         ]
     return found

@@ -17,7 +17,8 @@ from mconv.values import Facts
 
 SUFFIXES = (".pt", ".pth", ".pt2", ".bin", ".ckpt")
 ORDER = 20
-LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.serialization.MAGIC_NUMBER, how files before 1.6 begin
+# torch.serialization.MAGIC_NUMBER, how files before 1.6 begin
+LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 PROGRAM = ("archive_format", "serialized_exported_program.json")
 LARGEST = 256 * 2**20  # of a pickle without its tensors
 
@@ -26,7 +27,10 @@ def sniff(path: Path, head: bytes) -> bool:
     """By the names in the archive, cut off or not; or by the number that old files begin with."""
     if head.startswith(LEGACY):
         return True
-    return any(re.search(r"(^|/)(data\.pkl|constants\.pkl|archive_format)$|/models/", n) for n in _zip.names(path, head))
+    return any(
+        re.search(r"(^|/)(data\.pkl|constants\.pkl|archive_format)$|/models/", n)
+        for n in _zip.names(path, head)
+    )
 
 
 def kind(names: list[str]) -> str:
@@ -38,29 +42,43 @@ def kind(names: list[str]) -> str:
 
 
 def inspect(path: Path) -> Facts:
-    """Names and shapes of the weights; of code in a pickle the globals it would call. Raises SourceError for damage."""
+    """Names and shapes of the weights; of code in a pickle the globals it would call. Raises
+    SourceError for damage."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             head = file.read(len(LEGACY))
         if head != LEGACY:
-            raise SourceError(f"{path.name} is cut off: the archive's directory, at its end, is missing", hint=_zip.AGAIN)
+            raise SourceError(
+                f"{path.name} is cut off: the archive's directory, at its end, is missing",
+                hint=_zip.AGAIN,
+            )
         return _legacy(path)
     with _zip.opened(path) as archive:
         names = archive.namelist()
         form = kind(names)
         inside = next((n for n in names if n.endswith("/data.pkl") or n == "data.pkl"), None)
         if form == "torchscript":
-            code = [n.partition("/code/")[2].removesuffix(".py").replace("/", ".") for n in names if n.endswith(".py")]
+            code = [
+                n.partition("/code/")[2].removesuffix(".py").replace("/", ".")
+                for n in names
+                if n.endswith(".py")
+            ]
             return Facts(kind=form, names=tuple(code))
         if form == "program" or inside is None:
             return Facts(kind=form, names=tuple(_members(archive)))
         if archive.getinfo(inside).file_size > LARGEST:
             raise SourceError(f"{inside} in {path.name} is larger than {LARGEST >> 20} MiB")
         value, reader = _pickle.read(io.BytesIO(archive.read(inside)), f"{inside} in {path.name}")
-        sizes = {n.rpartition("/data/")[2]: archive.getinfo(n).file_size for n in names if "/data/" in n}
+        sizes = {
+            n.rpartition("/data/")[2]: archive.getinfo(n).file_size for n in names if "/data/" in n
+        }
     found = _facts(form, value, reader.globals)
     short = [k for k, needed in reader.storages.items() if sizes.get(k, -1) < needed]
-    said = tuple(f"storage {k} of {path.name} is missing or too short: {reader.storages[k]:,} bytes are needed" for k in short[:5])
+    said = tuple(
+        f"storage {k} of {path.name} is missing or too short: {reader.storages[k]:,} bytes are "
+        "needed"
+        for k in short[:5]
+    )
     return msgspec.structs.replace(found, problems=(*found.problems, *said))
 
 
@@ -73,7 +91,8 @@ def _members(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _legacy(path: Path) -> Facts:
-    """Five pickles: magic, version, system, value, keys of the storages; then each storage: its length and its bytes."""
+    """Five pickles: magic, version, system, value, keys of the storages; then each storage: its
+    length and its bytes."""
     with path.open("rb") as file:
         data = io.BytesIO(file.read(LARGEST))
     read = [_pickle.read(data, path.name) for _ in range(5)]
@@ -81,14 +100,21 @@ def _legacy(path: Path) -> Facts:
     end = data.tell() + sum(8 + needed for needed in reader.storages.values())
     found = _facts("weights", value, reader.globals)
     size = path.stat().st_size
-    said = (f"{path.name} is cut off: its storages end at byte {end:,}, the file at {size:,}",) if size < end else ()
+    said = (
+        (f"{path.name} is cut off: its storages end at byte {end:,}, the file at {size:,}",)
+        if size < end
+        else ()
+    )
     return msgspec.structs.replace(found, problems=(*found.problems, *said))
 
 
 def _facts(form: str, value: object, found: list[str]) -> Facts:
     tensors = _pickle.shapes(value)
     code = _pickle.dangerous(found)
-    said = f"it holds more than tensors ({', '.join(code[:5])}): loading it would run code, which mconv does not do"
+    said = (
+        f"it holds more than tensors ({', '.join(code[:5])}): loading it would run code, which "
+        "mconv does not do"
+    )
     return Facts(
         kind=form,
         tensors=tensors,

@@ -1,8 +1,8 @@
 """A thin client of GitHub's REST API: pages, rate limits, and what a failed write may have done.
 
-Rules from GitHub's "Best practices for using the REST API": one second between writes; ``retry-after`` first, then
-``x-ratelimit-reset``; a 403 can be a secondary limit. A write that adds something and ended in a 5xx is not repeated here:
-the caller looks whether it took effect first.
+Rules from GitHub's "Best practices for using the REST API": one second between writes;
+``retry-after`` first, then ``x-ratelimit-reset``; a 403 can be a secondary limit. A write that adds
+something and ended in a 5xx is not repeated here: the caller looks whether it took effect first.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class NotFoundError(PublishError):
 
 
 class UncertainWriteError(PublishError):
-    """A write ended in a server error or a broken connection: it may or may not have taken effect."""
+    """A write ended in a server error or a broken connection: it may or may not have taken
+    effect."""
 
 
 class Api:
-    """One repository's API at ``api_url`` (GHES: ``https://HOST/api/v3``). ``sleep`` and ``now`` are for tests."""
+    """One repository's API at ``api_url`` (GHES: ``https://HOST/api/v3``). ``sleep`` and ``now``
+    are for tests."""
 
     def __init__(
         self,
@@ -51,7 +53,11 @@ class Api:
         self.sleep = sleep
         self.now = now
         self.last_write = 0.0
-        headers = {"accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28", "user-agent": "mconv"}
+        headers = {
+            "accept": "application/vnd.github+json",
+            "x-github-api-version": "2022-11-28",
+            "user-agent": "mconv",
+        }
         if token:
             headers["authorization"] = f"Bearer {token}"
         self.client = httpx.Client(base_url=api_url.rstrip("/"), headers=headers, timeout=TIMEOUT)
@@ -67,16 +73,19 @@ class Api:
             following = response.links.get("next", {}).get("url")
             if not following:
                 return
-            if httpx.URL(following).copy_with(path="/", query=None) != self.client.base_url.copy_with(path="/"):
+            if httpx.URL(following).copy_with(
+                path="/", query=None
+            ) != self.client.base_url.copy_with(path="/"):
                 # never take the token elsewhere
                 raise PublishError(f"GitHub's next page is on another host: {following}")
             response = self._request("GET", following)
 
     def write(self, method: str, path: str, body: dict[str, Any], *, again: bool = False) -> Any:
-        """POST or PATCH. ``again``: doing it twice is as good as once, so that it may be repeated after a 5xx.
+        """POST or PATCH. ``again``: doing it twice is as good as once, so that it may be repeated
+        after a 5xx.
 
-        Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not ``again``), PublishError.
-        """
+        Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not
+        ``again``), PublishError."""
         self._pause()
         try:
             return self._request(method, path, again=again, json=body).json()
@@ -94,23 +103,34 @@ class Api:
             self.last_write = self.now()
 
     def upload(self, url: str, path: Path) -> Any:
-        """POST a file to an upload URL that the API itself gave (on another host), its name as the query.
+        """POST a file to an upload URL that the API itself gave (on another host), its name as the
+        query.
 
         Raises UncertainWriteError, PublishError, as :meth:`write` does.
         """
         if self.client.base_url.scheme == "https" and httpx.URL(url).scheme != "https":
-            raise PublishError(f"GitHub's upload URL is not encrypted: {url}")  # never send the token in the clear
+            # never send the token in the clear
+            raise PublishError(f"GitHub's upload URL is not encrypted: {url}")
         self._pause()
         try:
             with path.open("rb") as file:
-                headers = {"content-type": "application/octet-stream", "content-length": str(path.stat().st_size)}
-                options = {"content": file, "params": {"name": path.name}, "headers": headers, "timeout": UPLOAD_TIMEOUT}
+                headers = {
+                    "content-type": "application/octet-stream",
+                    "content-length": str(path.stat().st_size),
+                }
+                options = {
+                    "content": file,
+                    "params": {"name": path.name},
+                    "headers": headers,
+                    "timeout": UPLOAD_TIMEOUT,
+                }
                 return self._request("POST", url, again=False, **options).json()
         finally:
             self.last_write = self.now()
 
     def download(self, path: str, limit: int) -> bytes:
-        """The content behind ``path``, which redirects to another host; httpx leaves the token behind there.
+        """The content behind ``path``, which redirects to another host; httpx leaves the token
+        behind there.
 
         Raises PublishError for more than ``limit`` bytes.
         """
@@ -139,7 +159,9 @@ class Api:
         if pause > 0:
             self.sleep(pause)
 
-    def _request(self, method: str, path: str, *, again: bool = True, **options: Any) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, *, again: bool = True, **options: Any
+    ) -> httpx.Response:
         problem = "no answer"
         for attempt in range(ATTEMPTS):
             try:
@@ -157,16 +179,24 @@ class Api:
             if response.status_code in (401, 403, 404) and "Resource not accessible by" in message:
                 raise ReadOnlyTokenError(
                     "the token may not write to this repository",
-                    hint="runs of forks get a read-only token; see docs/github.md for the two-workflow setup",
+                    hint="runs of forks get a read-only token; see docs/github.md for the "
+                    "two-workflow setup",
                 )
-            if response.status_code in (403, 429) and (wait := self._wait(response, attempt)) is not None:
+            if (
+                response.status_code in (403, 429)
+                and (wait := self._wait(response, attempt)) is not None
+            ):
                 if wait > MAX_WAIT:
-                    raise PublishError(f"GitHub asks to wait {wait:.0f} s before {method} {path}", hint="run the job again later")
+                    raise PublishError(
+                        f"GitHub asks to wait {wait:.0f} s before {method} {path}",
+                        hint="run the job again later",
+                    )
                 self.sleep(wait)
                 continue
             if response.status_code == 404:
                 raise NotFoundError(
-                    f"GitHub answered {method} {path} with {problem}", hint="check the name and the token's permissions"
+                    f"GitHub answered {method} {path} with {problem}",
+                    hint="check the name and the token's permissions",
                 )
             if response.status_code >= 500:
                 if not again:
@@ -175,7 +205,8 @@ class Api:
                 continue
             break
         raise PublishError(
-            f"GitHub answered {method} {path} with {problem}", hint="check the token's permissions and the repository"
+            f"GitHub answered {method} {path} with {problem}",
+            hint="check the token's permissions and the repository",
         )
 
     def _wait(self, response: httpx.Response, attempt: int) -> float | None:
@@ -186,7 +217,8 @@ class Api:
             reset = response.headers.get("x-ratelimit-reset", "")
             return max(float(reset) - self.now(), 1.0) if reset.isdigit() else MAX_WAIT
         if response.status_code == 429 or "secondary rate limit" in _message(response):
-            return min(60.0 * 2**attempt, MAX_WAIT)  # "wait for at least one minute", then longer each time
+            # "wait for at least one minute", then longer each time
+            return min(60.0 * 2**attempt, MAX_WAIT)
         return None
 
 

@@ -9,33 +9,51 @@ from mconv.errors import PublishError
 from mconv.github.api import Api
 
 FILE = "results.json"
-MAX_ARCHIVE = 64 * 10**6  # bytes of the artifact as stored; what it holds is checked against its own limit when it is read
+# bytes of the artifact as stored; what it holds is checked against its own limit when it is read
+MAX_ARCHIVE = 64 * 10**6
 MAX_FILE = 256 * 10**6
 
 
 def newest(api: Api, name: str, branch: str) -> bytes | None:
-    """results.json of the newest artifact ``name`` that a run of this repository on ``branch`` left; None where there is none.
+    """results.json of the newest artifact ``name`` that a run of this repository on ``branch``
+    left; None where there is none.
 
-    A fork may have a branch of the same name: what its runs left is not taken. Raises PublishError for one that cannot be read.
-    """
-    found = api.get(f"/repos/{api.repository}/actions/artifacts", name=name, per_page=100)["artifacts"]
+    A fork may have a branch of the same name: what its runs left is not taken. Raises PublishError
+    for one that cannot be read."""
+    found = api.get(f"/repos/{api.repository}/actions/artifacts", name=name, per_page=100)[
+        "artifacts"
+    ]
     own = [a for a in found if not a["expired"] and _of_branch(a, branch)]
     if not own:
         return None
     latest = max(own, key=lambda artifact: str(artifact["created_at"]))
-    content = api.download(f"/repos/{api.repository}/actions/artifacts/{latest['id']}/zip", MAX_ARCHIVE)
+    content = api.download(
+        f"/repos/{api.repository}/actions/artifacts/{latest['id']}/zip", MAX_ARCHIVE
+    )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            inside = next((i for i in archive.infolist() if i.filename.rpartition("/")[2] == FILE and not i.is_dir()), None)
+            inside = next(
+                (
+                    i
+                    for i in archive.infolist()
+                    if i.filename.rpartition("/")[2] == FILE and not i.is_dir()
+                ),
+                None,
+            )
             if inside is None:
                 raise PublishError(
-                    f"the artifact {name!r} of {branch} holds no {FILE}", hint="upload mconv's output `results` in it"
+                    f"the artifact {name!r} of {branch} holds no {FILE}",
+                    hint="upload mconv's output `results` in it",
                 )
             if inside.file_size > MAX_FILE:
-                raise PublishError(f"{FILE} of the artifact {name!r} has {inside.file_size:,} bytes")
+                raise PublishError(
+                    f"{FILE} of the artifact {name!r} has {inside.file_size:,} bytes"
+                )
             return archive.read(inside)
     except (zipfile.BadZipFile, EOFError, OSError) as problem:
-        raise PublishError(f"the artifact {name!r} of {branch} is not a readable zip: {problem}") from problem
+        raise PublishError(
+            f"the artifact {name!r} of {branch} is not a readable zip: {problem}"
+        ) from problem
 
 
 def _of_branch(artifact: dict[str, object], branch: str) -> bool:

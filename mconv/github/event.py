@@ -1,8 +1,8 @@
 """The event that started the job, and the pull request it belongs to.
 
-A ``workflow_run`` event is the trusted half of the two-workflow setup (docs/github.md): what the untrusted half left in its
-artifact says nothing about which pull request to write to; only the event and the API do.
-"""
+A ``workflow_run`` event is the trusted half of the two-workflow setup (docs/github.md): what the
+untrusted half left in its artifact says nothing about which pull request to write to; only the
+event and the API do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ MAX_BYTES = 25 * 10**6  # GitHub's own cap on an event
 
 
 class OtherRun(Frozen, frozen=True, kw_only=True):
-    """The finished run that a ``workflow_run`` event tells of. ``head_repository`` is empty where the fork is gone."""
+    """The finished run that a ``workflow_run`` event tells of. ``head_repository`` is empty where
+    the fork is gone."""
 
     head_sha: str
     head_branch: str
@@ -61,17 +62,18 @@ def read(path: str | None) -> Event:
         head_sha=_text(_table(pull, "head"), "sha") or other.head_sha,
         other_run=other if other.head_sha else None,
         release_tag=_text(_table(found, "release"), "tag_name"),
-        base_branch=_text(_table(pull, "base"), "ref") or _text(_table(found, "repository"), "default_branch"),
+        base_branch=_text(_table(pull, "base"), "ref")
+        or _text(_table(found, "repository"), "default_branch"),
     )
 
 
 def find_pull_request(api: Api, run: OtherRun) -> int | None:
-    """The open pull request of ``run``: its base is this repository, its head the run's repository at the run's commit.
+    """The open pull request of ``run``: its base is this repository, its head the run's repository
+    at the run's commit.
 
-    Asks the head repository first and, where that cannot be read (a private fork), this one by the branch's name. None where
-    no pull request is at that commit any more: a newer push has a run of its own. Raises PublishError where this
-    repository cannot be read.
-    """
+    Asks the head repository first and, where that cannot be read (a private fork), this one by the
+    branch's name. None where no pull request is at that commit any more: a newer push has a run of
+    its own. Raises PublishError where this repository cannot be read."""
     if not run.head_repository:
         return None
     owner = run.head_repository.partition("/")[0]

@@ -16,21 +16,27 @@ ACTIONS_BOT = "github-actions[bot]"
 
 
 def marker(key: str) -> str:
-    """The hidden line by which a later run finds its own comment; ``key`` tells several mconv jobs of one PR apart."""
+    """The hidden line by which a later run finds its own comment; ``key`` tells several mconv jobs
+    of one PR apart."""
     safe = "".join(c for c in key if c.isalnum() or c in "._-")[:80]
     return f"<!-- mconv:{safe} -->"
 
 
-def comment(api: Api, number: int, body: str, *, key: str = "default", author: str = ACTIONS_BOT) -> tuple[str, str]:
-    """Create the comment, or update the one this bot made before; ("created" | "updated" | "unchanged", its URL).
+def comment(
+    api: Api, number: int, body: str, *, key: str = "default", author: str = ACTIONS_BOT
+) -> tuple[str, str]:
+    """Create the comment, or update the one this bot made before; ("created" | "updated" |
+    "unchanged", its URL).
 
-    Found by marker and author: another bot's comment with the same marker is left alone. ``author`` is who comments with an
-    installation token, which cannot ask for itself. After a POST that ended in a server error the list is read again before
-    anything is posted, so that no comment is doubled.
-    """
+    Found by marker and author: another bot's comment with the same marker is left alone. ``author``
+    is who comments with an installation token, which cannot ask for itself. After a POST that ended
+    in a server error the list is read again before anything is posted, so that no comment is
+    doubled."""
     text = f"{marker(key)}\n{body}"
     if len(text) > BODY_LIMIT:
-        raise PublishError(f"the comment has {len(text)} characters, more than GitHub's {BODY_LIMIT}")
+        raise PublishError(
+            f"the comment has {len(text)} characters, more than GitHub's {BODY_LIMIT}"
+        )
     login = _login(api) or author
     issue = f"/repos/{api.repository}/issues/{number}/comments"
     for _ in range(TRIES):
@@ -46,11 +52,14 @@ def comment(api: Api, number: int, body: str, *, key: str = "default", author: s
             api.sleep(2.0)
             continue
         return "created", str(done["html_url"])
-    raise PublishError("GitHub did not take the comment in three tries", hint="the job summary holds the report")
+    raise PublishError(
+        "GitHub did not take the comment in three tries", hint="the job summary holds the report"
+    )
 
 
 def _login(api: Api) -> str | None:
-    """Whose token it is; None for an installation token (GITHUB_TOKEN, an app's), which may not ask."""
+    """Whose token it is; None for an installation token (GITHUB_TOKEN, an app's), which may not
+    ask."""
     try:
         return str(api.get("/user")["login"])
     except ReadOnlyTokenError:
@@ -59,19 +68,29 @@ def _login(api: Api) -> str | None:
 
 def _own(api: Api, path: str, mark: str, author: str) -> Any:
     for found in api.pages(path):
-        if str(found.get("body") or "").startswith(mark) and (found.get("user") or {}).get("login") == author:
+        if (
+            str(found.get("body") or "").startswith(mark)
+            and (found.get("user") or {}).get("login") == author
+        ):
             return found
     return None
 
 
 def check_run(
-    api: Api, report: Report, head_sha: str, summary: str, *, name: str = "mconv", run_id: str = "", prefix: str = ""
+    api: Api,
+    report: Report,
+    head_sha: str,
+    summary: str,
+    *,
+    name: str = "mconv",
+    run_id: str = "",
+    prefix: str = "",
 ) -> str:
     """A completed check run with an annotation a variant that did not pass, fifty a call; its URL.
 
-    A POST creates and a PATCH appends, so neither is sent a second time before looking whether the first took effect: the run
-    is known by its ``external_id``, which ``run_id`` makes this job's own, a chunk by the number of annotations present.
-    """
+    A POST creates and a PATCH appends, so neither is sent a second time before looking whether the
+    first took effect: the run is known by its ``external_id``, which ``run_id`` makes this job's
+    own, a chunk by the number of annotations present."""
     notes = [_annotation(v, prefix) for v in report.variants if v.status != "passed"]
     counts = report.summary
     title = f"{counts.passed} passed, {counts.failed + counts.error + counts.unverified} not"
@@ -87,7 +106,12 @@ def check_run(
     path = f"/repos/{api.repository}/check-runs/{made['id']}"
     for start in range(CHUNK, len(notes), CHUNK):
         chunk = notes[start : start + CHUNK]
-        _append(api, path, {"title": title, "summary": summary[:65_000], "annotations": chunk}, start + len(chunk))
+        _append(
+            api,
+            path,
+            {"title": title, "summary": summary[:65_000], "annotations": chunk},
+            start + len(chunk),
+        )
     return str(made.get("html_url") or "")
 
 
@@ -101,9 +125,13 @@ def _create_check(api: Api, body: dict[str, Any]) -> Any:
         api.sleep(2.0)
         path = f"/repos/{api.repository}/commits/{body['head_sha']}/check-runs"
         present = api.get(path, check_name=body["name"], filter="all", per_page=100)["check_runs"]
-        if found := next((run for run in present if run["external_id"] == body["external_id"]), None):
+        if found := next(
+            (run for run in present if run["external_id"] == body["external_id"]), None
+        ):
             return found
-    raise PublishError("GitHub did not take the check run in three tries", hint="the job summary holds the report")
+    raise PublishError(
+        "GitHub did not take the check run in three tries", hint="the job summary holds the report"
+    )
 
 
 def _append(api: Api, path: str, output: dict[str, Any], expected: int) -> None:
@@ -122,7 +150,10 @@ def _append(api: Api, path: str, output: dict[str, Any], expected: int) -> None:
 def _annotation(variant: VariantResult, prefix: str) -> dict[str, Any]:
     place = variant.place
     line = place.line if place else 1
-    parts = [*variant.reasons, *([f"{variant.error.type}: {variant.error.message}"] if variant.error else [])]
+    parts = [
+        *variant.reasons,
+        *([f"{variant.error.type}: {variant.error.message}"] if variant.error else []),
+    ]
     return {
         "path": workflow.located(place, prefix) if place else "models.yml",
         "start_line": line,

@@ -1,9 +1,10 @@
-"""A release's assets: each variant that passed as a deterministic zip, the results, the report and their checksums.
+"""A release's assets: each variant that passed as a deterministic zip, the results, the report and
+their checksums.
 
-An asset that is there with the same digest is left alone; another one of its name is deleted first, since GitHub replaces nothing.
-An upload that ended in an error may have left a half asset, in another state than ``uploaded`` (GitHub's "Upload a release asset"):
-it is deleted before the next try.
-"""
+An asset that is there with the same digest is left alone; another one of its name is deleted first,
+since GitHub replaces nothing. An upload that ended in an error may have left a half asset, in
+another state than ``uploaded`` (GitHub's "Upload a release asset"): it is deleted before the next
+try."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Uploaded(Frozen, frozen=True, kw_only=True):
 
 
 def bundle(report: Report, source: Path, out: Path) -> list[Path]:
-    """Write the assets of the variants in ``source`` (the OUT of a run) into ``out``; SHA256SUMS is the last.
+    """Write the assets of the variants in ``source`` (the OUT of a run) into ``out``; SHA256SUMS is
+    the last.
 
     Raises PublishError where a file is missing or not the one that the report tells of.
     """
@@ -55,8 +57,15 @@ def bundle(report: Report, source: Path, out: Path) -> list[Path]:
             raise PublishError(f"{variant.id}: its folder {variant.directory!r} is not in {source}")
         for file in variant.files:
             path = (folder / file.path).resolve()
-            if not path.is_relative_to(folder.resolve()) or not path.is_file() or _sha256(path) != file.sha256:
-                raise PublishError(f"{variant.id}: {file.path} is missing or changed since the run", hint="run `mconv run` again")
+            if (
+                not path.is_relative_to(folder.resolve())
+                or not path.is_file()
+                or _sha256(path) != file.sha256
+            ):
+                raise PublishError(
+                    f"{variant.id}: {file.path} is missing or changed since the run",
+                    hint="run `mconv run` again",
+                )
         target = out / f"{variant.directory.replace('/', '-')}.zip"
         beside = folder / "mconv.json"
         names = sorted([f.path for f in variant.files] + [beside.name] * beside.is_file())
@@ -72,12 +81,19 @@ def bundle(report: Report, source: Path, out: Path) -> list[Path]:
             origins[variant.id] = json.loads(beside.read_text(encoding="utf-8"))
     for name in ("results.json", "report.html"):
         if (source / name).is_file():
-            with plain_files.open_folder(source) as top, plain_files.open_file(name, top) as content:
+            with (
+                plain_files.open_folder(source) as top,
+                plain_files.open_file(name, top) as content,
+            ):
                 (out / name).write_bytes(content.read())
             made.append(out / name)
-    (out / PROVENANCE).write_text(json.dumps(origins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (out / PROVENANCE).write_text(
+        json.dumps(origins, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     made.append(out / PROVENANCE)
-    (out / SUMS).write_text("".join(f"{_sha256(p)}  {p.name}\n" for p in sorted(made)), encoding="utf-8")
+    (out / SUMS).write_text(
+        "".join(f"{_sha256(p)}  {p.name}\n" for p in sorted(made)), encoding="utf-8"
+    )
     return [*made, out / SUMS]
 
 
@@ -97,15 +113,18 @@ def _sha256(path: Path) -> str:
 
 
 def upload(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
-    """Bring the release of ``tag`` to hold ``assets``, in their order. Raises PublishError where there is no such release, or an
-    upload fails for good; what was uploaded until then stays, and the next run goes on from there."""
+    """Bring the release of ``tag`` to hold ``assets``, in their order. Raises PublishError where
+    there is no such release, or an upload fails for good; what was uploaded until then stays, and
+    the next run goes on from there."""
     release = _release(api, tag)
     present = {asset["name"]: asset for asset in _assets(api, release)}
     done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "refused": []}
     for path in assets:
         size = path.stat().st_size
         if size >= ASSET_LIMIT:
-            done["refused"].append(f"{path.name} has {size:,} bytes; GitHub takes assets below {ASSET_LIMIT:,}")
+            done["refused"].append(
+                f"{path.name} has {size:,} bytes; GitHub takes assets below {ASSET_LIMIT:,}"
+            )
             continue
         digest = f"sha256:{_sha256(path)}"
         before = present.get(path.name)
@@ -123,7 +142,9 @@ def _release(api: Api, tag: str) -> Any:
     try:
         return api.get(f"/repos/{api.repository}/releases/tags/{quote(tag, safe='')}")
     except NotFoundError as problem:
-        raise PublishError(f"there is no published release of the tag {tag!r}", hint=f"gh release create {tag}") from problem
+        raise PublishError(
+            f"there is no published release of the tag {tag!r}", hint=f"gh release create {tag}"
+        ) from problem
 
 
 def _assets(api: Api, release: Any) -> Iterator[Any]:
@@ -155,5 +176,6 @@ def _put(api: Api, release: Any, path: Path, digest: str) -> None:
         if half is not None:
             _delete(api, half)
     raise PublishError(
-        f"{path.name} could not be uploaded in {TRIES} tries: {said}", hint="run the job again: it goes on from there"
+        f"{path.name} could not be uploaded in {TRIES} tries: {said}",
+        hint="run the job again: it goes on from there",
     )

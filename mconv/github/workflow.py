@@ -1,4 +1,5 @@
-"""What a job tells its runner: annotations, outputs, the step summary. Formats: GitHub's "Workflow commands" reference."""
+"""What a job tells its runner: annotations, outputs, the step summary. Formats: GitHub's "Workflow
+commands" reference."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ SUMMARY_LIMIT = 1_000_000  # a summary over 1 MiB is dropped
 class Environment(Frozen, frozen=True, kw_only=True):
     """What the runner says of the job; read once, at the edge.
 
-    ``other_run`` is set in the trusted half only. ``run_url`` is the run that converted. ``prefix`` is the path of the working
-    directory from the workspace, which a runner resolves annotations against: ``""`` or ``models/``.
-    """
+    ``other_run`` is set in the trusted half only. ``run_url`` is the run that converted. ``prefix``
+    is the path of the working directory from the workspace, which a runner resolves annotations
+    against: ``""`` or ``models/``."""
 
     repository: str = ""
     sha: str = ""
@@ -41,7 +42,8 @@ class Environment(Frozen, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
-        """From environment variables. A missing or unreadable event file leaves the pull request None."""
+        """From environment variables. A missing or unreadable event file leaves the pull request
+        None."""
         event = events.read(variables.get("GITHUB_EVENT_PATH"))
         named = variables.get("GITHUB_EVENT_NAME", "")
         other = event.other_run if named == "workflow_run" else None
@@ -56,7 +58,11 @@ class Environment(Frozen, frozen=True, kw_only=True):
             event=named,
             pull_request=event.pull_request,
             head_sha=event.head_sha or sha,
-            run_url=other.url if other else f"{server}/{repository}/actions/runs/{run}" if run and repository else "",
+            run_url=other.url
+            if other
+            else f"{server}/{repository}/actions/runs/{run}"
+            if run and repository
+            else "",
             run_id=f"{run}.{variables.get('GITHUB_RUN_ATTEMPT', '1')}" if run else "",
             other_run=other,
             release_tag=event.release_tag if named == "release" else "",
@@ -69,7 +75,8 @@ class Environment(Frozen, frozen=True, kw_only=True):
 
 
 def _prefix(workspace: str | None) -> str:
-    """The working directory from ``workspace``, with a slash; empty where it is the workspace or outside of it."""
+    """The working directory from ``workspace``, with a slash; empty where it is the workspace or
+    outside of it."""
     here = Path.cwd()
     if not workspace or not here.is_relative_to(root := Path(workspace).resolve()) or here == root:
         return ""
@@ -84,11 +91,18 @@ def escape_property(text: str) -> str:
     return escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def annotation(level: str, message: str, *, title: str = "", place: Place | None = None, prefix: str = "") -> str:
-    """One workflow command; ``level`` is error, warning or notice, ``prefix`` as in :class:`Environment`."""
+def annotation(
+    level: str, message: str, *, title: str = "", place: Place | None = None, prefix: str = ""
+) -> str:
+    """One workflow command; ``level`` is error, warning or notice, ``prefix`` as in
+    :class:`Environment`."""
     properties = {"title": title}
     if place:
-        properties |= {"file": located(place, prefix), "line": str(place.line), "col": str(place.column)}
+        properties |= {
+            "file": located(place, prefix),
+            "line": str(place.line),
+            "col": str(place.column),
+        }
     said = ",".join(f"{k}={escape_property(v)}" for k, v in properties.items() if v)
     return f"::{level} {said}::{escape_data(message[:MAX_MESSAGE])}"
 
@@ -99,14 +113,17 @@ def located(place: Place, prefix: str) -> str:
 
 
 def annotate(report: Report, *, prefix: str = "") -> list[str]:
-    """A command for each variant that did not pass, at its line of the manifest; beyond ten of a kind, one that counts them."""
+    """A command for each variant that did not pass, at its line of the manifest; beyond ten of a
+    kind, one that counts them."""
     commands: dict[str, list[str]] = {"error": [], "warning": []}
     for variant in report.variants:
         if variant.status == "passed":
             continue
         level = "warning" if variant.status == "skipped" else "error"
         title = f"{variant.id}: {variant.status}"
-        commands[level].append(annotation(level, _message(variant), title=title, place=variant.place, prefix=prefix))
+        commands[level].append(
+            annotation(level, _message(variant), title=title, place=variant.place, prefix=prefix)
+        )
     more = "more variants did not pass; see the summary"
     return [line for level, lines in commands.items() for line in _capped(level, lines, more)]
 
@@ -114,7 +131,10 @@ def annotate(report: Report, *, prefix: str = "") -> list[str]:
 def annotate_errors(problems: Sequence[MconvError], *, prefix: str = "") -> list[str]:
     """A command for each error that ended the run before there was a report, at its place."""
     said = [f"{p.message}\nhint: {p.hint}" if p.hint else p.message for p in problems]
-    lines = [annotation("error", text, title="mconv", place=p.place, prefix=prefix) for text, p in zip(said, problems, strict=True)]
+    lines = [
+        annotation("error", text, title="mconv", place=p.place, prefix=prefix)
+        for text, p in zip(said, problems, strict=True)
+    ]
     return _capped("error", lines, "more errors; see the log")
 
 
@@ -126,7 +146,8 @@ def _capped(level: str, lines: list[str], more: str) -> list[str]:
 
 
 def neutralise(text: str) -> str:
-    """Text of others made harmless for a runner's log: no line begins a command, ``##[`` stands nowhere (CVE-2020-15228)."""
+    """Text of others made harmless for a runner's log: no line begins a command, ``##[`` stands
+    nowhere (CVE-2020-15228)."""
     return text.replace("\r", "\n").replace("::", ":\u200b:").replace("##[", "#\u200b#[")
 
 
@@ -155,7 +176,9 @@ def add_summary(environment: Environment, body: str) -> bool:
     """Append to the step summary unless that would pass its limit; True where it was written."""
     if environment.summary_file is None:
         return False
-    present = os.path.getsize(environment.summary_file) if os.path.exists(environment.summary_file) else 0
+    present = (
+        os.path.getsize(environment.summary_file) if os.path.exists(environment.summary_file) else 0
+    )
     data = body.encode() + b"\n"
     if present + len(data) > SUMMARY_LIMIT:
         return False

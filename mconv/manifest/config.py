@@ -21,7 +21,17 @@ METRICS = ("accuracy",)
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("float32", "float16", "float64", *INTEGERS, "bool", "string")
 MANIFEST_KEYS = ("version", "defaults", "models")
-SHARED_KEYS = ("samples", "calibration", "evaluate", "optimize", "targets", "limits", "tolerance", "depends_on", "resources")
+SHARED_KEYS = (
+    "samples",
+    "calibration",
+    "evaluate",
+    "optimize",
+    "targets",
+    "limits",
+    "tolerance",
+    "depends_on",
+    "resources",
+)
 MODEL_KEYS = ("name", "source", "inputs", "state", *SHARED_KEYS)
 SOURCE_KEYS = ("format", "path")
 VARIANT_KEYS = ("as", "precision", "method", "tolerance", "limits")
@@ -33,14 +43,16 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
-    """Calibration samples: an ``.npz`` of inputs, and the range estimator (``minmax``, ``entropy``, ``percentile``)."""
+    """Calibration samples: an ``.npz`` of inputs, and the range estimator (``minmax``, ``entropy``,
+    ``percentile``)."""
 
     data: str | None = None
     method: str | None = None
 
 
 class Evaluate(Frozen, frozen=True, kw_only=True):
-    """Task metric: the array of labels in the samples file, the output it is compared with (None: the first), the allowed drop."""
+    """Task metric: the array of labels in the samples file, the output it is compared with (None:
+    the first), the allowed drop."""
 
     labels: str
     metric: str = "accuracy"
@@ -51,10 +63,10 @@ class Evaluate(Frozen, frozen=True, kw_only=True):
 class VariantConfig(Frozen, frozen=True, kw_only=True):
     """One (target, precision) of one model, its options validated and filled with their defaults.
 
-    ``label`` stands for the target in ids and folders, so that one target can be delivered twice with different options.
-    ``runtime_options``: how it is run when it is verified and measured; they are no part of the artifact.
-    ``candidates``: of precision ``auto``, one for each precision that is tried, from cheap to dear.
-    """
+    ``label`` stands for the target in ids and folders, so that one target can be delivered twice
+    with different options. ``runtime_options``: how it is run when it is verified and measured;
+    they are no part of the artifact. ``candidates``: of precision ``auto``, one for each precision
+    that is tried, from cheap to dear."""
 
     target: str
     label: str
@@ -98,7 +110,8 @@ class Manifest(Frozen, frozen=True, kw_only=True):
 
 
 def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
-    """Keep the variants whose id (or model name) matches one of the globs. Raises ManifestError where nothing is left."""
+    """Keep the variants whose id (or model name) matches one of the globs. Raises ManifestError
+    where nothing is left."""
     patterns = list(patterns)
     if not patterns:
         return manifest
@@ -107,7 +120,11 @@ def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
         kept = [
             v
             for v in model.variants
-            if any(fnmatch.fnmatch(f"{model.name}/{v.label}/{v.precision}", p) or fnmatch.fnmatch(model.name, p) for p in patterns)
+            if any(
+                fnmatch.fnmatch(f"{model.name}/{v.label}/{v.precision}", p)
+                or fnmatch.fnmatch(model.name, p)
+                for p in patterns
+            )
         ]
         if kept:
             models.append(msgspec.structs.replace(model, variants=tuple(kept)))

@@ -10,7 +10,8 @@ from mconv.manifest.yaml import nearest
 
 
 def runtime_options(target: registry.Target) -> registry.Options:
-    """Options of the runtime that verifies a target; none where the target has one of that name itself."""
+    """Options of the runtime that verifies a target; none where the target has one of that name
+    itself."""
     found = registry.runtimes()[target.runtimes[0]].options if target.runtimes else {}
     return {name: schema for name, schema in found.items() if name not in target.options}
 
@@ -26,11 +27,13 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with ``value`` by ``schema`` (type, enum, minimum, maximum, items, additionalProperties), or None."""
+    """What is wrong with ``value`` by ``schema`` (type, enum, minimum, maximum, items,
+    additionalProperties), or None."""
     if "enum" in schema:
         if value in schema["enum"]:
             return None
-        return f"must be one of {', '.join(map(str, schema['enum']))}{nearest(str(value), map(str, schema['enum'])).rstrip('?')}"
+        choices = [str(choice) for choice in schema["enum"]]
+        return f"must be one of {', '.join(choices)}{nearest(str(value), choices).rstrip('?')}"
     if "type" in schema:
         types, words = _TYPES[schema["type"]]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -40,7 +43,11 @@ def option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
     if "maximum" in schema and value > schema["maximum"]:
         return f"must be at most {schema['maximum']}"
     inner = (
-        schema.get("items") if isinstance(value, list) else schema.get("additionalProperties") if isinstance(value, dict) else None
+        schema.get("items")
+        if isinstance(value, list)
+        else schema.get("additionalProperties")
+        if isinstance(value, dict)
+        else None
     )
     if isinstance(inner, Mapping):
         for item in value if isinstance(value, list) else value.values():

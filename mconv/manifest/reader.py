@@ -1,8 +1,8 @@
-"""models.yml → a validated, frozen Manifest. Every problem is reported, each at its line and column.
+"""models.yml → a validated, frozen Manifest. Every problem is reported, each at its line and
+column.
 
-``docs/manifest.md`` is the user's reference; ``mconv.manifest.schema`` writes the JSON Schema that editors use from the same
-lists of keys.
-"""
+``docs/manifest.md`` is the user's reference; ``mconv.manifest.schema`` writes the JSON Schema that
+editors use from the same lists of keys."""
 
 from __future__ import annotations
 
@@ -44,15 +44,21 @@ from mconv.values import Limits, Place, SourceConfig, TensorSpec, Tolerance
 
 
 def load(path: Path) -> Manifest:
-    """Read and check the manifest at ``path``. Raises ManifestError carrying every problem found."""
-    shown = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+    """Read and check the manifest at ``path``. Raises ManifestError carrying every problem
+    found."""
+    shown = (
+        os.path.relpath(path)
+        if path.is_absolute() and path.is_relative_to(Path.cwd())
+        else str(path)
+    )
     root, problems = read_document(path, shown.removeprefix("./"))
     folder = path.resolve().parent
     return read(root, problems, folder, boundary=repository(folder))
 
 
 def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Manifest:
-    """Check a parsed manifest; its paths are relative to ``folder`` and may not leave ``boundary``. Raises ManifestError."""
+    """Check a parsed manifest; its paths are relative to ``folder`` and may not leave ``boundary``.
+    Raises ManifestError."""
     manifest = _Reader(folder, boundary, problems).manifest(node)
     problems.raise_if_any()
     assert manifest is not None
@@ -73,7 +79,10 @@ class _Reader:
     def manifest(self, node: Node) -> Manifest | None:
         fields = node.mapping(MANIFEST_KEYS, required=("version", "models"))
         if (version := fields.get("version")) and version.value() != 1:
-            version.fail(f"version must be 1, not {version.kind()}", "this mconv reads version 1 of models.yml")
+            version.fail(
+                f"version must be 1, not {version.kind()}",
+                "this mconv reads version 1 of models.yml",
+            )
         defaults = fields["defaults"].mapping(SHARED_KEYS) if "defaults" in fields else {}
         listed = fields.get("models")
         if listed is None:
@@ -86,21 +95,30 @@ class _Reader:
         for index, child in enumerate(listed.children()):
             child.what = f"models[{index}]"
             name, model = self.model(child, defaults)
-            if name is not None and name.lower() in seen:  # case-insensitive file systems would mix their folders
-                child.fail(f"the name {name!r} is already used at line {seen[name.lower()].line}", "names must be unique")
+            # case-insensitive file systems would mix their folders
+            if name is not None and name.lower() in seen:
+                child.fail(
+                    f"the name {name!r} is already used at line {seen[name.lower()].line}",
+                    "names must be unique",
+                )
             elif name is not None:
                 seen[name.lower()] = child.place
             if model:
                 models[model.name] = model
         return Manifest(file=self.problems.file, root=str(self.root), models=tuple(models.values()))
 
-    def model(self, node: Node, defaults: Mapping[str, Node]) -> tuple[str | None, ModelConfig | None]:
+    def model(
+        self, node: Node, defaults: Mapping[str, Node]
+    ) -> tuple[str | None, ModelConfig | None]:
         before = len(self.problems.found)
         own = node.mapping(MODEL_KEYS, required=("name", "source"))
         fields = {**defaults, **own}
         name = own["name"].text() if "name" in own else None
         if name is not None and not NAME.fullmatch(name):
-            own["name"].fail(f"the name {name!r} cannot name a folder", "use letters, digits, '.', '_' and '-', at most 100")
+            own["name"].fail(
+                f"the name {name!r} cannot name a folder",
+                "use letters, digits, '.', '_' and '-', at most 100",
+            )
         if node.is_mapping() and "targets" not in fields:
             node.fail("the model lists no targets", "add `targets: [onnx]`")
         inputs = self.inputs(own["inputs"]) if "inputs" in own else ()
@@ -122,15 +140,24 @@ class _Reader:
                     break
                 if (variant.label, variant.precision) in variants:
                     child.fail(
-                        f"{variant.label}:{variant.precision} is listed twice", "`as: another-name` tells two of one target apart"
+                        f"{variant.label}:{variant.precision} is listed twice",
+                        "`as: another-name` tells two of one target apart",
                     )
                 variants[variant.label, variant.precision] = variant
-        resources = fields["resources"].mapping(("timeout", "memory")) if "resources" in fields else {}
-        timeout = resources["timeout"].duration_ms() if "timeout" in resources else DEFAULT_TIMEOUT_MS
+        resources = (
+            fields["resources"].mapping(("timeout", "memory")) if "resources" in fields else {}
+        )
+        timeout = (
+            resources["timeout"].duration_ms() if "timeout" in resources else DEFAULT_TIMEOUT_MS
+        )
         memory = resources["memory"].size() if "memory" in resources else None
         optimize = fields["optimize"].choice(OPTIMIZE_LEVELS) if "optimize" in fields else "basic"
         calibration = self.calibration(fields["calibration"]) if "calibration" in fields else None
-        depends = tuple(t for c in fields["depends_on"].children() if (t := c.text())) if "depends_on" in fields else ()
+        depends = (
+            tuple(t for c in fields["depends_on"].children() if (t := c.text()))
+            if "depends_on" in fields
+            else ()
+        )
         if len(self.problems.found) > before or not (name and source and optimize and timeout):
             return name, None
         return name, ModelConfig(
@@ -149,16 +176,22 @@ class _Reader:
         )
 
     def file(self, node: Node, *, folder: bool = False) -> str | None:
-        """An existing file (or, with ``folder``, a folder too) inside the repository, links resolved."""
+        """An existing file (or, with ``folder``, a folder too) inside the repository, links
+        resolved."""
         text = node.text()
         if text is None:
             return None
         path = (self.root / text).resolve()
         if not path.is_relative_to(self.boundary):
-            node.fail(f"the path {text!r} leaves the repository", f"keep it inside {self.boundary.name}/")
+            node.fail(
+                f"the path {text!r} leaves the repository", f"keep it inside {self.boundary.name}/"
+            )
         elif not path.exists():
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            node.fail(f"there is no file {text!r}.{nearest(path.name, siblings)}", "paths are relative to the manifest")
+            node.fail(
+                f"there is no file {text!r}.{nearest(path.name, siblings)}",
+                "paths are relative to the manifest",
+            )
         elif not folder and not path.is_file():
             node.fail(f"{text!r} is not a file")
         else:
@@ -174,7 +207,11 @@ class _Reader:
         format_ = named.choice(known) if named else None
         if named and not format_:
             return None
-        options = known[format_].options if format_ else {k: v for s in known.values() for k, v in s.options.items()}
+        options = (
+            known[format_].options
+            if format_
+            else {k: v for s in known.values() for k, v in s.options.items()}
+        )
         fields = node.mapping((*SOURCE_KEYS, *options), required=("path",))
         path = self.file(fields["path"], folder=True) if "path" in fields else None
         if path is None:
@@ -184,7 +221,10 @@ class _Reader:
             return None
         values = self.options(fields, known[format_].options, defaults=False)
         for key in fields.keys() & options.keys() - known[format_].options.keys():
-            fields[key].fail(f"{key!r} is not an option of {format_} sources.{nearest(key, known[format_].options)}")
+            fields[key].fail(
+                f"{key!r} is not an option of {format_} "
+                f"sources.{nearest(key, known[format_].options)}"
+            )
         return self.checked(node, format_, path, values, inputs)
 
     def detected(self, node: Node, path: str) -> str | None:
@@ -192,22 +232,35 @@ class _Reader:
         if len(found) == 1:
             return found[0]
         problem = (
-            f"could be {' or '.join(found)}" if found else f"is of no format mconv converts: it is {recognise.words(Path(path))}"
+            f"could be {' or '.join(found)}"
+            if found
+            else f"is of no format mconv converts: it is {recognise.words(Path(path))}"
         )
         node.fail(
-            f"{Path(path).name} {problem}", f"give `source: {{format: …, path: …}}`; formats: {', '.join(registry.sources())}"
+            f"{Path(path).name} {problem}",
+            f"give `source: {{format: …, path: …}}`; formats: {', '.join(registry.sources())}",
         )
         return None
 
     def checked(
-        self, node: Node, format_: str | None, path: str, options: dict[str, Any], inputs: tuple[TensorSpec, ...]
+        self,
+        node: Node,
+        format_: str | None,
+        path: str,
+        options: dict[str, Any],
+        inputs: tuple[TensorSpec, ...],
     ) -> SourceConfig | None:
         if format_ is None:
             return None
         if other := recognise.foreign(Path(path)):
-            node.fail(f"{Path(path).name} is {other}, not a model", "name the file or folder of the model itself")
+            node.fail(
+                f"{Path(path).name} is {other}, not a model",
+                "name the file or folder of the model itself",
+            )
             return None
-        config = SourceConfig(format=format_, path=path, root=str(self.root), options=options, inputs=inputs)
+        config = SourceConfig(
+            format=format_, path=path, root=str(self.root), options=options, inputs=inputs
+        )
         try:
             registry.sources()[format_].check(config)
         except MconvError as problem:
@@ -223,15 +276,24 @@ class _Reader:
             dtype = fields["dtype"].choice(DTYPES) if "dtype" in fields else "float32"
             shape: list[int | str] = []
             if "shape" in fields and not fields["shape"].is_list():
-                fields["shape"].expect("a list of sizes and axis names, such as [batch, 3, 224, 224]")
-            for axis in fields["shape"].children() if "shape" in fields and fields["shape"].is_list() else ():
+                fields["shape"].expect(
+                    "a list of sizes and axis names, such as [batch, 3, 224, 224]"
+                )
+            for axis in (
+                fields["shape"].children()
+                if "shape" in fields and fields["shape"].is_list()
+                else ()
+            ):
                 value = axis.value()
-                if (isinstance(value, int) and not isinstance(value, bool) and value > 0) or (isinstance(value, str) and value):
+                if (isinstance(value, int) and not isinstance(value, bool) and value > 0) or (
+                    isinstance(value, str) and value
+                ):
                     shape.append(value)
                 else:
                     axis.what = f"axis {len(shape)} of input {name!r}"
                     axis.fail(
-                        f"{axis.what} is {value!r}; it must be a positive size or the name of a free axis",
+                        f"{axis.what} is {value!r}; it must be a positive size or the name of a "
+                        "free axis",
                         "for example [batch, 3, 224, 224]",
                     )
                     shape.append(1)
@@ -248,9 +310,14 @@ class _Reader:
             if name is None:
                 continue
             if name in pairs.values():
-                child.fail(f"the input {name!r} is the state of two outputs", "pairs are `output: input`")
+                child.fail(
+                    f"the input {name!r} is the state of two outputs", "pairs are `output: input`"
+                )
             elif known and name not in known:
-                child.fail(f"{name!r} is not one of the inputs.{nearest(name, known)}", f"declared: {', '.join(known)}")
+                child.fail(
+                    f"{name!r} is not one of the inputs.{nearest(name, known)}",
+                    f"declared: {', '.join(known)}",
+                )
             else:
                 pairs[output] = name
         return pairs
@@ -261,12 +328,20 @@ class _Reader:
         metric = fields["metric"].choice(METRICS) if "metric" in fields else "accuracy"
         drop = fields["max_drop"].number(0, 1) if "max_drop" in fields else None
         output = fields["output"].text() if "output" in fields else None
-        return Evaluate(labels=labels, metric=metric, max_drop=drop, output=output) if labels and metric else None
+        return (
+            Evaluate(labels=labels, metric=metric, max_drop=drop, output=output)
+            if labels and metric
+            else None
+        )
 
     def calibration(self, node: Node) -> Calibration:
         fields = node.mapping(("data", "method"))
         data = self.file(fields["data"]) if "data" in fields else None
-        method = fields["method"].choice(("minmax", "entropy", "percentile")) if "method" in fields else None
+        method = (
+            fields["method"].choice(("minmax", "entropy", "percentile"))
+            if "method" in fields
+            else None
+        )
         return Calibration(data=data, method=method)
 
     def limits(self, node: Node) -> Limits:
@@ -276,12 +351,15 @@ class _Reader:
         return Limits(max_size=size, max_latency_ms=latency)
 
     def tolerances(self, node: Node) -> dict[str, dict[str, float]]:
-        """Metrics for every precision (key ``*``), or a mapping of precision to metrics; both may be mixed."""
+        """Metrics for every precision (key ``*``), or a mapping of precision to metrics; both may
+        be mixed."""
         found: dict[str, dict[str, float]] = {"*": {}}
         for key, child in node.mapping((*TOLERANCE_KEYS, *PRECISIONS)).items():
             if key in PRECISIONS:
                 metrics = child.mapping(TOLERANCE_KEYS)
-                found[key] = {m: v for m, c in metrics.items() if (v := self.metric(m, c)) is not None}
+                found[key] = {
+                    m: v for m, c in metrics.items() if (v := self.metric(m, c)) is not None
+                }
             elif (value := self.metric(key, child)) is not None:
                 found["*"][key] = value
         return found
@@ -289,9 +367,13 @@ class _Reader:
     def metric(self, name: str, node: Node) -> float | None:
         if name == "sqnr_db":
             return node.number()
-        return node.number(-1 if name == "cosine" else 0, 1 if name in ("cosine", "top1_agreement") else None)
+        return node.number(
+            -1 if name == "cosine" else 0, 1 if name in ("cosine", "top1_agreement") else None
+        )
 
-    def variants(self, node: Node, tolerances: Mapping[str, Mapping[str, float]], limits: Limits) -> Iterable[VariantConfig]:
+    def variants(
+        self, node: Node, tolerances: Mapping[str, Mapping[str, float]], limits: Limits
+    ) -> Iterable[VariantConfig]:
         """``onnx`` | ``onnx:int8`` | ``{openvino: {precision: [fp16, int8], option: value}}``."""
         known = registry.targets()
         body: Node | None = None
@@ -299,7 +381,8 @@ class _Reader:
             entries = list(node.items())
             if len(entries) != 1:
                 node.fail(
-                    "a target is a name, or a mapping of one name to its options", "for example `- openvino: {precision: int8}`"
+                    "a target is a name, or a mapping of one name to its options",
+                    "for example `- openvino: {precision: int8}`",
                 )
                 return
             target, body = entries[0]
@@ -312,19 +395,31 @@ class _Reader:
             target, _, suffix = text.partition(":")
             precision_text, at = suffix or None, node
         if target not in known:
-            at.fail(f"{target!r} is not a known target.{nearest(target, known)}", f"known: {', '.join(known)}")
+            at.fail(
+                f"{target!r} is not a known target.{nearest(target, known)}",
+                f"known: {', '.join(known)}",
+            )
             return
         plugin = known[target]
         fields: dict[str, Node] = {}
         if body is not None and not (isinstance(body.raw.value, str) and not body.raw.value):
             body.what = f"target {target}"
-            extra = {k for q in registry.quantizers().values() if set(q.precisions) & set(plugin.precisions) for k in q.options}
-            fields = body.mapping((*VARIANT_KEYS, *plugin.options, *sorted(extra), *runtime_options(plugin)))
+            extra = {
+                k
+                for q in registry.quantizers().values()
+                if set(q.precisions) & set(plugin.precisions)
+                for k in q.options
+            }
+            fields = body.mapping(
+                (*VARIANT_KEYS, *plugin.options, *sorted(extra), *runtime_options(plugin))
+            )
         names = [(node, precision_text or self.implied(plugin, fields))]
         if "precision" in fields:
             names = [(c, c.text() or "") for c in fields["precision"].children()]
         for child, precision in names:
-            variant = precision and self.variant(child, plugin, precision, fields, tolerances, limits, node.place)
+            variant = precision and self.variant(
+                child, plugin, precision, fields, tolerances, limits, node.place
+            )
             if variant:
                 yield variant
 
@@ -332,7 +427,10 @@ class _Reader:
         """The precision where none is written: what the target's options say, else fp32."""
         if plugin.implied_precision is None:
             return "fp32"
-        return plugin.implied_precision({k: fields[k].value() for k in plugin.options if k in fields}) or "fp32"
+        return (
+            plugin.implied_precision({k: fields[k].value() for k in plugin.options if k in fields})
+            or "fp32"
+        )
 
     def variant(
         self,
@@ -349,27 +447,34 @@ class _Reader:
         if precision not in plugin.precisions:
             known = "precision" if precision in PRECISIONS else "known precision"
             node.fail(
-                f"{precision!r} is not a {known} of target {plugin.name}.{nearest(precision, plugin.precisions)}",
+                f"{precision!r} is not a {known} of target "
+                f"{plugin.name}.{nearest(precision, plugin.precisions)}",
                 f"{plugin.name} offers: {', '.join(plugin.precisions)}",
             )
             return None
         label = (fields["as"].text() if "as" in fields else None) or plugin.name
         if not NAME.fullmatch(label) or (label != plugin.name and label in registry.targets()):
             fields["as"].fail(
-                f"{label!r} cannot name a variant", "letters, digits, dots, dashes and underscores; not another target"
+                f"{label!r} cannot name a variant",
+                "letters, digits, dots, dashes and underscores; not another target",
             )
             return None
         method = fields["method"].choice(registry.quantizers()) if "method" in fields else None
         quantizer = registry.quantizer_for(plugin, precision, method)
         if method and quantizer and precision not in quantizer.precisions:
-            fields["method"].fail(f"method {method!r} does not make {precision}", f"it makes: {', '.join(quantizer.precisions)}")
+            fields["method"].fail(
+                f"method {method!r} does not make {precision}",
+                f"it makes: {', '.join(quantizer.precisions)}",
+            )
             return None
         own = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
         merged: dict[str, Any] = msgspec.structs.asdict(DEFAULT_TOLERANCES[precision])
         for layer in (tolerances, own):
             merged |= {**layer.get("*", {}), **layer.get(precision, {})}
         own_limits = self.limits(fields["limits"]) if "limits" in fields else Limits()
-        limits = msgspec.structs.replace(limits, **{k: v for k, v in msgspec.structs.asdict(own_limits).items() if v is not None})
+        limits = msgspec.structs.replace(
+            limits, **{k: v for k, v in msgspec.structs.asdict(own_limits).items() if v is not None}
+        )
         options = self.options(fields, plugin.options)
         try:
             plugin.check(precision=precision, options=options, method=method)
@@ -398,7 +503,8 @@ class _Reader:
         limits: Limits,
         place: Place,
     ) -> VariantConfig | None:
-        """Every precision of the target, all held to the tolerance of ``auto``; those that the target refuses are left out."""
+        """Every precision of the target, all held to the tolerance of ``auto``; those that the
+        target refuses are left out."""
         own = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
         asked: dict[str, Any] = msgspec.structs.asdict(DEFAULT_TOLERANCES[AUTO])
         for layer in (tolerances, own):
@@ -412,10 +518,14 @@ class _Reader:
                 found.append(msgspec.structs.replace(made, tolerance=Tolerance(**asked)))
         if found:
             del self.problems.found[before:]
-            return msgspec.structs.replace(found[0], precision=AUTO, method=None, candidates=tuple(found))
+            return msgspec.structs.replace(
+                found[0], precision=AUTO, method=None, candidates=tuple(found)
+            )
         return None
 
-    def options(self, fields: Mapping[str, Node], options: registry.Options, defaults: bool = True) -> dict[str, Any]:
+    def options(
+        self, fields: Mapping[str, Node], options: registry.Options, defaults: bool = True
+    ) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, schema in options.items():
             if name in fields:
@@ -431,6 +541,11 @@ class _Reader:
 
 def _no_weights(source: SourceConfig, variant: VariantConfig) -> str | None:
     """Why the source cannot feed this target, or None."""
-    if registry.targets()[variant.target].accepts != ("weights",) or registry.sources()[source.format].weights is not None:
+    if (
+        registry.targets()[variant.target].accepts != ("weights",)
+        or registry.sources()[source.format].weights is not None
+    ):
         return None
-    return f"target {variant.target} takes weights by name, which {source.format} sources do not give"
+    return (
+        f"target {variant.target} takes weights by name, which {source.format} sources do not give"
+    )

@@ -58,7 +58,8 @@ def sniff(path: Path) -> registry.Format | None:
 
 
 def foreign(path: Path) -> str | None:
-    """What a file is, in words, where its first bytes say that it is no model, whatever its name."""
+    """What a file is, in words, where its first bytes say that it is no model, whatever its
+    name."""
     return _by_magic(head(path), OTHER) if path.is_file() else None
 
 
@@ -69,7 +70,11 @@ def _by_magic(begin: bytes, known: Iterable[tuple[bytes, str]]) -> str | None:
 def what_else(path: Path) -> str:
     """What a file of no known format is, in words."""
     if path.is_dir():
-        return "a model's folder without its weights" if (path / "config.json").is_file() else "a folder of no known format"
+        return (
+            "a model's folder without its weights"
+            if (path / "config.json").is_file()
+            else "a folder of no known format"
+        )
     begin = head(path)
     if not begin:
         return "empty"
@@ -77,7 +82,11 @@ def what_else(path: Path) -> str:
         return found
     if not begin.strip(b"\x00"):
         return "nothing but zeros: its download did not end"
-    return "text" if all(32 <= c < 127 or c in b"\t\r\n" for c in begin) else "of no format that mconv knows"
+    return (
+        "text"
+        if all(32 <= c < 127 or c in b"\t\r\n" for c in begin)
+        else "of no format that mconv knows"
+    )
 
 
 def named(path: Path) -> registry.Format | None:

@@ -24,8 +24,9 @@ def get(name: str) -> dict[str, Any]:
 
 
 class MixedLayer(Frozen, frozen=True, kw_only=True):
-    """A layer of mixed.json: ``bits`` is what a person may change; the rest says what the layer is and what each width costs
-    (relative squared error of the model's outputs with this layer alone in it)."""
+    """A layer of mixed.json: ``bits`` is what a person may change; the rest says what the layer is
+    and what each width costs (relative squared error of the model's outputs with this layer alone
+    in it)."""
 
     bits: Literal[2, 3, 4, 5, 6, 8, 32]
     kind: str = ""
@@ -72,26 +73,46 @@ def _object(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[
 
 
 def models() -> dict[str, Any]:
-    """Schema of models.yml, from the key lists of :mod:`mconv.manifest` and the options of every installed plug-in."""
+    """Schema of models.yml, from the key lists of :mod:`mconv.manifest` and the options of every
+    installed plug-in."""
     text = {"type": "string", "minLength": 1}
-    size = {"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\s*[0-9.]+\s*([KMGkmg][iI]?)?[Bb]?\s*$"}]}
+    size = {
+        "oneOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": r"^\s*[0-9.]+\s*([KMGkmg][iI]?)?[Bb]?\s*$"},
+        ]
+    }
     time = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|m|min|h)\s*$"}
     metrics = {name: {"type": "number"} for name in manifest_config.TOLERANCE_KEYS}
     tolerance = _object({**metrics, **{p: _object(metrics) for p in manifest_config.PRECISIONS}})
     limits = _object({"max_size": size, "max_latency": time})
     source_options = {k: dict(v) for s in registry.sources().values() for k, v in s.options.items()}
     source = {
-        "oneOf": [text, _object({"format": {"enum": list(registry.sources())}, "path": text, **source_options}, ("path",))],
+        "oneOf": [
+            text,
+            _object(
+                {"format": {"enum": list(registry.sources())}, "path": text, **source_options},
+                ("path",),
+            ),
+        ],
         "description": "a path (the format is detected), or a mapping",
     }
     axis = {"oneOf": [{"type": "integer", "minimum": 1}, text]}
-    tensor = _object({"shape": {"type": "array", "items": axis}, "dtype": {"enum": list(manifest_config.DTYPES)}}, ("shape",))
+    tensor = _object(
+        {
+            "shape": {"type": "array", "items": axis},
+            "dtype": {"enum": list(manifest_config.DTYPES)},
+        },
+        ("shape",),
+    )
     shared = {
         "samples": {
             **text,
             "description": "reference inputs (.npz): one array an input; labels, expected outputs",
         },
-        "calibration": _object({"data": text, "method": {"enum": ["minmax", "entropy", "percentile"]}}),
+        "calibration": _object(
+            {"data": text, "method": {"enum": ["minmax", "entropy", "percentile"]}}
+        ),
         "evaluate": _object(
             {
                 "labels": text,
@@ -102,7 +123,12 @@ def models() -> dict[str, Any]:
             ("labels",),
         ),
         "optimize": {"enum": list(manifest_config.OPTIMIZE_LEVELS)},
-        "targets": {"oneOf": [{"type": "array", "items": _target(tolerance, limits)}, _target(tolerance, limits)]},
+        "targets": {
+            "oneOf": [
+                {"type": "array", "items": _target(tolerance, limits)},
+                _target(tolerance, limits),
+            ]
+        },
         "limits": limits,
         "tolerance": tolerance,
         "depends_on": {
@@ -126,7 +152,11 @@ def models() -> dict[str, Any]:
         ("name", "source"),
     )
     top = _object(
-        {"version": {"const": 1}, "defaults": _object(shared), "models": {"type": "array", "minItems": 1, "items": model}},
+        {
+            "version": {"const": 1},
+            "defaults": _object(shared),
+            "models": {"type": "array", "minItems": 1, "items": model},
+        },
         ("version", "models"),
     )
     return {"$schema": DRAFT, "title": "mconv models.yml", **top}
@@ -144,7 +174,9 @@ def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]
             "description": target.summary,
             **_object(
                 {
-                    "precision": {"oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]},
+                    "precision": {
+                        "oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]
+                    },
                     "method": {"enum": sorted(q.name for q in used)},
                     "as": {
                         "type": "string",
@@ -153,11 +185,21 @@ def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]
                     },
                     "tolerance": tolerance,
                     "limits": limits,
-                    **{k: dict(v) for q in sorted(used, key=lambda q: q.name) for k, v in q.options.items()},
+                    **{
+                        k: dict(v)
+                        for q in sorted(used, key=lambda q: q.name)
+                        for k, v in q.options.items()
+                    },
                     **{k: dict(v) for k, v in manifest_options.runtime_options(target).items()},
                     **{k: dict(v) for k, v in target.options.items()},
                 }
             ),
         }
-    mapping = {"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1, "properties": bodies}
+    mapping = {
+        "type": "object",
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": bodies,
+    }
     return {"oneOf": [{"enum": names}, mapping]}

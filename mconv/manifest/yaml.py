@@ -1,7 +1,8 @@
-"""A YAML document as nodes that know their place, with typed readers that collect every problem instead of stopping at the first.
+"""A YAML document as nodes that know their place, with typed readers that collect every problem
+instead of stopping at the first.
 
-PyYAML parses; this module only walks its nodes, so that each message can name file, line and column.
-"""
+PyYAML parses; this module only walks its nodes, so that each message can name file, line and
+column."""
 
 from __future__ import annotations
 
@@ -20,7 +21,16 @@ from mconv.values import Place
 MAX_VISITS = 200_000  # aliases can make a small file expand without end
 DEEPEST = 10_000  # opening brackets of a document, and characters of a line, that libyaml is given
 LARGEST = 10_000_000  # characters: nesting by indentation takes a square of them
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
 _TIMES = {"ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4, "h": 3.6e6, "us": 1e-3}
 
 
@@ -31,7 +41,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 class Problems:
-    """Collects problems; ``raise_if_any`` raises one ManifestError that carries all of them in file order."""
+    """Collects problems; ``raise_if_any`` raises one ManifestError that carries all of them in file
+    order."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -46,7 +57,9 @@ class Problems:
         if self.found:
             self.found.sort(key=lambda p: (p.place.line, p.place.column) if p.place else (0, 0))
             first = self.found[0]
-            raise ManifestError(first.message, hint=first.hint, place=first.place, problems=self.found)
+            raise ManifestError(
+                first.message, hint=first.hint, place=first.place, problems=self.found
+            )
 
 
 class Node:
@@ -58,7 +71,9 @@ class Node:
         self.what = what
         problems.visits += 1
         if problems.visits > MAX_VISITS:
-            raise ManifestError("the document expands without end through its aliases", place=self.place)
+            raise ManifestError(
+                "the document expands without end through its aliases", place=self.place
+            )
 
     @property
     def place(self) -> Place:
@@ -75,8 +90,18 @@ class Node:
         if isinstance(self.raw, yaml.SequenceNode):
             return "a list"
         value = self.value()
-        names = {bool: "true/false", int: "a whole number", float: "a number", str: "text", type(None): "nothing"}
-        return f"{names.get(type(value), 'a ' + type(value).__name__)} ({self.raw.value!r})" if value is not None else "nothing"
+        names = {
+            bool: "true/false",
+            int: "a whole number",
+            float: "a number",
+            str: "text",
+            type(None): "nothing",
+        }
+        return (
+            f"{names.get(type(value), 'a ' + type(value).__name__)} ({self.raw.value!r})"
+            if value is not None
+            else "nothing"
+        )
 
     def value(self) -> Any:
         """The plain Python value of the node and all below it."""
@@ -103,11 +128,15 @@ class Node:
     def children(self) -> list[Node]:
         """The items of a list; a single value stands for a list of one."""
         if isinstance(self.raw, yaml.SequenceNode):
-            return [Node(item, self.problems, f"{self.what}[{i}]") for i, item in enumerate(self.raw.value)]
+            return [
+                Node(item, self.problems, f"{self.what}[{i}]")
+                for i, item in enumerate(self.raw.value)
+            ]
         return [self]
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """Keys and values of a mapping, merge keys (``<<``) resolved; a repeated key is a problem."""
+        """Keys and values of a mapping, merge keys (``<<``) resolved; a repeated key is a
+        problem."""
         if not isinstance(self.raw, yaml.MappingNode):
             self.expect("a mapping")
             return
@@ -121,7 +150,9 @@ class Node:
                 continue
             key = str(key_node.value)
             if key in own:
-                Node(key_node, self.problems, self.what).fail(f"{key!r} is given twice in {self.what}", "keep one of the two")
+                Node(key_node, self.problems, self.what).fail(
+                    f"{key!r} is given twice in {self.what}", "keep one of the two"
+                )
             child = Node(value_node, self.problems, key)
             child.key_node = key_node
             own[key] = child
@@ -130,15 +161,23 @@ class Node:
     key_node: yaml.Node | None = None
 
     def mapping(self, allowed: Iterable[str], required: Iterable[str] = ()) -> dict[str, Node]:
-        """The mapping's values by key; unknown and missing keys are problems, the nearest known key is suggested."""
+        """The mapping's values by key; unknown and missing keys are problems, the nearest known key
+        is suggested."""
         allowed = list(allowed)
         found: dict[str, Node] = {}
         for key, child in self.items():
             if key in allowed:
                 found[key] = child
             else:
-                at = Node(child.key_node, self.problems, key) if child.key_node is not None else child
-                at.fail(f"unknown key {key!r} in {self.what}.{nearest(key, allowed)}", f"known keys: {', '.join(sorted(allowed))}")
+                at = (
+                    Node(child.key_node, self.problems, key)
+                    if child.key_node is not None
+                    else child
+                )
+                at.fail(
+                    f"unknown key {key!r} in {self.what}.{nearest(key, allowed)}",
+                    f"known keys: {', '.join(sorted(allowed))}",
+                )
         if self.is_mapping():
             for key in required:
                 if key not in found:
@@ -149,14 +188,19 @@ class Node:
         value = self.value() if not (self.is_mapping() or self.is_list()) else self
         if isinstance(value, str) and value:
             return value
-        self.expect("text" + (" (put it in quotes)" if isinstance(value, bool | int | float) else ""))
+        self.expect(
+            "text" + (" (put it in quotes)" if isinstance(value, bool | int | float) else "")
+        )
         return None
 
     def choice(self, choices: Iterable[str]) -> str | None:
         value = self.text()
         choices = list(choices)
         if value is not None and value not in choices:
-            self.fail(f"{value!r} is not a known {self.what}.{nearest(value, choices)}", f"known: {', '.join(choices)}")
+            self.fail(
+                f"{value!r} is not a known {self.what}.{nearest(value, choices)}",
+                f"known: {', '.join(choices)}",
+            )
             return None
         return value
 
@@ -184,9 +228,15 @@ class Node:
         return value if value is None else float(value)
 
 
-def _scaled(node: Node, units: dict[str, Any], fold: Callable[[str], str], expected: str, whole: bool = True) -> Any:
+def _scaled(
+    node: Node, units: dict[str, Any], fold: Callable[[str], str], expected: str, whole: bool = True
+) -> Any:
     value = node.value() if not (node.is_mapping() or node.is_list()) else None
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(value)) if not isinstance(value, bool) else None
+    match = (
+        re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
+        if not isinstance(value, bool)
+        else None
+    )
     unit = fold(match.group(2)) if match else ""
     if not match or unit not in units:
         node.expect(expected)
@@ -199,17 +249,23 @@ def _scaled(node: Node, units: dict[str, Any], fold: Callable[[str], str], expec
 
 
 def _compose(text: str) -> yaml.Node | None:
-    """The nodes of a document. libyaml is ten times as quick as PyYAML's own parser, which has the better messages; and it
-    overflows the stack, which nobody can catch, where nesting is as deep as these limits keep it from being."""
+    """The nodes of a document. libyaml is ten times as quick as PyYAML's own parser, which has the
+    better messages; and it overflows the stack, which nobody can catch, where nesting is as deep as
+    these limits keep it from being."""
     nested = text.count("[") + text.count("{")
-    if yaml.__with_libyaml__ and max(nested, *map(len, text.splitlines() or [""])) < DEEPEST and len(text) < LARGEST:
+    if (
+        yaml.__with_libyaml__
+        and max(nested, *map(len, text.splitlines() or [""])) < DEEPEST
+        and len(text) < LARGEST
+    ):
         with contextlib.suppress(yaml.YAMLError):
             return yaml.compose(text, Loader=yaml.CSafeLoader)
     return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def read_document(path: Path, shown: str) -> tuple[Node, Problems]:
-    """Parse the file at ``path``, called ``shown`` in messages. Raises ManifestError for what is not YAML, or empty."""
+    """Parse the file at ``path``, called ``shown`` in messages. Raises ManifestError for what is
+    not YAML, or empty."""
     problems = Problems(shown)
     start = Place(file=shown)
     try:
@@ -218,7 +274,9 @@ def read_document(path: Path, shown: str) -> tuple[Node, Problems]:
         hint = "write one (docs/manifest.md), or name its path"
         raise ManifestError(f"there is no file {shown}", hint=hint, place=start) from None
     except (OSError, UnicodeDecodeError) as problem:
-        raise ManifestError(f"cannot be read: {problem}", hint="it must be a UTF-8 text file", place=start) from problem
+        raise ManifestError(
+            f"cannot be read: {problem}", hint="it must be a UTF-8 text file", place=start
+        ) from problem
     try:
         raw = _compose(text)
     except yaml.MarkedYAMLError as problem:
@@ -226,10 +284,16 @@ def read_document(path: Path, shown: str) -> tuple[Node, Problems]:
         place = Place(file=shown, line=mark.line + 1, column=mark.column + 1) if mark else start
         said = " ".join(filter(None, (problem.context, problem.problem)))
         raise ManifestError(
-            f"not valid YAML: {said}", hint="check the indentation, quotes and brackets here", place=place
+            f"not valid YAML: {said}",
+            hint="check the indentation, quotes and brackets here",
+            place=place,
         ) from problem
     except (yaml.YAMLError, RecursionError) as problem:
         raise ManifestError(f"not valid YAML: {problem}", place=start) from problem
     if raw is None:
-        raise ManifestError("the file is empty", hint="a manifest begins with `version: 1` and `models:`", place=start)
+        raise ManifestError(
+            "the file is empty",
+            hint="a manifest begins with `version: 1` and `models:`",
+            place=start,
+        )
     return Node(raw, problems, "the manifest"), problems

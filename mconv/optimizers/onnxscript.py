@@ -15,7 +15,8 @@ PRELOAD = ("onnx", "onnxscript", "onnxscript.optimizer", "onnxslim")
 
 
 def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
-    """Raises UnsupportedError where the signature would change; anything onnxscript raises goes up."""
+    """Raises UnsupportedError where the signature would change; anything onnxscript raises goes
+    up."""
     import logging
 
     import onnxscript.optimizer

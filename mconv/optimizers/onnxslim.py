@@ -14,7 +14,8 @@ TOOLS = ("onnxslim", "onnx")
 
 
 def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
-    """Raises UnsupportedError where the signature would change; anything onnxslim raises goes up."""
+    """Raises UnsupportedError where the signature would change; anything onnxslim raises goes
+    up."""
     import onnxslim
 
     proto = graph.load(model, data=False)

@@ -1,4 +1,5 @@
-"""Attention, LayerNormalization and GELU fusions of onnxruntime's transformer optimizer; operators of com.microsoft."""
+"""Attention, LayerNormalization and GELU fusions of onnxruntime's transformer optimizer; operators
+of com.microsoft."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ TOOLS = ("onnxruntime", "onnx")
 
 
 def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
-    """Fuse as for BERT, the pattern set that other encoders share. Raises UnsupportedError where nothing was fused."""
+    """Fuse as for BERT, the pattern set that other encoders share. Raises UnsupportedError where
+    nothing was fused."""
     import logging
 
     import onnx
@@ -27,13 +29,23 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     options = FusionOptions("bert")
     options.enable_embed_layer_norm = False  # it changes the inputs' types to int32
     before = graph.describe(model).operators
-    made = optimize_model(str(model), model_type="bert", num_heads=0, hidden_size=0, optimization_options=options, opt_level=0)
-    fused = {op: n for op, n in made.get_fused_operator_statistics().items() if n and op not in before}
+    made = optimize_model(
+        str(model),
+        model_type="bert",
+        num_heads=0,
+        hidden_size=0,
+        optimization_options=options,
+        opt_level=0,
+    )
+    fused = {
+        op: n for op, n in made.get_fused_operator_statistics().items() if n and op not in before
+    }
     if not fused:
         raise UnsupportedError("no pattern to fuse was found")
     made.topological_sort()
     proto = made.model
-    if not any(o.domain == "com.microsoft" for o in proto.opset_import):  # the fusions forget to say what they use
+    # the fusions forget to say what they use
+    if not any(o.domain == "com.microsoft" for o in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     del proto.metadata_props[:], proto.graph.value_info[:]
     graph.save(proto, out)

@@ -18,7 +18,8 @@ class Span(NamedTuple):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Entries by key, whether each came from the store, the error of each step that failed, and when those that ran did."""
+    """Entries by key, whether each came from the store, the error of each step that failed, and
+    when those that ran did."""
 
     entries: dict[str, Entry]
     cached: frozenset[str]

@@ -1,7 +1,7 @@
 """A plan split between machines: balanced by estimated cost, variants that share steps together.
 
-The split follows from the plan alone, so that every machine comes to the same one without talking to the others.
-"""
+The split follows from the plan alone, so that every machine comes to the same one without talking
+to the others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ LARGEST = 256  # jobs of a matrix (GitHub's limit)
 def parse(text: str) -> tuple[int, int]:
     """``I/N`` as (I, N), counted from 1. Raises UsageError."""
     index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= LARGEST):
-        raise UsageError(f"--shard {text!r} is not I/N", hint=f"1/3 is the first of three; at most {LARGEST}")
+    if not (
+        slash
+        and index.isdecimal()
+        and count.isdecimal()
+        and 1 <= int(index) <= int(count) <= LARGEST
+    ):
+        raise UsageError(
+            f"--shard {text!r} is not I/N", hint=f"1/3 is the first of three; at most {LARGEST}"
+        )
     return int(index), int(count)
 
 
@@ -34,9 +41,9 @@ def cost(plan: Plan, variants: Iterable[VariantPlan]) -> float:
 def split(plan: Plan, count: int) -> tuple[tuple[VariantPlan, ...], ...]:
     """The variants of each of ``count`` shards; some are empty where there are fewer variants.
 
-    Whole models first, the longest to the least loaded shard (Graham's LPT rule); then variants move from the most loaded shard to
-    another one as long as that shortens the longest, their shared steps being done twice then.
-    """
+    Whole models first, the longest to the least loaded shard (Graham's LPT rule); then variants
+    move from the most loaded shard to another one as long as that shortens the longest, their
+    shared steps being done twice then."""
     groups: dict[str, list[VariantPlan]] = {}
     for variant in plan.variants:
         groups.setdefault(variant.model, []).append(variant)
@@ -85,7 +92,8 @@ def select(manifest: Manifest, variants: Sequence[VariantPlan]) -> Manifest:
 
 
 def matrix(plan: Plan, count: int) -> Mapping[str, object]:
-    """What GitHub's ``strategy.matrix`` takes: one entry a shard that has work, with its name, variants and estimated minutes."""
+    """What GitHub's ``strategy.matrix`` takes: one entry a shard that has work, with its name,
+    variants and estimated minutes."""
     entries = [
         {
             "shard": f"{index}/{count}",

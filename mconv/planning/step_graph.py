@@ -10,12 +10,13 @@ from mconv.values import Frozen, ModelResult
 
 
 class Step(Frozen, frozen=True, kw_only=True):
-    """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to the worker as they are.
+    """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to
+    the worker as they are.
 
-    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must be there. ``preload``: modules
-    that it will import (:mod:`mconv.workers.forkserver`). ``size_bytes``: of the model's source, which tells what time
-    and memory it will take. ``lowers``: a write that quantizes.
-    """
+    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must
+    be there. ``preload``: modules that it will import (:mod:`mconv.workers.forkserver`).
+    ``size_bytes``: of the model's source, which tells what time and memory it will take.
+    ``lowers``: a write that quantizes."""
 
     key: str
     kind: str
@@ -34,7 +35,8 @@ class Step(Frozen, frozen=True, kw_only=True):
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
-    """One variant and the keys of its steps, in order, by kind. ``candidates``: of ``auto``, the variants it chooses from."""
+    """One variant and the keys of its steps, in order, by kind. ``candidates``: of ``auto``, the
+    variants it chooses from."""
 
     id: str
     model: str
@@ -53,7 +55,8 @@ class Plan(Frozen, frozen=True, kw_only=True):
 
 
 def want_files(plan: Plan, out: Path | None) -> dict[str, bool]:
-    """The final keys of every variant, and whether the files of each are needed (they are where OUT lacks them)."""
+    """The final keys of every variant, and whether the files of each are needed (they are where OUT
+    lacks them)."""
     wanted: dict[str, bool] = {}
     for variant in [each for v in plan.variants for each in (v.candidates or (v,))]:
         for kind, key in variant.steps.items():

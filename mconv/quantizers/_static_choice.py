@@ -1,7 +1,8 @@
-"""Which operators to compute on 8 bits: by the error that each one adds to the model's own outputs, measured.
+"""Which operators to compute on 8 bits: by the error that each one adds to the model's own outputs,
+measured.
 
-One session holds both forms of every candidate, in float and through 8-bit codes, with a switch for each among its inputs.
-"""
+One session holds both forms of every candidate, in float and through 8-bit codes, with a switch for
+each among its inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ FLAGS = "mconv_switches"
 
 
 def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges, largest: int) -> Any:
-    """A model with one more input of [len(found)] bools; where one is set, that candidate reads 8-bit values."""
+    """A model with one more input of [len(found)] bools; where one is set, that candidate reads
+    8-bit values."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -43,14 +45,23 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges, largest: in
     def through(tensor: str, at: int, tag: str) -> str:
         """``tensor``, by way of its codes where switch ``at`` is set."""
         scale, zero = parameters(*bounds[tensor])
-        step, middle = constant(f"{tensor}_s", np.float32(scale)), constant(f"{tensor}_z", np.uint8(zero))
+        step, middle = (
+            constant(f"{tensor}_s", np.float32(scale)),
+            constant(f"{tensor}_z", np.uint8(zero)),
+        )
         base = f"{tensor}_{at}_{tag}"
         nodes.append(helper.make_node("QuantizeLinear", [tensor, step, middle], [f"{base}_q"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{base}_q", step, middle], [f"{base}_d"]))
+        nodes.append(
+            helper.make_node("DequantizeLinear", [f"{base}_q", step, middle], [f"{base}_d"])
+        )
         return either(f"{base}_d", tensor, at, base)
 
     def either(yes: str, no: str, at: int, base: str) -> str:
-        nodes.append(helper.make_node("Gather", [FLAGS, constant(f"switch_{at}", np.int64(at))], [f"{base}_f"]))
+        nodes.append(
+            helper.make_node(
+                "Gather", [FLAGS, constant(f"switch_{at}", np.int64(at))], [f"{base}_f"]
+            )
+        )
         nodes.append(helper.make_node("Where", [f"{base}_f", yes, no], [base]))
         return base
 
@@ -75,9 +86,13 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges, largest: in
                     axis = 0 if turned else WEIGHTS[node.op_type] % weight.ndim
                     codes, scale = weight_codes(weight, axis, largest)
                     stored = constant(f"{name}_{at}_codes", codes)
-                    nodes.append(helper.make_node("Cast", [stored], [f"{name}_{at}_c"], to=TensorProto.FLOAT))
+                    nodes.append(
+                        helper.make_node("Cast", [stored], [f"{name}_{at}_c"], to=TensorProto.FLOAT)
+                    )
                     step = constant(f"{name}_{at}_steps", scale)
-                    nodes.append(helper.make_node("Mul", [f"{name}_{at}_c", step], [f"{name}_{at}_m"]))
+                    nodes.append(
+                        helper.make_node("Mul", [f"{name}_{at}_c", step], [f"{name}_{at}_m"])
+                    )
                     node.input[place] = either(f"{name}_{at}_m", name, at, f"{name}_{at}_w")
         nodes.append(node)
         for name in node.output:
@@ -93,12 +108,20 @@ class Trial:
     """Errors of the model's floating outputs with any set of candidates on 8 bits."""
 
     def __init__(
-        self, proto: Any, found: Sequence[Candidate], bounds: Ranges, feeds: Sequence[Feed], folder: Path, largest: int = 127
+        self,
+        proto: Any,
+        found: Sequence[Candidate],
+        bounds: Ranges,
+        feeds: Sequence[Feed],
+        folder: Path,
+        largest: int = 127,
     ) -> None:
         import numpy as np
 
         self.count = len(found)
-        self.feeds = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, FEEDS).astype(int))]
+        self.feeds = [
+            feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, FEEDS).astype(int))
+        ]
         self.running = session(switched(proto, found, bounds, largest), folder)
         floating = ("tensor(float)", "tensor(double)")
         self.names = [o.name for o in self.running.get_outputs() if o.type in floating]
@@ -108,7 +131,8 @@ class Trial:
         return list(self.running.run(self.names, {**feed, FLAGS: flags}))
 
     def error(self, chosen: Sequence[int]) -> float:
-        """Noise over signal, Σ(a - r)² / Σr², of the worst output, with the candidates of these numbers on 8 bits."""
+        """Noise over signal, Σ(a - r)² / Σr², of the worst output, with the candidates of these
+        numbers on 8 bits."""
         import numpy as np
 
         flags: np.ndarray = np.zeros(self.count, bool)
@@ -120,12 +144,15 @@ class Trial:
                 r64 = r.astype(np.float64)
                 noise[i] += np.square(a - r64).sum()
                 signal[i] += np.square(r64).sum()
-        ratio = np.where(signal > 0, noise / np.maximum(signal, 1e-300), np.where(noise > 0, np.inf, 0.0))
+        ratio = np.where(
+            signal > 0, noise / np.maximum(signal, 1e-300), np.where(noise > 0, np.inf, 0.0)
+        )
         return float(np.nan_to_num(ratio, nan=np.inf).max(initial=0.0))
 
 
 def work(proto: Any, found: Sequence[Candidate], feed: Feed, folder: Path) -> list[float]:
-    """Multiplications of each candidate on one feed; for operators that have none, the elements they read."""
+    """Multiplications of each candidate on one feed; for operators that have none, the elements
+    they read."""
     import math
 
     tensors = {t.name: tuple(t.dims) for t in proto.graph.initializer}
@@ -143,19 +170,24 @@ def work(proto: Any, found: Sequence[Candidate], feed: Feed, folder: Path) -> li
         if c.kind == "Conv":
             made.append(float(size * math.prod(tensors[str(c.weight)][1:])))
         else:
-            made.append(float(size * shapes[c.activations[0]][-1]) if c.kind in ("MatMul", "Gemm") else float(size))
+            made.append(
+                float(size * shapes[c.activations[0]][-1])
+                if c.kind in ("MatMul", "Gemm")
+                else float(size)
+            )
     return made
 
 
 def choose(trial: Trial, cost: Sequence[float], budget: float) -> tuple[list[int], float]:
-    """Candidates to compute on 8 bits within ``budget``, and the error measured with them: all, or those with the least error
-    for their work, as many as fit."""
+    """Candidates to compute on 8 bits within ``budget``, and the error measured with them: all, or
+    those with the least error for their work, as many as fit."""
     everything = list(range(trial.count))
     error = trial.error(everything)
     if error <= budget:
         return everything, error
     alone = [trial.error([i]) for i in everything]
-    order = sorted(everything, key=lambda i: (float(f"{alone[i] / max(cost[i], 1.0):.3g}"), i))  # rounded: ties keep graph order
+    # rounded: ties keep graph order
+    order = sorted(everything, key=lambda i: (float(f"{alone[i] / max(cost[i], 1.0):.3g}"), i))
     low, high, kept = 0, len(order), 0.0  # the first ``low`` fit, the first ``high`` do not
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,4 +1,5 @@
-"""The graph that static quantization works on: checks, plain matrix products, which operators may be computed on 8 bits."""
+"""The graph that static quantization works on: checks, plain matrix products, which operators may
+be computed on 8 bits."""
 
 from __future__ import annotations
 
@@ -17,16 +18,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 MIN_OPSET = 13  # per-axis DequantizeLinear starts here
-JOINTS = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool")  # have int8 kernels; worth it between convolutions only
-PASSING = ("MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")  # carry 8-bit codes through
-BOUNDING = ("Relu", "Clip")  # a convolution's range is taken behind them, and onnxruntime drops them
-WEIGHTS = {"MatMul": -1, "Conv": 0, "Gemm": 1}  # what can be computed on 8 bits → axis of the output channels of its weights
-STORED = {**WEIGHT_ONLY, "MatMul": {0: 0, 1: -1}, "Attention": {1: -1}}  # operator → its weights by input, and their axis
+# have int8 kernels; worth it between convolutions only
+JOINTS = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool")
+# carry 8-bit codes through
+PASSING = ("MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
+# a convolution's range is taken behind them, and onnxruntime drops them
+BOUNDING = ("Relu", "Clip")
+# what can be computed on 8 bits → axis of the output channels of its weights
+WEIGHTS = {"MatMul": -1, "Conv": 0, "Gemm": 1}
+# operator → its weights by input, and their axis
+STORED = {**WEIGHT_ONLY, "MatMul": {0: 0, 1: -1}, "Attention": {1: -1}}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An operator that could be computed on 8 bits. ``output`` is set where the kernel needs its output quantized as well."""
+    """An operator that could be computed on 8 bits. ``output`` is set where the kernel needs its
+    output quantized as well."""
 
     name: str
     kind: str
@@ -36,18 +43,28 @@ class Candidate:
 
 
 def prepare(model: Path) -> Any:
-    """Read a float model; every node named, MatMul and Add of a bias as Gemm where the input has two axes.
+    """Read a float model; every node named, MatMul and Add of a bias as Gemm where the input has
+    two axes.
 
-    Raises UnsupportedError for a model quantized already, of 16-bit floats, or without weights of 256 elements or more.
-    """
+    Raises UnsupportedError for a model quantized already, of 16-bit floats, or without weights of
+    256 elements or more."""
     import onnx
 
     proto = graph.load(model)
     present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
     if present:
-        raise UnsupportedError(f"the model is quantized already: it has {', '.join(present)}", hint="start from the float model")
-    if any(t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for t in proto.graph.initializer):
-        raise UnsupportedError("the model's weights are 16-bit floats; int8 is made from 32-bit ones", hint="export it as fp32")
+        raise UnsupportedError(
+            f"the model is quantized already: it has {', '.join(present)}",
+            hint="start from the float model",
+        )
+    if any(
+        t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+        for t in proto.graph.initializer
+    ):
+        raise UnsupportedError(
+            "the model's weights are 16-bit floats; int8 is made from 32-bit ones",
+            hint="export it as fp32",
+        )
     proto = _at_least(proto, MIN_OPSET)
     ranks = _ranks(proto)
     _open_attention(proto, ranks)
@@ -57,27 +74,37 @@ def prepare(model: Path) -> Any:
         if not node.name or taken[node.name] > 1:
             node.name = f"{node.op_type}_{index}_{node.output[0]}"
     constant = floats(proto)
-    if not any(n.op_type in (*STORED, "Gather") and constant.keys() & set(n.input) for n in proto.graph.node):
+    if not any(
+        n.op_type in (*STORED, "Gather") and constant.keys() & set(n.input)
+        for n in proto.graph.node
+    ):
         raise UnsupportedError(
-            "the model has no weights to quantize: no matrix product, convolution or embedding of constants",
+            "the model has no weights to quantize: no matrix product, convolution or embedding of "
+            "constants",
             hint="deliver it as fp16",
         )
     return proto
 
 
 def _ranks(proto: Any) -> dict[str, int]:
-    """Axes of every tensor whose shape can be inferred; of none in a model too large to infer, which only loses some speed."""
+    """Axes of every tensor whose shape can be inferred; of none in a model too large to infer,
+    which only loses some speed."""
     import onnx
 
     if proto.ByteSize() > graph.INLINE_LIMIT:
         return {}
     found = onnx.shape_inference.infer_shapes(proto).graph
-    values = [v for v in (*found.input, *found.value_info, *found.output) if v.type.tensor_type.HasField("shape")]
+    values = [
+        v
+        for v in (*found.input, *found.value_info, *found.output)
+        if v.type.tensor_type.HasField("shape")
+    ]
     return {v.name: len(v.type.tensor_type.shape.dim) for v in values}
 
 
 def _open_attention(proto: Any, ranks: Mapping[str, int]) -> None:
-    """com.microsoft's Attention, which has its projection inside, as MatMul, Split and MultiHeadAttention, in place.
+    """com.microsoft's Attention, which has its projection inside, as MatMul, Split and
+    MultiHeadAttention, in place.
 
     Those with a past, rotary positions or a mask of more than two axes stay, computed in float.
     """
@@ -90,41 +117,71 @@ def _open_attention(proto: Any, ranks: Mapping[str, int]) -> None:
         said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         given = [*node.input, *[""] * 7][:7]
         data, weight, bias, mask, past, extra, _ = given
-        width = weights[weight].dims[1] if weight in weights and len(weights[weight].dims) == 2 else 0
+        width = (
+            weights[weight].dims[1] if weight in weights and len(weights[weight].dims) == 2 else 0
+        )
         sizes = list(said.get("qkv_hidden_sizes", [width // 3] * 3))
-        odd = past or said.get("do_rotary") or len(node.output) > 1 or (mask and ranks.get(mask, 3) > 2) or sum(sizes) != width
+        odd = (
+            past
+            or said.get("do_rotary")
+            or len(node.output) > 1
+            or (mask and ranks.get(mask, 3) > 2)
+            or sum(sizes) != width
+        )
         if node.op_type != "Attention" or node.domain != "com.microsoft" or not width or odd:
             nodes.append(node)
             continue
         out = node.output[0]
         parts = [f"{out}_{part}" for part in ("query", "key", "value")]
-        proto.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), f"{out}_sizes"))
-        kept = {k: v for k, v in said.items() if k in ("num_heads", "unidirectional", "mask_filter_value", "scale")}
+        proto.graph.initializer.append(
+            numpy_helper.from_array(np.array(sizes, np.int64), f"{out}_sizes")
+        )
+        kept = {
+            k: v
+            for k, v in said.items()
+            if k in ("num_heads", "unidirectional", "mask_filter_value", "scale")
+        }
         nodes += [
             helper.make_node("MatMul", [data, weight], [f"{out}_qkv"], name=f"{out}_qkv"),
-            helper.make_node("Split", [f"{out}_qkv", f"{out}_sizes"], parts, name=f"{out}_split", axis=-1),
             helper.make_node(
-                "MultiHeadAttention", [*parts, bias, mask, extra], [out], name=node.name, domain="com.microsoft", **kept
+                "Split", [f"{out}_qkv", f"{out}_sizes"], parts, name=f"{out}_split", axis=-1
+            ),
+            helper.make_node(
+                "MultiHeadAttention",
+                [*parts, bias, mask, extra],
+                [out],
+                name=node.name,
+                domain="com.microsoft",
+                **kept,
             ),
         ]
     _replace(proto.graph, nodes)
 
 
 def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
-    """MatMul of rank 2 and a bias as Gemm. onnxruntime does so itself at load, behind which it finds no int8 kernel."""
+    """MatMul of rank 2 and a bias as Gemm. onnxruntime does so itself at load, behind which it
+    finds no int8 kernel."""
     from onnx import helper
 
     weights, read = floats(proto, 1), readers(proto)
-    vectors = {t.name: t.dims[0] for t in proto.graph.initializer if t.data_type == 1 and len(t.dims) == 1}
+    vectors = {
+        t.name: t.dims[0] for t in proto.graph.initializer if t.data_type == 1 and len(t.dims) == 1
+    }
     gone, nodes = set(), []
     for node in proto.graph.node:
         following = read.get(node.output[0], []) if node.op_type == "MatMul" else []
-        add = following[0] if len(following) == 1 and following[0] is not None and following[0].op_type == "Add" else None
+        add = (
+            following[0]
+            if len(following) == 1 and following[0] is not None and following[0].op_type == "Add"
+            else None
+        )
         bias = next((n for n in add.input if n != node.output[0]), "") if add is not None else ""
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
         fits = weight is not None and len(weight.dims) == 2 and vectors.get(bias) == weight.dims[1]
         if add is not None and fits and ranks.get(node.input[0]) == 2:
-            nodes.append(helper.make_node("Gemm", [*node.input, bias], [add.output[0]], name=node.name))
+            nodes.append(
+                helper.make_node("Gemm", [*node.input, bias], [add.output[0]], name=node.name)
+            )
             gone.add(add.output[0])
         elif node.output[0] not in gone:
             nodes.append(node)
@@ -132,9 +189,13 @@ def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
 
 
 def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
-    """Calibration feeds fit the model's inputs by name, type and shape. Raises UsageError naming the array that does not."""
+    """Calibration feeds fit the model's inputs by name, type and shape. Raises UsageError naming
+    the array that does not."""
     if not feeds:
-        raise UsageError("static quantization needs calibration samples; there are none", hint="set `calibration: {data: ….npz}`")
+        raise UsageError(
+            "static quantization needs calibration samples; there are none",
+            hint="set `calibration: {data: ….npz}`",
+        )
     constant = {t.name for t in proto.graph.initializer}
     specs = [graph.value_spec(v) for v in proto.graph.input if v.name not in constant]
     for index, feed in enumerate(feeds):
@@ -147,11 +208,13 @@ def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) ->
         for spec in specs:
             array = feed[spec.name]
             fits = len(array.shape) == len(spec.shape) and all(
-                isinstance(want, str) or want == got for want, got in zip(spec.shape, array.shape, strict=True)
+                isinstance(want, str) or want == got
+                for want, got in zip(spec.shape, array.shape, strict=True)
             )
             if not fits or str(array.dtype) != spec.dtype:
                 raise UsageError(
-                    f"calibration sample {index}: {spec.name} is {array.dtype} {list(array.shape)}, "
+                    f"calibration sample {index}: {spec.name} is {array.dtype} "
+                    f"{list(array.shape)}, "
                     f"the model takes {spec.dtype} {list(spec.shape)}"
                 )
 
@@ -163,7 +226,8 @@ def floats(proto: Any, smallest: int = SMALLEST) -> dict[str, Any]:
     return {
         t.name: t
         for t in proto.graph.initializer
-        if t.data_type == 1 and len(t.dims) > 1 and math.prod(t.dims) >= smallest  # 1: TensorProto.FLOAT
+        # 1: TensorProto.FLOAT
+        if t.data_type == 1 and len(t.dims) > 1 and math.prod(t.dims) >= smallest
     }
 
 
@@ -177,7 +241,8 @@ def readers(proto: Any) -> dict[str, list[Any]]:
 
 
 def candidates(proto: Any) -> list[Candidate]:
-    """Matrix products (of weights, or of two activations), convolutions, and what joins convolutions, in graph order."""
+    """Matrix products (of weights, or of two activations), convolutions, and what joins
+    convolutions, in graph order."""
     constant = {t.name for t in proto.graph.initializer}
     weights = floats(proto, 1)
     read = readers(proto)
@@ -188,7 +253,9 @@ def candidates(proto: Any) -> list[Candidate]:
         active = tuple(name for name in inputs if name not in constant)
         if node.op_type == "Conv" and inputs[1] in weights:
             spatial.add(node.output[0])
-            found.append(Candidate(node.name, node.op_type, active[:1], inputs[1], _bounded(node, read)))
+            found.append(
+                Candidate(node.name, node.op_type, active[:1], inputs[1], _bounded(node, read))
+            )
         elif node.op_type == "MatMul":
             weight = inputs[1] if inputs[1] in weights else None
             if (weight and len(weights[weight].dims) == 2) or len(active) == 2:
@@ -197,7 +264,15 @@ def candidates(proto: Any) -> list[Candidate]:
             joined = set(active) <= spatial and None not in read[_bounded(node, read)]
             if joined:
                 spatial.add(node.output[0])
-            found.append(Candidate(node.name, node.op_type, active, inputs[1], _bounded(node, read) if joined else None))
+            found.append(
+                Candidate(
+                    node.name,
+                    node.op_type,
+                    active,
+                    inputs[1],
+                    _bounded(node, read) if joined else None,
+                )
+            )
         elif node.op_type in PASSING and set(active) <= spatial:
             spatial.update(node.output)
         elif node.op_type in JOINTS and len(active) == len(inputs) and set(active) <= spatial:
@@ -212,7 +287,8 @@ def _plain(node: Any) -> bool:
 
 
 def carried(proto: Any, found: Sequence[Candidate]) -> dict[str, tuple[str, ...]]:
-    """Nodes between convolutions that only pass codes on → their outputs; and each candidate with an output → that output."""
+    """Nodes between convolutions that only pass codes on → their outputs; and each candidate with
+    an output → that output."""
     made = {}
     spatial: set[str] = set()
     names = {c.name for c in found if c.output}
@@ -224,7 +300,8 @@ def carried(proto: Any, found: Sequence[Candidate]) -> dict[str, tuple[str, ...]
 
 
 def _bounded(node: Any, read: Mapping[str, list[Any]]) -> str:
-    """The tensor whose range is the node's output: that of a Relu or Clip behind it, if nothing else reads it."""
+    """The tensor whose range is the node's output: that of a Relu or Clip behind it, if nothing
+    else reads it."""
     name = str(node.output[0])
     following = read.get(name, [])
     if len(following) == 1 and following[0] is not None and following[0].op_type in BOUNDING:

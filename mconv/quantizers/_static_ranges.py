@@ -1,4 +1,5 @@
-"""What activations do on the calibration samples: sample by sample, so that samples may differ in length."""
+"""What activations do on the calibration samples: sample by sample, so that samples may differ in
+length."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
     Feed = Mapping[str, np.ndarray]
 
-BINS = 2048  # of a histogram; the paper of entropy calibration uses 2048 (Migacz, 8-bit inference with TensorRT, GTC 2017)
+# of a histogram; the paper of entropy calibration uses 2048 (Migacz, 8-bit inference with TensorRT,
+# GTC 2017)
+BINS = 2048
 LEVELS = 128  # that the entropy of a candidate range is taken over, as in the same paper
 PERCENTILE = 99.999  # onnxruntime's default
 ROWS = 256  # vectors kept of an activation, over all samples
@@ -30,7 +33,9 @@ def session(proto: Any, folder: Path, tensors: Sequence[str] = ()) -> Any:
     made.CopyFrom(proto)
     known = {v.name for v in made.graph.output}
     made.graph.output.extend(
-        helper.make_tensor_value_info(t, TensorProto.FLOAT, None) for t in dict.fromkeys(tensors) if t not in known
+        helper.make_tensor_value_info(t, TensorProto.FLOAT, None)
+        for t in dict.fromkeys(tensors)
+        if t not in known
     )
     path = folder / graph.MODEL_FILE
     for old in folder.glob(f"{graph.MODEL_FILE}*"):
@@ -42,11 +47,20 @@ def session(proto: Any, folder: Path, tensors: Sequence[str] = ()) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # onnxruntime's exceptions share no public base class
         said = " ".join(str(problem).split())[:500]
-        raise UnsupportedError(f"onnxruntime cannot run the model on the calibration samples: {said}") from problem
+        raise UnsupportedError(
+            f"onnxruntime cannot run the model on the calibration samples: {said}"
+        ) from problem
 
 
-def watch(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path, see: Callable[[str, Any], None]) -> None:
-    """Call ``see(tensor, array)`` for every tensor of every feed. Raises UnsupportedError for NaN or infinity."""
+def watch(
+    proto: Any,
+    feeds: Sequence[Feed],
+    tensors: Sequence[str],
+    folder: Path,
+    see: Callable[[str, Any], None],
+) -> None:
+    """Call ``see(tensor, array)`` for every tensor of every feed. Raises UnsupportedError for NaN
+    or infinity."""
     import numpy as np
 
     names = sorted(set(tensors))
@@ -58,16 +72,22 @@ def watch(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Pat
             answers = dict(zip(asked, running.run(asked, dict(feed)) if asked else [], strict=True))
         except Exception as problem:  # onnxruntime's exceptions share no public base class
             said = " ".join(str(problem).split())[:500]
-            raise UnsupportedError(f"the model fails on calibration sample {index}: {said}") from problem
+            raise UnsupportedError(
+                f"the model fails on calibration sample {index}: {said}"
+            ) from problem
         for name in names:
             array = answers[name] if name in answers else feed[name]
             if not np.isfinite(array).all():
-                raise UnsupportedError(f"calibration sample {index} makes NaN or infinity of {name}", hint="check the samples")
+                raise UnsupportedError(
+                    f"calibration sample {index} makes NaN or infinity of {name}",
+                    hint="check the samples",
+                )
             see(name, array)
 
 
 def rows(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path) -> dict[str, Any]:
-    """[about 256, last axis] vectors of each tensor, evenly from every feed, and first the largest magnitude by channel."""
+    """[about 256, last axis] vectors of each tensor, evenly from every feed, and first the largest
+    magnitude by channel."""
     import numpy as np
 
     share = -(-ROWS // len(feeds))
@@ -80,18 +100,23 @@ def rows(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path
             return
         peak = np.abs(flat).max(0)
         peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
-        kept.setdefault(name, []).append(flat[np.linspace(0, len(flat) - 1, min(share, len(flat))).astype(int)])
+        kept.setdefault(name, []).append(
+            flat[np.linspace(0, len(flat) - 1, min(share, len(flat))).astype(int)]
+        )
 
     watch(proto, feeds, tensors, folder, see)
     return {name: (peaks[name], np.concatenate(parts)) for name, parts in kept.items()}
 
 
-def ranges(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], method: str, folder: Path) -> Ranges:
-    """(lowest, highest) of each tensor by ``method``: all values, :func:`entropy`, or :func:`percentile`.
+def ranges(
+    proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], method: str, folder: Path
+) -> Ranges:
+    """(lowest, highest) of each tensor by ``method``: all values, :func:`entropy`, or
+    :func:`percentile`.
 
-    onnxruntime's calibrators stack the samples, which fails on differing lengths, and its entropy calibrator's 128 bins leave a
-    single candidate, the whole range. Here histograms over the range seen in a first pass are summed sample by sample.
-    """
+    onnxruntime's calibrators stack the samples, which fails on differing lengths, and its entropy
+    calibrator's 128 bins leave a single candidate, the whole range. Here histograms over the range
+    seen in a first pass are summed sample by sample."""
     import numpy as np
 
     found: Ranges = {}
@@ -121,21 +146,25 @@ def ranges(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], method: st
 
 
 def percentile(histogram: np.ndarray, bound: float) -> tuple[float, float]:
-    """The range that leaves out (100 - 99.999) / 2 per cent of the values at each end; bins are even over [-bound, bound]."""
+    """The range that leaves out (100 - 99.999) / 2 per cent of the values at each end; bins are
+    even over [-bound, bound]."""
     import numpy as np
 
     edges = np.linspace(-bound, bound, len(histogram) + 1)
     share = np.cumsum(histogram) / histogram.sum()
     cut = (100 - PERCENTILE) / 200
-    return float(edges[np.searchsorted(share, cut)]), float(edges[min(np.searchsorted(share, 1 - cut) + 1, len(histogram))])
+    return float(edges[np.searchsorted(share, cut)]), float(
+        edges[min(np.searchsorted(share, 1 - cut) + 1, len(histogram))]
+    )
 
 
 def entropy(histogram: np.ndarray, bound: float) -> tuple[float, float]:
-    """The symmetric range whose values, clipped and in 128 levels, diverge least from the histogram (Migacz 2017).
+    """The symmetric range whose values, clipped and in 128 levels, diverge least from the histogram
+    (Migacz 2017).
 
-    For each number of bins kept, P is the clipped distribution, Q the same in 128 levels spread over P's non-empty bins; both
-    smoothed (0.0001 for empty bins), compared by the Kullback-Leibler divergence Σ p log(p / q).
-    """
+    For each number of bins kept, P is the clipped distribution, Q the same in 128 levels spread
+    over P's non-empty bins; both smoothed (0.0001 for empty bins), compared by the Kullback-Leibler
+    divergence Σ p log(p / q)."""
     import numpy as np
 
     edges = np.linspace(-bound, bound, len(histogram) + 1)

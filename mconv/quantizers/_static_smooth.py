@@ -1,4 +1,5 @@
-"""Outliers of activations moved into the weights: SmoothQuant (Xiao et al. 2022), the exponent chosen by measured error.
+"""Outliers of activations moved into the weights: SmoothQuant (Xiao et al. 2022), the exponent
+chosen by measured error.
 
 For a product X·W and a factor s > 0 per input channel, (X / s)·(s W) is the same function. With
 s_j = max|X_j|^α / max|W_j|^(1-α) (the paper's equation 4) both sides quantize well.
@@ -21,7 +22,8 @@ GAIN = 0.9  # of the plain error: what smoothing must come below to be worth a M
 
 
 def factors(peak: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:
-    """s of equation 4 for ``peak`` = max|X_j| [K] and ``weights`` [K, N], scaled to a geometric mean of 1."""
+    """s of equation 4 for ``peak`` = max|X_j| [K] and ``weights`` [K, N], scaled to a geometric
+    mean of 1."""
     import numpy as np
 
     usual = np.maximum(np.abs(weights).max(1), 1e-5)
@@ -30,7 +32,8 @@ def factors(peak: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarra
 
 
 def rounded(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """``values`` through asymmetric 8-bit codes over [low, high] widened to hold 0 (Jacob et al. 2018)."""
+    """``values`` through asymmetric 8-bit codes over [low, high] widened to hold 0 (Jacob et al.
+    2018)."""
     import numpy as np
 
     low, high = min(low, 0.0), max(high, 0.0)
@@ -40,10 +43,11 @@ def rounded(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def best(peak: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
-    """The factors [K] whose 8-bit product is nearest to the float one; None where no smoothing is as good.
+    """The factors [K] whose 8-bit product is nearest to the float one; None where no smoothing is
+    as good.
 
-    ``rows`` [R, K] are vectors of the activation, ``weights`` [K, N]; error is the squared sum over the product.
-    """
+    ``rows`` [R, K] are vectors of the activation, ``weights`` [K, N]; error is the squared sum over
+    the product."""
     import numpy as np
 
     exact = rows @ weights
@@ -63,8 +67,11 @@ def best(peak: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray 
     return tried[winner] if errors[winner] < GAIN * error(None) else None
 
 
-def scales(proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Activation → its factors [K], for activations that products of constant weights read and that smoothing helps.
+def scales(
+    proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Activation → its factors [K], for activations that products of constant weights read and that
+    smoothing helps.
 
     ``seen``: activation → (largest magnitude by channel [K], vectors [R, K]).
     """
@@ -78,23 +85,31 @@ def scales(proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]) -> d
         if c.weight and c.activations[0] in seen and c.kind in PRODUCTS:
             weight = numpy_helper.to_array(tensors[c.weight])
             groups.setdefault(c.activations[0], []).append(weight.T if turned[c.name] else weight)
-    made = {tensor: best(seen[tensor][0], seen[tensor][1], np.concatenate(weights, 1)) for tensor, weights in groups.items()}
+    made = {
+        tensor: best(seen[tensor][0], seen[tensor][1], np.concatenate(weights, 1))
+        for tensor, weights in groups.items()
+    }
     return {tensor: scale for tensor, scale in made.items() if scale is not None}
 
 
 def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarray]) -> Any:
-    """A copy of ``proto`` where the products ``found`` read X / s from a Mul, ``<activation>_smooth``, and hold s W."""
+    """A copy of ``proto`` where the products ``found`` read X / s from a Mul,
+    ``<activation>_smooth``, and hold s W."""
     import numpy as np
     from onnx import helper, numpy_helper
 
     made = type(proto)()
     made.CopyFrom(proto)
     tensors = {t.name: t for t in made.graph.initializer}
-    smoothed = {c.name: c for c in found if c.weight and c.kind in PRODUCTS and c.activations[0] in factor}
+    smoothed = {
+        c.name: c for c in found if c.weight and c.kind in PRODUCTS and c.activations[0] in factor
+    }
     pending = {}
     for tensor in dict.fromkeys(c.activations[0] for c in smoothed.values()):
         name = f"{tensor}_smooth"
-        made.graph.initializer.append(numpy_helper.from_array((1 / factor[tensor]).astype(np.float32), f"{name}_factor"))
+        made.graph.initializer.append(
+            numpy_helper.from_array((1 / factor[tensor]).astype(np.float32), f"{name}_factor")
+        )
         pending[tensor] = helper.make_node("Mul", [tensor, f"{name}_factor"], [name], name=name)
     nodes = [pending.pop(v.name) for v in made.graph.input if v.name in pending]
     for node in made.graph.node:
@@ -105,7 +120,9 @@ def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarr
             node.input[1] = name = f"{c.weight}_{c.activations[0]}_smooth"
             if name not in tensors:
                 shape = (1, -1) if _turned(node) else (-1, 1)
-                value = (numpy_helper.to_array(tensors[str(c.weight)]) * scale.reshape(shape)).astype(np.float32)
+                value = (
+                    numpy_helper.to_array(tensors[str(c.weight)]) * scale.reshape(shape)
+                ).astype(np.float32)
                 tensors[name] = numpy_helper.from_array(value, name)
                 made.graph.initializer.append(tensors[name])
         nodes.append(node)
@@ -115,7 +132,8 @@ def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarr
 
 
 def fold(proto: Any) -> int:
-    """1/s into the scale and bias of a LayerNormalization that nothing else reads, in place of the Mul; returns how many."""
+    """1/s into the scale and bias of a LayerNormalization that nothing else reads, in place of the
+    Mul; returns how many."""
     import numpy as np
     from onnx import numpy_helper
 
@@ -124,13 +142,20 @@ def fold(proto: Any) -> int:
     read = readers(proto)
     gone = set()
     for node in proto.graph.node:
-        if not (node.op_type == "Mul" and node.name.endswith("_smooth") and f"{node.name}_factor" in tensors):
+        if not (
+            node.op_type == "Mul"
+            and node.name.endswith("_smooth")
+            and f"{node.name}_factor" in tensors
+        ):
             continue
         norm = producers.get(node.input[0])
         factor = numpy_helper.to_array(tensors[f"{node.name}_factor"])
         if norm is None or norm.op_type != "LayerNormalization" or read[node.input[0]] != [node]:
             continue
-        if any(name not in tensors or list(tensors[name].dims) != [len(factor)] for name in norm.input[1:]):
+        if any(
+            name not in tensors or list(tensors[name].dims) != [len(factor)]
+            for name in norm.input[1:]
+        ):
             continue
         for index in range(1, len(norm.input)):
             name = f"{norm.input[index]}_{node.name}"

@@ -1,8 +1,9 @@
-"""QuantizeLinear and DequantizeLinear around the operators chosen, in the patterns that onnxruntime fuses into int8 kernels.
+"""QuantizeLinear and DequantizeLinear around the operators chosen, in the patterns that onnxruntime
+fuses into int8 kernels.
 
-onnxruntime's own QDQQuantizer rounds a tensor for all its readers once one of them is quantized, residual connections and
-LayerNormalization included, an error that has nothing to gain; here the others keep reading the float tensor.
-"""
+onnxruntime's own QDQQuantizer rounds a tensor for all its readers once one of them is quantized,
+residual connections and LayerNormalization included, an error that has nothing to gain; here the
+others keep reading the float tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def parameters(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of uint8 codes over [low, high] widened to hold 0 (Jacob et al. 2018, section 2.1)."""
+    """Scale and zero point of uint8 codes over [low, high] widened to hold 0 (Jacob et al. 2018,
+    section 2.1)."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255
     if scale < 1.2e-38:  # float32's smallest normal: nothing but zeros
@@ -28,7 +30,8 @@ def parameters(low: float, high: float) -> tuple[float, int]:
 
 
 def weight_codes(values: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """int8 codes within ±``largest`` (127, or 63 for 7 bits) and scales that broadcast, one an index of ``axis``."""
+    """int8 codes within ±``largest`` (127, or 63 for 7 bits) and scales that broadcast, one an
+    index of ``axis``."""
     import numpy as np
 
     codes, scale = symmetric(values, axis)
@@ -39,12 +42,18 @@ def weight_codes(values: np.ndarray, axis: int, largest: int) -> tuple[np.ndarra
 
 
 def share_ranges(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Ranges:
-    """What only passes codes on (pooling, reshaping) keeps the range of its input, so that the codes stay as they are."""
+    """What only passes codes on (pooling, reshaping) keeps the range of its input, so that the
+    codes stay as they are."""
     made = dict(bounds)
     passing = carried(proto, found)
     ends = {c.output for c in found}
     for node in proto.graph.node:
-        if node.name in passing and node.output[0] not in ends and node.input[0] in made and node.op_type not in BOUNDING:
+        if (
+            node.name in passing
+            and node.output[0] not in ends
+            and node.input[0] in made
+            and node.op_type not in BOUNDING
+        ):
             made.update(dict.fromkeys(node.output, made[node.input[0]]))
     return made
 
@@ -75,12 +84,16 @@ class Writer:
         return output
 
     def activation(self, name: str, source: str | None = None) -> str:
-        """``name`` by way of uint8 codes; ``source``: the tensor to read them from, if it is called otherwise."""
+        """``name`` by way of uint8 codes; ``source``: the tensor to read them from, if it is called
+        otherwise."""
         import numpy as np
 
         if name not in self.made:
             scale, zero = parameters(*self.bounds[name])
-            steps = self.constant(f"{name}_scale8", np.float32(scale)), self.constant(f"{name}_zero8", np.uint8(zero))
+            steps = (
+                self.constant(f"{name}_scale8", np.float32(scale)),
+                self.constant(f"{name}_zero8", np.uint8(zero)),
+            )
             codes = self.add("QuantizeLinear", [source or name, *steps], f"{name}_q8")
             self.made[name] = self.add("DequantizeLinear", [codes, *steps], f"{name}_d8")
         return self.made[name]
@@ -91,7 +104,11 @@ class Writer:
         from onnx import numpy_helper
 
         values = numpy_helper.to_array(self.tensors[name])
-        axis = 0 if any(a.name == "transB" and a.i for a in node.attribute) else WEIGHTS[node.op_type] % values.ndim
+        axis = (
+            0
+            if any(a.name == "transB" and a.i for a in node.attribute)
+            else WEIGHTS[node.op_type] % values.ndim
+        )
         codes, scale = weight_codes(values, axis, self.largest)
         stored = f"{name}_axis{axis}"
         if stored not in self.made:
@@ -104,7 +121,8 @@ class Writer:
         return self.made[stored], scale.ravel()
 
     def bias(self, node: Any, activation: str, steps: Any) -> str | None:
-        """int32 codes in units of activation scale times weight scale, which is what the kernels accumulate in."""
+        """int32 codes in units of activation scale times weight scale, which is what the kernels
+        accumulate in."""
         import numpy as np
         from onnx import numpy_helper
 
@@ -134,13 +152,18 @@ def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int 
     read = readers(proto)
     writer = Writer(proto, bounds, largest)
     coded: set[str] = set()  # tensors whose every reader takes the codes
-    dropped: dict[str, str] = {}  # output of a Relu that rounding to codes makes needless → its input
+    # output of a Relu that rounding to codes makes needless → its input
+    dropped: dict[str, str] = {}
     for node in list(proto.graph.node):
         candidate = by_name.get(node.name)
         for place, name in enumerate(node.input):
             if candidate and name == candidate.weight:
                 node.input[place], steps = writer.weight(node, name)
-                if len(node.input) > 2 and node.input[2] and (bias := writer.bias(node, candidate.activations[0], steps)):
+                if (
+                    len(node.input) > 2
+                    and node.input[2]
+                    and (bias := writer.bias(node, candidate.activations[0], steps))
+                ):
                     node.input[2] = bias
             elif name in coded or (candidate and name in candidate.activations):
                 node.input[place] = writer.activation(name)
@@ -148,12 +171,21 @@ def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int 
         following = read.get(first, [])
         after = following[0] if len(following) == 1 and following[0] is not None else None
         behind = after.output[0] if after is not None and after.op_type in BOUNDING else ""
-        relu = candidate is not None and behind in ends and read[first][0].op_type == "Relu" and bounds[behind][0] >= 0
+        relu = (
+            candidate is not None
+            and behind in ends
+            and read[first][0].op_type == "Relu"
+            and bounds[behind][0] >= 0
+        )
         if first not in dropped:
             writer.nodes.append(node)
         if relu:
             dropped[behind] = first
-        elif (first in ends or node.name in passing) and first in bounds and not (first in outputs or behind in ends):
+        elif (
+            (first in ends or node.name in passing)
+            and first in bounds
+            and not (first in outputs or behind in ends)
+        ):
             writer.activation(first, dropped.get(first))
             coded.add(first)
     _replace(proto.graph, writer.nodes)

@@ -22,12 +22,15 @@ CHUNK = 1 << 22  # elements converted at once
 MASK = 1e4  # e^-10000 is 0 in any float, and a few such masks may be added up without overflow
 
 
-def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any) -> dict[str, Any]:
-    """Convert with onnxruntime's float16 converter, which leaves operators without a 16-bit form (TopK, Range …) in fp32.
+def quantize(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any
+) -> dict[str, Any]:
+    """Convert with onnxruntime's float16 converter, which leaves operators without a 16-bit form
+    (TopK, Range …) in fp32.
 
-    Masks (constants of 1e8 and beyond) become ±1e4, which a softmax treats alike; operators that read any other constant
-    beyond ±65504 stay in fp32. Raises UnsupportedError where there is nothing to convert, or the result is not valid.
-    """
+    Masks (constants of 1e8 and beyond) become ±1e4, which a softmax treats alike; operators that
+    read any other constant beyond ±65504 stay in fp32. Raises UnsupportedError where there is
+    nothing to convert, or the result is not valid."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -35,8 +38,14 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     proto = graph.load(model, data=False)
     for body in _graphs(proto.graph):
         _constants_as_tensors(body)
-    if not any(tensor.data_type == onnx.TensorProto.FLOAT for body in _graphs(proto.graph) for _, tensor in _tensors(body)):
-        raise UnsupportedError("the model has no 32-bit float weights to convert", hint="deliver it as fp32")
+    if not any(
+        tensor.data_type == onnx.TensorProto.FLOAT
+        for body in _graphs(proto.graph)
+        for _, tensor in _tensors(body)
+    ):
+        raise UnsupportedError(
+            "the model has no 32-bit float weights to convert", hint="deliver it as fp32"
+        )
     masks, kept = 0, set()
     for body in _graphs(proto.graph):
         found, large = _finite(body, model.parent)
@@ -46,7 +55,11 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     proto = onnx.shape_inference.infer_shapes(proto)
     outside = _emptied(proto)
     blocked = sorted(kept) or None
-    half = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True, node_block_list=blocked))
+    half = OnnxModel(
+        convert_float_to_float16(
+            proto, keep_io_types=True, disable_shape_infer=True, node_block_list=blocked
+        )
+    )
     _filled(half.model, outside)
     _straighten(half.model.graph)
     half.topological_sort()  # the converter appends its Cast nodes at the end
@@ -55,13 +68,19 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
         onnx.checker.check_model(str(out))
     except onnx.checker.ValidationError as problem:
         said = " ".join(str(problem).split())[:300]
-        raise UnsupportedError(f"the conversion to fp16 broke the graph: {said}", hint="deliver it as fp32") from problem
-    notes = {"masks made finite": masks, "operators kept in fp32 for a constant beyond 65504": len(kept)}
+        raise UnsupportedError(
+            f"the conversion to fp16 broke the graph: {said}", hint="deliver it as fp32"
+        ) from problem
+    notes = {
+        "masks made finite": masks,
+        "operators kept in fp32 for a constant beyond 65504": len(kept),
+    }
     return {what: count for what, count in notes.items() if count}
 
 
 def _emptied(proto: Any) -> dict[str, Any]:
-    """Make tensors of no elements of those with external data, which the converter would look for; returns what they were."""
+    """Make tensors of no elements of those with external data, which the converter would look for;
+    returns what they were."""
     from onnx.external_data_helper import uses_external_data
 
     outside = {}
@@ -82,7 +101,9 @@ def _filled(proto: Any, outside: dict[str, Any]) -> None:
             tensor.dims[:] = was.dims
             tensor.data_location = was.data_location
             tensor.external_data.extend(was.external_data)
-    known = [v for v in proto.graph.value_info if v.name.removesuffix("_cast_to_fp32") not in outside]
+    known = [
+        v for v in proto.graph.value_info if v.name.removesuffix("_cast_to_fp32") not in outside
+    ]
     if len(known) < len(proto.graph.value_info):
         known = [type(v).FromString(v.SerializeToString()) for v in known]
         del proto.graph.value_info[:]
@@ -90,7 +111,8 @@ def _filled(proto: Any, outside: dict[str, Any]) -> None:
 
 
 def _halved(tensor: Any, data: np.ndarray) -> np.ndarray:
-    """The bytes of external data whose tensor the converter has declared to be float16 without seeing them."""
+    """The bytes of external data whose tensor the converter has declared to be float16 without
+    seeing them."""
     import numpy as np
     from onnxruntime.transformers.float16 import convert_np_to_float16
 
@@ -124,12 +146,16 @@ def _tensors(body: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _constants_as_tensors(body: Any) -> None:
-    """``value_float`` and ``value_floats`` as ``value``, the only form of Constant that the converter knows."""
+    """``value_float`` and ``value_floats`` as ``value``, the only form of Constant that the
+    converter knows."""
     import numpy as np
     from onnx import helper, numpy_helper
 
     for node in body.node:
-        if node.op_type != "Constant" or node.attribute[0].name not in ("value_float", "value_floats"):
+        if node.op_type != "Constant" or node.attribute[0].name not in (
+            "value_float",
+            "value_floats",
+        ):
             continue
         value = np.asarray(helper.get_attribute_value(node.attribute[0]), np.float32)
         del node.attribute[:]
@@ -137,7 +163,8 @@ def _constants_as_tensors(body: Any) -> None:
 
 
 def _finite(body: Any, folder: Path) -> tuple[int, set[str]]:
-    """Make masks finite in place; returns how many, and the names of nodes that must keep a large constant in fp32."""
+    """Make masks finite in place; returns how many, and the names of nodes that must keep a large
+    constant in fp32."""
     import numpy as np
     from onnx import TensorProto, numpy_helper
     from onnx.external_data_helper import uses_external_data
@@ -151,12 +178,18 @@ def _finite(body: Any, folder: Path) -> tuple[int, set[str]]:
         else:
             values = numpy_helper.to_array(tensor)
         flat = values.reshape(-1)
-        if not any(_beyond(flat[start : start + CHUNK]).any() for start in range(0, flat.size, CHUNK)):
+        if not any(
+            _beyond(flat[start : start + CHUNK]).any() for start in range(0, flat.size, CHUNK)
+        ):
             continue
         beyond = _beyond(values)
         if np.abs(values[beyond]).min() >= MASK_FROM:
             masks += 1
-            tensor.CopyFrom(numpy_helper.from_array(np.where(beyond, np.copysign(MASK, values), values).astype("f4"), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(
+                    np.where(beyond, np.copysign(MASK, values), values).astype("f4"), tensor.name
+                )
+            )
         else:
             large.add(name)
     kept = set()
@@ -175,7 +208,8 @@ def _beyond(values: np.ndarray) -> np.ndarray:
 
 
 def _straighten(body: Any) -> None:
-    """Between two operators kept in fp32 the converter casts down and up again, which loses digits or overflows: go straight."""
+    """Between two operators kept in fp32 the converter casts down and up again, which loses digits
+    or overflows: go straight."""
     from onnx import TensorProto, helper
 
     narrow, wide = {}, []
@@ -191,6 +225,10 @@ def _straighten(body: Any) -> None:
             node.input[0] = narrow[node.input[0]].input[0]
     used = {name for inner in _graphs(body) for node in inner.node for name in node.input}
     used |= {value.name for inner in _graphs(body) for value in inner.output}
-    kept = [node for node in body.node if not (node.op_type == "Cast" and node.output[0] in narrow and node.output[0] not in used)]
+    kept = [
+        node
+        for node in body.node
+        if not (node.op_type == "Cast" and node.output[0] in narrow and node.output[0] not in used)
+    ]
     del body.node[:]
     body.node.extend(kept)

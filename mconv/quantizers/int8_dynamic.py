@@ -1,13 +1,16 @@
-"""8-bit weights per channel; matrix products with activations quantized as they come, convolutions computed in float.
+"""8-bit weights per channel; matrix products with activations quantized as they come, convolutions
+computed in float.
 
-MatMul, Gemm and embedding tables go through onnxruntime's ``quantize_dynamic``. Its ConvInteger is slower than the float
-convolution and loses accuracy, so convolution weights are stored as int8 with one scale an output channel, and turned back by
-Cast and Mul: constant arithmetic, which onnxruntime folds when it loads the model. A quarter of the size at fp32 speed;
-behind a DequantizeLinear, which is not folded, the same network takes twice the time at every inference. Recurrent layers
-go the same way: DynamicQuantizeLSTM refuses weights with a zero point.
+MatMul, Gemm and embedding tables go through onnxruntime's ``quantize_dynamic``. Its ConvInteger is
+slower than the float convolution and loses accuracy, so convolution weights are stored as int8 with
+one scale an output channel, and turned back by Cast and Mul: constant arithmetic, which onnxruntime
+folds when it loads the model. A quarter of the size at fp32 speed; behind a DequantizeLinear, which
+is not folded, the same network takes twice the time at every inference. Recurrent layers go the
+same way: DynamicQuantizeLSTM refuses weights with a zero point.
 
-Weights are uint8 with a zero point by default: x86 processors without VNNI saturate the sums of uint8 activations times int8
-weights (onnxruntime's documentation on quantization, "When and why do I need to try U8U8"). With VNNI both keep a cosine of
+Weights are uint8 with a zero point by default: x86 processors without VNNI saturate the sums of
+uint8 activations times int8 weights (onnxruntime's documentation on quantization, "When and why do
+I need to try U8U8"). With VNNI both keep a cosine of
 0.991 of MiniLM's token embeddings.
 """
 
@@ -27,13 +30,19 @@ PRECISIONS = ("int8",)
 STORED_BITS = {"int8": 8.1}
 ACTIVATIONS = ("int8",)
 TOOLS = ("onnx", "onnxruntime")
-DOMAINS = frozenset({""})  # operators of com.microsoft come out only where they went in (Attention → QAttention)
+# operators of com.microsoft come out only where they went in (Attention → QAttention)
+DOMAINS = frozenset({""})
 OPTIONS = {
-    "per_channel": {"type": "boolean", "default": True, "description": "one scale an output channel instead of one a tensor"},
+    "per_channel": {
+        "type": "boolean",
+        "default": True,
+        "description": "one scale an output channel instead of one a tensor",
+    },
     "scheme": {
         "enum": ["symmetric", "asymmetric"],
         "default": "asymmetric",
-        "description": "weights with a zero point (uint8), or around zero (int8); those of convolutions are always around zero",
+        "description": "weights with a zero point (uint8), or around zero (int8); those of "
+        "convolutions are always around zero",
     },
 }
 QUANTIZED = {
@@ -61,11 +70,14 @@ WEIGHT_ONLY = {  # operator → its weights by input, with the axis of their out
     "LSTM": {1: 1, 2: 1},
     "RNN": {1: 1, 2: 1},
 }
-MIN_OPSET = 13  # per-axis DequantizeLinear, which quantize_dynamic writes for embeddings, starts here
+# per-axis DequantizeLinear, which quantize_dynamic writes for embeddings, starts here
+MIN_OPSET = 13
 SMALLEST = 256  # weights of fewer elements gain nothing
 
 
-def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any) -> dict[str, Any]:
+def quantize(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any
+) -> dict[str, Any]:
     """Raises UnsupportedError for a model already quantized, or one without weights to quantize."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -73,14 +85,24 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
     proto = graph.load(model)
     present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
     if present:
-        raise UnsupportedError(f"the model is quantized already: it has {', '.join(present)}", hint="start from the float model")
-    if any(t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for t in proto.graph.initializer):
-        raise UnsupportedError("the model's weights are 16-bit floats; int8 is made from 32-bit ones", hint="export it as fp32")
+        raise UnsupportedError(
+            f"the model is quantized already: it has {', '.join(present)}",
+            hint="start from the float model",
+        )
+    if any(
+        t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+        for t in proto.graph.initializer
+    ):
+        raise UnsupportedError(
+            "the model's weights are 16-bit floats; int8 is made from 32-bit ones",
+            hint="export it as fp32",
+        )
     proto = _at_least(proto, MIN_OPSET)
     per_channel = bool(options.get("per_channel", True))
     _plain_products(proto)
     stored = _weight_only(proto, per_channel=per_channel)
-    del proto.graph.value_info[:]  # shapes are inferred anew: stale ones make quantize_dynamic skip nodes
+    # shapes are inferred anew: stale ones make quantize_dynamic skip nodes
+    del proto.graph.value_info[:]
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         staged, made = Path(folder) / "staged.onnx", Path(folder) / "made.onnx"
         graph.save(proto, staged)
@@ -95,14 +117,16 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
             extra_options={
                 "WeightSymmetric": not asymmetric,
                 "MatMulConstBOnly": True,
-                "DefaultTensorType": onnx.TensorProto.FLOAT,  # behind operators of com.microsoft no type is inferred
+                # behind operators of com.microsoft no type is inferred
+                "DefaultTensorType": onnx.TensorProto.FLOAT,
             },
         )
         result = graph.load(made)
     dynamic = sum(n.op_type in QUANTIZED - {"DynamicQuantizeLinear"} for n in result.graph.node)
     if not dynamic and not stored:
         raise UnsupportedError(
-            "the model has no weights to quantize: no matrix product, convolution, recurrent layer or embedding of constants",
+            "the model has no weights to quantize: no matrix product, convolution, recurrent "
+            "layer or embedding of constants",
             hint="deliver it as fp16",
         )
     del result.metadata_props[:]
@@ -118,14 +142,19 @@ def _at_least(proto: Any, opset: int) -> Any:
 
 
 def _plain_products(proto: Any) -> None:
-    """Gemm with a constant B and no scaling as MatMul and Add. onnxruntime's own rewriting transposes a shared B twice."""
+    """Gemm with a constant B and no scaling as MatMul and Add. onnxruntime's own rewriting
+    transposes a shared B twice."""
     from onnx import helper, numpy_helper
 
     tensors = {t.name: t for t in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
         said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        plain = said.get("alpha", 1.0) == 1.0 and said.get("beta", 1.0) == 1.0 and not said.get("transA")
+        plain = (
+            said.get("alpha", 1.0) == 1.0
+            and said.get("beta", 1.0) == 1.0
+            and not said.get("transA")
+        )
         if node.op_type != "Gemm" or not plain or node.input[1] not in tensors:
             nodes.append(node)
             continue
@@ -133,19 +162,26 @@ def _plain_products(proto: Any) -> None:
         if said.get("transB"):
             turned = f"{weight}_transposed"
             if turned not in tensors:
-                tensors[turned] = numpy_helper.from_array(numpy_helper.to_array(tensors[weight]).T.copy(), turned)
+                tensors[turned] = numpy_helper.from_array(
+                    numpy_helper.to_array(tensors[weight]).T.copy(), turned
+                )
                 proto.graph.initializer.append(tensors[turned])
             weight = turned
         bias = node.input[2] if len(node.input) > 2 else ""
         product = f"{node.output[0]}_product" if bias else node.output[0]
         nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
         if bias:
-            nodes.append(helper.make_node("Add", [product, bias], [node.output[0]], name=node.name and f"{node.name}_bias"))
+            nodes.append(
+                helper.make_node(
+                    "Add", [product, bias], [node.output[0]], name=node.name and f"{node.name}_bias"
+                )
+            )
     _replace(proto.graph, nodes)
 
 
 def _weight_only(proto: Any, *, per_channel: bool) -> int:
-    """Store weights of convolutions, recurrent layers and the Gemm that are left as int8; returns of how many nodes."""
+    """Store weights of convolutions, recurrent layers and the Gemm that are left as int8; returns
+    of how many nodes."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -154,22 +190,39 @@ def _weight_only(proto: Any, *, per_channel: bool) -> int:
     nodes = []
     count = 0
     for node in proto.graph.node:
-        said = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in ("transB", "group")}
+        said = {
+            a.name: helper.get_attribute_value(a)
+            for a in node.attribute
+            if a.name in ("transB", "group")
+        }
         touched = False
         for index, usual in WEIGHT_ONLY.get(node.op_type, {}).items():
             weight = node.input[index]
             tensor = tensors.get(weight)
-            if tensor is None or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
+            if (
+                tensor is None
+                or tensor.data_type != TensorProto.FLOAT
+                or np.prod(tensor.dims) < SMALLEST
+            ):
                 continue
-            # a grouped ConvTranspose has [C_in, C_out / groups, …]: axis 1 would share a scale between groups
-            turned = said.get("transB") or (node.op_type == "ConvTranspose" and said.get("group", 1) != 1)
+            # a grouped ConvTranspose has [C_in, C_out / groups, …]: axis 1 would share a scale
+            # between groups
+            turned = said.get("transB") or (
+                node.op_type == "ConvTranspose" and said.get("group", 1) != 1
+            )
             axis = 0 if turned else usual
             if (weight, axis) not in done:
                 name = done[weight, axis] = f"{weight}_float{axis}"
-                codes, scale = symmetric(numpy_helper.to_array(tensor), axis if per_channel else None)
+                codes, scale = symmetric(
+                    numpy_helper.to_array(tensor), axis if per_channel else None
+                )
                 stored, step, cast = f"{name}_int8", f"{name}_scale", f"{name}_cast"
-                proto.graph.initializer.extend([numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, step)])
-                nodes.append(helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT))
+                proto.graph.initializer.extend(
+                    [numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, step)]
+                )
+                nodes.append(
+                    helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT)
+                )
                 nodes.append(helper.make_node("Mul", [cast, step], [name], name=name))
             node.input[index] = done[weight, axis]
             touched = True
@@ -180,17 +233,18 @@ def _weight_only(proto: Any, *, per_channel: bool) -> int:
 
 
 def symmetric(values: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """int8 codes of the shape of ``values`` and float32 scales that broadcast to it, one an index of ``axis`` or a single one.
+    """int8 codes of the shape of ``values`` and float32 scales that broadcast to it, one an index
+    of ``axis`` or a single one.
 
-    scale = max|w| / 127, code = round(w / scale): symmetric linear quantization (Jacob et al. 2018, equation 1 with Z = 0), so
-    that the error is at most half a scale.
-    """
+    scale = max|w| / 127, code = round(w / scale): symmetric linear quantization (Jacob et al. 2018,
+    equation 1 with Z = 0), so that the error is at most half a scale."""
     import numpy as np
 
     others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = (largest / 127.0).astype(np.float32)
-    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))  # subnormal: nothing that 8 bits can tell from 0
+    # subnormal: nothing that 8 bits can tell from 0
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))
     return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
 
 
@@ -199,7 +253,11 @@ def _replace(graph_proto: Any, nodes: list[Any]) -> None:
     used = {name for node in nodes for name in node.input} | {v.name for v in graph_proto.output}
     used |= {name for node in nodes for a in node.attribute for name in _captured(a)}
     kept = [t for t in graph_proto.initializer if t.name in used]
-    inputs = [v for v in graph_proto.input if v.name in used or v.name not in {t.name for t in graph_proto.initializer}]
+    inputs = [
+        v
+        for v in graph_proto.input
+        if v.name in used or v.name not in {t.name for t in graph_proto.initializer}
+    ]
     del graph_proto.node[:], graph_proto.initializer[:], graph_proto.input[:]
     graph_proto.node.extend(nodes)
     graph_proto.initializer.extend(kept)

@@ -1,8 +1,10 @@
 """8-bit weights and activations with ranges fixed by calibration: QDQ around what runs on int8.
 
-1. Activations are watched on the calibration samples; those with outliers are smoothed into the weights (SmoothQuant).
+1. Activations are watched on the calibration samples; those with outliers are smoothed into the
+weights (SmoothQuant).
 2. Ranges by ``ranges``: minmax, entropy or percentile.
-3. The error that each operator adds on 8 bits to the model's outputs is measured; those that do not fit ``max_noise`` are
+3. The error that each operator adds on 8 bits to the model's outputs is measured; those that do not
+fit ``max_noise`` are
    computed in float, their weights stored as int8 all the same.
 4. Weights per channel around zero; embeddings, and weights of what runs in float, in blocks of 64.
 """
@@ -15,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from mconv import graph
-from mconv.quantizers import _static_choice, _static_graph, _static_ranges, _static_smooth, _static_store, _static_write
+from mconv.quantizers import (
+    _static_choice,
+    _static_graph,
+    _static_ranges,
+    _static_smooth,
+    _static_store,
+    _static_write,
+)
 from mconv.quantizers._static_graph import Candidate
 
 PRECISIONS = ("int8-static",)
@@ -27,9 +36,14 @@ MAX_NOISE = 0.003
 OPTIONS = {
     "ranges": {
         "enum": ["minmax", "entropy", "percentile"],
-        "description": "how activation ranges are found: the manifest's calibration method unless given here, else minmax",
+        "description": "how activation ranges are found: the manifest's calibration method unless "
+        "given here, else minmax",
     },
-    "smoothing": {"type": "boolean", "default": True, "description": "move outliers of activations into the weights (SmoothQuant)"},
+    "smoothing": {
+        "type": "boolean",
+        "default": True,
+        "description": "move outliers of activations into the weights (SmoothQuant)",
+    },
     "reduced_range": {
         "type": "boolean",
         "default": False,
@@ -39,13 +53,17 @@ OPTIONS = {
         "type": "number",
         "minimum": 0,
         "default": MAX_NOISE,
-        "description": "share of an output's energy that quantized activations may add as noise; what does not fit runs in float",
+        "description": "share of an output's energy that quantized activations may add as noise; "
+        "what does not fit runs in float",
     },
 }
 
 
-def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any) -> dict[str, Any]:
-    """Raises UnsupportedError for a model already quantized or without weights, UsageError for calibration that does not fit."""
+def quantize(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any
+) -> dict[str, Any]:
+    """Raises UnsupportedError for a model already quantized or without weights, UsageError for
+    calibration that does not fit."""
     proto = _static_graph.prepare(model)
     _static_graph.check_feeds(proto, calibration)
     notes: dict[str, Any] = {}
@@ -65,14 +83,21 @@ def _embeddings(proto: Any, feed: Mapping[str, Any], folder: Path) -> int:
     ranks: dict[str, int] = {}
     found = _static_store.lookups(proto)
     if found:
-        _static_ranges.watch(proto, [feed], found, folder, lambda name, array: ranks.update({name: array.ndim}))
+        _static_ranges.watch(
+            proto, [feed], found, folder, lambda name, array: ranks.update({name: array.ndim})
+        )
     return _static_store.store_rows(proto, ranks)
 
 
 def _activations(
-    proto: Any, found: Sequence[Candidate], options: Mapping[str, Any], feeds: Sequence[Any], folder: Path
+    proto: Any,
+    found: Sequence[Candidate],
+    options: Mapping[str, Any],
+    feeds: Sequence[Any],
+    folder: Path,
 ) -> tuple[Any, dict[str, Any]]:
-    """The graph with as many of ``found`` on 8 bits as fit the budget; smoothed only where they do not fit without."""
+    """The graph with as many of ``found`` on 8 bits as fit the budget; smoothed only where they do
+    not fit without."""
     budget = float(options.get("max_noise", MAX_NOISE))
     plain, factors = proto, {}
     bounds, trial = _trial(proto, found, options, feeds, folder)
@@ -87,30 +112,42 @@ def _activations(
     numbers, noise = _static_choice.choose(trial, cost, budget)
     names = {found[i].name for i in numbers}
     if factors:  # what stays in float keeps its own weights, which block-wise codes hold better
-        proto = _static_smooth.smooth(plain, [c for c in _static_graph.candidates(plain) if c.name in names], factors)
+        proto = _static_smooth.smooth(
+            plain, [c for c in _static_graph.candidates(plain) if c.name in names], factors
+        )
     chosen = [c for c in _static_graph.candidates(proto) if c.name in names]
     folded = _static_smooth.fold(proto)
     _static_write.write(proto, chosen, bounds, _largest(options))
     left = [f"{c.kind} {c.name}" for c in found if c.name not in names]
     return proto, {
         "computed on int8": len(chosen),
-        "activations smoothed": len({c.activations[0] for c in chosen if c.activations[0].endswith("_smooth")}),
+        "activations smoothed": len(
+            {c.activations[0] for c in chosen if c.activations[0].endswith("_smooth")}
+        ),
         "smoothed by LayerNormalization itself": folded,
         "noise measured on calibration samples": f"{noise:.2g}" if chosen else "",
-        "kept in float for their error": ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else ""),
+        "kept in float for their error": ", ".join(left[:8])
+        + (f" and {len(left) - 8} more" if len(left) > 8 else ""),
     }
 
 
 def _trial(
-    proto: Any, found: Sequence[Candidate], options: Mapping[str, Any], feeds: Sequence[Any], folder: Path
+    proto: Any,
+    found: Sequence[Candidate],
+    options: Mapping[str, Any],
+    feeds: Sequence[Any],
+    folder: Path,
 ) -> tuple[Any, Any]:
     method = options.get("ranges", "minmax")
     tensors = [t for c in found for t in c.activations]
     tensors += [t for names in _static_graph.carried(proto, found).values() for t in names]
-    bounds = _static_write.share_ranges(proto, found, _static_ranges.ranges(proto, feeds, tensors, method, folder))
+    bounds = _static_write.share_ranges(
+        proto, found, _static_ranges.ranges(proto, feeds, tensors, method, folder)
+    )
     return bounds, _static_choice.Trial(proto, found, bounds, feeds, folder, _largest(options))
 
 
 def _largest(options: Mapping[str, Any]) -> int:
-    """The largest code of a weight: |uint8 · 63 · 2| is below 2¹⁵, what AVX2 adds two products in."""
+    """The largest code of a weight: |uint8 · 63 · 2| is below 2¹⁵, what AVX2 adds two products
+    in."""
     return 63 if options.get("reduced_range") else 127

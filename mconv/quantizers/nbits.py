@@ -1,10 +1,11 @@
-"""Weights of 2 to 8 bits in blocks, embeddings included, rounded by GPTQ on calibration samples; for ONNX Runtime.
+"""Weights of 2 to 8 bits in blocks, embeddings included, rounded by GPTQ on calibration samples;
+for ONNX Runtime.
 
-Products read their codes through MatMulNBits, tables through GatherBlockQuantized. Kernels exist for 2, 4 and 8 bits; other
-widths are stored at their true size, in planes of bits that standard operators put together into the next wider kernel's form when
-the model is loaded. Convolutions, recurrent layers and weights with several kinds of readers are turned back into floats then.
-Scales are bytes, with a step for each row.
-"""
+Products read their codes through MatMulNBits, tables through GatherBlockQuantized. Kernels exist
+for 2, 4 and 8 bits; other widths are stored at their true size, in planes of bits that standard
+operators put together into the next wider kernel's form when the model is loaded. Convolutions,
+recurrent layers and weights with several kinds of readers are turned back into floats then. Scales
+are bytes, with a step for each row."""
 
 from __future__ import annotations
 
@@ -32,20 +33,31 @@ BLOCK = {"product": 16, "table": 32, "folded": 32}
 OPTIONS = {
     "block_size": {
         "enum": [16, 32, 64, 128],
-        "description": "weights that share a scale (default: 16 in products, 32 elsewhere; int8 128)",
+        "description": "weights that share a scale (default: 16 in products, 32 elsewhere; int8 "
+        "128)",
     },
-    "scheme": {"enum": ["asymmetric", "symmetric"], "default": "asymmetric", "description": "blocks with a zero point, or without"},
+    "scheme": {
+        "enum": ["asymmetric", "symmetric"],
+        "default": "asymmetric",
+        "description": "blocks with a zero point, or without",
+    },
     "rounding": {
         "enum": ["gptq", "hqq", "nearest"],
         "default": "gptq",
-        "description": "gptq: on calibration samples; hqq: without; nearest: with ranges chosen by error",
+        "description": "gptq: on calibration samples; hqq: without; nearest: with ranges chosen "
+        "by error",
     },
     "scaling": {
         "enum": ["none", "awq"],
         "default": "none",
-        "description": "awq: channels that meet large activations are scaled up before rounding; a Mul before those products",
+        "description": "awq: channels that meet large activations are scaled up before rounding; "
+        "a Mul before those products",
     },
-    "embeddings": {"type": "boolean", "default": True, "description": "quantize embedding tables too"},
+    "embeddings": {
+        "type": "boolean",
+        "default": True,
+        "description": "quantize embedding tables too",
+    },
     "accuracy_level": {
         "enum": [0, 1, 4],
         "default": 0,
@@ -65,16 +77,23 @@ OPTIONS = {
     },
 }
 CONFIG_VERSION = 1
-STORED_BITS = {"int8": 8.2, "int4": 4.6, "int3": 3.7, "int2": 2.9, "mixed": 4.5}  # of encoders, tables and products together
+# of encoders, tables and products together
+STORED_BITS = {"int8": 8.2, "int4": 4.6, "int3": 3.7, "int2": 2.9, "mixed": 4.5}
 
 
 def quantize(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Sequence[Mapping[str, np.ndarray]] | None
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: dict[str, Any],
+    calibration: Sequence[Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
-    """Raises UnsupportedError for a model quantized already or without weights, UsageError for calibration data that do not fit.
+    """Raises UnsupportedError for a model quantized already or without weights, UsageError for
+    calibration data that do not fit.
 
-    A model of more than 1 GiB is not run: its weights are mapped from the file and rounded one at a time, without calibration.
-    """
+    A model of more than 1 GiB is not run: its weights are mapped from the file and rounded one at a
+    time, without calibration."""
     from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.tensors import large
 
@@ -86,14 +105,20 @@ def quantize(
     if options.get("scaling") == "awq" and calibration:
         from mconv.quantizers._nbits import awq
 
-        proto, count = awq.scale(proto, found, widths, lambda layer, bits: block_of(layer, bits, options), calibration)
+        proto, count = awq.scale(
+            proto, found, widths, lambda layer, bits: block_of(layer, bits, options), calibration
+        )
         found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
-        return {"scaled activations": count, **apply(proto, found, widths, model, out, options, calibration)}
+        return {
+            "scaled activations": count,
+            **apply(proto, found, widths, model, out, options, calibration),
+        }
     return apply(proto, found, widths, model, out, options, calibration)
 
 
 def load(model: Path) -> Any:
-    """The graph in an opset that has what is needed; of a model of more than 1 GiB without its external data."""
+    """The graph in an opset that has what is needed; of a model of more than 1 GiB without its
+    external data."""
     from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.tensors import large
 
@@ -103,9 +128,14 @@ def load(model: Path) -> Any:
 
 
 def configure(
-    model: Path, *, precision: str, options: dict[str, Any], calibration: Sequence[Mapping[str, np.ndarray]] | None
+    model: Path,
+    *,
+    precision: str,
+    options: dict[str, Any],
+    calibration: Sequence[Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
-    """What :func:`quantize` would do to each layer, as mixed.json has it: a person may change the bits and give it back."""
+    """What :func:`quantize` would do to each layer, as mixed.json has it: a person may change the
+    bits and give it back."""
     from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.tensors import large
 
@@ -116,34 +146,59 @@ def configure(
     widths, errors = widths_of(proto, found, precision, options, calibration)
     listed = {}
     for layer in found:
-        about: dict[str, Any] = {"bits": widths[layer.name], "kind": layer.kind, "role": layer.role, "elements": layer.elements}
+        about: dict[str, Any] = {
+            "bits": widths[layer.name],
+            "kind": layer.kind,
+            "role": layer.role,
+            "elements": layer.elements,
+        }
         if layer.name in errors:
-            about["error"] = {str(bits): float(f"{error:.3g}") for bits, error in errors[layer.name].items()}
+            about["error"] = {
+                str(bits): float(f"{error:.3g}") for bits, error in errors[layer.name].items()
+            }
         listed[layer.name] = about
-    return {"version": CONFIG_VERSION, "quantizer": "nbits", "options": _stated(options), "layers": listed}
+    return {
+        "version": CONFIG_VERSION,
+        "quantizer": "nbits",
+        "options": _stated(options),
+        "layers": listed,
+    }
 
 
 def preview(
-    model: Path, *, calibration: Sequence[Mapping[str, np.ndarray]], held_out: Sequence[Mapping[str, np.ndarray]]
+    model: Path,
+    *,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    held_out: Sequence[Mapping[str, np.ndarray]],
 ) -> dict[str, Any]:
-    """The layers, and the cosine that rounding them to each width would leave (see :mod:`mconv.quantizers._nbits.preview`)."""
+    """The layers, and the cosine that rounding them to each width would leave (see
+    :mod:`mconv.quantizers._nbits.preview`)."""
     from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.preview import cosines
     from mconv.quantizers._nbits.tensors import large
 
     proto = load(model)
     found = layers.find(proto.graph, refuse=False)
-    listed = {layer.name: {"kind": layer.kind, "role": layer.role, "elements": layer.elements} for layer in found}
+    listed = {
+        layer.name: {"kind": layer.kind, "role": layer.role, "elements": layer.elements}
+        for layer in found
+    }
     if not found or large(model):
         return {"layers": listed}
     return {
         "layers": listed,
-        "cosine": cosines(proto, found, BITS, lambda layer, bits: block_of(layer, bits, {}), calibration, held_out),
+        "cosine": cosines(
+            proto, found, BITS, lambda layer, bits: block_of(layer, bits, {}), calibration, held_out
+        ),
     }
 
 
 def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in options.items() if k in OPTIONS and k not in ("layers", "average_bits") and v is not None}
+    return {
+        k: v
+        for k, v in options.items()
+        if k in OPTIONS and k not in ("layers", "average_bits") and v is not None
+    }
 
 
 def widths_of(
@@ -153,7 +208,8 @@ def widths_of(
     options: Mapping[str, Any],
     calibration: Sequence[Mapping[str, np.ndarray]] | None,
 ) -> tuple[dict[str, int], dict[str, dict[int, float]]]:
-    """(bits by layer, measured errors by layer and width). Raises UsageError for a glob in ``layers`` that matches none."""
+    """(bits by layer, measured errors by layer and width). Raises UsageError for a glob in
+    ``layers`` that matches none."""
     from mconv.quantizers._nbits import allocate
     from mconv.quantizers._nbits.activations import Activations
 
@@ -174,10 +230,16 @@ def widths_of(
     else:
         widths = allocate.recipe(found, float(options.get("average_bits", 4.5)))
     for glob, bits in given.items():
-        matched = [layer.name for layer in found if fnmatch.fnmatchcase(layer.name, glob) or layer.name == glob]
+        matched = [
+            layer.name
+            for layer in found
+            if fnmatch.fnmatchcase(layer.name, glob) or layer.name == glob
+        ]
         if not matched:
             names = ", ".join(layer.name for layer in found[:10])
-            raise UsageError(f"no layer matches {glob!r}", hint=f"layers are, among others: {names}")
+            raise UsageError(
+                f"no layer matches {glob!r}", hint=f"layers are, among others: {names}"
+            )
         widths |= dict.fromkeys(matched, int(bits))
     return widths, errors
 
@@ -191,7 +253,8 @@ def apply(
     options: Mapping[str, Any],
     calibration: Sequence[Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
-    """Store each layer in its width, write the model, and say what was done. Layers of 16 and more bits stay as they are."""
+    """Store each layer in its width, write the model, and say what was done. Layers of 16 and more
+    bits stay as they are."""
     from mconv.quantizers._nbits.rounding import Rounder
     from mconv.quantizers._nbits.surgery import Surgeon
     from mconv.quantizers._nbits.tensors import Tensors, large
@@ -199,7 +262,9 @@ def apply(
     tensors = Tensors(proto.graph, model.parent)
     chosen = [layer for layer in found if widths.get(layer.name, 32) <= 8]
     rounder = Rounder(proto, chosen, options, calibration, tensors)
-    surgeon = Surgeon(proto.graph, out.with_name(out.name + graph.DATA_SUFFIX) if large(model) else None)
+    surgeon = Surgeon(
+        proto.graph, out.with_name(out.name + graph.DATA_SUFFIX) if large(model) else None
+    )
     level = int(options.get("accuracy_level", 0))
     for layer in rounder.order():
         bits = widths[layer.name]
@@ -241,6 +306,7 @@ def at_least(proto: Any, opset: int) -> Any:
     except Exception as problem:  # the converter raises RuntimeError and others of its own
         said = " ".join(str(problem).split())[:300]
         raise UnsupportedError(
-            f"the graph is of opset {current} and cannot be raised to {opset}, which these weights need: {said}",
+            f"the graph is of opset {current} and cannot be raised to {opset}, which these "
+            f"weights need: {said}",
             hint=f"export it with opset {opset} or later",
         ) from problem

@@ -1,12 +1,14 @@
-"""Weights of 16, 8 or 4 bits that are turned back to fp32 before use: a portable form that computes in float everywhere.
+"""Weights of 16, 8 or 4 bits that are turned back to fp32 before use: a portable form that computes
+in float everywhere.
 
-Matrix products and embedding tables read their weights through DequantizeLinear, which onnxruntime (native, WebAssembly, WebGPU,
-WebNN) and WebNN itself all have: codes of 8 or 4 bits with one scale a block of weights along the axis that is summed over (ONNX
-opset 21); int8 embedding tables have one scale a row. Scales a channel would be smaller still, but WebNN on TensorFlow Lite
-fails to compile matrix products with them. Convolutions and recurrent layers read int8 codes through Cast and Mul, constant
-arithmetic that is folded when the model is loaded; four bits are too few for them. fp16 is a storage form too: a Cast behind
-each weight, so that it runs where the device has no 16-bit arithmetic.
-"""
+Matrix products and embedding tables read their weights through DequantizeLinear, which onnxruntime
+(native, WebAssembly, WebGPU, WebNN) and WebNN itself all have: codes of 8 or 4 bits with one scale
+a block of weights along the axis that is summed over (ONNX opset 21); int8 embedding tables have
+one scale a row. Scales a channel would be smaller still, but WebNN on TensorFlow Lite fails to
+compile matrix products with them. Convolutions and recurrent layers read int8 codes through Cast
+and Mul, constant arithmetic that is folded when the model is loaded; four bits are too few for
+them. fp16 is a storage form too: a Cast behind each weight, so that it runs where the device has no
+16-bit arithmetic."""
 
 from __future__ import annotations
 
@@ -26,9 +28,14 @@ DOMAINS = frozenset({""})
 OPTIONS = {
     "block_size": {
         "enum": [16, 32, 64, 128],
-        "description": "weights that share a scale (default: 32 for int4, 128 for int8), halved until it divides the axis",
+        "description": "weights that share a scale (default: 32 for int4, 128 for int8), halved "
+        "until it divides the axis",
     },
-    "embeddings": {"type": "boolean", "default": True, "description": "quantize embedding tables too"},
+    "embeddings": {
+        "type": "boolean",
+        "default": True,
+        "description": "quantize embedding tables too",
+    },
 }
 QUANTIZED = {
     "DequantizeLinear",
@@ -46,21 +53,31 @@ SMALLEST = 256  # weights of fewer elements gain nothing
 LARGEST_HALF = 65504.0
 
 
-def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any) -> dict[str, Any]:
-    """Raises UnsupportedError for a model quantized already, one without weights, or one whose opset cannot be raised."""
+def quantize(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any
+) -> dict[str, Any]:
+    """Raises UnsupportedError for a model quantized already, one without weights, or one whose
+    opset cannot be raised."""
     proto = graph.load(model)
     present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
     if present:
-        raise UnsupportedError(f"the model is quantized already: it has {', '.join(present)}", hint="start from the float model")
+        raise UnsupportedError(
+            f"the model is quantized already: it has {', '.join(present)}",
+            hint="start from the float model",
+        )
     proto = _at_least(proto, OPSETS[precision])
     _constants_to_initializers(proto.graph)
     rewriter = _Rewriter(
-        proto.graph, precision, int(options.get("block_size") or BLOCKS.get(precision, 0)), bool(options.get("embeddings", True))
+        proto.graph,
+        precision,
+        int(options.get("block_size") or BLOCKS.get(precision, 0)),
+        bool(options.get("embeddings", True)),
     )
     counts = rewriter.run()
     if not counts:
         raise UnsupportedError(
-            "the model has no weights to store in fewer bits: no 32-bit float constants that an operator reads",
+            "the model has no weights to store in fewer bits: no 32-bit float constants that an "
+            "operator reads",
             hint="deliver it as fp32",
         )
     graph.save(proto, out)
@@ -68,7 +85,8 @@ def quantize(model: Path, out: Path, *, precision: str, options: dict[str, Any],
 
 
 class _Rewriter:
-    """Puts a node that makes float of a stored weight in front of each reader; one such node a weight and axis."""
+    """Puts a node that makes float of a stored weight in front of each reader; one such node a
+    weight and axis."""
 
     def __init__(self, body: Any, precision: str, block: int, embeddings: bool) -> None:
         self.body = body
@@ -90,7 +108,9 @@ class _Rewriter:
                 node.input[index] = self._float(name, kind, axis)
                 self.counts[node.op_type, kind] = self.counts.get((node.op_type, kind), 0) + 1
             self.nodes.append(node)
-        used = {name for node in self.nodes for name in _read(node)} | {v.name for v in self.body.output}
+        used = {name for node in self.nodes for name in _read(node)} | {
+            v.name for v in self.body.output
+        }
         kept = [t for t in self.body.initializer if t.name in used]
         inputs = [v for v in self.body.input if v.name in used or v.name not in self.tensors]
         del self.body.node[:], self.body.initializer[:], self.body.input[:]
@@ -105,11 +125,15 @@ class _Rewriter:
         from onnx import TensorProto
 
         tensor = self.tensors.get(name)
-        return tensor is not None and tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= SMALLEST
+        return (
+            tensor is not None
+            and tensor.data_type == TensorProto.FLOAT
+            and math.prod(tensor.dims) >= SMALLEST
+        )
 
     def _how(self, node: Any, index: int) -> tuple[str, int] | None:
-        """(form, axis) for a weight, or None to leave it. The axis is the one summed over where scales go by blocks, else that of
-        the scales."""
+        """(form, axis) for a weight, or None to leave it. The axis is the one summed over where
+        scales go by blocks, else that of the scales."""
         from onnx import helper
 
         if self.precision == "fp16":
@@ -118,17 +142,28 @@ class _Rewriter:
 
             values = numpy_helper.to_array(self.tensors[node.input[index]])
             return ("fp16", 0) if np.abs(values).max() <= LARGEST_HALF else None
-        said = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in ("transB", "group", "axis")}
+        said = {
+            a.name: helper.get_attribute_value(a)
+            for a in node.attribute
+            if a.name in ("transB", "group", "axis")
+        }
         rank = len(self.tensors[node.input[index]].dims)
         if node.op_type == "MatMul" and index == 1 and rank == 2:
             return self.precision, 0
         if node.op_type == "Gemm" and index == 1:
             return self.precision, int(bool(said.get("transB")))
-        if node.op_type == "Gather" and index == 0 and rank == 2 and said.get("axis", 0) == 0 and self.embeddings:
+        if (
+            node.op_type == "Gather"
+            and index == 0
+            and rank == 2
+            and said.get("axis", 0) == 0
+            and self.embeddings
+        ):
             return ("int4", 1) if self.precision == "int4" else ("int8 a row", 0)
         if node.op_type == "Conv" and index == 1:
             return "int8 (folded)", 0
-        if node.op_type == "ConvTranspose" and index == 1:  # a grouped one has [C_in, C_out / groups, …]
+        # a grouped one has [C_in, C_out / groups, …]
+        if node.op_type == "ConvTranspose" and index == 1:
             return "int8 (folded)", 1 if said.get("group", 1) == 1 else 0
         if node.op_type in ("LSTM", "GRU", "RNN") and index in (1, 2):
             return "int8 (folded)", 1  # [directions, gates × hidden, …]
@@ -145,51 +180,72 @@ class _Rewriter:
         stored, scale = f"{result}_stored", f"{result}_scale"
         if kind == "fp16":
             self.body.initializer.append(numpy_helper.from_array(values.astype("float16"), stored))
-            self.nodes.append(helper.make_node("Cast", [stored], [result], name=result, to=TensorProto.FLOAT))
+            self.nodes.append(
+                helper.make_node("Cast", [stored], [result], name=result, to=TensorProto.FLOAT)
+            )
             return result
         if kind == "int8 (folded)":
             codes, steps = symmetric(values, tuple(i for i in range(values.ndim) if i != axis), 127)
             cast = f"{result}_cast"
-            self.body.initializer.extend([numpy_helper.from_array(codes, stored), numpy_helper.from_array(steps, scale)])
-            self.nodes.append(helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT))
+            self.body.initializer.extend(
+                [numpy_helper.from_array(codes, stored), numpy_helper.from_array(steps, scale)]
+            )
+            self.nodes.append(
+                helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT)
+            )
             self.nodes.append(helper.make_node("Mul", [cast, scale], [result], name=result))
             return result
         codes, steps, attributes = (
-            channels(values, axis) if kind == "int8 a row" else blocks(values, axis, self.block, CODES[self.precision])
+            channels(values, axis)
+            if kind == "int8 a row"
+            else blocks(values, axis, self.block, CODES[self.precision])
         )
         integer = TensorProto.INT4 if kind == "int4" else TensorProto.INT8
         data = pack(codes) if kind == "int4" else codes.tobytes()
-        self.body.initializer.append(helper.make_tensor(stored, integer, codes.shape, data, raw=True))
+        self.body.initializer.append(
+            helper.make_tensor(stored, integer, codes.shape, data, raw=True)
+        )
         self.body.initializer.append(numpy_helper.from_array(steps, scale))
-        self.nodes.append(helper.make_node("DequantizeLinear", [stored, scale], [result], name=result, **attributes))
+        self.nodes.append(
+            helper.make_node(
+                "DequantizeLinear", [stored, scale], [result], name=result, **attributes
+            )
+        )
         return result
 
 
-def symmetric(values: np.ndarray, over: tuple[int, ...], largest: int) -> tuple[np.ndarray, np.ndarray]:
+def symmetric(
+    values: np.ndarray, over: tuple[int, ...], largest: int
+) -> tuple[np.ndarray, np.ndarray]:
     """int8 codes and float32 scales shared over the axes ``over`` (kept, of size 1).
 
-    scale = max|w| / largest, code = round(w / scale): symmetric linear quantization (Jacob et al. 2018, equation 1 with Z = 0),
-    so the error is at most half a scale.
-    """
+    scale = max|w| / largest, code = round(w / scale): symmetric linear quantization (Jacob et al.
+    2018, equation 1 with Z = 0), so the error is at most half a scale."""
     import numpy as np
 
     peak = np.abs(values).max(axis=over, keepdims=True)
     scale = (peak / largest).astype(np.float32)
-    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))  # subnormal: nothing these codes can tell from 0
+    # subnormal: nothing these codes can tell from 0
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))
     return np.clip(np.rint(values / scale), -largest, largest).astype(np.int8), scale
 
 
 def channels(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """int8 codes, one scale an index of ``axis``, and DequantizeLinear's attributes."""
-    codes, scale = symmetric(values, tuple(i for i in range(values.ndim) if i != axis), CODES["int8"])
+    codes, scale = symmetric(
+        values, tuple(i for i in range(values.ndim) if i != axis), CODES["int8"]
+    )
     return codes, scale.reshape(-1), {"axis": axis}
 
 
-def blocks(values: np.ndarray, axis: int, size: int, largest: int) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Codes up to ``largest`` (in int8) of a matrix, scales of each block of ``axis``, and DequantizeLinear's attributes.
+def blocks(
+    values: np.ndarray, axis: int, size: int, largest: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Codes up to ``largest`` (in int8) of a matrix, scales of each block of ``axis``, and
+    DequantizeLinear's attributes.
 
-    WebNN wants whole blocks: the size is halved down to 16 until it divides the axis; failing that a scale spans the axis.
-    """
+    WebNN wants whole blocks: the size is halved down to 16 until it divides the axis; failing that
+    a scale spans the axis."""
     length = values.shape[axis]
     while size > 16 and length % size:
         size //= 2
@@ -223,13 +279,15 @@ def _at_least(proto: Any, opset: int) -> Any:
     except Exception as problem:  # the converter raises RuntimeError and others of its own
         said = " ".join(str(problem).split())[:300]
         raise UnsupportedError(
-            f"the graph is of opset {current} and cannot be raised to {opset}, which these weights need: {said}",
+            f"the graph is of opset {current} and cannot be raised to {opset}, which these "
+            f"weights need: {said}",
             hint=f"export it with opset {opset} or later",
         ) from problem
 
 
 def _constants_to_initializers(body: Any) -> None:
-    """Constant nodes with a tensor as initializers, so that a weight is found wherever it stands."""
+    """Constant nodes with a tensor as initializers, so that a weight is found wherever it
+    stands."""
     nodes = []
     for node in body.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":

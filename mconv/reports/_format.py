@@ -1,4 +1,5 @@
-"""Numbers and names in the form people read; nothing from a model or a branch gets through unescaped."""
+"""Numbers and names in the form people read; nothing from a model or a branch gets through
+unescaped."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ def plain(text: str, limit: int = 400) -> str:
 
 
 def markdown(text: str, limit: int = MAX_NAME) -> str:
-    """Text that GitHub's Markdown shows as it is: every character with a meaning becomes a numeric entity, so that no HTML,
-    table cell, link, mention, issue number or emphasis can come of it. A zero-width joiner after ``@`` and ``#`` keeps GitHub's
-    filters, which run after entities are resolved, from making mentions and references; so does one inside ``://``."""
+    """Text that GitHub's Markdown shows as it is: every character with a meaning becomes a numeric
+    entity, so that no HTML, table cell, link, mention, issue number or emphasis can come of it. A
+    zero-width joiner after ``@`` and ``#`` keeps GitHub's filters, which run after entities are
+    resolved, from making mentions and references; so does one inside ``://``."""
     out = []
     for c in plain(text, limit):
         out.append(f"&#{ord(c)};" if c in _MARKDOWN else c)
@@ -51,48 +53,68 @@ def latency(variant: VariantResult) -> str:
 
 def beside(benchmark: Benchmark) -> str:
     """What else was measured in the same rounds, as a list in words; empty where nothing was."""
-    return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items()))
+    return ", ".join(
+        f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items())
+    )
 
 
 def by_part(benchmark: Benchmark) -> str:
     """The median of each part."""
-    return ", ".join(f"{name} {duration(latency.p50_ms)}" for name, latency in benchmark.parts.items())
+    return ", ".join(
+        f"{name} {duration(latency.p50_ms)}" for name, latency in benchmark.parts.items()
+    )
 
 
 def delta(change: Delta) -> str:
     """A change against the base in words."""
     if change.before is None or change.after is None:
         return f"{change.name}: {change.note}" if change.name not in ("new",) else change.note
-    before, after = (size(int(v)) if change.name == "size" else significant(v, 4) for v in (change.before, change.after))
+    before, after = (
+        size(int(v)) if change.name == "size" else significant(v, 4)
+        for v in (change.before, change.after)
+    )
     return f"{change.name} {before} → {after} ({change.note})"
 
 
 def generation(found: Generation) -> str:
     """What decoding with the artifact gave, in a sentence."""
-    said = f"Generation: {found.agreement:.2%} of {found.tokens} greedy tokens are the source's, in {found.steps} steps"
+    said = (
+        f"Generation: {found.agreement:.2%} of {found.tokens} greedy tokens are the source's, "
+        f"in {found.steps} steps"
+    )
     if found.first_difference is None:
         return f"{said}."
-    return f"{said}; the first to differ is at step {found.first_difference} ({found.got}, the source {found.expected})."
+    return (
+        f"{said}; the first to differ is at step {found.first_difference} ({found.got}, the "
+        f"source {found.expected})."
+    )
 
 
 def strays(placement: Placement) -> str:
-    """Nodes that ran elsewhere, by operator, and how many of them are allowed; empty where none did."""
+    """Nodes that ran elsewhere, by operator, and how many of them are allowed; empty where none
+    did."""
     parts = []
     for op, count in sorted(placement.elsewhere.items()):
         allowed = placement.allowed.get(op, 0)
-        parts.append(f"{op} ×{count}" + (f" ({'' if allowed == count else f'{allowed} '}allowed)" if allowed else ""))
+        parts.append(
+            f"{op} ×{count}"
+            + (f" ({'' if allowed == count else f'{allowed} '}allowed)" if allowed else "")
+        )
     return ", ".join(parts)
 
 
 def options(variant: VariantResult) -> str:
-    """Options in force, of the target, the quantizer and the runtime; empty where there are none."""
+    """Options in force, of the target, the quantizer and the runtime; empty where there are
+    none."""
     return ", ".join(
-        f"{name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in variant.options.items()
+        f"{name}: {str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in variant.options.items()
     )
 
 
 def download(variant: VariantResult) -> str:
-    """Bytes over the network, and those of a runtime library beside them; empty where nothing is downloaded."""
+    """Bytes over the network, and those of a runtime library beside them; empty where nothing is
+    downloaded."""
     if variant.download_bytes is None:
         return ""
     runtime = variant.verification.details.get("runtime_bytes") if variant.verification else None
@@ -101,12 +123,15 @@ def download(variant: VariantResult) -> str:
 
 
 def memory(variant: VariantResult) -> str:
-    """The most memory that a step took; against the model's size where that, and not a framework, decides it."""
+    """The most memory that a step took; against the model's size where that, and not a framework,
+    decides it."""
     step = max(variant.steps, key=lambda s: s.peak_rss_bytes or 0, default=None)
     if step is None or not step.peak_rss_bytes:
         return ""
     ratio = variant.peak_memory_ratio
-    against = f", {ratio:.2f}× the model's size" if ratio is not None and ratio < TELLING_RATIO else ""
+    against = (
+        f", {ratio:.2f}× the model's size" if ratio is not None and ratio < TELLING_RATIO else ""
+    )
     return f"Peak memory of the conversion: {size(step.peak_rss_bytes)} in {step.kind}{against}."
 
 
@@ -142,7 +167,8 @@ def cosine(value: float | None) -> str:
 
 
 def speedup(variant: VariantResult) -> str:
-    """The ratio to the source framework; in brackets where the device only stands in for real hardware."""
+    """The ratio to the source framework; in brackets where the device only stands in for real
+    hardware."""
     bench = variant.benchmark
     if bench is None or bench.speedup is None:
         return "–"

@@ -1,4 +1,5 @@
-"""The pull-request comment, the job summary and report.md: one verdict, failures first, a table, folded details."""
+"""The pull-request comment, the job summary and report.md: one verdict, failures first, a table,
+folded details."""
 
 from __future__ import annotations
 
@@ -16,15 +17,21 @@ ORDER = {"error": 0, "failed": 1, "unverified": 2, "skipped": 3, "passed": 4}
 
 
 def render(report: Report, *, limit: int = COMMENT_LIMIT, report_url: str | None = None) -> str:
-    """Markdown of at most ``limit`` characters. Sections are dropped whole, the least important first, rows last; what is
-    cut is said, with where the rest is."""
+    """Markdown of at most ``limit`` characters. Sections are dropped whole, the least important
+    first, rows last; what is cut is said, with where the rest is."""
     variants = sorted(report.variants, key=lambda v: (ORDER[v.status], v.id))
     head = [_headline(report), "", *_failures(variants)]
     tail = ["", _footer(report, report_url)]
     room = limit - sum(len(line) + 1 for line in [*head, *tail]) - 200
     if room < 0:  # so many failures that even their list is too long
         kept = _fit(_failures(variants), limit - 1000)
-        head = [_headline(report), "", *kept, "", f"… {len(variants)} variants in all; the rest is in the full report."]
+        head = [
+            _headline(report),
+            "",
+            *kept,
+            "",
+            f"… {len(variants)} variants in all; the rest is in the full report.",
+        ]
         return "\n".join([*head, *tail])
     table = _table(variants)
     if report.removed:
@@ -64,14 +71,24 @@ def _failures(variants: Sequence[VariantResult]) -> list[str]:
         if variant.status == "passed":
             continue
         place = f" ({esc(str(variant.place))})" if variant.place else ""
-        lines.append(f"- {_format.ICONS[variant.status]} **{esc(variant.id)}** {variant.status}{place}")
+        lines.append(
+            f"- {_format.ICONS[variant.status]} **{esc(variant.id)}** {variant.status}{place}"
+        )
         lines += [f"  - {esc(reason, 600)}" for reason in _format.reasons(variant)]
     return [*lines, ""] if lines else []
 
 
 def _table(variants: Sequence[VariantResult]) -> list[str]:
     based = any(v.baseline for v in variants)
-    titles = ["", "Variant", "Size", "Latency", "Speed-up", "Quality", *(["Against base"] if based else [])]
+    titles = [
+        "",
+        "Variant",
+        "Size",
+        "Latency",
+        "Speed-up",
+        "Quality",
+        *(["Against base"] if based else []),
+    ]
     align = [":-:", ":--", "--:", "--:", "--:", ":--", *([":--"] if based else [])]
     lines = [f"| {' | '.join(titles)} |", f"| {' | '.join(align)} |"]
     for v in variants:
@@ -106,8 +123,13 @@ def _fit(lines: Sequence[str], room: int) -> list[str]:
 
 
 def _chart(variants: Sequence[VariantResult]) -> list[str]:
-    """Size against error, logarithmic, as Mermaid's quadrant chart; points are numbered, since Mermaid's text is not escapable."""
-    points = [(v, math.log10(v.size_bytes), error) for v in variants if v.size_bytes and (error := _log_error(v)) is not None][:24]
+    """Size against error, logarithmic, as Mermaid's quadrant chart; points are numbered, since
+    Mermaid's text is not escapable."""
+    points = [
+        (v, math.log10(v.size_bytes), error)
+        for v in variants
+        if v.size_bytes and (error := _log_error(v)) is not None
+    ][:24]
     if len(points) < 2:
         return []
     sizes, errors = [p[1] for p in points], [p[2] for p in points]
@@ -122,7 +144,17 @@ def _chart(variants: Sequence[VariantResult]) -> list[str]:
         chart.append(f"    {index}: [{_within(size, sizes):.3f}, {_within(error, errors):.3f}]")
     legend = ", ".join(f"{i} {esc(v.id)}" for i, (v, _, _) in enumerate(points, 1))
     said = "Both axes are logarithmic; lower left is better."
-    return ["", "<details><summary>Size against error</summary>", "", *chart, "```", "", f"{said} {legend}", "", "</details>"]
+    return [
+        "",
+        "<details><summary>Size against error</summary>",
+        "",
+        *chart,
+        "```",
+        "",
+        f"{said} {legend}",
+        "",
+        "</details>",
+    ]
 
 
 def _log_error(variant: VariantResult) -> float | None:
@@ -131,7 +163,8 @@ def _log_error(variant: VariantResult) -> float | None:
 
 
 def _within(value: float, values: Sequence[float]) -> float:
-    """Where ``value`` lies from the least to the greatest of ``values``, kept off the edges: 0.05 to 0.95."""
+    """Where ``value`` lies from the least to the greatest of ``values``, kept off the edges: 0.05
+    to 0.95."""
     low, high = min(values), max(values)
     return 0.5 if high == low else 0.05 + 0.9 * (value - low) / (high - low)
 
@@ -141,14 +174,23 @@ def _details(v: VariantResult) -> list[str]:
     if v.verification:
         found = v.verification
         place = found.placement
-        reference = "the expected outputs" if found.reference == "expected" else "the source framework"
+        reference = (
+            "the expected outputs" if found.reference == "expected" else "the source framework"
+        )
         nodes = f", {place.nodes} nodes on {esc(place.provider)}" if place.nodes is not None else ""
         adapter = f", adapter {esc(place.adapter)}" if place.adapter else ""
         witnesses = f" (seen by: {esc(', '.join(place.witnesses))})" if place.witnesses else ""
-        lines.append(f"Compared with {reference} in {found.samples} calls, in {esc(found.runtime)}{nodes}{adapter}{witnesses}.")
+        lines.append(
+            f"Compared with {reference} in {found.samples} calls, in "
+            f"{esc(found.runtime)}{nodes}{adapter}{witnesses}."
+        )
         if place.elsewhere:
             lines.append(f"Nodes elsewhere: {esc(_format.strays(place))}.")
-        lines += ["", "| Output | max abs | mean abs | cosine | SQNR | top-1 |", "| :-- | --: | --: | --: | --: | --: |"]
+        lines += [
+            "",
+            "| Output | max abs | mean abs | cosine | SQNR | top-1 |",
+            "| :-- | --: | --: | --: | --: | --: |",
+        ]
         for o in found.outputs:
             top1 = "–" if o.top1_agreement is None else f"{o.top1_agreement:.2%}"
             sqnr = "–" if o.sqnr_db is None else f"{o.sqnr_db:.1f} dB"
@@ -167,11 +209,17 @@ def _details(v: VariantResult) -> list[str]:
         lines += ["", said]
     if v.benchmark:
         b = v.benchmark
-        source = f"; {esc(b.reference_runtime or '')} {_format.duration(b.reference.p50_ms)}" if b.reference else ""
+        source = (
+            f"; {esc(b.reference_runtime or '')} {_format.duration(b.reference.p50_ms)}"
+            if b.reference
+            else ""
+        )
         lines += [
             "",
-            f"Latency p50 {_format.duration(b.latency.p50_ms)}, p90 {_format.duration(b.latency.p90_ms)}{source}; "
-            f"load {_format.duration(b.load_ms)}; peak memory {_format.size(b.peak_rss_bytes)}; {b.threads} threads, "
+            f"Latency p50 {_format.duration(b.latency.p50_ms)}, p90 "
+            f"{_format.duration(b.latency.p90_ms)}{source}; "
+            f"load {_format.duration(b.load_ms)}; peak memory {_format.size(b.peak_rss_bytes)}; "
+            f"{b.threads} threads, "
             f"{b.latency.runs} runs."
             + (f" Beside it, in fp32: {_format.beside(b)}." if b.others else "")
             + (f" By part: {esc(_format.by_part(b), 600)}." if b.parts else ""),
@@ -179,7 +227,14 @@ def _details(v: VariantResult) -> list[str]:
     if v.candidates:
         lines += ["", *(f"- {esc(_format.candidate(one, v.chosen))}" for one in v.candidates)]
     if v.steps:
-        lines += ["", "Steps: " + ", ".join(f"{s.kind} {'(stored)' if s.cached else f'{s.seconds:.1f} s'}" for s in v.steps) + "."]
+        lines += [
+            "",
+            "Steps: "
+            + ", ".join(
+                f"{s.kind} {'(stored)' if s.cached else f'{s.seconds:.1f} s'}" for s in v.steps
+            )
+            + ".",
+        ]
         lines += [said] if (said := _format.memory(v)) else []
     lines += [f"Note: {esc(note, 400)}" for note in v.notes]
     return [*lines, "", "</details>"]
@@ -190,10 +245,23 @@ def _tools(report: Report) -> list[str]:
     tools = ", ".join(f"{esc(k)} {esc(version)}" for k, version in report.tools.items())
     memory = _format.size(m.memory_bytes)
     machine = f"{esc(m.cpu)}, {m.cores} cores, {memory}, {esc(m.system)}, Python {esc(m.python)}"
-    return ["", "<details><summary>Tools and machine</summary>", "", tools, "", machine, "", "</details>"]
+    return [
+        "",
+        "<details><summary>Tools and machine</summary>",
+        "",
+        tools,
+        "",
+        machine,
+        "",
+        "</details>",
+    ]
 
 
 def _footer(report: Report, url: str | None) -> str:
-    where = f" · [full report]({url})" if url and url.startswith("https://") and not set(url) & set(" ()<>\"'") else ""
+    where = (
+        f" · [full report]({url})"
+        if url and url.startswith("https://") and not set(url) & set(" ()<>\"'")
+        else ""
+    )
     commit = f" · {esc(report.commit[:12])}" if report.commit else ""
     return f"<sub>mconv {esc(report.mconv)} · {report.seconds:.0f} s{commit}{where}</sub>"

@@ -16,11 +16,11 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 320, 70, 45, 15, 40
 
 
 def pareto(report: Report) -> str:
-    """Size against error (1 − worst cosine), both logarithmic; an empty text for fewer than two verified variants.
+    """Size against error (1 − worst cosine), both logarithmic; an empty text for fewer than two
+    verified variants.
 
-    An exact answer is drawn at 1e-9, the lowest line. Each dot's title names the variant with its numbers; a ring shows where it
-    was on the base branch.
-    """
+    An exact answer is drawn at 1e-9, the lowest line. Each dot's title names the variant with its
+    numbers; a ring shows where it was on the base branch."""
     points = []
     for v in report.variants:
         error = _format.worst_error(v)
@@ -29,20 +29,43 @@ def pareto(report: Report) -> str:
             was_size, was_cosine = before.get("size"), before.get("cosine")
             old = None
             if was_size is not None or was_cosine is not None:
-                old = (was_size or v.size_bytes, max(1 - was_cosine if was_cosine is not None else error, FLOOR))
-            points.append(_Point(v, float(v.size_bytes), max(error, FLOOR), f"1 − cosine {error:.1e}", old))
-    return _scatter(points, "Size against error of every verified variant", lambda power: f"1e{power}")
+                old = (
+                    was_size or v.size_bytes,
+                    max(1 - was_cosine if was_cosine is not None else error, FLOOR),
+                )
+            points.append(
+                _Point(v, float(v.size_bytes), max(error, FLOOR), f"1 − cosine {error:.1e}", old)
+            )
+    return _scatter(
+        points, "Size against error of every verified variant", lambda power: f"1e{power}"
+    )
 
 
 def latency(report: Report) -> str:
-    """Size against median latency, both logarithmic, of what was measured on real hardware; empty for fewer than two."""
+    """Size against median latency, both logarithmic, of what was measured on real hardware; empty
+    for fewer than two."""
     points = []
     for v in report.variants:
         if v.size_bytes and v.benchmark and v.benchmark.comparable:
             p50 = v.benchmark.latency.p50_ms
-            old = next((d.before for d in v.baseline if d.name == "latency ms" and d.before is not None), None)
-            points.append(_Point(v, float(v.size_bytes), p50, _format.duration(p50), (v.size_bytes, old) if old else None))
-    return _scatter(points, "Size against median latency of every measured variant", lambda power: _format.duration(10.0**power))
+            old = next(
+                (d.before for d in v.baseline if d.name == "latency ms" and d.before is not None),
+                None,
+            )
+            points.append(
+                _Point(
+                    v,
+                    float(v.size_bytes),
+                    p50,
+                    _format.duration(p50),
+                    (v.size_bytes, old) if old else None,
+                )
+            )
+    return _scatter(
+        points,
+        "Size against median latency of every measured variant",
+        lambda power: _format.duration(10.0**power),
+    )
 
 
 class _Point(NamedTuple):
@@ -65,19 +88,34 @@ def _scatter(points: Sequence[_Point], label: str, tick: Callable[[int], str]) -
         return LEFT + (math.log10(value) - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (math.log10(value) - low_y) / (high_y - low_y) * (HEIGHT - BOTTOM - TOP)
+        return (
+            HEIGHT
+            - BOTTOM
+            - (math.log10(value) - low_y) / (high_y - low_y) * (HEIGHT - BOTTOM - TOP)
+        )
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     for power in range(math.ceil(low_x), math.floor(high_x) + 1):
         at = x(10.0**power)
-        parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_format.size(10**power)}</text>')
+        parts.append(
+            f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        )
+        parts.append(
+            f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" '
+            f'text-anchor="middle">{_format.size(10**power)}</text>'
+        )
     for power in range(math.ceil(low_y), math.floor(high_y) + 1):
         at = y(10.0**power)
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{tick(power)}</text>')
+        parts.append(
+            f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{tick(power)}</text>'
+        )
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">size on disk</text>')
-    front = sorted((p.size, p.cost) for p in points if p.variant.status == "passed" and not _beaten(p, points))
+    front = sorted(
+        (p.size, p.cost) for p in points if p.variant.status == "passed" and not _beaten(p, points)
+    )
     if len(front) > 1:
         path = " ".join(f"{x(size):.1f},{y(cost):.1f}" for size, cost in dict.fromkeys(front))
         parts.append(f'<polyline class="front" points="{path}"/>')
@@ -86,11 +124,18 @@ def _scatter(points: Sequence[_Point], label: str, tick: Callable[[int], str]) -
         kind = "" if p.variant.status == "passed" else ' class="bad"'
         if p.before:
             was = (x(p.before[0]), y(p.before[1]))
-            parts.append(f'<line class="trend" x1="{was[0]:.1f}" y1="{was[1]:.1f}" x2="{x(p.size):.1f}" y2="{y(p.cost):.1f}"/>')
             parts.append(
-                f'<circle cx="{was[0]:.1f}" cy="{was[1]:.1f}" r="5" class="was"><title>{title} (base branch)</title></circle>'
+                f'<line class="trend" x1="{was[0]:.1f}" y1="{was[1]:.1f}" x2="{x(p.size):.1f}" '
+                f'y2="{y(p.cost):.1f}"/>'
             )
-        parts.append(f'<circle cx="{x(p.size):.1f}" cy="{y(p.cost):.1f}" r="6"{kind}><title>{title}</title></circle>')
+            parts.append(
+                f'<circle cx="{was[0]:.1f}" cy="{was[1]:.1f}" r="5" class="was"><title>{title} '
+                "(base branch)</title></circle>"
+            )
+        parts.append(
+            f'<circle cx="{x(p.size):.1f}" cy="{y(p.cost):.1f}" '
+            f'r="6"{kind}><title>{title}</title></circle>'
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -102,25 +147,42 @@ def _beaten(point: _Point, points: Sequence[_Point]) -> bool:
 
 
 def layers(variant: VariantResult) -> str:
-    """A bar a quantized layer, in the graph's order: signal over noise in dB, the longer the better; empty where there are none."""
+    """A bar a quantized layer, in the graph's order: signal over noise in dB, the longer the
+    better; empty where there are none."""
     found = variant.layers
     if not found:
         return ""
     widest = max(max(layer.sqnr_db for layer in found), 1.0)
     row, left = 18, 330
     height = row * len(found) + 24
-    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Signal over noise of every quantized layer, in dB">']
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Signal over noise of every '
+        'quantized layer, in dB">'
+    ]
     for index, layer in enumerate(found):
         top = index * row + 4
         length = max(layer.sqnr_db, 0.0) / widest * (WIDTH - left - 60)
         name = _format.plain(layer.name)
         short = name if len(name) <= LABEL else f"…{name[-LABEL + 1 :]}"
-        said = f"{name}: {layer.bits} bits, {layer.elements:,} weights, {layer.sqnr_db:.1f} dB of its {layer.of}"
+        said = (
+            f"{name}: {layer.bits} bits, {layer.elements:,} weights, {layer.sqnr_db:.1f} dB of "
+            f"its {layer.of}"
+        )
         parts.append(f"<g><title>{escape(said)}</title>")
-        parts.append(f'<text x="{left - 8}" y="{top + 11}" text-anchor="end">{escape(short)} · {layer.bits}</text>')
-        parts.append(f'<rect x="{left}" y="{top}" width="{length:.1f}" height="{row - 5}" class="b{min(layer.bits, 8)}"/>')
-        parts.append(f'<text x="{left + length + 6:.1f}" y="{top + 11}">{layer.sqnr_db:.1f}</text></g>')
-    parts.append(f'<text x="{left}" y="{height - 4}">dB, signal over noise; · bits of a weight</text>')
+        parts.append(
+            f'<text x="{left - 8}" y="{top + 11}" text-anchor="end">{escape(short)} · '
+            f"{layer.bits}</text>"
+        )
+        parts.append(
+            f'<rect x="{left}" y="{top}" width="{length:.1f}" height="{row - 5}" '
+            f'class="b{min(layer.bits, 8)}"/>'
+        )
+        parts.append(
+            f'<text x="{left + length + 6:.1f}" y="{top + 11}">{layer.sqnr_db:.1f}</text></g>'
+        )
+    parts.append(
+        f'<text x="{left}" y="{height - 4}">dB, signal over noise; · bits of a weight</text>'
+    )
     return "".join([*parts, "</svg>"])
 
 

@@ -1,9 +1,9 @@
 """A run against the base branch's: what changed, and what of it is a regression.
 
-Sizes are exact, so any growth is shown, and more than SIZE_GROWTH is a regression. Errors and task metrics are deterministic on one
-machine and nearly so between machines: they regress beyond a margin. Latency is noise first: it regresses only where the two
-distributions do not overlap, on the same machine, on real hardware.
-"""
+Sizes are exact, so any growth is shown, and more than SIZE_GROWTH is a regression. Errors and task
+metrics are deterministic on one machine and nearly so between machines: they regress beyond a
+margin. Latency is noise first: it regresses only where the two distributions do not overlap, on the
+same machine, on real hardware."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SIZE_GROWTH = 0.01
 COSINE_LOSS = 0.002  # absolute, and beyond half of the error that was there
 METRIC_LOSS = 0.005
 LATENCY_GROWTH = 1.25
-LATENCY_FLOOR = 0.05  # ms: what threads take to wake up on a shared machine, one process long or not at all
+# ms: what threads take to wake up on a shared machine, one process long or not at all
+LATENCY_FLOOR = 0.05
 MAX_BYTES = 64 * 10**6
 
 
@@ -28,29 +29,39 @@ def read(path: Path) -> Report:
     """Read and validate a results.json. Raises UsageError naming the field that is wrong."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_BYTES // 10**6} MB", hint="it is not a results.json of mconv")
+            raise UsageError(
+                f"{path} is larger than {MAX_BYTES // 10**6} MB",
+                hint="it is not a results.json of mconv",
+            )
         return from_json(path.read_bytes(), Report)
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}") from problem
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise UsageError(
-            f"{path} is not a results.json of this mconv: {problem}", hint="see schemas/results.schema.json"
+            f"{path} is not a results.json of this mconv: {problem}",
+            hint="see schemas/results.schema.json",
         ) from problem
 
 
 def selected(report: Report, patterns: Sequence[str]) -> Report:
-    """``report`` with the variants that ``--only`` names, so that the others do not count as removed."""
+    """``report`` with the variants that ``--only`` names, so that the others do not count as
+    removed."""
     if not patterns:
         return report
-    kept = [v for v in report.variants if any(fnmatch.fnmatch(v.id, p) or fnmatch.fnmatch(v.model, p) for p in patterns)]
+    kept = [
+        v
+        for v in report.variants
+        if any(fnmatch.fnmatch(v.id, p) or fnmatch.fnmatch(v.model, p) for p in patterns)
+    ]
     return msgspec.structs.replace(report, variants=tuple(kept))
 
 
 def compare(report: Report, base: Report) -> Report:
-    """``report`` with every variant's deltas against ``base``, and the ids that are gone. The summary's conclusion is not changed.
+    """``report`` with every variant's deltas against ``base``, and the ids that are gone. The
+    summary's conclusion is not changed.
 
-    A variant that is new under its id but whose files are those of one that is gone was renamed, and is compared with it.
-    """
+    A variant that is new under its id but whose files are those of one that is gone was renamed,
+    and is compared with it."""
     before = {v.id: v for v in base.variants}
     gone = {v.id: v for v in base.variants if v.id not in {w.id for w in report.variants}}
     same = _same_machine(report.machine, base.machine)
@@ -60,7 +71,11 @@ def compare(report: Report, base: Report) -> Report:
         renamed = None
         if old is None and (renamed := _renamed(variant, gone)) is not None:
             old = gone.pop(renamed)
-        found = deltas(variant, old, latency=same) if old else (Delta(name="new", before=None, after=None, note="not in the base"),)
+        found = (
+            deltas(variant, old, latency=same)
+            if old
+            else (Delta(name="new", before=None, after=None, note="not in the base"),)
+        )
         if renamed:
             found = (Delta(name="renamed", before=None, after=None, note=f"was {renamed}"), *found)
         variants.append(msgspec.structs.replace(variant, baseline=found))
@@ -73,11 +88,22 @@ def compare(report: Report, base: Report) -> Report:
     )
 
 
-def deltas(after: VariantResult, before: VariantResult, *, latency: bool = True) -> tuple[Delta, ...]:
-    """What differs between two results of one variant, and whether it got worse by more than the margins allow."""
+def deltas(
+    after: VariantResult, before: VariantResult, *, latency: bool = True
+) -> tuple[Delta, ...]:
+    """What differs between two results of one variant, and whether it got worse by more than the
+    margins allow."""
     found = []
     if before.status == "passed" and after.status != "passed":
-        found.append(Delta(name="status", before=None, after=None, regression=True, note=f"{before.status} → {after.status}"))
+        found.append(
+            Delta(
+                name="status",
+                before=None,
+                after=None,
+                regression=True,
+                note=f"{before.status} → {after.status}",
+            )
+        )
     if before.size_bytes and after.size_bytes and before.size_bytes != after.size_bytes:
         growth = after.size_bytes / before.size_bytes - 1
         found.append(
@@ -92,21 +118,43 @@ def deltas(after: VariantResult, before: VariantResult, *, latency: bool = True)
     old, new = _cosine(before), _cosine(after)
     if old is not None and new is not None and abs(old - new) > 1e-5:
         worse = old - new > max(COSINE_LOSS, (1 - old) / 2)
-        found.append(Delta(name="cosine", before=old, after=new, regression=worse, note=f"{new - old:+.4f}"))
-    if before.evaluation and after.evaluation and before.evaluation.metric == after.evaluation.metric:
+        found.append(
+            Delta(name="cosine", before=old, after=new, regression=worse, note=f"{new - old:+.4f}")
+        )
+    if (
+        before.evaluation
+        and after.evaluation
+        and before.evaluation.metric == after.evaluation.metric
+    ):
         was, now = before.evaluation.variant, after.evaluation.variant
         if was != now:
             worse = was - now > METRIC_LOSS
-            found.append(Delta(name=after.evaluation.metric, before=was, after=now, regression=worse, note=f"{now - was:+.4f}"))
-    if latency and before.benchmark and after.benchmark and (change := _latency(before.benchmark, after.benchmark)):
+            found.append(
+                Delta(
+                    name=after.evaluation.metric,
+                    before=was,
+                    after=now,
+                    regression=worse,
+                    note=f"{now - was:+.4f}",
+                )
+            )
+    if (
+        latency
+        and before.benchmark
+        and after.benchmark
+        and (change := _latency(before.benchmark, after.benchmark))
+    ):
         found.append(change)
     return tuple(found)
 
 
 def _latency(before: Benchmark, after: Benchmark) -> Delta | None:
-    """The medians, where they differ by more than LATENCY_GROWTH and LATENCY_FLOOR, and no call of one was as quick as most of the
-    other's."""
-    if not (before.comparable and after.comparable) or (before.runtime, before.threads) != (after.runtime, after.threads):
+    """The medians, where they differ by more than LATENCY_GROWTH and LATENCY_FLOOR, and no call of
+    one was as quick as most of the other's."""
+    if not (before.comparable and after.comparable) or (before.runtime, before.threads) != (
+        after.runtime,
+        after.threads,
+    ):
         return None
     old, new = before.latency, after.latency
     ratio = new.p50_ms / old.p50_ms
@@ -114,18 +162,31 @@ def _latency(before: Benchmark, after: Benchmark) -> Delta | None:
     quicker = ratio < 1 / LATENCY_GROWTH and old.min_ms > new.p90_ms
     if abs(new.p50_ms - old.p50_ms) < LATENCY_FLOOR or not (slower or quicker):
         return None
-    return Delta(name="latency ms", before=old.p50_ms, after=new.p50_ms, regression=slower, note=f"{ratio - 1:+.0%}")
+    return Delta(
+        name="latency ms",
+        before=old.p50_ms,
+        after=new.p50_ms,
+        regression=slower,
+        note=f"{ratio - 1:+.0%}",
+    )
 
 
 def _cosine(variant: VariantResult) -> float | None:
-    found = [o.cosine for o in variant.verification.outputs if o.cosine is not None] if variant.verification else []
+    found = (
+        [o.cosine for o in variant.verification.outputs if o.cosine is not None]
+        if variant.verification
+        else []
+    )
     return min(found) if found else None
 
 
 def _renamed(variant: VariantResult, gone: Mapping[str, VariantResult]) -> str | None:
     """The id in ``gone`` whose files are the same, if one is."""
     own = sorted(f.sha256 for f in variant.files)
-    return next((name for name, old in gone.items() if own and sorted(f.sha256 for f in old.files) == own), None)
+    return next(
+        (name for name, old in gone.items() if own and sorted(f.sha256 for f in old.files) == own),
+        None,
+    )
 
 
 def _same_machine(one: Machine, other: Machine) -> bool:

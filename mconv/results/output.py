@@ -20,23 +20,35 @@ from mconv.values import ErrorInfo, Report, VariantResult, to_json
 PROVENANCE = "mconv.json"
 
 
-def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path) -> Report:
-    """Copy each variant's files to OUT with their provenance beside them; folders of variants that have none now are removed, and
-    what killed runs left half written.
+def write_artifacts(
+    plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path
+) -> Report:
+    """Copy each variant's files to OUT with their provenance beside them; folders of variants that
+    have none now are removed, and what killed runs left half written.
 
-    Returns the report, in which a variant whose files could not be delivered is an error without any.
-    """
+    Returns the report, in which a variant whose files could not be delivered is an error without
+    any."""
     sweep(out)
     delivered = []
     for variant, result in zip(plan.variants, report.variants, strict=True):
-        planned = next((c for c in variant.candidates if c.config.precision == result.chosen), variant)
+        planned = next(
+            (c for c in variant.candidates if c.config.precision == result.chosen), variant
+        )
         folder = out / directory(variant.config, variant.model)
         entry = outcome.entries.get(planned.steps["write"])
         try:
             _write_artifact(folder, entry, to_json(_provenance(plan, planned, result)), store)
         except StoreError as problem:
-            error = ErrorInfo(type="StoreError", message=problem.message, hint=problem.hint, step="write", place=result.place)
-            result = msgspec.structs.replace(result, status="error", error=error, files=(), directory=None)
+            error = ErrorInfo(
+                type="StoreError",
+                message=problem.message,
+                hint=problem.hint,
+                step="write",
+                place=result.place,
+            )
+            result = msgspec.structs.replace(
+                result, status="error", error=error, files=(), directory=None
+            )
         delivered.append(result)
     if tuple(delivered) == report.variants:
         return report
@@ -44,11 +56,14 @@ def write_artifacts(plan: Plan, report: Report, outcome: Outcome, store: Store, 
 
 
 def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: Store) -> None:
-    """Bring ``folder``, OUT/MODEL/TARGET, to hold the files of ``entry`` and their provenance. Raises StoreError where a link
-    stands in its place."""
+    """Bring ``folder``, OUT/MODEL/TARGET, to hold the files of ``entry`` and their provenance.
+    Raises StoreError where a link stands in its place."""
     for place in (folder.parent, folder):
         if place.is_symlink():
-            raise StoreError(f"{place} is a link, where a folder of mconv's belongs", hint="remove it, or name another --out")
+            raise StoreError(
+                f"{place} is a link, where a folder of mconv's belongs",
+                hint="remove it, or name another --out",
+            )
     beside = folder / PROVENANCE
     ours = beside.is_file() and not beside.is_symlink()
     if entry is None:
@@ -63,8 +78,11 @@ def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: S
 
 
 def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict[str, Any]:
-    """What an artifact came from; no times and no measurements, so that equal inputs give equal bytes."""
-    source = plan.manifest.models[[m.name for m in plan.manifest.models].index(planned.model)].source
+    """What an artifact came from; no times and no measurements, so that equal inputs give equal
+    bytes."""
+    source = plan.manifest.models[
+        [m.name for m in plan.manifest.models].index(planned.model)
+    ].source
     return {
         "mconv": mconv.__version__,
         "id": planned.id,

@@ -20,9 +20,13 @@ from mconv.values import ExportInfo, ModelInfo, ModelResult, Report
 def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
     """One frozen Report of everything that happened."""
     variants = tuple(
-        build_auto(plan, outcome, v, measured) if v.candidates else build_variant(plan, outcome, v, measured) for v in plan.variants
+        build_auto(plan, outcome, v, measured)
+        if v.candidates
+        else build_variant(plan, outcome, v, measured)
+        for v in plan.variants
     )
-    ranked = sorted(plan.variants, key=lambda v: "export" not in v.steps)  # those of weights may be of a part only
+    # those of weights may be of a part only
+    ranked = sorted(plan.variants, key=lambda v: "export" not in v.steps)
     first = {variant.model: variant for variant in ranked[::-1]}
     models = tuple(_model(outcome, m, first.get(m.name)) for m in plan.models.values())
     tools: dict[str, str] = {}
@@ -56,7 +60,9 @@ def _commit(root: str) -> str | None:
     if sha := os.environ.get("GITHUB_SHA"):
         return sha
     try:
-        done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None

@@ -12,7 +12,15 @@ from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
 from mconv.results.verdict import judge_variant, verification
 from mconv.store.local import Entry
-from mconv.values import Benchmark, Candidate, ExportInfo, LayerError, ModelInfo, StepRecord, VariantResult
+from mconv.values import (
+    Benchmark,
+    Candidate,
+    ExportInfo,
+    LayerError,
+    ModelInfo,
+    StepRecord,
+    VariantResult,
+)
 
 
 def directory(config: VariantConfig, model: str) -> str:
@@ -20,9 +28,13 @@ def directory(config: VariantConfig, model: str) -> str:
     return f"{model}/{config.label}-{config.precision}"
 
 
-def build_variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) -> VariantResult:
+def build_variant(
+    plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool
+) -> VariantResult:
     config = variant.config
-    entries: dict[str, Entry] = {kind: outcome.entries[k] for kind, k in variant.steps.items() if k in outcome.entries}
+    entries: dict[str, Entry] = {
+        kind: outcome.entries[k] for kind, k in variant.steps.items() if k in outcome.entries
+    }
     error = next((outcome.errors[k] for k in variant.steps.values() if k in outcome.errors), None)
     written = entries.get("write")
     base: dict[str, Any] = {
@@ -39,7 +51,9 @@ def build_variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: 
     if peak and (size := plan.models[variant.model].size_bytes):
         base["peak_memory_ratio"] = round(peak / size, 3)
     if "quantize" in entries:
-        base["layers"] = msgspec.convert(entries["quantize"].result.get("layers", ()), tuple[LayerError, ...])
+        base["layers"] = msgspec.convert(
+            entries["quantize"].result.get("layers", ()), tuple[LayerError, ...]
+        )
     if written is not None:
         base |= {
             "directory": directory(config, variant.model),
@@ -56,17 +70,23 @@ def build_variant(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: 
         base["benchmark"] = msgspec.convert(entries["measure"].result, Benchmark)
     if error is not None:
         place = error.place or config.place
-        return VariantResult(**base, status="error", error=msgspec.structs.replace(error, place=place))
+        return VariantResult(
+            **base, status="error", error=msgspec.structs.replace(error, place=place)
+        )
     status, reasons = judge_variant(base, config.limits, measured)
     return VariantResult(**base, status=status, reasons=reasons)
 
 
 def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) -> VariantResult:
-    """The smallest candidate that keeps tolerance and limits; where none does, the one that breaks the fewest, as ``failed``."""
+    """The smallest candidate that keeps tolerance and limits; where none does, the one that breaks
+    the fewest, as ``failed``."""
     tried = [build_variant(plan, outcome, v, measured) for v in variant.candidates]
     good = [t for t in tried if t.status == "passed"]
     pool = good or [t for t in tried if t.status == "failed"] or tried
-    taken = min(pool, key=lambda t: (len(t.reasons), t.size_bytes if t.size_bytes is not None else float("inf")))
+    taken = min(
+        pool,
+        key=lambda t: (len(t.reasons), t.size_bytes if t.size_bytes is not None else float("inf")),
+    )
     made = msgspec.structs.replace(
         taken,
         id=variant.id,
@@ -78,11 +98,14 @@ def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: boo
     if good or taken.status != "failed":
         return made
     said = tuple(f"{t.precision}: {'; '.join(t.reasons)}" for t in tried if t.status == "failed")
-    return msgspec.structs.replace(made, reasons=("no precision keeps the tolerance and the limits", *said))
+    return msgspec.structs.replace(
+        made, reasons=("no precision keeps the tolerance and the limits", *said)
+    )
 
 
 def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
-    """What each candidate came to, and whether it is on the Pareto front of size, error and latency."""
+    """What each candidate came to, and whether it is on the Pareto front of size, error and
+    latency."""
     made = []
     for result in tried:
         outputs = result.verification.outputs if result.verification else ()
@@ -107,12 +130,16 @@ def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
     def beaten(one: Candidate) -> bool:
         own = costs(one)
         others = [c for other in made if other is not one and (c := costs(other)) is not None]
-        return own is None or any(c != own and all(x <= y for x, y in zip(c, own, strict=True)) for c in others)
+        return own is None or any(
+            c != own and all(x <= y for x, y in zip(c, own, strict=True)) for c in others
+        )
 
     return tuple(msgspec.structs.replace(one, front=not beaten(one)) for one in made)
 
 
-def _steps(plan: Plan, outcome: Outcome, variant: VariantPlan, entries: Mapping[str, Entry]) -> tuple[StepRecord, ...]:
+def _steps(
+    plan: Plan, outcome: Outcome, variant: VariantPlan, entries: Mapping[str, Entry]
+) -> tuple[StepRecord, ...]:
     records = []
     for kind, key in variant.steps.items():
         step = plan.steps[key]

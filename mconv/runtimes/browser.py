@@ -39,15 +39,20 @@ class Page:
         self.requests: list[str] = []
         try:
             self.page = context.new_page()
-            self.page.on("request", lambda request: self.requests.append(request.url.removeprefix(address)))
+            self.page.on(
+                "request", lambda request: self.requests.append(request.url.removeprefix(address))
+            )
             self.page.add_init_script(path=WEB / "hooks.js")
             self.page.goto(f"{address}/")
             self.page.evaluate((WEB / "harness.js").read_text(encoding="utf-8"))
         except Error as problem:
-            raise StepError(f"the browser opened no page: {problem.message.splitlines()[0]}") from problem
+            raise StepError(
+                f"the browser opened no page: {problem.message.splitlines()[0]}"
+            ) from problem
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """A function of the harness in the page. Raises StepError where the page fails, dies or does not answer."""
+        """A function of the harness in the page. Raises StepError where the page fails, dies or
+        does not answer."""
         from playwright.sync_api import Error
 
         try:
@@ -55,13 +60,18 @@ class Page:
         except Error as problem:
             first = problem.message.splitlines()[0].removeprefix("Page.evaluate: ")
             if "closed" in first or "crashed" in first:
-                raise StepError(f"the browser died during {name}: {first}", hint="it may have run out of memory") from problem
+                raise StepError(
+                    f"the browser died during {name}: {first}", hint="it may have run out of memory"
+                ) from problem
             kind = UnsupportedError if name == "load" else StepError
-            raise kind(f"the package failed in the browser during {name}: {first[:800]}") from problem
+            raise kind(
+                f"the package failed in the browser during {name}: {first[:800]}"
+            ) from problem
 
 
 class BrowserSession:
-    """One page in a context of its own. What is loaded is the package as users get it, through its public API."""
+    """One page in a context of its own. What is loaded is the package as users get it, through its
+    public API."""
 
     def __init__(self, directory: Path, options: Mapping[str, Any], threads: int) -> None:
         self.directory = directory
@@ -72,8 +82,11 @@ class BrowserSession:
             self.version: str = browser.version
             self.device = str(options.get("device", "cpu"))
             self.page = Page(self.context, address)
-            self.about = self.page.call("load", {"deviceType": self.device, "numThreads": threads}, SECONDS)
-            self.provider: str | None = self.about.get("provider")  # of onnxruntime-web; None without it
+            self.about = self.page.call(
+                "load", {"deviceType": self.device, "numThreads": threads}, SECONDS
+            )
+            # of onnxruntime-web; None without it
+            self.provider: str | None = self.about.get("provider")
             self.adapter = self.page.call("adapter", SECONDS) if self.provider == "webgpu" else None
         except BaseException:
             self.stack.close()
@@ -102,17 +115,24 @@ class BrowserSession:
             self.seen = self.page.call("witnesses")
         got = {spec.name: answer["outputs"][spec.name] for spec in self.outputs}
         return {
-            spec.name: np.frombuffer(base64.b64decode(got[spec.name]["data"]), spec.dtype).reshape(got[spec.name]["shape"]).copy()  # type: ignore[arg-type]
+            spec.name: np.frombuffer(base64.b64decode(got[spec.name]["data"]), spec.dtype)
+            .reshape(got[spec.name]["shape"])
+            .copy()  # type: ignore[arg-type]
             for spec in self.outputs
         }
 
     def benchmark(self, feed: Mapping[str, np.ndarray], runs: int) -> list[float]:
-        """Milliseconds of each of ``runs`` calls, measured in the page; fewer (at least one) where they are slow."""
-        return [float(t) for t in self.page.call("benchmark", self._feeds(feed), runs, BENCHMARK_MS, SECONDS)]
+        """Milliseconds of each of ``runs`` calls, measured in the page; fewer (at least one) where
+        they are slow."""
+        return [
+            float(t)
+            for t in self.page.call("benchmark", self._feeds(feed), runs, BENCHMARK_MS, SECONDS)
+        ]
 
     def placement(self) -> Placement:
-        """Where the first run's nodes went. onnxruntime-web's own profile names the provider of each; without it, what
-        reached WebNN is counted at MLGraphBuilder's and MLContext's own methods."""
+        """Where the first run's nodes went. onnxruntime-web's own profile names the provider of
+        each; without it, what reached WebNN is counted at MLGraphBuilder's and MLContext's own
+        methods."""
         seen = self.seen or self.page.call("witnesses")
         if self.provider is None:
             return self._native(seen)
@@ -124,14 +144,25 @@ class BrowserSession:
             placement.nodes(seen["profile"]),
             seen["gpu"] if self.provider == "webgpu" else seen["dispatches"],
             adapter=adapter,
-            device={"webgpu": "gpu (software)" if software else "gpu", "wasm": "cpu"}.get(self.provider, self.device),
+            device={"webgpu": "gpu (software)" if software else "gpu", "wasm": "cpu"}.get(
+                self.provider, self.device
+            ),
             software=software,
         )
 
     def _native(self, seen: Mapping[str, Any]) -> Placement:
-        """There is no silent fall-back: an operator that WebNN cannot run is refused when the graph is built."""
-        operators = {name: count for name, count in seen["calls"].items() if name not in BUILDER_INFRASTRUCTURE}
-        strays = {url: 1 for url in self.page.requests if "ort" in url.rpartition("/")[2] and url.endswith((".wasm", ".mjs"))}
+        """There is no silent fall-back: an operator that WebNN cannot run is refused when the graph
+        is built."""
+        operators = {
+            name: count
+            for name, count in seen["calls"].items()
+            if name not in BUILDER_INFRASTRUCTURE
+        }
+        strays = {
+            url: 1
+            for url in self.page.requests
+            if "ort" in url.rpartition("/")[2] and url.endswith((".wasm", ".mjs"))
+        }
         ran = seen["dispatches"] > 0
         return Placement(
             provider="WebNN",
@@ -139,7 +170,13 @@ class BrowserSession:
             nodes=sum(operators.values()) if ran else 0,
             elsewhere=strays,
             adapter=", ".join(self.about["devices"] or ()) or None,
-            witnesses=(f"MLContext.dispatch ×{seen['dispatches']}", "MLGraphBuilder calls", "network log") if ran else (),
+            witnesses=(
+                f"MLContext.dispatch ×{seen['dispatches']}",
+                "MLGraphBuilder calls",
+                "network log",
+            )
+            if ran
+            else (),
         )
 
     def _webgl(self, seen: Mapping[str, Any]) -> Placement:
@@ -157,13 +194,22 @@ class BrowserSession:
         )
 
     def details(self) -> dict[str, Any]:
-        """``download_bytes``: what the page fetched of the package, ``runtime_bytes``: of onnxruntime-web; brotli."""
+        """``download_bytes``: what the page fetched of the package, ``runtime_bytes``: of
+        onnxruntime-web; brotli."""
         fetched = sorted(set(self.page.requests) - {"/"})
         own = [path for path in fetched if not path.startswith(_browser.ORT_URL)]
-        runtime = [path.removeprefix(_browser.ORT_URL) for path in fetched if path.startswith(_browser.ORT_URL)]
+        runtime = [
+            path.removeprefix(_browser.ORT_URL)
+            for path in fetched
+            if path.startswith(_browser.ORT_URL)
+        ]
         found: dict[str, Any] = {
             "browser": f"Chromium {self.version}",
-            "download_bytes": sum(_compressed(self.directory / path.removeprefix("/")) for path in own if path.startswith("/")),
+            "download_bytes": sum(
+                _compressed(self.directory / path.removeprefix("/"))
+                for path in own
+                if path.startswith("/")
+            ),
             "load_ms": self.about["load_ms"],
             "first_run_ms": self.first_run_ms,
             "requests": fetched,
@@ -188,12 +234,15 @@ def _compressed(path: Path) -> int:
 
 
 def _specs(table: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=n, dtype=t["dataType"], shape=tuple(t["shape"])) for n, t in table.items())
+    return tuple(
+        TensorSpec(name=n, dtype=t["dataType"], shape=tuple(t["shape"])) for n, t in table.items()
+    )
 
 
 @contextlib.contextmanager
 def peers(session: BrowserSession, model: Path, threads: int) -> Iterator[dict[str, Clock]]:
-    """The fp32 graph in onnxruntime on the CPU, and on WebAssembly in the same browser, in a page of its own.
+    """The fp32 graph in onnxruntime on the CPU, and on WebAssembly in the same browser, in a page
+    of its own.
 
     A graph that one of them does not take is left out.
     """
@@ -201,17 +250,31 @@ def peers(session: BrowserSession, model: Path, threads: int) -> Iterator[dict[s
 
     found: dict[str, Clock] = {}
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = (
+        threads,
+        1,
+        3,
+    )
     with contextlib.suppress(Exception):  # whatever it refuses: this is a comparison, not a check
-        native = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        native = onnxruntime.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
+        )
         found["onnxruntime"] = lambda feed, runs: _times(lambda: native.run(None, dict(feed)), runs)
     with contextlib.ExitStack() as stack:
         if session.provider != "wasm" and _browser.find_ort():
             with contextlib.suppress(MconvError):
                 page = stack.enter_context(session.beside(model.parent))
-                files = [p.name for p in sorted(model.parent.iterdir(), key=lambda p: (p != model, p.name)) if p.is_file()]
-                page.call("peer", [{"path": name, "url": f"/{name}"} for name in files], threads, SECONDS)
-                found["wasm"] = lambda feed, runs: page.call("benchmarkPeer", _encoded(feed), runs, BENCHMARK_MS, SECONDS)
+                files = [
+                    p.name
+                    for p in sorted(model.parent.iterdir(), key=lambda p: (p != model, p.name))
+                    if p.is_file()
+                ]
+                page.call(
+                    "peer", [{"path": name, "url": f"/{name}"} for name in files], threads, SECONDS
+                )
+                found["wasm"] = lambda feed, runs: page.call(
+                    "benchmarkPeer", _encoded(feed), runs, BENCHMARK_MS, SECONDS
+                )
         yield found
 
 
@@ -238,14 +301,17 @@ def _encoded(feed: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     }
 
 
-def load(directory: Path, *, options: dict[str, Any], threads: int, precision: str) -> BrowserSession:
-    """Load an npm package's folder in a page. Raises UnsupportedError with the browser's own words where it is refused."""
+def load(
+    directory: Path, *, options: dict[str, Any], threads: int, precision: str
+) -> BrowserSession:
+    """Load an npm package's folder in a page. Raises UnsupportedError with the browser's own words
+    where it is refused."""
     return BrowserSession(directory, options, threads)
 
 
 def devices() -> list[Device]:
-    """WebGPU's adapters and WebNN's device types of every browser here, as its own pages see them; the software adapter, on which
-    web outputs are proved, where there is no other."""
+    """WebGPU's adapters and WebNN's device types of every browser here, as its own pages see them;
+    the software adapter, on which web outputs are proved, where there is no other."""
     found: list[Device] = []
     with tempfile.TemporaryDirectory() as empty, _browser.serve(Path(empty)) as address:
         for origin, path in _browser.find_all().items():
@@ -259,11 +325,28 @@ def devices() -> list[Device]:
                         adapters = _adapters(engine, Page(context, address), str(path))
                 found += [*adapters, *nets]
             except StepError as problem:
-                found.append(Device(engine=f"browser ({origin})", name="browser", available=False, reason=problem.message))
+                found.append(
+                    Device(
+                        engine=f"browser ({origin})",
+                        name="browser",
+                        available=False,
+                        reason=problem.message,
+                    )
+                )
     if not found:
-        found.append(Device(engine="browser", name="browser", available=False, reason=f"there is no browser: {service.HINT}"))
+        found.append(
+            Device(
+                engine="browser",
+                name="browser",
+                available=False,
+                reason=f"there is no browser: {service.HINT}",
+            )
+        )
     reason = "it is no Chromium: mconv cannot ask it, nor prove outputs in it"
-    return found + [Device(engine="browser", name=name, available=False, reason=reason) for name in _browser.strangers()]
+    return found + [
+        Device(engine="browser", name=name, available=False, reason=reason)
+        for name in _browser.strangers()
+    ]
 
 
 def _adapters(engine: str, page: Page, path: str) -> list[Device]:
@@ -272,8 +355,23 @@ def _adapters(engine: str, page: Page, path: str) -> list[Device]:
         words, software = describe_adapter(adapter)
         name = "webgpu" if not number else f"webgpu {number + 1}"
         details = {"path": path, **adapter}
-        found.append(Device(engine=engine, name=name, available=True, description=words or "", software=software, details=details))
-    nothing = Device(engine=engine, name="webgpu", available=False, reason="requestAdapter() gives none", details={"path": path})
+        found.append(
+            Device(
+                engine=engine,
+                name=name,
+                available=True,
+                description=words or "",
+                software=software,
+                details=details,
+            )
+        )
+    nothing = Device(
+        engine=engine,
+        name="webgpu",
+        available=False,
+        reason="requestAdapter() gives none",
+        details={"path": path},
+    )
     return found or [nothing]
 
 
@@ -282,10 +380,22 @@ def _webnn(engine: str, page: Page) -> list[Device]:
     for kind in ("cpu", "gpu", "npu"):
         about = page.call("webnn", kind, SECONDS)
         error = about.get("error")
-        said = "" if error else f"{len(about['operators'])} operators; the browser may run graphs on another device"
+        said = (
+            ""
+            if error
+            else f"{len(about['operators'])} operators; the browser may run graphs on another "
+            "device"
+        )
         details = {} if error else about
         found.append(
-            Device(engine=engine, name=f"webnn {kind}", available=error is None, description=said, reason=error, details=details)
+            Device(
+                engine=engine,
+                name=f"webnn {kind}",
+                available=error is None,
+                description=said,
+                reason=error,
+                details=details,
+            )
         )
     return found
 
@@ -294,7 +404,14 @@ def describe_adapter(adapter: Mapping[str, Any] | None) -> tuple[str | None, boo
     """(vendor, architecture, device in words, whether it is software) of a GPUAdapterInfo."""
     if not adapter:
         return None, False
-    words = ", ".join(str(adapter[k]) for k in ("vendor", "architecture", "device", "description") if adapter.get(k)) or None
+    words = (
+        ", ".join(
+            str(adapter[k])
+            for k in ("vendor", "architecture", "device", "description")
+            if adapter.get(k)
+        )
+        or None
+    )
     return words, bool(adapter.get("fallback")) or is_software(words)
 
 

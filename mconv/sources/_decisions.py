@@ -1,7 +1,8 @@
-"""What a trace takes for granted: a tracer follows one run of a module, so a Python decision in it is fixed as that run took it.
+"""What a trace takes for granted: a tracer follows one run of a module, so a Python decision in it
+is fixed as that run took it.
 
-Decisions on sizes show when the graph is run at other sizes. One on values (``if mask.all():``) need not show in any sample.
-"""
+Decisions on sizes show when the graph is run at other sizes. One on values (``if mask.all():``)
+need not show in any sample."""
 
 from __future__ import annotations
 
@@ -17,18 +18,29 @@ if TYPE_CHECKING:
 
 @cache
 def recorder() -> type:
-    """The class of a context that notes in ``places``, as ``file:line``, where Python reads a value that depends on the inputs'.
+    """The class of a context that notes in ``places``, as ``file:line``, where Python reads a value
+    that depends on the inputs'.
 
-    Made when it is first needed, since its base is PyTorch's ``TorchFunctionMode``. It is given the module's weights. They, sizes
-    (which are tensors while a module is traced) and what is computed from nothing else are no such values.
-    """
+    Made when it is first needed, since its base is PyTorch's ``TorchFunctionMode``. It is given the
+    module's weights. They, sizes (which are tensors while a module is traced) and what is computed
+    from nothing else are no such values."""
     import torch
     from torch.overrides import TorchFunctionMode
 
-    readings = {getattr(torch.Tensor, f"__{n}__") for n in ("bool", "int", "float", "index", "complex", "contains", "array")}
+    readings = {
+        getattr(torch.Tensor, f"__{n}__")
+        for n in ("bool", "int", "float", "index", "complex", "contains", "array")
+    }
     readings |= {torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.numpy}
-    valueless = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.__len__}
-    valueless |= {getattr(torch.Tensor, f"new_{n}") for n in ("tensor", "zeros", "ones", "empty", "full")}
+    valueless = {
+        torch.Tensor.shape.__get__,
+        torch.Tensor.size,
+        torch.Tensor.numel,
+        torch.Tensor.__len__,
+    }
+    valueless |= {
+        getattr(torch.Tensor, f"new_{n}") for n in ("tensor", "zeros", "ones", "empty", "full")
+    }
     valueless |= {torch.zeros_like, torch.ones_like, torch.empty_like}
     library = str(Path(torch.__file__).parent)
 
@@ -38,7 +50,9 @@ def recorder() -> type:
             self.places: list[str] = []
             self.fixed = {id(t): t for t in weights}  # held, so that no other tensor gets the id
 
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             fixed = all(id(t) in self.fixed for t in _tensors((args, kwargs or {})))
             if function in readings and not fixed:
                 self.places.append(_place(library))

@@ -1,8 +1,9 @@
-"""Greedy decoding with the parts of a model, by the tensor names that ONNX exports of language models share.
+"""Greedy decoding with the parts of a model, by the tensor names that ONNX exports of language
+models share.
 
-``past_key_values.N.key`` in, ``present.N.key`` out (``.decoder.key`` and ``.encoder.key`` of encoder-decoders); a part without
-such inputs is fed the whole sequence at every step. NumPy only: whatever runs the parts brings the engine.
-"""
+``past_key_values.N.key`` in, ``present.N.key`` out (``.decoder.key`` and ``.encoder.key`` of
+encoder-decoders); a part without such inputs is fed the whole sequence at every step. NumPy only:
+whatever runs the parts brings the engine."""
 
 from __future__ import annotations
 
@@ -14,15 +15,20 @@ if TYPE_CHECKING:
 
 Feed = Mapping[str, "np.ndarray"]
 Call = Callable[[Feed], Mapping[str, "np.ndarray"]]
-ENCODER, DECODER, WITH_PAST, DECODER_IDS = "encoder", "decoder", "decoder_with_past", "decoder_input_ids"
+ENCODER, DECODER, WITH_PAST, DECODER_IDS = (
+    "encoder",
+    "decoder",
+    "decoder_with_past",
+    "decoder_input_ids",
+)
 
 
 def generate(run: Mapping[str, Call], prompt: Feed, count: int) -> np.ndarray:
-    """``count`` tokens a row, int64 [batch, count]: the argmax of the last position's logits, fed back.
+    """``count`` tokens a row, int64 [batch, count]: the argmax of the last position's logits, fed
+    back.
 
-    ``run``: the parts by name; a model of one part is the only one. ``prompt``: the first feed; of an encoder-decoder the
-    encoder's, and ``decoder_input_ids``.
-    """
+    ``run``: the parts by name; a model of one part is the only one. ``prompt``: the first feed; of
+    an encoder-decoder the encoder's, and ``decoder_input_ids``."""
     if ENCODER in run:
         return _encoder_decoder(run, dict(prompt), count)
     return _decoder_only(next(iter(run.values())), dict(prompt), count)
@@ -36,10 +42,16 @@ def _next(answer: Mapping[str, Any]) -> np.ndarray:
 
 
 def _kept(answer: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.replace("present.", "past_key_values.", 1): a for name, a in answer.items() if name.startswith("present.")}
+    return {
+        name.replace("present.", "past_key_values.", 1): a
+        for name, a in answer.items()
+        if name.startswith("present.")
+    }
 
 
-def _encoder_decoder(run: Mapping[str, Call], prompt: dict[str, np.ndarray], count: int) -> np.ndarray:
+def _encoder_decoder(
+    run: Mapping[str, Call], prompt: dict[str, np.ndarray], count: int
+) -> np.ndarray:
     import numpy as np
 
     ids = prompt.pop(DECODER_IDS)
@@ -69,9 +81,17 @@ def _decoder_only(run: Call, prompt: dict[str, np.ndarray], count: int) -> np.nd
         made.append(_next(answer))
         if len(made) == count:
             return np.concatenate(made, 1)
-        feed = {**feed, "input_ids": made[-1] if cached else np.concatenate([feed["input_ids"], made[-1]], 1), **_kept(answer)}
+        feed = {
+            **feed,
+            "input_ids": made[-1] if cached else np.concatenate([feed["input_ids"], made[-1]], 1),
+            **_kept(answer),
+        }
         for name in ("attention_mask", "token_type_ids"):
             if name in feed:
                 old = feed[name]
-                fresh = np.ones_like(old[:, :1]) if name == "attention_mask" else np.zeros_like(old[:, :1])
+                fresh = (
+                    np.ones_like(old[:, :1])
+                    if name == "attention_mask"
+                    else np.zeros_like(old[:, :1])
+                )
                 feed[name] = np.concatenate([old, fresh], 1)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 30  # bytes of weights that are not in memory twice
 SMALLEST = 1 << 16  # bytes of a tensor worth a file
-MADV_DONTNEED = 4  # madvise(2): pages of a private mapping that nobody wrote to are read from the file again
+# madvise(2): pages of a private mapping that nobody wrote to are read from the file again
+MADV_DONTNEED = 4
 
 
 def bytes_of(module: Any) -> int:
@@ -27,8 +28,9 @@ def tensors_of(module: Any) -> list[torch.Tensor]:
 
 
 class Weights:
-    """Of a module of more than 1 GiB, parameters and buffers as mappings of files: :meth:`leave` takes them out of memory, and what
-    uses them next brings them back. Of a smaller one, nothing is done."""
+    """Of a module of more than 1 GiB, parameters and buffers as mappings of files: :meth:`leave`
+    takes them out of memory, and what uses them next brings them back. Of a smaller one, nothing is
+    done."""
 
     def __init__(self, module: Any, folder: Path) -> None:
         """``folder``: where the files are to lie; it must outlive the module's use."""
@@ -39,7 +41,8 @@ class Weights:
             return
         for index, tensor in enumerate(tensors_of(module)):
             if tensor.numel() * tensor.element_size() < SMALLEST:
-                tensor.data = tensor.data.clone()  # out of the file of all weights, which a part of it would hold in memory
+                # out of the file of all weights, which a part of it would hold in memory
+                tensor.data = tensor.data.clone()
                 continue
             file = folder / str(index)
             tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(file)
@@ -48,7 +51,10 @@ class Weights:
             self.mapped.append(tensor)
 
     def leave(self) -> None:
-        """Whoever still holds a weight, such as what an exporter leaves behind, holds only the mapping then."""
+        """Whoever still holds a weight, such as what an exporter leaves behind, holds only the
+        mapping then."""
         for tensor in self.mapped:
             size = tensor.numel() * tensor.element_size()
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(size), MADV_DONTNEED)
+            ctypes.CDLL(None).madvise(
+                ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(size), MADV_DONTNEED
+            )

@@ -1,4 +1,5 @@
-"""Answers of any framework as named tensors, their specs, and the proof of an export against them."""
+"""Answers of any framework as named tensors, their specs, and the proof of an export against
+them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest 
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Keep the chatter of exporters, and of the loggers ``names``, out of the log; what matters comes as an exception."""
+    """Keep the chatter of exporters, and of the loggers ``names``, out of the log; what matters
+    comes as an exception."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -38,11 +40,12 @@ def quiet(*names: str) -> Iterator[None]:
 
 
 def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output") -> dict[str, Any]:
-    """Named tensors of whatever a model returns: a tensor, tuple, list, dict or dataclass; None entries are left out.
+    """Named tensors of whatever a model returns: a tensor, tuple, list, dict or dataclass; None
+    entries are left out.
 
-    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested ones join with ``_``. A key that
-    another nested mapping has given already gets its own mapping's name before it. Raises SourceError for anything else.
-    """
+    A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested
+    ones join with ``_``. A key that another nested mapping has given already gets its own mapping's
+    name before it. Raises SourceError for anything else."""
     if isinstance(answer, tensor):
         return {prefix: answer}
     if dataclasses.is_dataclass(answer) and not isinstance(answer, Mapping):
@@ -56,7 +59,8 @@ def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output"
         named = {(f"{prefix}_{i}" if len(kept) > 1 else prefix): v for i, v in enumerate(kept)}
     else:
         raise SourceError(
-            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts and dataclasses of tensors",
+            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts "
+            "and dataclasses of tensors",
             hint="wrap the model so that it returns tensors",
         )
     flat: dict[str, Any] = {}
@@ -68,19 +72,24 @@ def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output"
                 (k if isinstance(value, Mapping) else f"{name}{k.removeprefix(name)}"): v
                 for k, v in flatten(value, tensor, name).items()
             }
-            inner = {f"{name}_{k}" if k in flat else k: v for k, v in inner.items()}  # CLIP's towers both give a last_hidden_state
+            # CLIP's towers both give a last_hidden_state
+            inner = {f"{name}_{k}" if k in flat else k: v for k, v in inner.items()}
         if twice := sorted(inner.keys() & flat.keys()):
             raise SourceError(
-                f"the model returns two outputs named {twice[0]!r}", hint="give the outputs of nested dicts names of their own"
+                f"the model returns two outputs named {twice[0]!r}",
+                hint="give the outputs of nested dicts names of their own",
             )
         flat |= inner
     return flat
 
 
 def output_specs(
-    answers: Sequence[Mapping[str, np.ndarray]], feeds: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]
+    answers: Sequence[Mapping[str, np.ndarray]],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    inputs: Sequence[TensorSpec],
 ) -> tuple[TensorSpec, ...]:
-    """Shapes of outputs from answers at two sizes: an axis that varies takes the name of the input axis of its size."""
+    """Shapes of outputs from answers at two sizes: an axis that varies takes the name of the input
+    axis of its size."""
     sizes: list[dict[str, int]] = []
     for feed in feeds:
         found: dict[str, int] = {}
@@ -97,13 +106,28 @@ def output_specs(
             if len(set(seen)) == 1:
                 shape.append(size)
             else:
-                match = [d for d in sizes[0] if all(s[d] == got for s, got in zip(sizes, seen, strict=True))]
+                match = [
+                    d
+                    for d in sizes[0]
+                    if all(s[d] == got for s, got in zip(sizes, seen, strict=True))
+                ]
                 shape.append(match[0] if match else f"{name}_{axis}")
-        specs.append(TensorSpec(name=name, dtype="object" if first.dtype.kind in "OUS" else str(first.dtype), shape=tuple(shape)))
+        specs.append(
+            TensorSpec(
+                name=name,
+                dtype="object" if first.dtype.kind in "OUS" else str(first.dtype),
+                shape=tuple(shape),
+            )
+        )
     return tuple(specs)
 
 
-def rename(proto: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], fixed: Mapping[str, int] | None = None) -> None:
+def rename(
+    proto: Any,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    fixed: Mapping[str, int] | None = None,
+) -> None:
     """Give a graph, in place, the model's own input, output and axis names, in order; drop remarks.
 
     ``fixed``: free axes of the model that are not free in the graph, with their size.
@@ -113,12 +137,17 @@ def rename(proto: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpe
     specs = [*inputs, *outputs]
     if len(inner.input) != len(inputs) or len(inner.output) != len(outputs):
         raise UnsupportedError(
-            f"the export has {len(inner.input)} inputs and {len(inner.output)} outputs, the model {len(inputs)} and {len(outputs)}"
+            f"the export has {len(inner.input)} inputs and {len(inner.output)} outputs, the model "
+            f"{len(inputs)} and {len(outputs)}"
         )
     mapping = {value.name: spec.name for value, spec in zip(before, specs, strict=True)}
     if len(mapping) < len(specs):
-        raise UnsupportedError("the model hands an input through, or gives one output twice; drop it or compute it")
-    taken = {name for node in inner.node for name in [*node.input, *node.output]} | {t.name for t in inner.initializer}
+        raise UnsupportedError(
+            "the model hands an input through, or gives one output twice; drop it or compute it"
+        )
+    taken = {name for node in inner.node for name in [*node.input, *node.output]} | {
+        t.name for t in inner.initializer
+    }
     for name in set(mapping.values()) & taken - mapping.keys():
         mapping[name] = f"{name}_inner"
     _reread(inner, mapping)
@@ -158,13 +187,17 @@ def prove(
     answers: Sequence[Mapping[str, np.ndarray]],
     tolerance: float = EXPORT_TOLERANCE,
 ) -> None:
-    """Run the graph with onnxruntime's own optimisations off and hold it against the framework's ``answers``.
+    """Run the graph with onnxruntime's own optimisations off and hold it against the framework's
+    ``answers``.
 
-    Raises UnsupportedError where an input is not used, an output is missing, has another shape, or differs.
-    """
+    Raises UnsupportedError where an input is not used, an output is missing, has another shape, or
+    differs."""
     session = graph.as_written(target)
     if missing := feeds[0].keys() - {i.name for i in session.get_inputs()}:
-        raise UnsupportedError(f"the model does not use its input {', '.join(sorted(missing))}; remove it from `inputs:`")
+        raise UnsupportedError(
+            f"the model does not use its input {', '.join(sorted(missing))}; remove it from "
+            "`inputs:`"
+        )
     names = [o.name for o in session.get_outputs()]
     for feed, wanted in zip(feeds, answers, strict=True):
         if set(names) != wanted.keys():
@@ -172,7 +205,13 @@ def prove(
         got = dict(zip(names, session.run(names, dict(feed)), strict=True))
         for name, reference in wanted.items():
             if got[name].shape != reference.shape:
-                raise UnsupportedError(f"output {name} has shape {list(got[name].shape)}, the model gives {list(reference.shape)}")
+                raise UnsupportedError(
+                    f"output {name} has shape {list(got[name].shape)}, the model gives "
+                    f"{list(reference.shape)}"
+                )
             error = compare.compare_outputs(name, [got[name]], [reference])
             if error.elements and (error.max_abs is None or (error.max_rel or 0.0) > tolerance):
-                raise UnsupportedError(f"output {name} differs from the model by {error.max_rel} of its largest magnitude")
+                raise UnsupportedError(
+                    f"output {name} differs from the model by {error.max_rel} of its largest "
+                    "magnitude"
+                )

@@ -1,4 +1,5 @@
-"""Plausible inputs for models that come without samples: English sentences, drawn images, synthetic sound. Seeded."""
+"""Plausible inputs for models that come without samples: English sentences, drawn images, synthetic
+sound. Seeded."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ SENTENCES = (
     "I would not recommend this restaurant; the soup was cold and the service slow.",
     "Please send the signed contract back before Friday noon.",
     "The old lighthouse has guided ships past the reef for more than a century.",
-    "Python is a programming language that is used for scripting, data analysis and machine learning.",
+    "Python is a programming language that is used for scripting, data analysis and machine "
+    "learning.",
     "What a wonderful performance!",
     "The patient was given antibiotics and discharged after three days.",
     "Two teenagers were rescued from the mountain after a night in the snow.",
@@ -239,7 +241,8 @@ CALIBRATION = (  # none of them is one of SENTENCES, which verification uses
 
 
 def sentences(count: int, seed: int, *, calibration: bool = False) -> list[str]:
-    """``count`` sentences in a seeded order; beyond the list's length, pairs of them. Those for ``calibration`` are others."""
+    """``count`` sentences in a seeded order; beyond the list's length, pairs of them. Those for
+    ``calibration`` are others."""
     import numpy as np
 
     stock = CALIBRATION if calibration else SENTENCES
@@ -269,7 +272,8 @@ def image(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def sound(samples: int, rate: int, seed: int) -> np.ndarray:
-    """[samples] float32 in [-1, 1]: a few gliding tones under a slow envelope, and a little noise."""
+    """[samples] float32 in [-1, 1]: a few gliding tones under a slow envelope, and a little
+    noise."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -277,7 +281,9 @@ def sound(samples: int, rate: int, seed: int) -> np.ndarray:
     wave = np.zeros(samples)
     for _ in range(4):
         pitch, glide, phase = rng.uniform(90, 1200), rng.uniform(-40, 40), rng.uniform(0, 6.28)
-        wave += rng.uniform(0.2, 1) * np.sin(2 * np.pi * (pitch * time + glide * time**2 / 2) + phase)
+        wave += rng.uniform(0.2, 1) * np.sin(
+            2 * np.pi * (pitch * time + glide * time**2 / 2) + phase
+        )
     wave *= 0.6 + 0.4 * np.sin(2 * np.pi * rng.uniform(1, 5) * time)
     wave += rng.normal(0, 0.01, samples)
     return (wave / np.abs(wave).max()).astype(np.float32)

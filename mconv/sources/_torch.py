@@ -1,11 +1,11 @@
 """PyTorch modules as references, and the chain of exporters that turns one into ONNX.
 
-The TorchScript exporter goes first where it can be trusted: it takes a tenth of the time. It traces one run of the module, so where
-that run read a tensor's value (:mod:`mconv.sources._decisions`), and for what is no plain module, goes ``torch.onnx``'s other
-exporter, ``dynamo=True``, which refuses such code; a trace that took a value for granted comes last, with a note. Every result is
-run by onnxruntime against the module at two sizes of every free axis before it counts; an axis that only works at one size is
-fixed, and the export says so.
-"""
+The TorchScript exporter goes first where it can be trusted: it takes a tenth of the time. It traces
+one run of the module, so where that run read a tensor's value (:mod:`mconv.sources._decisions`),
+and for what is no plain module, goes ``torch.onnx``'s other exporter, ``dynamo=True``, which
+refuses such code; a trace that took a value for granted comes last, with a note. Every result is
+run by onnxruntime against the module at two sizes of every free axis before it counts; an axis that
+only works at one size is fixed, and the export says so."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     import torch
 
 CHATTER = ("torch.onnx", "onnxscript", "torch.export", "torch")  # loggers
-OPSET = 20  # the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers; TorchScript's newest, too
-# How the exporters name an operator they cannot translate: torch.onnx's DispatchError, and its UnsupportedOperatorError.
-_UNTRANSLATED = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'|unrecognized namespace (\w+::\w+)")
+# the newest that every runtime here takes: OpenVINO, onnxruntime-web, the quantizers; TorchScript's
+# newest, too
+OPSET = 20
+# How the exporters name an operator they cannot translate: torch.onnx's DispatchError, and its
+# UnsupportedOperatorError.
+_UNTRANSLATED = re.compile(
+    r"No ONNX function found for <OpOverload\(op='([\w.]+)'|unrecognized namespace (\w+::\w+)"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 Sampler = Callable[[int, int, Mapping[str, int], bool], list[Mapping[str, "np.ndarray"]] | None]
 
@@ -45,7 +50,8 @@ def flatten(answer: Any, prefix: str = "output") -> dict[str, torch.Tensor]:
 
 
 class TorchModel:
-    """A module in inference mode. ``forward_names`` are forward()'s own parameter names where they are known."""
+    """A module in inference mode. ``forward_names`` are forward()'s own parameter names where they
+    are known."""
 
     def __init__(
         self,
@@ -69,8 +75,13 @@ class TorchModel:
         self.by_name = by_name
         self.high = high
         self.translations = dict(translations or {})
-        self.untrained: tuple[str, ...] = ()  # names of the state dict that the source has no weights for
-        self.parameters = sum(p.numel() for p in module.parameters()) if isinstance(module, torch.nn.Module) else None
+        # names of the state dict that the source has no weights for
+        self.untrained: tuple[str, ...] = ()
+        self.parameters = (
+            sum(p.numel() for p in module.parameters())
+            if isinstance(module, torch.nn.Module)
+            else None
+        )
         answers = [self.run(feed) for feed in self._probes()]
         self.outputs = _named.output_specs(answers, self._probes(), self.inputs)
 
@@ -80,14 +91,24 @@ class TorchModel:
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
-        if self.sampler is not None and (found := self.sampler(count, seed, dims, calibration)) is not None:
+        if (
+            self.sampler is not None
+            and (found := self.sampler(count, seed, dims, calibration)) is not None
+        ):
             return found
-        return list(samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high))
+        return list(
+            samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high)
+        )
 
     def call(self, *tensors: Any) -> tuple[torch.Tensor, ...]:
-        """The module on positional tensors in the order of ``inputs``; a flat tuple of the outputs that are kept."""
+        """The module on positional tensors in the order of ``inputs``; a flat tuple of the outputs
+        that are kept."""
         names = [spec.name for spec in self.inputs]
-        answer = self.module(**dict(zip(names, tensors, strict=True))) if self.by_name else self.module(*tensors)
+        answer = (
+            self.module(**dict(zip(names, tensors, strict=True)))
+            if self.by_name
+            else self.module(*tensors)
+        )
         flat = flatten(answer)
         return tuple(flat[name] for name in flat if self.keep is None or name in self.keep)
 
@@ -104,13 +125,19 @@ class TorchModel:
                 answer = self.module(**tensors) if self.by_name else self.module(*tensors.values())
         except Exception as problem:  # the repository's code may raise anything
             said = " ".join(str(problem).split())[:600]
-            raise SourceError(f"the model's forward() raised {type(problem).__name__}: {said}", hint="check `inputs:`") from problem
-        flat = {name: t for name, t in flatten(answer).items() if self.keep is None or name in self.keep}
+            raise SourceError(
+                f"the model's forward() raised {type(problem).__name__}: {said}",
+                hint="check `inputs:`",
+            ) from problem
+        flat = {
+            name: t for name, t in flatten(answer).items() if self.keep is None or name in self.keep
+        }
         return {name: t.detach().cpu().contiguous().numpy() for name, t in flat.items()}
 
 
 def export(model: TorchModel, out: Path) -> ExportInfo:
-    """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a right graph."""
+    """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a
+    right graph."""
     with tempfile.TemporaryDirectory() as scratch:
         weights = Weights(model.module, Path(scratch))
         return _attempts(model, weights, out)
@@ -124,7 +151,10 @@ class _DecidedError(UnsupportedError):
 
     def __init__(self, places: Sequence[str]) -> None:
         self.places = tuple(dict.fromkeys(places))
-        super().__init__(f"the trace would fix what the code decides by the values of tensors, at {', '.join(self.places)}")
+        super().__init__(
+            "the trace would fix what the code decides by the values of tensors, at "
+            f"{', '.join(self.places)}"
+        )
 
 
 def _exporters(model: TorchModel) -> dict[str, Exporter]:
@@ -132,11 +162,13 @@ def _exporters(model: TorchModel) -> dict[str, Exporter]:
     import torch
 
     script, dynamo = f"torch.onnx TorchScript, opset {OPSET}", f"torch.onnx dynamo, opset {OPSET}"
-    if isinstance(model.module, torch.jit.ScriptModule):  # gated cells are right in the last way only
+    # gated cells are right in the last way only
+    if isinstance(model.module, torch.jit.ScriptModule):
         return {dynamo: _dynamo, script: _torchscript, f"{dynamo}, of the frozen script": _frozen}
     parts = model.module.modules() if isinstance(model.module, torch.nn.Module) else ()
     exported = any(isinstance(part, torch.fx.GraphModule) for part in parts)
-    if exported or model.translations or bytes_of(model.module) > LARGE:  # dynamo's weights stay outside of the graph
+    # dynamo's weights stay outside of the graph
+    if exported or model.translations or bytes_of(model.module) > LARGE:
         return {dynamo: _dynamo, script: _torchscript}
     return {script: _torchscript, dynamo: _dynamo}
 
@@ -145,7 +177,9 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
     attempts: list[str] = []
     free = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
     target = out / graph.MODEL_FILE
-    for axes in map(set, dict.fromkeys(frozenset(d) for d in (free, {d for d in free if "batch" in d}, ()))):
+    for axes in map(
+        set, dict.fromkeys(frozenset(d) for d in (free, {d for d in free if "batch" in d}, ()))
+    ):
         untranslated: list[str] = []
         places: tuple[str, ...] = ()
         queue = list(_exporters(model).items())
@@ -159,27 +193,42 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
                 weights.leave()
                 _clean(target, model.inputs)
                 _prove(model, weights, target, axes)
-            except Exception as problem:  # exporters raise anything; the reason is kept and the next one is tried
-                attempts.append(f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: {_reason(problem)}")
+            except Exception as problem:
+                # exporters raise anything; the reason is kept and the next one is tried
+                attempts.append(
+                    f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: "
+                    f"{_reason(problem)}"
+                )
                 if isinstance(problem, _DecidedError):
                     places = problem.places
                     queue.append((name, _decided))
                 if found := _UNTRANSLATED.search(_reason(problem)):
-                    untranslated.append(found.group(1).replace(".", "::", 1) if found.group(1) else found.group(2))
+                    untranslated.append(
+                        found.group(1).replace(".", "::", 1) if found.group(1) else found.group(2)
+                    )
                 continue
             notes = []
             if fixed := sorted(free - axes):
-                notes.append(f"the axes {', '.join(fixed)} are fixed in the export: it is right at one size only")
+                notes.append(
+                    f"the axes {', '.join(fixed)} are fixed in the export: it is right at one "
+                    "size only"
+                )
             if exporter is _decided:
                 where = ", ".join(places)
-                notes.append(f"what the code decides by values of tensors, at {where}, is fixed as the first sample decided it")
+                notes.append(
+                    f"what the code decides by values of tensors, at {where}, is fixed as the "
+                    "first sample decided it"
+                )
             info = graph.describe(target)
-            return ExportInfo(exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes))
+            return ExportInfo(
+                exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes)
+            )
         if len(untranslated) == exporters:  # other sizes will not help
             names = ", ".join(sorted(set(untranslated)))
             raise UnsupportedError(
                 f"the operator {names} has no translation to ONNX",
-                hint="name one with `translations: module:function`, which returns {'library::operator': onnxscript function}",
+                hint="name one with `translations: module:function`, which returns "
+                "{'library::operator': onnxscript function}",
             )
     raise UnsupportedError(
         "no exporter could turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
@@ -191,16 +240,21 @@ def _reason(problem: BaseException) -> str:
     """The innermost cause in one line: exporters wrap it in pages of advice."""
     while problem.__cause__ is not None:
         problem = problem.__cause__
-    text = problem.message if isinstance(problem, UnsupportedError) else f"{type(problem).__name__}: {problem}"
+    text = (
+        problem.message
+        if isinstance(problem, UnsupportedError)
+        else f"{type(problem).__name__}: {problem}"
+    )
     return " ".join(_ANSI.sub("", text).split())[:300]
 
 
 def _feed(model: TorchModel, axes: set[str], which: int) -> Mapping[str, np.ndarray]:
-    """A feed to trace (0) or to prove (0 and 1) with; the two differ in the size of every axis in ``axes``.
+    """A feed to trace (0) or to prove (0 and 1) with; the two differ in the size of every axis in
+    ``axes``.
 
-    A free batch is 2, then 3, since the exporters take 0 and 1 for constants; a fixed one is 1. Other lengths are those of the
-    model's own samples, the first of which fixes the axes that are not free.
-    """
+    A free batch is 2, then 3, since the exporters take 0 and 1 for constants; a fixed one is 1.
+    Other lengths are those of the model's own samples, the first of which fixes the axes that are
+    not free."""
     names = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
     dims = {d: ((2, 3)[which] if d in axes else 1) for d in names if "batch" in d}
     first = (model.samples(2, samples.SEED, dims) or [])[0]
@@ -235,16 +289,23 @@ def _wrapped(model: TorchModel, around: Any = None) -> Any:
                 return model.call(*tensors)
 
     wrapper = Positional()
-    wrapper.training = False  # eval() would go down into the module, and exported programs refuse that
+    # eval() would go down into the module, and exported programs refuse that
+    wrapper.training = False
     return wrapper
 
 
 def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
     import torch
 
-    auto = getattr(model.module, "derived", ())  # axes whose size follows from others: found out by torch.export
-    names = {d: torch.export.Dim.AUTO if d in auto else torch.export.Dim(d.replace("-", "_")) for d in sorted(axes)}
-    dynamic = tuple({i: names[d] for i, d in enumerate(spec.shape) if d in names} for spec in model.inputs)
+    # axes whose size follows from others: found out by torch.export
+    auto = getattr(model.module, "derived", ())
+    names = {
+        d: torch.export.Dim.AUTO if d in auto else torch.export.Dim(d.replace("-", "_"))
+        for d in sorted(axes)
+    }
+    dynamic = tuple(
+        {i: names[d] for i, d in enumerate(spec.shape) if d in names} for spec in model.inputs
+    )
     program = torch.onnx.export(
         _wrapped(model),
         _example(model, axes),
@@ -275,9 +336,15 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str], *, decided: bo
 
     specs = [*model.inputs, *model.outputs]
     dynamic = {
-        s.name: {i: d for i, d in enumerate(s.shape) if isinstance(d, str) and (d in axes or s in model.outputs)} for s in specs
+        s.name: {
+            i: d
+            for i, d in enumerate(s.shape)
+            if isinstance(d, str) and (d in axes or s in model.outputs)
+        }
+        for s in specs
     }
-    scripted = isinstance(model.module, torch.jit.ScriptModule)  # cannot be traced inside another module
+    # cannot be traced inside another module
+    scripted = isinstance(model.module, torch.jit.ScriptModule)
     recorder = _decisions.recorder()(tensors_of(model.module))
     torch.onnx.export(
         model.module if scripted else _wrapped(model, recorder),
@@ -300,14 +367,17 @@ def _decided(model: TorchModel, target: Path, axes: set[str]) -> None:
 
 
 def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
-    """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs between machines and runs: stack
-    traces, paths, remarks."""
+    """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs
+    between machines and runs: stack traces, paths, remarks."""
     model = graph.load(target, data=False)
     _name(model.graph)
     shapes = {spec.name: spec.shape for spec in inputs}
     for value in model.graph.input:
-        for dim, ours in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
-            if dim.dim_param and isinstance(ours, str):  # torch.export names axes that it works out itself s0, s1 …
+        for dim, ours in zip(
+            value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False
+        ):
+            # torch.export names axes that it works out itself s0, s1 …
+            if dim.dim_param and isinstance(ours, str):
                 dim.dim_param = ours
     _whole_windows(model)
 
@@ -333,17 +403,28 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
     model.doc_string = ""
     del model.metadata_props[:]
     graph.save(model, target)
-    for other in set(target.parent.iterdir()) - {target, target.with_name(target.name + graph.DATA_SUFFIX)}:
+    for other in set(target.parent.iterdir()) - {
+        target,
+        target.with_name(target.name + graph.DATA_SUFFIX),
+    }:
         other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
 
 
 def _whole_windows(model: Any) -> None:
-    """Averages over a window larger than the picture, as EfficientNet's pooler takes them, are averages of all of it: torch
-    divides by the elements that are there. Engines differ in such a window (OpenVINO refuses it), all know GlobalAveragePool."""
+    """Averages over a window larger than the picture, as EfficientNet's pooler takes them, are
+    averages of all of it: torch divides by the elements that are there. Engines differ in such a
+    window (OpenVINO refuses it), all know GlobalAveragePool."""
     import onnx
 
-    attributes = ((node, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}) for node in model.graph.node)
-    pools = [(n, about) for n, about in attributes if n.op_type == "AveragePool" and not n.domain and about.get("ceil_mode")]
+    attributes = (
+        (node, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
+        for node in model.graph.node
+    )
+    pools = [
+        (n, about)
+        for n, about in attributes
+        if n.op_type == "AveragePool" and not n.domain and about.get("ceil_mode")
+    ]
     if not pools:
         return
     inferred = _shapes(model)
@@ -353,14 +434,17 @@ def _whole_windows(model: Any) -> None:
     }
     for node, about in pools:
         size, window = sizes.get(node.input[0], []), about["kernel_shape"]
-        fits = len(size) == len(window) and all(0 < have <= wide for have, wide in zip(size, window, strict=True))
+        fits = len(size) == len(window) and all(
+            0 < have <= wide for have, wide in zip(size, window, strict=True)
+        )
         if fits and not any(about.get("pads", ())):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
 
 
 def _shapes(model: Any) -> Any:
-    """The graph with the shapes of its values: onnxruntime's inference follows the arithmetic of pads, ONNX's does not."""
+    """The graph with the shapes of its values: onnxruntime's inference follows the arithmetic of
+    pads, ONNX's does not."""
     import onnx
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
@@ -373,24 +457,35 @@ def _shapes(model: Any) -> Any:
 
 
 def _name(inner: Any) -> None:
-    """Nodes as ``encoder.layer.0.attention/MatMul``, and the weights that an exporter transposed and numbered after their module.
+    """Nodes as ``encoder.layer.0.attention/MatMul``, and the weights that an exporter transposed
+    and numbered after their module.
 
-    The dynamo exporter writes scopes in the metadata ``pkg.torch.onnx.name_scopes``, the TorchScript one in names of nodes.
-    """
+    The dynamo exporter writes scopes in the metadata ``pkg.torch.onnx.name_scopes``, the
+    TorchScript one in names of nodes."""
     outputs = {v.name for v in inner.output}
     taken = {t.name for t in inner.initializer} | {v.name for v in inner.input} | outputs
     taken |= {name for node in inner.node for name in node.output}
     renamed = {}
 
     def free(wanted: str, used: set[str]) -> str:
-        name = next(n for n in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(2))) if n not in used)
+        name = next(
+            n
+            for n in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(2)))
+            if n not in used
+        )
         used.add(name)
         return name
 
     for tensor in inner.initializer:
         if tensor.name.startswith("inner.") and tensor.name not in outputs:
-            renamed[tensor.name] = free(tensor.name.removeprefix("inner.").removeprefix("held."), taken)
-    nameless = {t.name for t in inner.initializer if len(t.dims) >= 2 and ("." not in t.name or t.name.startswith("onnx::"))}
+            renamed[tensor.name] = free(
+                tensor.name.removeprefix("inner.").removeprefix("held."), taken
+            )
+    nameless = {
+        t.name
+        for t in inner.initializer
+        if len(t.dims) >= 2 and ("." not in t.name or t.name.startswith("onnx::"))
+    }
     numbered = nameless - outputs
     names: set[str] = set()
     for node in inner.node:
@@ -413,19 +508,29 @@ def _reread(inner: Any, renamed: Mapping[str, str]) -> None:
 
 
 def _scope(node: Any) -> str:
-    """The innermost module that a node came of, by its path in the user's model; empty where it is not known."""
-    said = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), None)
+    """The innermost module that a node came of, by its path in the user's model; empty where it is
+    not known."""
+    said = next(
+        (p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), None
+    )
     if said is not None:
         with contextlib.suppress(ValueError, SyntaxError):
-            scopes = [str(scope) for scope in ast.literal_eval(said)[:-1]]  # the last is the operator's own
-            return (scopes[-1] if scopes else "").removeprefix("inner").removeprefix(".held").lstrip(".")
+            # the last is the operator's own
+            scopes = [str(scope) for scope in ast.literal_eval(said)[:-1]]
+            return (
+                (scopes[-1] if scopes else "")
+                .removeprefix("inner")
+                .removeprefix(".held")
+                .lstrip(".")
+            )
         return ""
     path = node.name.split("/")[1:-1] if node.name.startswith("/") else []
     return ".".join(path[1:] if path[:1] == ["inner"] else path).removeprefix("held").lstrip(".")
 
 
 def _prove(model: TorchModel, weights: Weights, target: Path, axes: set[str]) -> None:
-    """Run the graph against the module at two sizes of every free axis. Raises UnsupportedError where they differ."""
+    """Run the graph against the module at two sizes of every free axis. Raises UnsupportedError
+    where they differ."""
     feeds = [_feed(model, axes, which) for which in ((0, 1) if axes else (0,))]
     answers = [model.run(feed) for feed in feeds]
     weights.leave()

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class Weighted:
-    """A loaded ``model`` with its own signature, samples and answers; subclasses read and replace its weights."""
+    """A loaded ``model`` with its own signature, samples and answers; subclasses read and replace
+    its weights."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -23,7 +24,9 @@ class Weighted:
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
-        found: list[Mapping[str, np.ndarray]] | None = self.model.samples(count, seed, dims, calibration=calibration)
+        found: list[Mapping[str, np.ndarray]] | None = self.model.samples(
+            count, seed, dims, calibration=calibration
+        )
         return found
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -17,7 +17,8 @@ LARGE = 1024  # elements from which on a Constant node counts as a weight
 
 
 class OnnxWeights(Weighted):
-    """``model`` is the source's own model of ``path``; ``run_file`` opens a graph as that source runs it."""
+    """``model`` is the source's own model of ``path``; ``run_file`` opens a graph as that source
+    runs it."""
 
     aliases: Mapping[str, str] = {}
 
@@ -26,7 +27,11 @@ class OnnxWeights(Weighted):
         self.run_file = run_file
         self.proto = graph.load(path)
         self.found = dict(_named(self.proto.graph, ""))
-        self.about = About(format="onnx", architecture=self.proto.graph.name or path.stem, parameters=model.parameters)
+        self.about = About(
+            format="onnx",
+            architecture=self.proto.graph.name or path.stem,
+            parameters=model.parameters,
+        )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         from onnx import numpy_helper
@@ -46,7 +51,10 @@ class OnnxWeights(Weighted):
         for name, proto in self.found.items():
             own, given = numpy_helper.to_array(proto), tensors[name].numpy()
             if own.shape != given.shape:
-                raise StepError(f"weight {name!r} has shape {list(given.shape)}, the model takes {list(own.shape)}")
+                raise StepError(
+                    f"weight {name!r} has shape {list(given.shape)}, the model takes "
+                    f"{list(own.shape)}"
+                )
             called = proto.name
             proto.Clear()
             proto.CopyFrom(numpy_helper.from_array(np.asarray(given.astype(own.dtype)), called))
@@ -56,11 +64,14 @@ class OnnxWeights(Weighted):
 
 
 def _named(inner: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Tensors of a graph and of those in its nodes, which put the node's name before theirs. Texts are no weights."""
+    """Tensors of a graph and of those in its nodes, which put the node's name before theirs. Texts
+    are no weights."""
     from onnx import TensorProto
 
     if inner.sparse_initializer:
-        raise UnsupportedError("sparse initializers have no place among weights", hint="make them dense")
+        raise UnsupportedError(
+            "sparse initializers have no place among weights", hint="make them dense"
+        )
     for tensor in inner.initializer:
         if tensor.data_type != TensorProto.STRING:
             yield prefix + tensor.name, tensor
@@ -69,5 +80,10 @@ def _named(inner: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             large = attribute.HasField("t") and math.prod(attribute.t.dims) >= LARGE
             if node.op_type == "Constant" and large and attribute.t.data_type != TensorProto.STRING:
                 yield prefix + node.output[0], attribute.t
-            for at, body in enumerate([attribute.g] if attribute.HasField("g") else attribute.graphs):
-                yield from _named(body, f"{prefix}{node.name or f'{node.op_type}_{index}'}/{attribute.name}{at or ''}/")
+            for at, body in enumerate(
+                [attribute.g] if attribute.HasField("g") else attribute.graphs
+            ):
+                yield from _named(
+                    body,
+                    f"{prefix}{node.name or f'{node.op_type}_{index}'}/{attribute.name}{at or ''}/",
+                )

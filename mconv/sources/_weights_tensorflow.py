@@ -14,7 +14,8 @@ from mconv.weights import About, Tensor, check_names
 
 
 class TensorFlowWeights(Weighted):
-    """``model`` is the source's own model of ``path``. Keras names a variable by its layers (``dense/kernel``)."""
+    """``model`` is the source's own model of ``path``. Keras names a variable by its layers
+    (``dense/kernel``)."""
 
     aliases: Mapping[str, str] = {}
 
@@ -47,7 +48,10 @@ class TensorFlowWeights(Weighted):
         for name, variable in self.variables.items():
             own, given = variable.numpy(), tensors[name].numpy()
             if own.shape != given.shape:
-                raise StepError(f"weight {name!r} has shape {list(given.shape)}, the model takes {list(own.shape)}")
+                raise StepError(
+                    f"weight {name!r} has shape {list(given.shape)}, the model takes "
+                    f"{list(own.shape)}"
+                )
             variable.assign(given.astype(own.dtype))
 
 
@@ -74,4 +78,6 @@ def _config(path: Path) -> dict[str, Any]:
         return {}
     with zipfile.ZipFile(path) as archive:
         found = json.loads(archive.read("config.json"))
-    return {k: v for k, v in found.items() if k in ("module", "class_name", "config", "registered_name")}
+    return {
+        k: v for k, v in found.items() if k in ("module", "class_name", "config", "registered_name")
+    }

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 TOOLS = ("onnx", "onnxruntime")
 SMALLEST = 16
 HEAD = 4096
-# ModelProto: field 1 (ir_version, a varint of one byte) comes first in every file that writers known to us make.
+# ModelProto: field 1 (ir_version, a varint of one byte) comes first in every file that writers
+# known to us make.
 _STARTS = re.compile(rb"\x08[\x01-\x7f]")
-# A StringStringEntryProto of the key "location"; its value follows after its length, a varint of one or two bytes.
+# A StringStringEntryProto of the key "location"; its value follows after its length, a varint of
+# one or two bytes.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
 _TEXT = re.compile(rb"[\x20-\x7e\x80-\xff]{1,1024}")
 
@@ -35,11 +37,14 @@ def detect(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         head = file.read(HEAD)
-    return bool(_STARTS.match(head)) and (b"ai.onnx" in head or b"pytorch" in head or b"tf2onnx" in head)
+    return bool(_STARTS.match(head)) and (
+        b"ai.onnx" in head or b"pytorch" in head or b"tf2onnx" in head
+    )
 
 
 def files(config: SourceConfig) -> Sequence[Path]:
-    """The model and every file of its folder that it names as an external data location (ExternalDataInfo in onnx.proto)."""
+    """The model and every file of its folder that it names as an external data location
+    (ExternalDataInfo in onnx.proto)."""
     path = Path(config.path)
     folder = os.path.realpath(path.parent)
     if not path.stat().st_size:
@@ -50,8 +55,16 @@ def files(config: SourceConfig) -> Sequence[Path]:
             first, *more = match.group(1)
             length = (first & 0x7F) + (more[0] << 7 if more else 0)
             named.add(data[match.end() : match.end() + length])
-    found = {os.path.join(folder, name.decode("utf-8", "replace")) for name in named if _TEXT.fullmatch(name)}
-    inside = {p for p in map(os.path.realpath, found) if p.startswith(folder + os.sep) and os.path.isfile(p)}
+    found = {
+        os.path.join(folder, name.decode("utf-8", "replace"))
+        for name in named
+        if _TEXT.fullmatch(name)
+    }
+    inside = {
+        p
+        for p in map(os.path.realpath, found)
+        if p.startswith(folder + os.sep) and os.path.isfile(p)
+    }
     return [path, *map(Path, sorted(inside))]
 
 
@@ -65,12 +78,14 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as problem:
         raise SourceError(
-            f"{path.name} is not a valid ONNX model: {' '.join(str(problem).split())[:500]}", hint="export it again"
+            f"{path.name} is not a valid ONNX model: {' '.join(str(problem).split())[:500]}",
+            hint="export it again",
         ) from problem
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset > graph.MAX_OPSET:
         raise UnsupportedError(
-            f"{path.name} is of opset {opset}; mconv takes at most {graph.MAX_OPSET}", hint="export it with a lower opset"
+            f"{path.name} is of opset {opset}; mconv takes at most {graph.MAX_OPSET}",
+            hint="export it with a lower opset",
         )
     _session(path)
     del model.metadata_props[:]
@@ -79,7 +94,8 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
 
 
 def _session(path: Path) -> Any:
-    """onnxruntime on the graph as written: no optimisation of its own. Raises UnsupportedError naming what has no kernel."""
+    """onnxruntime on the graph as written: no optimisation of its own. Raises UnsupportedError
+    naming what has no kernel."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -91,22 +107,29 @@ def _session(path: Path) -> Any:
         if foreign := _foreign(path):
             raise UnsupportedError(
                 f"{path.name} uses operators that are not ONNX's: {', '.join(foreign)}",
-                hint="custom operators have no kernel here; use ONNX's own, or define them as functions in the file",
+                hint="custom operators have no kernel here; use ONNX's own, or define them as "
+                "functions in the file",
             ) from problem
         said = " ".join(str(problem).split())[:600]
-        raise UnsupportedError(f"onnxruntime cannot load {path.name}: {said}", hint="the message names the operator") from problem
+        raise UnsupportedError(
+            f"onnxruntime cannot load {path.name}: {said}", hint="the message names the operator"
+        ) from problem
 
 
 def _foreign(path: Path) -> list[str]:
-    """Operators, as ``domain.name``, of domains that are neither ONNX's nor onnxruntime's, and not functions of the file."""
+    """Operators, as ``domain.name``, of domains that are neither ONNX's nor onnxruntime's, and not
+    functions of the file."""
     model = graph.load(path, data=False)
     local = {f"{f.domain}.{f.name}" for f in model.functions}
     used = {name for name in graph.describe(path).operators if "." in name}
-    return sorted(name for name in used - local if not name.startswith(("ai.onnx.", "com.microsoft.")))
+    return sorted(
+        name for name in used - local if not name.startswith(("ai.onnx.", "com.microsoft."))
+    )
 
 
 class OnnxModel:
-    """An ONNX file run by onnxruntime, graph optimisations off: for this source, the source framework itself."""
+    """An ONNX file run by onnxruntime, graph optimisations off: for this source, the source
+    framework itself."""
 
     def __init__(self, path: Path) -> None:
         model = graph.load(path, data=False)
@@ -120,7 +143,8 @@ class OnnxModel:
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
-        """Seeded feeds; an integer input that indexes a table stays inside it, a mask is all ones."""
+        """Seeded feeds; an integer input that indexes a table stays inside it, a mask is all
+        ones."""
         import numpy as np
 
         feeds = samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high)
@@ -136,9 +160,15 @@ class OnnxModel:
 
 
 def _index_bounds(model: Any) -> dict[str, int]:
-    """For each integer input that a Gather uses as indices into a constant table (through Cast too): the table's rows."""
+    """For each integer input that a Gather uses as indices into a constant table (through Cast
+    too): the table's rows."""
     tables = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
-    alias = {o: i for n in model.graph.node if n.op_type in ("Cast", "Identity") for i, o in [(n.input[0], n.output[0])]}
+    alias = {
+        o: i
+        for n in model.graph.node
+        if n.op_type in ("Cast", "Identity")
+        for i, o in [(n.input[0], n.output[0])]
+    }
     bounds: dict[str, int] = {}
     for node in model.graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
@@ -155,7 +185,11 @@ def load(config: SourceConfig) -> OnnxModel:
 
 
 def weights(config: SourceConfig, part: str | None) -> _weights_onnx.OnnxWeights:
-    """Initializers and large constants. Raises UnsupportedError where a part is asked for: a graph has none by name."""
+    """Initializers and large constants. Raises UnsupportedError where a part is asked for: a graph
+    has none by name."""
     if part is not None:
-        raise UnsupportedError(f"an ONNX graph has no part {part!r}", hint="take the whole model, or the graph of that part")
+        raise UnsupportedError(
+            f"an ONNX graph has no part {part!r}",
+            hint="take the whole model, or the graph of that part",
+        )
     return _weights_onnx.OnnxWeights(load(config), Path(config.path), _session)

@@ -16,10 +16,14 @@ from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 PRELOAD = ("torch", "torch.onnx", "onnx")
 OPTIONS = {
-    "factory": {"type": "string", "description": "module:function, in the repository, that builds the module for the weights"},
+    "factory": {
+        "type": "string",
+        "description": "module:function, in the repository, that builds the module for the weights",
+    },
     "translations": {
         "type": "string",
-        "description": "module:function, in the repository, that returns {'library::operator': onnxscript function}",
+        "description": "module:function, in the repository, that returns {'library::operator': "
+        "onnxscript function}",
     },
 }
 SUFFIXES = {".pt", ".pth", ".pt2", ".safetensors", ".bin"}
@@ -27,7 +31,8 @@ MAX_HEADER = 100_000_000  # the limit of the safetensors format
 
 
 def kind(path: Path) -> str | None:
-    """``torchscript``, ``program`` (.pt2), ``state`` (a pickle of tensors) or ``safetensors``, by content; None for others."""
+    """``torchscript``, ``program`` (.pt2), ``state`` (a pickle of tensors) or ``safetensors``, by
+    content; None for others."""
     if not path.is_file() or path.suffix not in SUFFIXES:
         return None
     if zipfile.is_zipfile(path):
@@ -35,12 +40,20 @@ def kind(path: Path) -> str | None:
             names = {n.partition("/")[2] for n in archive.namelist()} | set(archive.namelist())
         if "constants.pkl" in names:
             return "torchscript"
-        if "archive_format" in names or "serialized_exported_program.json" in names or any(n.startswith("models/") for n in names):
+        if (
+            "archive_format" in names
+            or "serialized_exported_program.json" in names
+            or any(n.startswith("models/") for n in names)
+        ):
             return "program"
         return "state" if "data.pkl" in names else None
     with path.open("rb") as file:
         head = file.read(9)
-    if len(head) == 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= min(MAX_HEADER, path.stat().st_size - 8):
+    if (
+        len(head) == 9
+        and head[8:9] == b"{"
+        and 2 <= int.from_bytes(head[:8], "little") <= min(MAX_HEADER, path.stat().st_size - 8)
+    ):
         return "safetensors"
     return "state" if head[:1] == b"\x80" else None
 
@@ -50,31 +63,42 @@ def detect(path: Path) -> bool:
 
 
 def check(config: SourceConfig) -> None:
-    """Raises UsageError where weights have no factory, or the factory's module is not in the repository."""
+    """Raises UsageError where weights have no factory, or the factory's module is not in the
+    repository."""
     found = kind(Path(config.path))
     if found is None:
-        raise UsageError(f"{Path(config.path).name} is not a PyTorch file", hint="mconv reads .pt, .pth, .pt2 and .safetensors")
+        raise UsageError(
+            f"{Path(config.path).name} is not a PyTorch file",
+            hint="mconv reads .pt, .pth, .pt2 and .safetensors",
+        )
     factory = config.options.get("factory")
     if found in ("state", "safetensors"):
         if not factory:
             raise UsageError(
-                f"{Path(config.path).name} holds only weights; mconv needs the code that builds the module",
-                hint="add `factory: module:function`, or save a TorchScript or torch.export (.pt2) file",
+                f"{Path(config.path).name} holds only weights; mconv needs the code that builds "
+                "the module",
+                hint="add `factory: module:function`, or save a TorchScript or torch.export "
+                "(.pt2) file",
             )
         _factory.check(config, "factory")
     if config.options.get("translations"):
         _factory.check(config, "translations")
     if found in ("state", "safetensors", "torchscript") and not config.inputs:
-        raise UsageError("the model's inputs are not known", hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`")
+        raise UsageError(
+            "the model's inputs are not known",
+            hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`",
+        )
 
 
 def files(config: SourceConfig) -> Sequence[Path]:
-    """The weights, the modules of the options and every module of the repository that they import, found without running any."""
+    """The weights, the modules of the options and every module of the repository that they import,
+    found without running any."""
     return [Path(config.path), *_factory.files(config, "factory", "translations")]
 
 
 def _state(path: Path, found: str) -> dict[str, Any]:
-    """A state dict, loaded without running code. Raises SourceError for a pickled module or a damaged file."""
+    """A state dict, loaded without running code. Raises SourceError for a pickled module or a
+    damaged file."""
     import torch
 
     if found == "safetensors":
@@ -84,22 +108,30 @@ def _state(path: Path, found: str) -> dict[str, Any]:
         try:
             return dict(load_file(str(path)))
         except (SafetensorError, json.JSONDecodeError) as problem:
-            raise SourceError(f"{path.name} is not a complete safetensors file: {problem}", hint="save it again") from problem
+            raise SourceError(
+                f"{path.name} is not a complete safetensors file: {problem}", hint="save it again"
+            ) from problem
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # unpickling fails in many ways
         said = " ".join(str(problem).split())
         if "weights_only" in said.lower() or "Unsupported" in said:
             raise SourceError(
-                f"{path.name} holds more than tensors: loading it would run code, which mconv does not do",
+                f"{path.name} holds more than tensors: loading it would run code, which mconv "
+                "does not do",
                 hint="save `module.state_dict()` instead and name a factory",
             ) from problem
-        raise SourceError(f"{path.name} cannot be read: {said[:400]}", hint="save it again") from problem
+        raise SourceError(
+            f"{path.name} cannot be read: {said[:400]}", hint="save it again"
+        ) from problem
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict):
-        raise SourceError(f"{path.name} holds {type(state).__name__}, not a state dict", hint="save `module.state_dict()`")
+        raise SourceError(
+            f"{path.name} holds {type(state).__name__}, not a state dict",
+            hint="save `module.state_dict()`",
+        )
     return state
 
 
@@ -113,39 +145,51 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             script = torch.jit.load(str(path), map_location="cpu")
         except RuntimeError as problem:
             said = " ".join(str(problem).split())[:400]
-            raise SourceError(f"{path.name} cannot be loaded by TorchScript: {said}", hint="is the file complete?") from problem
+            raise SourceError(
+                f"{path.name} cannot be loaded by TorchScript: {said}", hint="is the file complete?"
+            ) from problem
         order = [a.name for a in script.forward.schema.arguments]
         if not {s.name for s in config.inputs} <= set(order):
             return script, config.inputs
-        return script, tuple(sorted(config.inputs, key=lambda s: order.index(s.name)))  # it is called and exported in order
+        # it is called and exported in order
+        return script, tuple(sorted(config.inputs, key=lambda s: order.index(s.name)))
     if found == "program":
         try:
             program = torch.export.load(str(path))
         except Exception as problem:  # torch.export raises many kinds
-            raise SourceError(f"{path.name} cannot be loaded by torch.export: {' '.join(str(problem).split())[:400]}") from problem
+            raise SourceError(
+                f"{path.name} cannot be loaded by torch.export: "
+                f"{' '.join(str(problem).split())[:400]}"
+            ) from problem
         return _positional(program, path.name), config.inputs or _program_inputs(program)
     module = _factory.function(config, "factory")()
     if not isinstance(module, torch.nn.Module):
-        raise SourceError(f"the factory returned {type(module).__name__}, not a torch.nn.Module", hint="return the module")
+        raise SourceError(
+            f"the factory returned {type(module).__name__}, not a torch.nn.Module",
+            hint="return the module",
+        )
     try:
         module.load_state_dict(_state(path, found or ""))
     except RuntimeError as problem:
         said = " ".join(str(problem).split())[:600]
         raise SourceError(
-            f"{path.name} does not fit the factory's module: {said}", hint="is it the file of another version?"
+            f"{path.name} does not fit the factory's module: {said}",
+            hint="is it the file of another version?",
         ) from problem
     return module, config.inputs
 
 
 def _positional(program: Any, name: str) -> Any:
-    """The module of a program, taking keyword inputs by position after the others. Raises SourceError for nested inputs."""
+    """The module of a program, taking keyword inputs by position after the others. Raises
+    SourceError for nested inputs."""
     import torch
 
     args, kwargs = program.example_inputs or ((), {})
     inputs = program.graph_signature.user_inputs
     if (args or kwargs) and len(args) + len(kwargs) != len(inputs):
         raise SourceError(
-            f"{name} takes nested inputs ({', '.join(map(str, inputs))})", hint="export it again with one argument for each tensor"
+            f"{name} takes nested inputs ({', '.join(map(str, inputs))})",
+            hint="export it again with one argument for each tensor",
         )
     if not kwargs:
         return program.module()
@@ -156,13 +200,16 @@ def _positional(program: Any, name: str) -> Any:
             self.program = program.module()
 
         def forward(self, *tensors: Any) -> Any:
-            return self.program(*tensors[: len(args)], **dict(zip(kwargs, tensors[len(args) :], strict=True)))
+            return self.program(
+                *tensors[: len(args)], **dict(zip(kwargs, tensors[len(args) :], strict=True))
+            )
 
     return Positional()
 
 
 def _translations(config: SourceConfig) -> dict[Any, Any]:
-    """Custom operators and their onnxscript functions. Raises SourceError for what is no such mapping."""
+    """Custom operators and their onnxscript functions. Raises SourceError for what is no such
+    mapping."""
     import torch
 
     if not config.options.get("translations"):
@@ -171,16 +218,22 @@ def _translations(config: SourceConfig) -> dict[Any, Any]:
     if not isinstance(said, dict) or not all(callable(f) for f in said.values()):
         raise SourceError(
             f"{config.options['translations']} did not return a mapping of operators to functions",
-            hint="for example {'mylib::twist': twist}, where twist is written with onnxscript.opset20",
+            hint="for example {'mylib::twist': twist}, where twist is written with "
+            "onnxscript.opset20",
         )
     found = {}
     for name, function in said.items():
         operator: Any = name
         if isinstance(name, str):
             library, _, rest = name.partition("::")
-            operator = getattr(getattr(torch.ops, library), rest.partition(".")[0], None) if rest else None
+            operator = (
+                getattr(getattr(torch.ops, library), rest.partition(".")[0], None) if rest else None
+            )
             if operator is None:
-                raise SourceError(f"there is no operator {name!r} to translate", hint="import its library in the same module")
+                raise SourceError(
+                    f"there is no operator {name!r} to translate",
+                    hint="import its library in the same module",
+                )
             operator = getattr(operator, rest.partition(".")[2] or "default")
         found[operator] = function
     return found
@@ -197,18 +250,25 @@ def _program_inputs(program: Any) -> tuple[TensorSpec, ...]:
         for axis, dim in enumerate(value.shape):
             known = str(dim).isdigit()
             shape.append(int(dim) if known else ("batch" if axis == 0 else str(dim)))
-        specs.append(TensorSpec(name=node.name, dtype=str(value.dtype).removeprefix("torch."), shape=tuple(shape)))
+        specs.append(
+            TensorSpec(
+                name=node.name, dtype=str(value.dtype).removeprefix("torch."), shape=tuple(shape)
+            )
+        )
     return tuple(specs)
 
 
 def load(config: SourceConfig) -> _torch.TorchModel:
-    """The module in inference mode. Inputs are bound by name where forward() has all of the names, else in order."""
+    """The module in inference mode. Inputs are bound by name where forward() has all of the names,
+    else in order."""
     import torch
 
     torch.manual_seed(0)
-    translations = _translations(config)  # registers the operators, before a file that needs them is loaded
+    # registers the operators, before a file that needs them is loaded
+    translations = _translations(config)
     module, inputs = _module(config)
-    if kind(Path(config.path)) == "program":  # its placeholders are positional, whatever they are called
+    # its placeholders are positional, whatever they are called
+    if kind(Path(config.path)) == "program":
         return _torch.TorchModel(module, inputs, by_name=False, translations=translations)
     forward = getattr(module, "forward", module)
     try:
@@ -232,21 +292,33 @@ def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
 
 
 def devices() -> list[Device]:
-    """CUDA, ROCm, Metal and Intel's XPU as the torch that is installed sees them: available where a sum ran there."""
+    """CUDA, ROCm, Metal and Intel's XPU as the torch that is installed sees them: available where a
+    sum ran there."""
     import torch
 
     hip = torch.version.hip
     build = f"torch {torch.__version__}"
-    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    cards = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     mps, xpu = torch.backends.mps, getattr(torch, "xpu", None)
     has_xpu = xpu is not None and xpu.is_available()
     kinds: tuple[
         tuple[str, str, Any, bool, list[str]], ...
-    ] = (  # name, torch's own device, whether this build has it, whether it finds one, what it found
+        # name, torch's own device, whether this build has it, whether it finds one, what it found
+    ] = (
         ("cuda", "cuda", None if hip else torch.version.cuda, bool(cards) and not hip, cards),
         ("rocm", "cuda", hip, bool(cards) and bool(hip), cards),
         ("mps", "mps", "built in" if mps.is_built() else None, mps.is_available(), []),
-        ("xpu", "xpu", getattr(torch.version, "xpu", None), has_xpu, [xpu.get_device_name(0)] if has_xpu and xpu else []),
+        (
+            "xpu",
+            "xpu",
+            getattr(torch.version, "xpu", None),
+            has_xpu,
+            [xpu.get_device_name(0)] if has_xpu and xpu else [],
+        ),
     )
     found = []
     for name, device, built, ready, names in kinds:
@@ -254,7 +326,16 @@ def devices() -> list[Device]:
         reason = reason if built else f"this build of torch has no {name.upper()}"
         details = {"version": built, "cards": names} if ready else {}
         said = ", ".join(names) or build
-        found.append(Device(engine="torch", name=name, available=reason is None, description=said, reason=reason, details=details))
+        found.append(
+            Device(
+                engine="torch",
+                name=name,
+                available=reason is None,
+                description=said,
+                reason=reason,
+                details=details,
+            )
+        )
     return found
 
 

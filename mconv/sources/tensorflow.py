@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime")
 PRELOAD = ("tensorflow", "tf2onnx", "onnx")
-OPTIONS = {"signature": {"type": "string", "description": "signature of a SavedModel (default: serving_default, or the only one)"}}
+OPTIONS = {
+    "signature": {
+        "type": "string",
+        "description": "signature of a SavedModel (default: serving_default, or the only one)",
+    }
+}
 OPSET = 18  # the newest tf2onnx writes
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -42,23 +47,28 @@ def detect(path: Path) -> bool:
 
 
 def check(config: SourceConfig) -> None:
-    """Raises UsageError for what is none of the three, or a Keras archive with code in it (Lambda)."""
+    """Raises UsageError for what is none of the three, or a Keras archive with code in it
+    (Lambda)."""
     path = Path(config.path)
     found = kind(path)
     if found is None:
         raise UsageError(
-            f"{path.name} is no SavedModel, .keras or .h5 file", hint="save it with model.save() or tf.saved_model.save()"
+            f"{path.name} is no SavedModel, .keras or .h5 file",
+            hint="save it with model.save() or tf.saved_model.save()",
         )
     if found == "keras":
         with zipfile.ZipFile(path) as archive:
             try:
                 about = json.loads(archive.read("config.json"))
             except (ValueError, KeyError, zipfile.BadZipFile) as problem:
-                raise UsageError(f"{path.name} is damaged: {problem}", hint="save it again") from problem
+                raise UsageError(
+                    f"{path.name} is damaged: {problem}", hint="save it again"
+                ) from problem
         for layer in _layers(about):
             if layer.get("class_name") == "Lambda":
                 raise UsageError(
-                    f"{path.name} has a Lambda layer ({layer.get('config', {}).get('name', '?')}), which carries code",
+                    f"{path.name} has a Lambda layer "
+                    f"({layer.get('config', {}).get('name', '?')}), which carries code",
                     hint="write it as a layer of its own, or save a SavedModel",
                 )
 
@@ -83,25 +93,39 @@ def _tensorflow() -> Any:
 
 
 class TensorFlowModel:
-    """A concrete ``tf.function`` with one signature, and the object that keeps its variables alive."""
+    """A concrete ``tf.function`` with one signature, and the object that keeps its variables
+    alive."""
 
     def __init__(self, config: SourceConfig) -> None:
         self.tf = _tensorflow()
         path = Path(config.path)
         found = kind(path)
-        self.owner, function, specs = self._saved(path, config) if found == "saved_model" else self._keras(path)
+        self.owner, function, specs = (
+            self._saved(path, config) if found == "saved_model" else self._keras(path)
+        )
         declared = {s.name: s for s in config.inputs}
         self.inputs: tuple[TensorSpec, ...] = tuple(declared.get(s.name, s) for s in specs)
         if unknown := declared.keys() - {s.name for s in specs}:
             known = ", ".join(s.name for s in specs)
-            raise SourceError(f"the model has no input {', '.join(sorted(unknown))}; it has {known}", hint="check `inputs:`")
+            raise SourceError(
+                f"the model has no input {', '.join(sorted(unknown))}; it has {known}",
+                hint="check `inputs:`",
+            )
         self.function = function
-        self.parameters: int | None = sum(int(v.shape.num_elements() or 0) for v in self.variables())
+        self.parameters: int | None = sum(
+            int(v.shape.num_elements() or 0) for v in self.variables()
+        )
         answers = [self.run(f) for f in self.draw(2, samples.SEED, {})]
-        self.outputs: tuple[TensorSpec, ...] = tuple(self._output(name, answers) for name in answers[0])
+        self.outputs: tuple[TensorSpec, ...] = tuple(
+            self._output(name, answers) for name in answers[0]
+        )
 
     def variables(self) -> Sequence[Any]:
-        return list(getattr(self.owner, "variables", None) or getattr(self.function, "variables", None) or ())
+        return list(
+            getattr(self.owner, "variables", None)
+            or getattr(self.function, "variables", None)
+            or ()
+        )
 
     def _keras(self, path: Path) -> tuple[Any, Any, list[TensorSpec]]:
         import keras
@@ -111,11 +135,16 @@ class TensorFlowModel:
         except Exception as problem:  # Keras raises ValueError, TypeError, OSError, its own
             said = " ".join(str(problem).split())[:500]
             raise SourceError(
-                f"Keras cannot load {path.name}: {said}", hint="custom layers must be saved as a SavedModel"
+                f"Keras cannot load {path.name}: {said}",
+                hint="custom layers must be saved as a SavedModel",
             ) from problem
         names = [t.name.split(":")[0] for t in model.inputs]
-        specs = [TensorSpec(name=n, dtype=str(t.dtype), shape=_shape(t.shape, n)) for n, t in zip(names, model.inputs, strict=True)]
-        outputs = [str(n) for n in getattr(model, "output_names", None) or [model.layers[-1].name]]  # Sequential has none
+        specs = [
+            TensorSpec(name=n, dtype=str(t.dtype), shape=_shape(t.shape, n))
+            for n, t in zip(names, model.inputs, strict=True)
+        ]
+        # Sequential has none
+        outputs = [str(n) for n in getattr(model, "output_names", None) or [model.layers[-1].name]]
 
         def call(**tensors: Any) -> dict[str, Any]:
             ordered = [tensors[n] for n in names]
@@ -129,9 +158,13 @@ class TensorFlowModel:
         try:
             loaded = self.tf.saved_model.load(str(path))
         except Exception as problem:  # TensorFlow raises OSError, ValueError, its own
-            raise SourceError(f"TensorFlow cannot load {path.name}: {' '.join(str(problem).split())[:500]}") from problem
+            raise SourceError(
+                f"TensorFlow cannot load {path.name}: {' '.join(str(problem).split())[:500]}"
+            ) from problem
         signatures = dict(loaded.signatures)
-        wanted = config.options.get("signature") or ("serving_default" if "serving_default" in signatures else None)
+        wanted = config.options.get("signature") or (
+            "serving_default" if "serving_default" in signatures else None
+        )
         if wanted is None and len(signatures) == 1:
             wanted = next(iter(signatures))
         if wanted not in signatures:
@@ -168,12 +201,17 @@ class TensorFlowModel:
         try:
             answer = self.function(**{s.name: self.tf.constant(feed[s.name]) for s in self.inputs})
         except Exception as problem:  # TensorFlow raises errors of its own
-            raise SourceError(f"the model raised {type(problem).__name__}: {' '.join(str(problem).split())[:500]}") from problem
+            raise SourceError(
+                f"the model raised {type(problem).__name__}: {' '.join(str(problem).split())[:500]}"
+            ) from problem
         return {name: value.numpy() for name, value in sorted(answer.items())}
 
 
 def _shape(shape: Sequence[int | None], name: str) -> tuple[int | str, ...]:
-    return tuple(int(d) if d is not None else ("batch" if i == 0 else f"{name}_{i}") for i, d in enumerate(shape))
+    return tuple(
+        int(d) if d is not None else ("batch" if i == 0 else f"{name}_{i}")
+        for i, d in enumerate(shape)
+    )
 
 
 def load(config: SourceConfig) -> TensorFlowModel:
@@ -183,12 +221,16 @@ def load(config: SourceConfig) -> TensorFlowModel:
 def weights(config: SourceConfig, part: str | None) -> _weights_tensorflow.TensorFlowWeights:
     """Variables. Raises UnsupportedError where a part is asked for."""
     if part is not None:
-        raise UnsupportedError(f"parts of TensorFlow models, such as {part!r}, cannot be taken", hint="take the whole model")
+        raise UnsupportedError(
+            f"parts of TensorFlow models, such as {part!r}, cannot be taken",
+            hint="take the whole model",
+        )
     return _weights_tensorflow.TensorFlowWeights(load(config), Path(config.path))
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
-    """Through tf2onnx from a function: its Keras route does not know Keras 3. Raises UnsupportedError naming operators."""
+    """Through tf2onnx from a function: its Keras route does not know Keras 3. Raises
+    UnsupportedError naming operators."""
     model = load(config)
     tf = model.tf
     import logging
@@ -204,14 +246,21 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         return tuple(tf.identity(answer[n]) for n in outputs)
 
     signature = [
-        tf.TensorSpec([d if isinstance(d, int) else None for d in s.shape], s.dtype, name=s.name.replace("/", "_"))
+        tf.TensorSpec(
+            [d if isinstance(d, int) else None for d in s.shape],
+            s.dtype,
+            name=s.name.replace("/", "_"),
+        )
         for s in model.inputs
     ]
     try:
-        proto, _ = tf2onnx.convert.from_function(tf.function(positional), input_signature=signature, opset=OPSET)
+        proto, _ = tf2onnx.convert.from_function(
+            tf.function(positional), input_signature=signature, opset=OPSET
+        )
     except Exception as problem:  # tf2onnx raises RuntimeError, ValueError, KeyError
         raise UnsupportedError(
-            f"tf2onnx cannot convert the model: {type(problem).__name__}: {' '.join(str(problem).split())[:500]}",
+            f"tf2onnx cannot convert the model: {type(problem).__name__}: "
+            f"{' '.join(str(problem).split())[:500]}",
             hint="the message names the operator",
         ) from problem
     _named.rename(proto, model.inputs, model.outputs)
@@ -219,4 +268,6 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     graph.save(proto, target)
     feeds = model.draw(2, samples.SEED + 1, {})
     _named.prove(target, feeds, [model.run(feed) for feed in feeds])
-    return ExportInfo(exporter=f"tf2onnx from_function, opset {OPSET}", model=graph.describe(target))
+    return ExportInfo(
+        exporter=f"tf2onnx from_function, opset {OPSET}", model=graph.describe(target)
+    )

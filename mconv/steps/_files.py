@@ -11,4 +11,6 @@ Folders = Mapping[str, Path]
 
 SAMPLES_FILE = samples.FILE
 REFERENCE_FILE, EXPECTED_FILE, LABELS_FILE = "reference.npz", "expected.npz", "labels.npz"
-LARGE = 1 << 30  # bytes that are not in memory twice: of an artifact and its source while measured, of a graph before and after
+# bytes that are not in memory twice: of an artifact and its source while measured, of a graph
+# before and after
+LARGE = 1 << 30

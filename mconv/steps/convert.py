@@ -20,7 +20,8 @@ from mconv.values import SourceConfig
 if TYPE_CHECKING:
     import numpy as np
 
-PASS_TOLERANCE = 1e-4  # an optimisation pass may move an output by this much of its largest magnitude
+# an optimisation pass may move an output by this much of its largest magnitude
+PASS_TOLERANCE = 1e-4
 
 
 def export(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
@@ -30,7 +31,9 @@ def export(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
     model = out / graph.MODEL_FILE
     opset = graph.describe(model).opset
     if opset is None or opset > graph.MAX_OPSET:
-        raise UnsupportedError(f"the export is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}")
+        raise UnsupportedError(
+            f"the export is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}"
+        )
     return {"export": msgspec.to_builtins(info)}
 
 
@@ -40,10 +43,12 @@ def weights(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
 
 
 def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
-    """Each pass in turn; one that fails, changes the numbers or makes the graph larger in nodes is left out, and said so."""
+    """Each pass in turn; one that fails, changes the numbers or makes the graph larger in nodes is
+    left out, and said so."""
     current = folders["model"] / graph.MODEL_FILE
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
-    before = ThreadPoolExecutor(1).submit(_run_onnx, current, feeds)  # beside the first pass: the engine works outside of Python
+    # beside the first pass: the engine works outside of Python
+    before = ThreadPoolExecutor(1).submit(_run_onnx, current, feeds)
     if sum(path.stat().st_size for path in current.parent.iterdir()) > LARGE:
         wait([before])
     scratch = Path(tempfile.mkdtemp())  # in the worker's own home, which goes with it
@@ -61,7 +66,9 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
             notes.append(f"{name} left out: {_sentence(problem)}")
             continue
         if not drift <= PASS_TOLERANCE:
-            notes.append(f"{name} left out: it moved an output by {drift:.2g} of its largest magnitude")
+            notes.append(
+                f"{name} left out: it moved an output by {drift:.2g} of its largest magnitude"
+            )
             continue
         nodes = (graph.describe(current).nodes, graph.describe(made).nodes)
         notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
@@ -73,15 +80,20 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
     return {"notes": notes}
 
 
-def _run_onnx(model: Path, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+def _run_onnx(
+    model: Path, feeds: Sequence[Mapping[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
     """Answers of onnxruntime on the graph exactly as written, without its own optimisations."""
     session = graph.as_written(model)
     names = [o.name for o in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
 
 
-def _drift(before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[str, np.ndarray]]) -> float:
-    """Largest change of any output, relative to that output's largest magnitude; infinite for a NaN that was not there."""
+def _drift(
+    before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[str, np.ndarray]]
+) -> float:
+    """Largest change of any output, relative to that output's largest magnitude; infinite for a NaN
+    that was not there."""
     import numpy as np
 
     worst = 0.0
@@ -89,13 +101,19 @@ def _drift(before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[s
         error = compare.compare_outputs(name, [a[name] for a in after], [b[name] for b in before])
         if error.elements and error.max_abs is None:
             return float("inf")
-        worst = max(worst, error.max_rel if error.max_rel is not None else float(error.max_abs or 0.0))
+        worst = max(
+            worst, error.max_rel if error.max_rel is not None else float(error.max_abs or 0.0)
+        )
     return float(np.float64(worst))
 
 
 def quantize(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
     """ONNX → ONNX of fewer bits."""
-    calibration = samples.load_feeds(folders["calibration"] / SAMPLES_FILE) if "calibration" in folders else None
+    calibration = (
+        samples.load_feeds(folders["calibration"] / SAMPLES_FILE)
+        if "calibration" in folders
+        else None
+    )
     found = registry.quantizers()[plugin].quantize(
         folders["model"] / graph.MODEL_FILE,
         out / graph.MODEL_FILE,
@@ -109,7 +127,11 @@ def quantize(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str
 
 def write(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
     """ONNX, or weights → the target's files."""
-    calibration = samples.load_feeds(folders["calibration"] / SAMPLES_FILE) if "calibration" in folders else None
+    calibration = (
+        samples.load_feeds(folders["calibration"] / SAMPLES_FILE)
+        if "calibration" in folders
+        else None
+    )
     target = registry.targets()[plugin]
     info = target.write(
         folders["model"] if target.accepts == ("weights",) else folders["model"] / graph.MODEL_FILE,
@@ -129,5 +151,9 @@ def _notes(found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _sentence(problem: Exception) -> str:
-    text = problem.message if isinstance(problem, MconvError) else f"{type(problem).__name__}: {problem}"
+    text = (
+        problem.message
+        if isinstance(problem, MconvError)
+        else f"{type(problem).__name__}: {problem}"
+    )
     return " ".join(text.split())[:300]

@@ -1,9 +1,10 @@
-"""The check of models that write text: greedy tokens of the artifact's parts against those of the source framework's own loop.
+"""The check of models that write text: greedy tokens of the artifact's parts against those of the
+source framework's own loop.
 
-Outputs of one call can be right to the last digit and generation still be wrong: a cache fed to the wrong input, a mask that does
-not grow, a decoder with past that does not go with the encoder. Tokens are compared in order; after a first difference the two
-loops read different text, so the share that agrees says how far they went together, not how right the rest is.
-"""
+Outputs of one call can be right to the last digit and generation still be wrong: a cache fed to the
+wrong input, a mask that does not grow, a decoder with past that does not go with the encoder.
+Tokens are compared in order; after a first difference the two loops read different text, so the
+share that agrees says how far they went together, not how right the rest is."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ Open = Callable[[Path], registry.Session]
 
 
 def prepare(params: Mapping[str, Any], export: Path, out: Path) -> tuple[str, ...]:
-    """Write prompts and the source's tokens where the model generates. Returns a remark where generation cannot be checked, since
-    lengths are fixed, which grow from step to step."""
+    """Write prompts and the source's tokens where the model generates. Returns a remark where
+    generation cannot be checked, since lengths are fixed, which grow from step to step."""
     config = msgspec.convert(params["source"], SourceConfig)
     source = registry.sources()[config.format]
     found = source.prompts(config) if source.prompts else None
@@ -40,14 +41,22 @@ def prepare(params: Mapping[str, Any], export: Path, out: Path) -> tuple[str, ..
         for spec in graph.describe(path).inputs
         if spec.name == "input_ids" and len(spec.shape) == 2
     ]
-    if params["static"] or params["dims"] or params["shapes"] or any(isinstance(n, int) and n != 1 for n in lengths):
+    if (
+        params["static"]
+        or params["dims"]
+        or params["shapes"]
+        or any(isinstance(n, int) and n != 1 for n in lengths)
+    ):
         return ("generation is not checked: it needs a length that is free",)
     samples.save_feeds(out / FILE, found)
     return ()
 
 
-def check(params: Mapping[str, Any], reference: Path, artifact: Path, parts: Sequence[str], opened: Open) -> Generation | None:
-    """Decode with the artifact; None where :func:`prepare` wrote nothing. Raises StepError where a part does not take a feed."""
+def check(
+    params: Mapping[str, Any], reference: Path, artifact: Path, parts: Sequence[str], opened: Open
+) -> Generation | None:
+    """Decode with the artifact; None where :func:`prepare` wrote nothing. Raises StepError where a
+    part does not take a feed."""
     if not (reference / FILE).is_file():
         return None
     config = msgspec.convert(params["source"], SourceConfig)
@@ -75,11 +84,15 @@ def compare(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Generati
     agreeing, total, first = 0, 0, None
     for want, made in zip(wanted, got, strict=True):
         if want.shape != made.shape:
-            raise StepError(f"generation gave tokens of shape {list(made.shape)}, the source {list(want.shape)}")
+            raise StepError(
+                f"generation gave tokens of shape {list(made.shape)}, the source {list(want.shape)}"
+            )
         same = want == made
         agreeing, total = agreeing + int(same.sum()), total + same.size
         if not same.all():
-            row, step = (int(i) for i in min(np.argwhere(~same).tolist(), key=lambda at: (at[1], at[0])))
+            row, step = (
+                int(i) for i in min(np.argwhere(~same).tolist(), key=lambda at: (at[1], at[0]))
+            )
             if first is None or step < first[0]:
                 first = (step, int(want[row, step]), int(made[row, step]))
     return Generation(

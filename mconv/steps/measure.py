@@ -25,11 +25,15 @@ ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
 
 
 def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -> dict[str, Any]:
-    """Latency of artifact and source framework in alternating rounds of one process; memory before the framework is loaded.
+    """Latency of artifact and source framework in alternating rounds of one process; memory before
+    the framework is loaded.
 
-    Where the two are too large to be in memory together, all rounds of the one come before those of the other.
-    """
-    feed = min(samples.load_feeds(folders["reference"] / SAMPLES_FILE), key=lambda f: sum(a.size for a in f.values()))
+    Where the two are too large to be in memory together, all rounds of the one come before those of
+    the other."""
+    feed = min(
+        samples.load_feeds(folders["reference"] / SAMPLES_FILE),
+        key=lambda f: sum(a.size for a in f.values()),
+    )
     _reset_peak()
     start = time.perf_counter()
     session = load_session(plugin, params, folders)
@@ -50,12 +54,23 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
     ours: list[float] = []
     theirs: list[float] = []
     others: dict[str, list[float]] = {}
-    peers = registry.runtimes()[plugin].peers if plugin in registry.runtimes() and "target" not in params else None
+    peers = (
+        registry.runtimes()[plugin].peers
+        if plugin in registry.runtimes() and "target" not in params
+        else None
+    )
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
         model = None if apart else _warm(config, params, feed)
-        beside = stack.enter_context(peers(session, folders["model"] / graph.MODEL_FILE, params["threads"])) if peers else {}
-        session.run(feed)  # a large model is loaded again here, where asking for the placement took it out of memory
+        beside = (
+            stack.enter_context(
+                peers(session, folders["model"] / graph.MODEL_FILE, params["threads"])
+            )
+            if peers
+            else {}
+        )
+        # a large model is loaded again here, where asking for the placement took it out of memory
+        session.run(feed)
         for _round in range(ROUNDS):
             ours += timer(feed, MIN_RUNS) if timer else _time(lambda: session.run(feed))
             theirs += _time(partial(model.run, feed)) if model else []
@@ -90,7 +105,9 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _warm(config: SourceConfig, params: Mapping[str, Any], feed: Mapping[str, np.ndarray]) -> registry.Model:
+def _warm(
+    config: SourceConfig, params: Mapping[str, Any], feed: Mapping[str, np.ndarray]
+) -> registry.Model:
     model = open_model(config, params)
     for _round in range(WARM_UP):
         model.run(feed)
@@ -101,7 +118,9 @@ def _time(call: Callable[[], Any]) -> list[float]:
     """Milliseconds of each call, for about 0.4 s, at least 5 and at most 200 calls."""
     times: list[float] = []
     begin = time.perf_counter()
-    while len(times) < MIN_RUNS or (time.perf_counter() - begin < ROUND_SECONDS and len(times) < MAX_RUNS):
+    while len(times) < MIN_RUNS or (
+        time.perf_counter() - begin < ROUND_SECONDS and len(times) < MAX_RUNS
+    ):
         start = time.perf_counter()
         call()
         times.append((time.perf_counter() - start) * 1e3)
@@ -116,7 +135,8 @@ def _latency(times: Sequence[float]) -> Latency:
 
 
 def _reset_peak() -> None:
-    """Reset VmHWM (proc(5), clear_refs value 5), so that the peak read later is that of the artifact."""
+    """Reset VmHWM (proc(5), clear_refs value 5), so that the peak read later is that of the
+    artifact."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

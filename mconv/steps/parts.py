@@ -1,9 +1,10 @@
-"""Models of several parts (encoder, decoder, decoder with past …): one entry of a manifest, one step of each kind, a folder a part.
+"""Models of several parts (encoder, decoder, decoder with past …): one entry of a manifest, one
+step of each kind, a folder a part.
 
-A step of such a model is run once a part, on the part's subfolders, and what the parts answered becomes one answer here: names of
-tensors and layers get ``part/`` before them, sizes and counts add up, evidence of where nodes ran counts only where every part
-has some. A model of one part has no subfolder, and none of this touches it.
-"""
+A step of such a model is run once a part, on the part's subfolders, and what the parts answered
+becomes one answer here: names of tensors and layers get ``part/`` before them, sizes and counts add
+up, evidence of where nodes ran counts only where every part has some. A model of one part has no
+subfolder, and none of this touches it."""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ import msgspec
 from mconv.values import ExportInfo, Latency, ModelInfo, Placement, TensorSpec
 
 Answers = Mapping[str, Mapping[str, Any]]  # part → what its step answered
-SUMMED = ("download_bytes", "load_ms", "first_run_ms")  # details that add up; of the others, those that all parts share are kept
+# details that add up; of the others, those that all parts share are kept
+SUMMED = ("download_bytes", "load_ms", "first_run_ms")
 
 
 def params_of(params: Mapping[str, Any], part: str, *, alone: bool) -> dict[str, Any]:
-    """A step's parameters for one part; packages of a model of several get the part's name behind the model's."""
+    """A step's parameters for one part; packages of a model of several get the part's name behind
+    the model's."""
     found = {key: value for key, value in params.items() if key != "parts"}
     if "source" in found:
         found["source"] = {**found["source"], "part": part}
@@ -39,13 +42,17 @@ def merge(kind: str, answers: Answers) -> dict[str, Any]:
     if any("notes" in a for a in answers.values()):
         merged["notes"] = _labelled(answers, "notes")
     if kind == "export":
-        merged["export"] = msgspec.to_builtins(_export({p: msgspec.convert(a["export"], ExportInfo) for p, a in answers.items()}))
+        merged["export"] = msgspec.to_builtins(
+            _export({p: msgspec.convert(a["export"], ExportInfo) for p, a in answers.items()})
+        )
     elif kind in ("reference", "write"):
         infos = {p: msgspec.convert(a["info"], ModelInfo) for p, a in answers.items()}
         merged["info"] = msgspec.to_builtins(_info(infos, shared=kind == "reference"))
         if kind == "reference":
             merged["count"] = min(a["count"] for a in answers.values())
-            merged["expected"] = [f"{p}/{name}" for p, a in answers.items() for name in a["expected"]]
+            merged["expected"] = [
+                f"{p}/{name}" for p, a in answers.items() for name in a["expected"]
+            ]
     elif kind == "calibrate":
         merged["count"] = min(a["count"] for a in answers.values())
     elif kind == "quantize":
@@ -62,21 +69,30 @@ def _labelled(answers: Answers, key: str) -> list[str]:
     lists = {part: list(a.get(key, ())) for part, a in answers.items()}
     first = next(iter(lists.values()))
     shared = [text for text in first if all(text in texts for texts in lists.values())]
-    return shared + [f"{part}: {text}" for part, texts in lists.items() for text in texts if text not in shared]
+    return shared + [
+        f"{part}: {text}" for part, texts in lists.items() for text in texts if text not in shared
+    ]
 
 
 def _named(answers: Answers, key: str) -> list[dict[str, Any]]:
-    return [{**item, "name": f"{part}/{item['name']}"} for part, a in answers.items() for item in a.get(key, ())]
+    return [
+        {**item, "name": f"{part}/{item['name']}"}
+        for part, a in answers.items()
+        for item in a.get(key, ())
+    ]
 
 
 def _specs(infos: Mapping[str, ModelInfo], which: str) -> tuple[TensorSpec, ...]:
     return tuple(
-        msgspec.structs.replace(spec, name=f"{part}/{spec.name}") for part, info in infos.items() for spec in getattr(info, which)
+        msgspec.structs.replace(spec, name=f"{part}/{spec.name}")
+        for part, info in infos.items()
+        for spec in getattr(info, which)
     )
 
 
 def _info(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
-    """``shared``: the parts are views of one model in memory, whose parameters count once; files hold what each of them holds."""
+    """``shared``: the parts are views of one model in memory, whose parameters count once; files
+    hold what each of them holds."""
     known = [i.parameters for i in infos.values() if i.parameters is not None]
     nodes = [i.nodes for i in infos.values() if i.nodes is not None]
     opsets = [i.opset for i in infos.values() if i.opset is not None]
@@ -100,7 +116,9 @@ def _export(infos: Mapping[str, ExportInfo]) -> ExportInfo:
         used.setdefault(info.exporter, []).append(part)
     raw = {part: {"attempts": i.attempts, "notes": i.notes} for part, i in infos.items()}
     return ExportInfo(
-        exporter=next(iter(used)) if len(used) == 1 else "; ".join(f"{name} ({', '.join(p)})" for name, p in used.items()),
+        exporter=next(iter(used))
+        if len(used) == 1
+        else "; ".join(f"{name} ({', '.join(p)})" for name, p in used.items()),
         model=_info({part: info.model for part, info in infos.items()}, shared=False),
         attempts=tuple(_labelled(raw, "attempts")),
         notes=tuple(_labelled(raw, "notes")),
@@ -111,9 +129,13 @@ def _verification(answers: Answers) -> dict[str, Any]:
     first = next(iter(answers.values()))
     return {
         "runtime": first["runtime"],
-        "placement": msgspec.to_builtins(_placement([msgspec.convert(a["placement"], Placement) for a in answers.values()])),
+        "placement": msgspec.to_builtins(
+            _placement([msgspec.convert(a["placement"], Placement) for a in answers.values()])
+        ),
         "samples": min(a["samples"] for a in answers.values()),
-        "reference": "expected" if all(a["reference"] == "expected" for a in answers.values()) else "source",
+        "reference": "expected"
+        if all(a["reference"] == "expected" for a in answers.values())
+        else "source",
         "outputs": _named(answers, "outputs"),
         "details": _details({part: a["details"] for part, a in answers.items()}),
     }
@@ -141,7 +163,11 @@ def _placement(found: Sequence[Placement]) -> Placement:
 
 def _details(found: Answers) -> dict[str, Any]:
     first = next(iter(found.values()))
-    merged = {key: value for key, value in first.items() if all(d.get(key) == value for d in found.values())}
+    merged = {
+        key: value
+        for key, value in first.items()
+        if all(d.get(key) == value for d in found.values())
+    }
     for key in SUMMED:
         numbers = [d[key] for d in found.values() if isinstance(d.get(key), int | float)]
         if len(numbers) == len(found):
@@ -156,7 +182,9 @@ def _benchmark(answers: Answers) -> dict[str, Any]:
     total = _sum(list(ran.values()))
     source = _sum([msgspec.convert(a["reference"], Latency) for a in answers.values()])
     peaks = [a["peak_rss_bytes"] for a in answers.values() if a["peak_rss_bytes"] is not None]
-    others = [name for name in first["others"] if all(name in a["others"] for a in answers.values())]
+    others = [
+        name for name in first["others"] if all(name in a["others"] for a in answers.values())
+    ]
     return {
         **first,
         "latency": msgspec.to_builtins(total),
@@ -167,10 +195,16 @@ def _benchmark(answers: Answers) -> dict[str, Any]:
         "speedup": source.p50_ms / total.p50_ms,
         "comparable": all(a["comparable"] for a in answers.values()),
         "others": {
-            name: msgspec.to_builtins(_sum([msgspec.convert(a["others"][name], Latency) for a in answers.values()]))
+            name: msgspec.to_builtins(
+                _sum([msgspec.convert(a["others"][name], Latency) for a in answers.values()])
+            )
             for name in others
         },
-        "shapes": {f"{part}/{name}": shape for part, a in answers.items() for name, shape in a["shapes"].items()},
+        "shapes": {
+            f"{part}/{name}": shape
+            for part, a in answers.items()
+            for name, shape in a["shapes"].items()
+        },
         "parts": msgspec.to_builtins(ran),
     }
 

@@ -40,7 +40,14 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     config = msgspec.convert(params["source"], SourceConfig)
     model = open_model(config, params)
     fixed = _exported_dims(model, folders) if "export" in folders else {}
-    base = {**(samples.static_dims(model.inputs, params["dims"]) if params["static"] else params["dims"]), **fixed}
+    base = {
+        **(
+            samples.static_dims(model.inputs, params["dims"])
+            if params["static"]
+            else params["dims"]
+        ),
+        **fixed,
+    }
     pairs: dict[str, str] = params.get("state") or {}
     if pairs:
         state.check(pairs, model.inputs, model.outputs)
@@ -51,7 +58,9 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     for shape in params["shapes"] or [{}]:
         dims = {**base, **shape}
         if params["samples"]:
-            given, answers, others = _given(model, pairs, Path(params["samples"]), dims, config.part)
+            given, answers, others = _given(
+                model, pairs, Path(params["samples"]), dims, config.part
+            )
             feeds += given
             lengths.append(len(given))
             expected += answers
@@ -60,7 +69,11 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
             continue
         found = model.samples(params["count"], params["seed"], dims)
         feeds += (
-            found if found is not None else samples.draw_feeds(model.inputs, count=params["count"], seed=params["seed"], dims=dims)
+            found
+            if found is not None
+            else samples.draw_feeds(
+                model.inputs, count=params["count"], seed=params["seed"], dims=dims
+            )
         )
     if pairs:
         feeds, answers, lengths = state.sequences(model, pairs, feeds, lengths, params["seed"])
@@ -76,11 +89,18 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
 
         samples.save_feeds(out / LABELS_FILE, [{"labels": np.concatenate(labels)}])
     info = ModelInfo(inputs=model.inputs, outputs=model.outputs, parameters=model.parameters)
-    return {"info": msgspec.to_builtins(info), "count": len(feeds), "expected": sorted(expected[0]) if expected else []}
+    return {
+        "info": msgspec.to_builtins(info),
+        "count": len(feeds),
+        "expected": sorted(expected[0]) if expected else [],
+    }
 
 
-def _given(model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Mapping[str, int], part: str) -> Any:
-    """Feeds, expected outputs and the rest of a user's file; of a model with state a row is a step, and the state not in it."""
+def _given(
+    model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Mapping[str, int], part: str
+) -> Any:
+    """Feeds, expected outputs and the rest of a user's file; of a model with state a row is a step,
+    and the state not in it."""
     inputs = tuple(s for s in model.inputs if s.name not in pairs.values())
     if pairs and inputs[0].shape and isinstance(inputs[0].shape[0], str):
         dims = {**dims, inputs[0].shape[0]: 1}
@@ -89,10 +109,13 @@ def _given(model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Ma
 
 
 def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """The labels that go with a user's samples. Raises UsageError where the file has none of this name."""
+    """The labels that go with a user's samples. Raises UsageError where the file has none of this
+    name."""
     if name not in others:
         held = ", ".join(sorted(others)) or "no other array"
-        raise UsageError(f"the samples hold no labels {name!r}, only {held}", hint="see `evaluate.labels`")
+        raise UsageError(
+            f"the samples hold no labels {name!r}, only {held}", hint="see `evaluate.labels`"
+        )
     return others[name]
 
 
@@ -110,7 +133,11 @@ def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
     else:
         count = max(1, params["count"] // state.STEPS) if pairs else params["count"]
         found = model.samples(count, params["seed"], dims, calibration=True)
-        feeds = found if found is not None else samples.draw_feeds(model.inputs, count=count, seed=params["seed"], dims=dims)
+        feeds = (
+            found
+            if found is not None
+            else samples.draw_feeds(model.inputs, count=count, seed=params["seed"], dims=dims)
+        )
     if pairs:
         feeds, _, _ = state.sequences(model, pairs, feeds, lengths, params["seed"])
     samples.save_feeds(out / SAMPLES_FILE, feeds)

@@ -1,8 +1,8 @@
 """Weights out of a source, and back into it: where sources and the targets of weights meet.
 
-The check of such a target is that the source's framework runs the model with the weights that were written. The source erases its
-own first (NaN), so that an answer can come from the file alone; in fp32 every tensor must also be the source's own, bit for bit.
-"""
+The check of such a target is that the source's framework runs the model with the weights that were
+written. The source erases its own first (NaN), so that an answer can come from the file alone; in
+fp32 every tensor must also be the source's own, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 
 def opened(config: SourceConfig, part: str | None) -> registry.WeightedModel:
-    """The source, or a part of it, with its weights by name. Raises UnsupportedError where it gives none."""
+    """The source, or a part of it, with its weights by name. Raises UnsupportedError where it gives
+    none."""
     source = registry.sources()[config.format]
     if source.weights is None:
-        raise UnsupportedError(f"{config.format} sources do not give their weights by name", hint="use a target that takes a graph")
+        raise UnsupportedError(
+            f"{config.format} sources do not give their weights by name",
+            hint="use a target that takes a graph",
+        )
     return source.weights(config, part)
 
 
@@ -39,13 +43,20 @@ def extract(config: SourceConfig, part: str | None, out: Path) -> dict[str, Any]
         )
     (out / neutral.FILES).mkdir()
     model.copy_files(out / neutral.FILES)
-    return {"notes": list(model.about.notes), "tensors": len(index.tensors), "bytes": sum(r.bytes for r in index.tensors)}
+    return {
+        "notes": list(model.about.notes),
+        "tensors": len(index.tensors),
+        "bytes": sum(r.bytes for r in index.tensors),
+    }
 
 
 class ReloadedSession:
-    """A source's model that runs with the weights of an artifact. ``load_ms``: reading the file and filling the model."""
+    """A source's model that runs with the weights of an artifact. ``load_ms``: reading the file and
+    filling the model."""
 
-    def __init__(self, model: registry.WeightedModel, details: dict[str, Any], witness: str) -> None:
+    def __init__(
+        self, model: registry.WeightedModel, details: dict[str, Any], witness: str
+    ) -> None:
         self.model = model
         self.inputs: tuple[TensorSpec, ...] = model.inputs
         self.outputs: tuple[TensorSpec, ...] = model.outputs
@@ -66,8 +77,8 @@ class ReloadedSession:
 
 
 def load(directory: Path, config: SourceConfig, params: Mapping[str, Any]) -> ReloadedSession:
-    """The source with the artifact's weights in place of its own. Raises StepError where those are not its own by name, by shape,
-    or in fp32 by a single bit."""
+    """The source with the artifact's weights in place of its own. Raises StepError where those are
+    not its own by name, by shape, or in fp32 by a single bit."""
     reader = registry.targets()[params["target"]].read
     if reader is None:
         raise UnsupportedError(f"target {params['target']} cannot read what it wrote")
@@ -78,10 +89,20 @@ def load(directory: Path, config: SourceConfig, params: Mapping[str, Any]) -> Re
     changed = neutral.differing(tensors, model.tensors())
     if changed and params["precision"] == "fp32":
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        raise StepError(f"weights are not the source's, bit for bit: {', '.join(changed[:5])}{more}")
+        raise StepError(
+            f"weights are not the source's, bit for bit: {', '.join(changed[:5])}{more}"
+        )
     begin = time.perf_counter()
     model.replace(tensors)
     took = (time.perf_counter() - begin) * 1e3
     whole = len(names) - len(model.aliases)
-    details = {**details, "tensors": whole, "bit_exact": whole - len(changed), "load_ms": took, "part": model.about.part}
-    return ReloadedSession(model, details, f"own weights erased, {whole} tensors taken from the file")
+    details = {
+        **details,
+        "tensors": whole,
+        "bit_exact": whole - len(changed),
+        "load_ms": took,
+        "part": model.about.part,
+    }
+    return ReloadedSession(
+        model, details, f"own weights erased, {whole} tensors taken from the file"
+    )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def verify(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -> dict[str, Any]:
-    """The artifact's answers to the samples against the reference: errors per output, placement, task metric."""
+    """The artifact's answers to the samples against the reference: errors per output, placement,
+    task metric."""
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)
     source = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
     expected_file = folders["reference"] / EXPECTED_FILE
@@ -36,7 +37,9 @@ def verify(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) ->
         absent = [i for i, a in enumerate(answers) if name not in a]
         if absent:
             raise StepError(f"the artifact has no output {name!r}; it gave {', '.join(answers[0])}")
-        against = [{**s, **e}[name] for s, e in zip(source, expected or [{}] * len(source), strict=True)]
+        against = [
+            {**s, **e}[name] for s, e in zip(source, expected or [{}] * len(source), strict=True)
+        ]
         try:
             errors.append(compare.compare_outputs(name, [a[name] for a in answers], against))
         except ValueError as problem:
@@ -67,13 +70,17 @@ def _evaluate(
 
     name = config["output"] or next(iter(source[0]))
     if name not in source[0]:
-        raise UsageError(f"there is no output {name!r} to evaluate; outputs: {', '.join(source[0])}")
+        raise UsageError(
+            f"there is no output {name!r} to evaluate; outputs: {', '.join(source[0])}"
+        )
     figures = []
     for answer in (source, answers):
         scores = np.concatenate([a[name] for a in answer])
         if scores.ndim != 2 or len(scores) != len(labels) or labels.ndim != 1:
             shapes = f"{list(scores.shape)} scores, {list(labels.shape)} labels"
-            raise UsageError(f"accuracy needs [samples, classes] scores and [samples] labels, not {shapes}")
+            raise UsageError(
+                f"accuracy needs [samples, classes] scores and [samples] labels, not {shapes}"
+            )
         figures.append(float((scores.argmax(1) == labels).mean()))
     return {
         "metric": config["metric"],

@@ -1,11 +1,11 @@
 """SHA-256 of files, by all cores, and not a second time for a file that nobody has touched.
 
-What is known of a file holds as long as its path, size, mtime, ctime, inode and device do. ``utime`` can set an mtime back, but not
-a ctime, so a changed file is seen whatever was done to hide it. Times have a grain, though: a file that was changed less than two
-seconds before it was read may be changed again within the same tick, so it is not remembered (Git's rule for "racily clean"
-entries). In CI nothing is remembered from one run to the next: caches and checkouts there set times as they like, and all
-files are read.
-"""
+What is known of a file holds as long as its path, size, mtime, ctime, inode and device do.
+``utime`` can set an mtime back, but not a ctime, so a changed file is seen whatever was done to
+hide it. Times have a grain, though: a file that was changed less than two seconds before it was
+read may be changed again within the same tick, so it is not remembered (Git's rule for "racily
+clean" entries). In CI nothing is remembered from one run to the next: caches and checkouts there
+set times as they like, and all files are read."""
 
 from __future__ import annotations
 
@@ -46,11 +46,14 @@ def sha256(path: Path) -> str:
 
 def ci() -> bool:
     """Whether this is a CI job, by the variables that all of them set."""
-    return os.environ.get("CI", "").lower() not in ("", "0", "false") or "GITHUB_ACTIONS" in os.environ
+    return (
+        os.environ.get("CI", "").lower() not in ("", "0", "false") or "GITHUB_ACTIONS" in os.environ
+    )
 
 
 class Digests:
-    """Digests of files; safe for several threads. ``file``: where they are kept from one run to the next, if anywhere."""
+    """Digests of files; safe for several threads. ``file``: where they are kept from one run to the
+    next, if anywhere."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = None if ci() else file
@@ -73,14 +76,18 @@ class Digests:
         asked = time.time_ns()
         digest = sha256(path)
         after = os.stat(name)
-        if _identity(after) == before and max(after.st_mtime_ns, after.st_ctime_ns) < asked - GRAIN_NS:
+        if (
+            _identity(after) == before
+            and max(after.st_mtime_ns, after.st_ctime_ns) < asked - GRAIN_NS
+        ):
             with self.lock:
                 self.known[name] = self.used[name] = Known(before, digest)
                 self.changed = True
         return digest
 
     def many(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """The digests of several files, read by as many threads as there are cores where that is worth it."""
+        """The digests of several files, read by as many threads as there are cores where that is
+        worth it."""
         paths = list(dict.fromkeys(paths))
         fresh = sum(os.stat(p).st_size for p in paths if os.path.abspath(p) not in self.known)
         if fresh < WORTH or hardware.cores() == 1:

@@ -1,9 +1,9 @@
 """Content-addressed store: one folder an entry, named by the step's key.
 
-``v1/<key[:2]>/<key>/entry.json`` with the step's result and the size and SHA-256 of every file in ``files/``.
-An entry is written under a temporary name and renamed, so a reader sees all of it or nothing; a corrupt one is a miss and is
-removed; failures are never stored. Two writers of one key are harmless: the first rename wins, the contents are equal.
-"""
+``v1/<key[:2]>/<key>/entry.json`` with the step's result and the size and SHA-256 of every file in
+``files/``. An entry is written under a temporary name and renamed, so a reader sees all of it or
+nothing; a corrupt one is a miss and is removed; failures are never stored. Two writers of one key
+are harmless: the first rename wins, the contents are equal."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ CHUNK = 1 << 20  # bytes copied at once
 def records(folder: Path, limit: int | None = None) -> tuple[FileRecord, ...]:
     """Every file below ``folder``, in path order, with its size and digest.
 
-    Raises StoreError for links and whatever else is no plain file (an artifact may not point outside itself), and where the
-    files have more than ``limit`` bytes together, sparse or not, which are then not read.
-    """
+    Raises StoreError for links and whatever else is no plain file (an artifact may not point
+    outside itself), and where the files have more than ``limit`` bytes together, sparse or not,
+    which are then not read."""
     names = plain_files.list_files(folder)
     made = []
     with plain_files.open_folder(folder) as top:
         if limit is not None and (total := sum(_size(name, top) for name in names)) > limit:
-            raise StoreError(f"the step left files of {total / 1e9:.1f} GB, more than the {limit / 1e9:.1f} GB it may leave")
+            raise StoreError(
+                f"the step left files of {total / 1e9:.1f} GB, more than the {limit / 1e9:.1f} GB "
+                "it may leave"
+            )
         for name in names:
             with plain_files.open_file(name, top) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -54,12 +57,14 @@ def _size(name: str, within: int) -> int:
 
 
 def largest_output(source_bytes: int) -> int:
-    """How many bytes the files of one step of a model may have whose source has ``source_bytes``."""
+    """How many bytes the files of one step of a model may have whose source has
+    ``source_bytes``."""
     return LEAST_ROOM + LARGEST_GROWTH * source_bytes
 
 
 class Entry(Frozen, frozen=True, kw_only=True):
-    """What a finished step left: its result (JSON), files, seconds and peak memory of the run that made it."""
+    """What a finished step left: its result (JSON), files, seconds and peak memory of the run that
+    made it."""
 
     key: str
     kind: str
@@ -91,7 +96,10 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise StoreError(f"the store {folder} cannot be used: {problem}", hint="name another one with --store") from problem
+            raise StoreError(
+                f"the store {folder} cannot be used: {problem}",
+                hint="name another one with --store",
+            ) from problem
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -101,9 +109,13 @@ class Store:
         return self.path(key) / "files"
 
     def read(self, key: str) -> Entry | None:
-        """The entry, its JSON verified against its digest; None where it is missing or damaged. Does not read the files."""
+        """The entry, its JSON verified against its digest; None where it is missing or damaged.
+        Does not read the files."""
         try:
-            with plain_files.open_folder(self.path(key)) as folder, plain_files.open_file("entry.json", folder) as file:
+            with (
+                plain_files.open_folder(self.path(key)) as folder,
+                plain_files.open_file("entry.json", folder) as file,
+            ):
                 content = file.read(MAX_ENTRY + 1)
         except (OSError, StoreError):
             return None
@@ -122,22 +134,25 @@ class Store:
             return False
 
     def workspace(self) -> Path:
-        """A new folder inside the store, on the same file system as the entries. It is this process's own: what a worker may
-        write into lies below it (:func:`mconv.workers.process.make_worker_folder`)."""
+        """A new folder inside the store, on the same file system as the entries. It is this
+        process's own: what a worker may write into lies below it
+        (:func:`mconv.workers.process.make_worker_folder`)."""
         try:
             path = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
             path.chmod(0o711)
         except OSError as problem:
             raise StoreError(
-                f"the store {self.folder.parent} cannot be written: {problem}", hint="name another one with --store"
+                f"the store {self.folder.parent} cannot be written: {problem}",
+                hint="name another one with --store",
             ) from problem
         return path
 
     def put(self, entry: Entry, files: Path, *, limit: int | None = None) -> Entry:
-        """Move ``files`` in under ``entry.key``, with digests taken here; returns the entry with its file records.
+        """Move ``files`` in under ``entry.key``, with digests taken here; returns the entry with
+        its file records.
 
-        The files become this process's own. Raises StoreError where they are not plain, or have more than ``limit`` bytes.
-        """
+        The files become this process's own. Raises StoreError where they are not plain, or have
+        more than ``limit`` bytes."""
         target = self.path(entry.key)
         try:
             if os.geteuid() == 0:
@@ -146,7 +161,9 @@ class Store:
             target.parent.mkdir(exist_ok=True)
             staged = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
             os.rename(files, staged / "files")
-            (staged / "entry.json").write_text(to_json(Sealed(digest=digest_of(entry), entry=entry)))
+            (staged / "entry.json").write_text(
+                to_json(Sealed(digest=digest_of(entry), entry=entry))
+            )
             staged.chmod(0o755)
             try:
                 os.rename(staged, target)
@@ -190,7 +207,11 @@ def unsealed(key: str, content: bytes) -> Entry | None:
         sealed = from_json(content, Sealed)
     except (ValueError, RecursionError):
         return None
-    return sealed.entry if sealed.entry.key == key and sealed.digest == digest_of(sealed.entry) else None
+    return (
+        sealed.entry
+        if sealed.entry.key == key and sealed.digest == digest_of(sealed.entry)
+        else None
+    )
 
 
 def digest_of(entry: Entry) -> str:
@@ -199,12 +220,14 @@ def digest_of(entry: Entry) -> str:
 
 
 def sweep(out: Path) -> int:
-    """Remove what killed runs left half written in ``out``, the folder of :func:`copy_files` and :func:`write_text`."""
+    """Remove what killed runs left half written in ``out``, the folder of :func:`copy_files` and
+    :func:`write_text`."""
     return sweep_paths([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])
 
 
 def sweep_paths(paths: Iterable[Path]) -> int:
-    """Remove files and folders whose names' second part, after a ``-``, is the process id of a process that is gone."""
+    """Remove files and folders whose names' second part, after a ``-``, is the process id of a
+    process that is gone."""
     count = 0
     for path in paths:
         pid = path.name.split("-")[1]
@@ -228,16 +251,24 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def copy_files(source: Path, files: Iterable[FileRecord], target: Path, digests: Digests, *, beside: str | None = None) -> None:
-    """Make ``target`` hold exactly ``files``: written beside it and renamed; a target that already does is left alone, with the
-    file called ``beside`` in it if there is one.
+def copy_files(
+    source: Path,
+    files: Iterable[FileRecord],
+    target: Path,
+    digests: Digests,
+    *,
+    beside: str | None = None,
+) -> None:
+    """Make ``target`` hold exactly ``files``: written beside it and renamed; a target that already
+    does is left alone, with the file called ``beside`` in it if there is one.
 
-    No link is followed in ``source`` or ``target``, and what is copied is held to its digest on the way. Raises StoreError
-    where it is another file by now, or ``target`` is a link.
-    """
+    No link is followed in ``source`` or ``target``, and what is copied is held to its digest on the
+    way. Raises StoreError where it is another file by now, or ``target`` is a link."""
     files = list(files)
     if target.is_symlink():
-        raise StoreError(f"{target} is a link, where a folder of the artifact belongs", hint="remove it")
+        raise StoreError(
+            f"{target} is a link, where a folder of the artifact belongs", hint="remove it"
+        )
     if target.is_dir() and _holds(target, files, digests, beside):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +277,10 @@ def copy_files(source: Path, files: Iterable[FileRecord], target: Path, digests:
         with plain_files.open_folder(source) as top:
             for record in files:
                 (staged / record.path).parent.mkdir(parents=True, exist_ok=True)
-                with plain_files.open_file(record.path, top) as file, (staged / record.path).open("wb") as copy:
+                with (
+                    plain_files.open_file(record.path, top) as file,
+                    (staged / record.path).open("wb") as copy,
+                ):
                     _copy_checked(file, copy, record)
         staged.chmod(0o755)
         if target.exists():
@@ -261,11 +295,14 @@ def copy_files(source: Path, files: Iterable[FileRecord], target: Path, digests:
 
 
 def _holds(target: Path, files: Iterable[FileRecord], digests: Digests, beside: str | None) -> bool:
-    """Whether ``target`` holds exactly ``files``, as plain files of their digests, and at most ``beside`` with them."""
+    """Whether ``target`` holds exactly ``files``, as plain files of their digests, and at most
+    ``beside`` with them."""
     wanted = {f.path: f for f in files}
     try:
         present = {name: target / name for name in plain_files.list_files(target) if name != beside}
-        if present.keys() != wanted.keys() or any(p.stat().st_size != wanted[name].bytes for name, p in present.items()):
+        if present.keys() != wanted.keys() or any(
+            p.stat().st_size != wanted[name].bytes for name, p in present.items()
+        ):
             return False
         known = digests.many(present.values())
     except (OSError, StoreError):
@@ -274,7 +311,8 @@ def _holds(target: Path, files: Iterable[FileRecord], digests: Digests, beside: 
 
 
 def _copy_checked(file: BinaryIO, copy: BinaryIO, record: FileRecord) -> None:
-    """Copy a file of the store. Raises StoreError where it is not the one that ``record`` tells of."""
+    """Copy a file of the store. Raises StoreError where it is not the one that ``record`` tells
+    of."""
     digest = hashlib.sha256()
     left = record.bytes
     while left > 0 and (chunk := file.read(min(CHUNK, left))):
@@ -282,7 +320,10 @@ def _copy_checked(file: BinaryIO, copy: BinaryIO, record: FileRecord) -> None:
         copy.write(chunk)
         left -= len(chunk)
     if left or file.read(1) or digest.hexdigest() != record.sha256:
-        raise StoreError(f"{record.path} is not the file that was made: it was changed in the store", hint="run again")
+        raise StoreError(
+            f"{record.path} is not the file that was made: it was changed in the store",
+            hint="run again",
+        )
 
 
 def write_text(path: Path, text: str) -> None:

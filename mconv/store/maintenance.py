@@ -1,4 +1,5 @@
-"""Looking after a store: what is in it, what of it is damaged, what is old. The same for a local one and for one behind a URL."""
+"""Looking after a store: what is in it, what of it is damaged, what is old. The same for a local
+one and for one behind a URL."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ LEFTOVER_SECONDS = 86400.0  # a file that is written behind a URL is whole by th
 
 
 class Item(Frozen, frozen=True, kw_only=True):
-    """What the store holds under a key. ``entry`` is None where it cannot be read; ``modified``: seconds since 1970."""
+    """What the store holds under a key. ``entry`` is None where it cannot be read; ``modified``:
+    seconds since 1970."""
 
     key: str
     bytes: int
@@ -32,7 +34,8 @@ class Kept(Protocol):
     """A store as it is looked after."""
 
     def items(self, *, entries: bool) -> list[Item]:
-        """All that is there, by key; with ``entries``, read too, which takes a request each behind a URL."""
+        """All that is there, by key; with ``entries``, read too, which takes a request each behind
+        a URL."""
 
     def intact(self, item: Item) -> bool:
         """Whether the files are what the entry says."""
@@ -54,7 +57,14 @@ class LocalStore:
             key = each.key if isinstance(each, Entry) else each.name
             size = sum(f.bytes for f in each.files) if isinstance(each, Entry) else 0
             modified = self.store.path(key).stat().st_mtime
-            found.append(Item(key=key, bytes=size, modified=modified, entry=each if isinstance(each, Entry) else None))
+            found.append(
+                Item(
+                    key=key,
+                    bytes=size,
+                    modified=modified,
+                    entry=each if isinstance(each, Entry) else None,
+                )
+            )
         return found
 
     def intact(self, item: Item) -> bool:
@@ -76,7 +86,9 @@ class RemoteStore:
 
     def _found(self) -> dict[str, dict[str, Any]]:
         try:
-            listed: dict[str, dict[str, Any]] = self.files.find(f"{self.remote.url}/v1", detail=True)
+            listed: dict[str, dict[str, Any]] = self.files.find(
+                f"{self.remote.url}/v1", detail=True
+            )
         except Exception as problem:  # every file system has exceptions of its own
             said = " ".join(str(problem).split())[:300] or type(problem).__name__
             raise StoreError(f"the store {self.remote.url} cannot be read: {said}") from problem
@@ -91,12 +103,22 @@ class RemoteStore:
                 sizes[key] = sizes.get(key, 0) + int(about["size"] or 0)
                 times[key] = max(times.get(key, 0.0), self._modified(path, about))
         return [
-            Item(key=key, bytes=sizes[key], modified=times[key], entry=self._entry(key) if entries else None)
+            Item(
+                key=key,
+                bytes=sizes[key],
+                modified=times[key],
+                entry=self._entry(key) if entries else None,
+            )
             for key in sorted(sizes)
         ]
 
     def _modified(self, path: str, about: dict[str, Any]) -> float:
-        found = about.get("mtime") or about.get("LastModified") or about.get("updated") or self.files.modified(path)
+        found = (
+            about.get("mtime")
+            or about.get("LastModified")
+            or about.get("updated")
+            or self.files.modified(path)
+        )
         if isinstance(found, str):
             found = datetime.datetime.fromisoformat(found)
         return found.timestamp() if isinstance(found, datetime.datetime) else float(found)
@@ -122,7 +144,11 @@ class RemoteStore:
 
     def sweep(self) -> int:
         old = time.time() - LEFTOVER_SECONDS
-        left = [p for p, about in self._found().items() if ".tmp-" in p.rpartition("/")[2] and self._modified(p, about) < old]
+        left = [
+            p
+            for p, about in self._found().items()
+            if ".tmp-" in p.rpartition("/")[2] and self._modified(p, about) < old
+        ]
         for path in left:
             self.files.rm_file(path)
         return len(left)
@@ -134,7 +160,8 @@ def of(named: str) -> Kept:
 
 
 def old(items: Sequence[Item], *, before: float, max_bytes: int | None) -> Iterator[Item]:
-    """What was made before ``before``, then the oldest of the rest until that takes no more than ``max_bytes``."""
+    """What was made before ``before``, then the oldest of the rest until that takes no more than
+    ``max_bytes``."""
     total = sum(item.bytes for item in items)
     for item in sorted(items, key=lambda item: item.modified):
         if item.modified < before or (max_bytes is not None and total > max_bytes):

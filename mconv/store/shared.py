@@ -1,10 +1,11 @@
-"""A store that a team or the shards of a run share by URL, behind the local one: fsspec reads and writes it.
+"""A store that a team or the shards of a run share by URL, behind the local one: fsspec reads and
+writes it.
 
-``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals it, ``<key>.zip`` its files. Both are written under their key
-once, whole, and again only where they turned out to be damaged, so writers cannot get in each other's way. What comes from there is
-believed as far as its digests go.
-A remote that fails, is full, refuses or takes too long is left out for the rest of the run, with one sentence; no run fails for it.
-"""
+``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals it, ``<key>.zip`` its files.
+Both are written under their key once, whole, and again only where they turned out to be damaged, so
+writers cannot get in each other's way. What comes from there is believed as far as its digests go.
+A remote that fails, is full, refuses or takes too long is left out for the rest of the run, with
+one sentence; no run fails for it."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ class Remote:
             try:
                 fsspec.get_filesystem_class(self.url.partition("://")[0])
             except ValueError as problem:
-                raise UsageError(f"the store {self.url!r} has no protocol that is known", hint="try s3://bucket/path") from problem
+                raise UsageError(
+                    f"the store {self.url!r} has no protocol that is known",
+                    hint="try s3://bucket/path",
+                ) from problem
             self.files, _ = fsspec.core.url_to_fs(self.url)
         return self.files
 
@@ -80,7 +84,8 @@ class Remote:
         return bool(self._ask(read, size=size)) if self.readable else False
 
     def push(self, key: str, sealed: bytes, archive: Path, *, again: bool = False) -> None:
-        """Files first, then the entry: a reader that sees the entry finds the files. ``again``: what is there is damaged."""
+        """Files first, then the entry: a reader that sees the entry finds the files. ``again``:
+        what is there is damaged."""
 
         def write() -> None:
             files = self.open()
@@ -103,12 +108,14 @@ class Remote:
         self._ask(lambda: self._remove(key), writing=True)
 
     def _remove(self, key: str) -> None:
-        for suffix in ("json", "zip"):  # the entry first: who does not see it does not look for the files
+        # the entry first: who does not see it does not look for the files
+        for suffix in ("json", "zip"):
             with contextlib.suppress(FileNotFoundError):
                 self.open().rm_file(self.place(key, suffix))
 
     def mark(self, name: str) -> None:
-        """Leave an empty file of that name, which others :meth:`holds` finds; :meth:`unmark` takes it away."""
+        """Leave an empty file of that name, which others :meth:`holds` finds; :meth:`unmark` takes
+        it away."""
 
         def write() -> None:
             files = self.open()
@@ -124,7 +131,8 @@ class Remote:
         self._ask(lambda: self.open().rm_file(f"{self.url}/v1/{name}"), writing=True)
 
     def _ask(self, call: Callable[[], T], *, writing: bool = False, size: int = 0) -> T | None:
-        """``call`` in a thread of its own, for ``patience`` at most: a hanging connection must not hold up the run."""
+        """``call`` in a thread of its own, for ``patience`` at most: a hanging connection must not
+        hold up the run."""
         patience = self.patience + size / SLOWEST
         answers: list[T] = []
         problems: list[Exception] = []
@@ -155,7 +163,11 @@ class Remote:
         if not told:
             said = " ".join(str(problem).split())[:200] or type(problem).__name__
             what = "read" if not self.readable else "written"
-            print(f"note: the shared store {self.url} cannot be {what}: {said}; the run goes on without", file=sys.stderr)
+            print(
+                f"note: the shared store {self.url} cannot be {what}: {said}; the run goes on "
+                "without",
+                file=sys.stderr,
+            )
 
 
 def _put(files: Any, source: Path, target: str) -> None:
@@ -172,7 +184,8 @@ def _put(files: Any, source: Path, target: str) -> None:
 
 
 class SharedStore(Store):
-    """The local store in ``folder`` with ``remote`` behind it: what lacks here is looked for there, what is made goes to both."""
+    """The local store in ``folder`` with ``remote`` behind it: what lacks here is looked for there,
+    what is made goes to both."""
 
     def __init__(self, folder: Path, remote: Remote) -> None:
         super().__init__(folder)
@@ -219,7 +232,10 @@ class SharedStore(Store):
                 with zipfile.ZipFile(archive) as packed:
                     for file in entry.files:  # by the entry's names only, which stay inside
                         (out / file.path).parent.mkdir(parents=True, exist_ok=True)
-                        with packed.open(file.path) as source, (out / file.path).open("wb") as target:
+                        with (
+                            packed.open(file.path) as source,
+                            (out / file.path).open("wb") as target,
+                        ):
                             shutil.copyfileobj(source, target, 1 << 20)
             except (KeyError, OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
                 return False
@@ -236,9 +252,15 @@ class SharedStore(Store):
             return made
         with _scratch(self) as folder:
             archive = folder / "files.zip"
-            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed, plain_files.open_folder(self.files(made.key)) as top:
+            with (
+                zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed,
+                plain_files.open_folder(self.files(made.key)) as top,
+            ):
                 for file in made.files:
-                    with plain_files.open_file(file.path, top) as source, packed.open(file.path, "w", force_zip64=True) as copy:
+                    with (
+                        plain_files.open_file(file.path, top) as source,
+                        packed.open(file.path, "w", force_zip64=True) as copy,
+                    ):
                         shutil.copyfileobj(source, copy, 1 << 20)
             sealed = to_json(Sealed(digest=digest_of(made), entry=made)).encode()
             self.remote.push(made.key, sealed, archive, again=made.key in self.damaged)
@@ -256,8 +278,9 @@ def _scratch(store: Store) -> Iterator[Path]:
 
 
 def open_store(named: str, cache: Path) -> Store:
-    """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, and UsageError for a store that git
-    tracks (:func:`refuse_tracked`) or that nothing here can open."""
+    """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, and
+    UsageError for a store that git tracks (:func:`refuse_tracked`) or that nothing here can
+    open."""
     if "://" not in named:
         refuse_tracked(Path(named))
         return Store(Path(named).resolve())
@@ -269,5 +292,6 @@ def open_store(named: str, cache: Path) -> Store:
         return SharedStore(cache.resolve(), Remote(named))
     except ImportError as problem:
         raise StoreError(
-            f"the store {named!r} needs a package that is not installed: {problem}", hint="pip install it"
+            f"the store {named!r} needs a package that is not installed: {problem}",
+            hint="pip install it",
         ) from problem

@@ -9,8 +9,9 @@ from pathlib import Path
 from mconv.errors import UsageError, one_line
 
 SECONDS = 60
-# The repository's own settings must not run anything (core.fsmonitor is a command), a repository inside of the tree's files is
-# none (safe.bareRepository), and it may belong to another user, as a workspace in a container does.
+# The repository's own settings must not run anything (core.fsmonitor is a command), a repository
+# inside of the tree's files is none (safe.bareRepository), and it may belong to another user, as a
+# workspace in a container does.
 SETTINGS = {
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
@@ -20,10 +21,11 @@ SETTINGS = {
 
 
 def refuse_tracked(folder: Path) -> None:
-    """Raise UsageError where git tracks any file of the store in ``folder``, or cannot say whether it does.
+    """Raise UsageError where git tracks any file of the store in ``folder``, or cannot say whether
+    it does.
 
-    A store's entries are believed when their digests agree, and whoever can commit a file can commit a digest with it.
-    """
+    A store's entries are believed when their digests agree, and whoever can commit a file can
+    commit a digest with it."""
     real = folder.resolve()
     for top in (real, *real.parents):
         if not _is_checkout(top):
@@ -33,12 +35,14 @@ def refuse_tracked(folder: Path) -> None:
             raise UsageError(
                 "what a commit brings is no result of mconv's: "
                 f"git tracks files of the store {folder}, such as {one_line(tracked, 200)}",
-                hint=f"git rm -r --cached {folder}, add it to .gitignore, or name another store with --store",
+                hint=f"git rm -r --cached {folder}, add it to .gitignore, or name another store "
+                "with --store",
             )
 
 
 def _is_checkout(folder: Path) -> bool:
-    """Whether ``folder`` is the top of a work tree: of a repository, or (a file) of a submodule or another work tree."""
+    """Whether ``folder`` is the top of a work tree: of a repository, or (a file) of a submodule or
+    another work tree."""
     git = folder / ".git"
     return git.is_file() or os.path.lexists(git / "HEAD")
 
@@ -50,12 +54,24 @@ def _list_tracked(top: Path, folder: Path) -> str:
     """
     settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     inside = folder.relative_to(top).as_posix()
-    command = ["git", *settings, "-C", str(top), "ls-files", "-z", "--cached", "--", f":(top,literal){inside}"]
+    command = [
+        "git",
+        *settings,
+        "-C",
+        str(top),
+        "ls-files",
+        "-z",
+        "--cached",
+        "--",
+        f":(top,literal){inside}",
+    ]
     if inside == ".":
         command = command[:-2]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS, check=True)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, timeout=SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError) as problem:
         stderr = getattr(problem, "stderr", None)
         reason = one_line(stderr.decode("utf-8", "replace") if stderr else problem, 200)

@@ -1,4 +1,5 @@
-"""Which matrix products and convolutions of an OpenVINO network to leave in float, by measured error."""
+"""Which matrix products and convolutions of an OpenVINO network to leave in float, by measured
+error."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 FEEDS = 8  # samples that errors are measured on
 KINDS = ("MatMul", "Convolution", "GroupConvolution")
-HINTS = {"INFERENCE_PRECISION_HINT": "f32"}  # bf16, the default of processors that have it, blurs the reference
+# bf16, the default of processors that have it, blurs the reference
+HINTS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def some(feeds: Sequence[Feed]) -> list[Feed]:
@@ -37,7 +39,10 @@ def noise(got: Sequence[Sequence[Any]], exact: Sequence[Sequence[Any]]) -> float
     for index, first in enumerate(exact[0]):
         if first.dtype.kind != "f":
             continue
-        a, r = (np.concatenate([x[index].ravel().astype(np.float64) for x in many]) for many in (got, exact))
+        a, r = (
+            np.concatenate([x[index].ravel().astype(np.float64) for x in many])
+            for many in (got, exact)
+        )
         wrong, signal = float(np.square(a - r).sum()), float(np.square(r).sum())
         worst = max(worst, wrong / signal if signal else (float("inf") if wrong else 0.0))
         if not np.isfinite(a).all():
@@ -46,7 +51,8 @@ def noise(got: Sequence[Sequence[Any]], exact: Sequence[Sequence[Any]]) -> float
 
 
 def products(network: Any) -> dict[str, int]:
-    """Names of operators that multiply an activation by constant weights → which input the activation is."""
+    """Names of operators that multiply an activation by constant weights → which input the
+    activation is."""
     found = {}
     for op in network.get_ordered_ops():
         if op.get_type_name() in KINDS:
@@ -63,21 +69,33 @@ def _constant(node: Any) -> bool:
 
 
 def alone(network: Any, feeds: Sequence[Feed], exact: Sequence[Sequence[Any]]) -> dict[str, float]:
-    """Operator → noise of the outputs where its activation alone goes through 256 levels between its extremes."""
+    """Operator → noise of the outputs where its activation alone goes through 256 levels between
+    its extremes."""
     import numpy as np
     from openvino import opset13
 
     found = products(network)
     watched = network.clone()
-    ports = [op.input_value(found[op.get_friendly_name()]) for op in watched.get_ordered_ops() if op.get_friendly_name() in found]
-    names = [op.get_friendly_name() for op in watched.get_ordered_ops() if op.get_friendly_name() in found]
+    ports = [
+        op.input_value(found[op.get_friendly_name()])
+        for op in watched.get_ordered_ops()
+        if op.get_friendly_name() in found
+    ]
+    names = [
+        op.get_friendly_name()
+        for op in watched.get_ordered_ops()
+        if op.get_friendly_name() in found
+    ]
     before = len(watched.outputs)
     watched.add_outputs([opset13.convert(port, "f32").output(0) for port in ports])
     seen = answers(watched, feeds)
     made = {}
     for index, name in enumerate(names):
         values = [many[before + index] for many in seen]
-        low, high = min(0.0, *(float(v.min()) for v in values)), max(0.0, *(float(v.max()) for v in values))
+        low, high = (
+            min(0.0, *(float(v.min()) for v in values)),
+            max(0.0, *(float(v.max()) for v in values)),
+        )
         changed = network.clone()
         op = next(o for o in changed.get_ordered_ops() if o.get_friendly_name() == name)
         ends = [np.float32(low), np.float32(high if high > low else low + 1)] * 2
@@ -87,11 +105,14 @@ def alone(network: Any, feeds: Sequence[Feed], exact: Sequence[Sequence[Any]]) -
     return made
 
 
-def choose(network: Any, feeds: Sequence[Feed], budget: float, quantize: Callable[[list[str]], Any]) -> tuple[Any, list[str]]:
-    """``quantize(left out)`` with as few of the worst operators left out as keep the outputs' noise within ``budget``.
+def choose(
+    network: Any, feeds: Sequence[Feed], budget: float, quantize: Callable[[list[str]], Any]
+) -> tuple[Any, list[str]]:
+    """``quantize(left out)`` with as few of the worst operators left out as keep the outputs' noise
+    within ``budget``.
 
-    Returns the network and what was left out: nothing, where all of it fits; everything, where nothing does.
-    """
+    Returns the network and what was left out: nothing, where all of it fits; everything, where
+    nothing does."""
     few = some(feeds)
     exact = answers(network, few)
     made = quantize([])

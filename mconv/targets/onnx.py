@@ -21,11 +21,13 @@ DOMAINS = frozenset({"", "com.microsoft"})
 TOOLS = ("onnx",)
 
 
-def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
+def write(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+) -> ModelInfo:
     """``model.onnx``, with ``model.onnx.data`` where it passes 1.5 GB.
 
-    Raises UnsupportedError for what ONNX's checker refuses, or an opset newer than ONNX Runtime loads.
-    """
+    Raises UnsupportedError for what ONNX's checker refuses, or an opset newer than ONNX Runtime
+    loads."""
     import onnx
 
     target = out / graph.MODEL_FILE
@@ -33,11 +35,15 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > graph.MAX_OPSET:
             raise UnsupportedError(
-                f"the graph is of opset {opset.version}; onnxruntime loads at most {graph.MAX_OPSET}", hint="export an older opset"
+                f"the graph is of opset {opset.version}; onnxruntime loads at most "
+                f"{graph.MAX_OPSET}",
+                hint="export an older opset",
             )
     graph.save(proto, target, model.parent)
     try:
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:
-        raise UnsupportedError(f"the graph breaks the ONNX specification: {' '.join(str(problem).split())[:500]}") from problem
+        raise UnsupportedError(
+            f"the graph breaks the ONNX specification: {' '.join(str(problem).split())[:500]}"
+        ) from problem
     return graph.describe(target)

@@ -36,12 +36,14 @@ PASSIVE = ("Parameter", "Result", "Constant")  # operators that compute nothing
 _LAYER = re.compile(r'<layer id="(\d+)" name="([^"]*)" type="([^"]*)"')
 
 
-def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
+def write(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+) -> ModelInfo:
     """``openvino_model.xml`` and ``.bin``; fp16 stores the weights so, integers come from NNCF.
 
-    Raises UnsupportedError where OpenVINO refuses the graph, drops one of its inputs or outputs, or where it is quantized already
-    or has no weights to quantize; UsageError where calibration is asked for and its samples do not fit.
-    """
+    Raises UnsupportedError where OpenVINO refuses the graph, drops one of its inputs or outputs, or
+    where it is quantized already or has no weights to quantize; UsageError where calibration is
+    asked for and its samples do not fit."""
     onnx_info = graph.describe(model)
     with _no_telemetry():
         network = _read(model)
@@ -70,7 +72,8 @@ def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], na
 
 @contextlib.contextmanager
 def _no_telemetry() -> Iterator[None]:
-    """OpenVINO and NNCF report usage to their maker unless told not to; both are silent in what looks like CI."""
+    """OpenVINO and NNCF report usage to their maker unless told not to; both are silent in what
+    looks like CI."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
@@ -89,24 +92,31 @@ def _read(model: Path) -> Any:
         return openvino.convert_model(str(model))
     except Exception as problem:  # OpenVINO raises plain RuntimeError and classes of its own
         said = " ".join(str(problem).split())[:800]
-        raise UnsupportedError(f"OpenVINO cannot read the graph: {said}", hint="the message names the operator") from problem
+        raise UnsupportedError(
+            f"OpenVINO cannot read the graph: {said}", hint="the message names the operator"
+        ) from problem
 
 
 def _check_signature(network: Any, info: ModelInfo) -> None:
     """Every ONNX input and output is a port of that name, and there is no other port."""
-    for what, ports, specs in (("input", network.inputs, info.inputs), ("output", network.outputs, info.outputs)):
+    for what, ports, specs in (
+        ("input", network.inputs, info.inputs),
+        ("output", network.outputs, info.outputs),
+    ):
         names = [port.get_names() for port in ports]
         lost = [spec.name for spec in specs if not any(spec.name in known for known in names)]
         if lost or len(ports) != len(specs):
             found = ", ".join("/".join(sorted(known)) for known in names)
             raise UnsupportedError(
-                f"OpenVINO changed the {what}s: {', '.join(spec.name for spec in specs)} became {found or 'none'}",
+                f"OpenVINO changed the {what}s: {', '.join(spec.name for spec in specs)} became "
+                f"{found or 'none'}",
                 hint="give every output a tensor of its own, with an Identity",
             )
 
 
 def _name_ports(network: Any, info: ModelInfo) -> None:
-    """Leave each port the name it has in the ONNX graph: where OpenVINO drops a Cast behind an input, it adds the Cast's."""
+    """Leave each port the name it has in the ONNX graph: where OpenVINO drops a Cast behind an
+    input, it adds the Cast's."""
     wanted = {spec.name for spec in (*info.inputs, *info.outputs)}
     for port in (*network.inputs, *network.outputs):
         port.get_tensor().set_names(port.get_names() & wanted)
@@ -124,9 +134,9 @@ def _names(model: Path) -> set[str]:
 def _canonical(text: str, name: str, known: set[str]) -> str:
     """The IR without what differs between two conversions of one graph.
 
-    The network's own ``rt_info`` (paths, options, versions) goes; that of layers stays. Layers that the ONNX graph does not name
-    carry a number counted over the life of the process: they are called after their type and id instead.
-    """
+    The network's own ``rt_info`` (paths, options, versions) goes; that of layers stays. Layers that
+    the ONNX graph does not name carry a number counted over the life of the process: they are
+    called after their type and id instead."""
     start, end = text.rfind("<rt_info>"), text.rfind("</rt_info>")
     if text.rfind("</layers>") < start < end:
         text = text[:start].rstrip() + text[end + len("</rt_info>") :]

@@ -23,25 +23,34 @@ DTYPES = {"original": "fp32", "float16": "fp16"}
 OPTIONS = {
     "dtype": {
         "enum": list(DTYPES),
-        "description": "of floats: as the source has them (precision fp32) or float16 (precision fp16); says the same as precision",
+        "description": "of floats: as the source has them (precision fp32) or float16 (precision "
+        "fp16); says the same as precision",
     },
     "compression": {"enum": list(CODECS), "default": "zstd", "description": "codec of the pages"},
-    "level": {"type": "integer", "minimum": 1, "maximum": 22, "description": f"of zstd (default: {LEVEL})"},
+    "level": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 22,
+        "description": f"of zstd (default: {LEVEL})",
+    },
     "chunk_mib": {
         "type": "integer",
         "minimum": 0,
         "maximum": 1024,
         "default": 4,
-        "description": "MiB of a tensor in one row, and about that of a row group; 0: every tensor in one row",
+        "description": "MiB of a tensor in one row, and about that of a row group; 0: every "
+        "tensor in one row",
     },
     "part": {
         "type": "string",
-        "description": "only this part of the model: vision, text, audio, encoder, decoder, or a module's path",
+        "description": "only this part of the model: vision, text, audio, encoder, decoder, or a "
+        "module's path",
     },
     "map": {
         "type": "object",
         "additionalProperties": {"type": "string"},
-        "description": "renames tensors: a prefix, or a regular expression that begins with ^, to its replacement",
+        "description": "renames tensors: a prefix, or a regular expression that begins with ^, to "
+        "its replacement",
     },
 }
 
@@ -52,23 +61,35 @@ def implied_precision(options: Mapping[str, Any]) -> str | None:
 
 
 def check(*, precision: str, options: Mapping[str, Any], method: str | None) -> None:
-    """Raises UnsupportedError where precision and dtype, or codec and level, contradict each other, or a rule cannot be read."""
+    """Raises UnsupportedError where precision and dtype, or codec and level, contradict each other,
+    or a rule cannot be read."""
     dtype = options.get("dtype")
     if dtype is not None and DTYPES[dtype] != precision:
         raise UnsupportedError(
-            f"dtype {dtype} is precision {DTYPES[dtype]}, not {precision}", hint="leave one of the two out; they say the same"
+            f"dtype {dtype} is precision {DTYPES[dtype]}, not {precision}",
+            hint="leave one of the two out; they say the same",
         )
     codec = options.get("compression", "zstd")
     if "level" in options and CODECS[codec] is None:
-        raise UnsupportedError(f"compression {codec} has no levels", hint="leave `level` out, or use zstd")
+        raise UnsupportedError(
+            f"compression {codec} has no levels", hint="leave `level` out, or use zstd"
+        )
     names.check(options.get("map") or {})
 
 
-def write(model: Path, out: Path, *, precision: str, options: Mapping[str, Any], name: str, calibration: Any) -> ModelInfo:
+def write(
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: Mapping[str, Any],
+    name: str,
+    calibration: Any,
+) -> ModelInfo:
     """``weights.parquet`` from a folder of weights (:mod:`mconv.weights`), and the files beside it.
 
-    Raises UnsupportedError for a dtype the format does not know, or rules of ``map`` that fit no name or make two names one.
-    """
+    Raises UnsupportedError for a dtype the format does not know, or rules of ``map`` that fit no
+    name or make two names one."""
     folder = Folder(model)
     index = folder.index
     renamed = names.rename([*folder, *index.aliases], options.get("map") or {})
@@ -77,7 +98,9 @@ def write(model: Path, out: Path, *, precision: str, options: Mapping[str, Any],
     for old in folder:
         made = writing.half(folder[old]) if precision == "fp16" else folder[old]
         if precision == "fp16" and made.dtype in (*writing.FLOATS, "bfloat16"):
-            notes.append(f"{renamed[old]} stays {made.dtype}: float16 cannot hold its largest value")
+            notes.append(
+                f"{renamed[old]} stays {made.dtype}: float16 cannot hold its largest value"
+            )
         tensors[renamed[old]] = made
     codec = options.get("compression", "zstd")
     writing.write(
@@ -97,7 +120,8 @@ def write(model: Path, out: Path, *, precision: str, options: Mapping[str, Any],
 
 
 class Stored(Mapping[str, Tensor]):
-    """The tensors of a written file under the source's names, one read at a time; aliases give what they stand for."""
+    """The tensors of a written file under the source's names, one read at a time; aliases give what
+    they stand for."""
 
     def __init__(self, weights: parquet.Weights) -> None:
         self.weights = weights
@@ -118,7 +142,8 @@ class Stored(Mapping[str, Tensor]):
 
 
 def read(directory: Path, *, options: Mapping[str, Any]) -> tuple[Stored, dict[str, Any]]:
-    """What was written, as its reader gives it, and what to say of it in the report. Raises StepError for a damaged file."""
+    """What was written, as its reader gives it, and what to say of it in the report. Raises
+    StepError for a damaged file."""
     try:
         weights = parquet.load(directory)
     except (OSError, ValueError) as problem:

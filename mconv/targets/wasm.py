@@ -15,7 +15,11 @@ TOOLS = ("onnx",)
 OPTIONS = ort.OPTIONS
 
 
-def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
+def write(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+) -> ModelInfo:
     """The npm package."""
     dims = options.get("dims") or {}
-    return ort.write(model, out, provider="wasm", precision=precision, options=options, name=name, dims=dims)
+    return ort.write(
+        model, out, provider="wasm", precision=precision, options=options, name=name, dims=dims
+    )

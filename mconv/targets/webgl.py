@@ -1,4 +1,5 @@
-"""WebGL through onnxruntime-web's last WebGL bundle: an npm package for small, old convolution nets."""
+"""WebGL through onnxruntime-web's last WebGL bundle: an npm package for small, old convolution
+nets."""
 
 from __future__ import annotations
 
@@ -16,9 +17,13 @@ TOOLS = ("onnx",)
 OPTIONS = ort.OPTIONS
 
 
-def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
+def write(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+) -> ModelInfo:
     """The npm package."""
     from mconv import graph
 
     dims = _web.static_dims(graph.describe(model).inputs, options)
-    return ort.write(model, out, provider="webgl", precision=precision, options=options, name=name, dims=dims)
+    return ort.write(
+        model, out, provider="webgl", precision=precision, options=options, name=name, dims=dims
+    )

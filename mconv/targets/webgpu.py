@@ -20,12 +20,18 @@ def check(*, precision: str, options: dict[str, Any], method: str | None) -> Non
     """Refuses what onnxruntime-web's WebGPU provider has no kernels for."""
     if method == "int8_dynamic":
         raise UnsupportedError(
-            "WebGPU has no kernels for MatMulInteger and DynamicQuantizeLinear: they would run on the CPU",
+            "WebGPU has no kernels for MatMulInteger and DynamicQuantizeLinear: they would run on "
+            "the CPU",
             hint="leave `method` out: weights of 8 bits, computed in float",
         )
 
 
-def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    """The npm package. fp16 is stored as such and computed in fp32, unless ``method: fp16`` made a graph that needs shader-f16."""
+def write(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+) -> ModelInfo:
+    """The npm package. fp16 is stored as such and computed in fp32, unless ``method: fp16`` made a
+    graph that needs shader-f16."""
     dims = options.get("dims") or {}
-    return ort.write(model, out, provider="webgpu", precision=precision, options=options, name=name, dims=dims)
+    return ort.write(
+        model, out, provider="webgpu", precision=precision, options=options, name=name, dims=dims
+    )

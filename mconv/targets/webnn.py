@@ -1,4 +1,5 @@
-"""WebNN in an npm package: the graph as MLGraphBuilder calls and a file of weights, or onnxruntime-web's provider."""
+"""WebNN in an npm package: the graph as MLGraphBuilder calls and a file of weights, or
+onnxruntime-web's provider."""
 
 from __future__ import annotations
 
@@ -21,14 +22,20 @@ OPTIONS = {
     "dims": {
         "type": "object",
         "additionalProperties": {"type": "integer", "minimum": 1},
-        "description": "a size for each free axis by name (default: 1 for a batch, 32 for others); WebNN's shapes are fixed",
+        "description": "a size for each free axis by name (default: 1 for a batch, 32 for "
+        "others); WebNN's shapes are fixed",
     },
     "shapes": {
         "type": "array",
         "items": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}},
-        "description": "native: compile for each of these sizes, each laid over `dims`; the page takes the one that fits its input",
+        "description": "native: compile for each of these sizes, each laid over `dims`; the page "
+        "takes the one that fits its input",
     },
-    "device": {"enum": ["cpu", "gpu", "npu"], "default": "cpu", "description": "the WebNN device asked for"},
+    "device": {
+        "enum": ["cpu", "gpu", "npu"],
+        "default": "cpu",
+        "description": "the WebNN device asked for",
+    },
     "flavour": {
         "enum": ["native", "ort"],
         "default": "native",
@@ -49,7 +56,8 @@ def check(*, precision: str, options: dict[str, Any], method: str | None) -> Non
         return
     if method == "int8_dynamic":
         raise UnsupportedError(
-            "onnxruntime-web's WebNN provider splits graphs quantized dynamically between WebNN and the CPU",
+            "onnxruntime-web's WebNN provider splits graphs quantized dynamically between WebNN "
+            "and the CPU",
             hint="leave `method` out: weights of 8 bits, computed in float",
         )
     if options.get("shapes"):
@@ -59,26 +67,49 @@ def check(*, precision: str, options: dict[str, Any], method: str | None) -> Non
         )
 
 
-def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    """The npm package. Raises UnsupportedError naming every operator that WebNN cannot represent, unless ``fallback`` is set."""
+def write(
+    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+) -> ModelInfo:
+    """The npm package. Raises UnsupportedError naming every operator that WebNN cannot represent,
+    unless ``fallback`` is set."""
     about = graph.describe(model)
     dims = _web.static_dims(about.inputs, options)
     shapes = [_used(about, {**dims, **each}) for each in options.get("shapes") or [{}]]
     dims = {**dims, **shapes[0]}
     if options.get("flavour") == "ort":
-        return ort.write(model, out, provider="webnn", precision=precision, options=options, name=name, dims=_used(about, dims))
+        return ort.write(
+            model,
+            out,
+            provider="webnn",
+            precision=precision,
+            options=options,
+            name=name,
+            dims=_used(about, dims),
+        )
     try:
         return _native(model, out, precision, options, name, about, shapes)
     except UnsupportedError as problem:
         if not options.get("fallback"):
             raise UnsupportedError(
-                problem.message, hint="`fallback: true` delivers the ort flavour then, `flavour: ort` always"
+                problem.message,
+                hint="`fallback: true` delivers the ort flavour then, `flavour: ort` always",
             ) from problem
         for path in out.iterdir():
             path.unlink()
-        made = ort.write(model, out, provider="webnn", precision=precision, options=options, name=name, dims=_used(about, dims))
+        made = ort.write(
+            model,
+            out,
+            provider="webnn",
+            precision=precision,
+            options=options,
+            name=name,
+            dims=_used(about, dims),
+        )
         with (out / "README.md").open("a", encoding="utf-8") as readme:
-            readme.write(f"\nThis package uses onnxruntime-web because WebNN alone does not do: {problem.message}\n")
+            readme.write(
+                "\nThis package uses onnxruntime-web because WebNN alone does not do: "
+                f"{problem.message}\n"
+            )
         return made
 
 
@@ -89,10 +120,18 @@ def _used(about: ModelInfo, dims: dict[str, int]) -> dict[str, int]:
 
 
 def _native(
-    model: Path, out: Path, precision: str, options: dict[str, Any], name: str, about: ModelInfo, shapes: list[dict[str, int]]
+    model: Path,
+    out: Path,
+    precision: str,
+    options: dict[str, Any],
+    name: str,
+    about: ModelInfo,
+    shapes: list[dict[str, int]],
 ) -> ModelInfo:
     graphs = _webnn.emit_all(model, out, shapes=shapes, precision=precision)
-    common = {axis: size for axis, size in shapes[0].items() if all(dims[axis] == size for dims in shapes)}
+    common = {
+        axis: size for axis, size in shapes[0].items() if all(dims[axis] == size for dims in shapes)
+    }
     inputs = _web.fixed(about.inputs, common)
     outputs = _web.merged([made.outputs for made in graphs], about.outputs)
     modules = [graph_file(i) for i in range(len(graphs))]
@@ -111,7 +150,9 @@ def _native(
     (out / "index.d.ts").write_text(_web.types("index.d.ts", inputs, outputs), encoding="utf-8")
     files = ["index.mjs", "index.d.ts", *modules, "runtime.mjs", "weights.bin", "demo.html"]
     description = f"{name} for WebNN, {precision}, written by mconv"
-    (out / "package.json").write_text(_web.package(f"{name}-webnn-{precision}", description, files), encoding="utf-8")
+    (out / "package.json").write_text(
+        _web.package(f"{name}-webnn-{precision}", description, files), encoding="utf-8"
+    )
     (out / "README.md").write_text(README.format(name=name, precision=precision), encoding="utf-8")
     return ModelInfo(
         inputs=inputs,
@@ -126,7 +167,9 @@ def _native(
 def _imports(modules: list[str]) -> str:
     """The graphs' modules by name, so that a bundler sees them."""
     lines = [f"import * as graph{i} from './{module}';" for i, module in enumerate(modules)]
-    return "\n".join([*lines, f"const GRAPHS = [{', '.join(f'graph{i}' for i in range(len(modules)))}];"])
+    return "\n".join(
+        [*lines, f"const GRAPHS = [{', '.join(f'graph{i}' for i in range(len(modules)))}];"]
+    )
 
 
 README = """\
@@ -141,5 +184,6 @@ model.dispose();
 ```
 
 Serve the folder and open `demo.html`. It needs a browser with WebNN (in Chromium behind
-`--enable-features=WebMachineLearningNeuralNetwork`), and https or localhost. The weights are checked against their SHA-256.
+`--enable-features=WebMachineLearningNeuralNetwork`), and https or localhost. \
+The weights are checked against their SHA-256.
 """

@@ -1,10 +1,11 @@
-"""What a child process is handed and what it hands back: descriptors that were opened before it began.
+"""What a child process is handed and what it hands back: descriptors that were opened before it
+began.
 
-A child runs code that nobody has looked at, so the parent opens no path that the child can replace. The request is an unlinked
-file on the child's standard input; answer and log are pipes whose reading ends only the parent has. Whatever the child does to
-them (links, FIFOs, sparse or endless files have no place to be), the parent reads at most ``limit`` bytes of each, and waits for
-nobody: a process that has left the child's session may hold a pipe open for ever.
-"""
+A child runs code that nobody has looked at, so the parent opens no path that the child can replace.
+The request is an unlinked file on the child's standard input; answer and log are pipes whose
+reading ends only the parent has. Whatever the child does to them (links, FIFOs, sparse or endless
+files have no place to be), the parent reads at most ``limit`` bytes of each, and waits for nobody:
+a process that has left the child's session may hold a pipe open for ever."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ class Intake:
             self.reader = -1
 
     def text(self) -> str:
-        """What was kept as text: from the start of a line where the beginning is lost, without control characters."""
+        """What was kept as text: from the start of a line where the beginning is lost, without
+        control characters."""
         data = bytes(self.data)
         if self.overflowed and self.keep_last:
             data = data.partition(b"\n")[2] or data
@@ -82,7 +84,8 @@ class Intake:
 
 
 class Collector:
-    """A thread that reads intakes while their child runs, so that it never waits for a full pipe."""
+    """A thread that reads intakes while their child runs, so that it never waits for a full
+    pipe."""
 
     def __init__(self, *intakes: Intake) -> None:
         self.intakes = intakes
@@ -124,7 +127,7 @@ class Exchange:
     Use it as a context manager around the child's whole life::
 
         with Exchange(request) as exchange:
-            process = start(exchange)     # with the descriptors request, answer.writer and log.writer
+            process = start(exchange)  # with its request, answer.writer and log.writer
             exchange.close_child_ends()
             process.wait()
             answer = exchange.read_answer()
@@ -167,7 +170,8 @@ class Exchange:
 
 
 def take_over_input(descriptor: int = 0) -> bytes:
-    """The child's side: read the whole request from standard input and leave an empty one in its place."""
+    """The child's side: read the whole request from standard input and leave an empty one in its
+    place."""
     with open(descriptor, "rb", closefd=False) as file:
         request = file.read()
     null = os.open(os.devnull, os.O_RDONLY)
@@ -177,6 +181,7 @@ def take_over_input(descriptor: int = 0) -> bytes:
 
 
 def write_answer(descriptor: int, answer: str) -> None:
-    """The child's side: write the whole answer and close the pipe. A parent that is gone reads nothing more."""
+    """The child's side: write the whole answer and close the pipe. A parent that is gone reads
+    nothing more."""
     with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as file:
         file.write(answer.encode("utf-8", "replace"))

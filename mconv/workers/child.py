@@ -26,8 +26,8 @@ def die_with_parent() -> None:
 
 
 def main(answer: int) -> int:
-    """The child's side: do what standard input asks for and write the response to the descriptor ``answer``. It always
-    writes one unless the process dies."""
+    """The child's side: do what standard input asks for and write the response to the descriptor
+    ``answer``. It always writes one unless the process dies."""
     die_with_parent()
     os.set_inheritable(answer, False)
     with contextlib.suppress(OSError):
@@ -38,14 +38,24 @@ def main(answer: int) -> int:
     folders = {name: Path(path) for name, path in request.folders.items()}
     try:
         registry.restore(request.plugins)
-        response = Response(result=step_run.run(request.kind, request.plugin, request.params, folders, Path(request.out)))
+        response = Response(
+            result=step_run.run(
+                request.kind, request.plugin, request.params, folders, Path(request.out)
+            )
+        )
     except MconvError as problem:
         traceback.print_exc()
         response = Response(error=_problem(problem, type(problem).__name__))
     except MemoryError:
         traceback.print_exc()
-        response = Response(error=_problem(OutOfMemoryError("the step could not get the memory it asked for"), "OutOfMemoryError"))
-    except BaseException as problem:  # the child's only boundary: whatever it was becomes this step's error
+        response = Response(
+            error=_problem(
+                OutOfMemoryError("the step could not get the memory it asked for"),
+                "OutOfMemoryError",
+            )
+        )
+    except BaseException as problem:
+        # the child's only boundary: whatever it was becomes this step's error
         traceback.print_exc()
         said = one_line(problem, 2000)
         error = SourceError(f"{type(problem).__name__}: {said}" if said else type(problem).__name__)
@@ -58,7 +68,9 @@ def main(answer: int) -> int:
 
 def _problem(error: MconvError, kind: str) -> Problem:
     hint = error.hint[:LONGEST_MESSAGE] if error.hint else None
-    return Problem(type=kind[:100], message=error.message[:LONGEST_MESSAGE], hint=hint, place=error.place)
+    return Problem(
+        type=kind[:100], message=error.message[:LONGEST_MESSAGE], hint=hint, place=error.place
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""A process that has imported a framework once and forks a child for each step: the import is paid once, the rest stays per step.
+"""A process that has imported a framework once and forks a child for each step: the import is paid
+once, the rest stays per step.
 
-``python -m mconv.workers.forkserver MODULE …`` imports the modules, proves that it can be forked and says so; then every packet
-on its standard input (a Unix socket) asks for a child, with a channel and the child's request, answer and log as descriptors beside
-it. A child is what a worker started from nothing is: a session of its own, its own environment, home, log and limits, dead when
-the server is. It gets everything by copy on write and gives nothing back. The server never runs a step, nor any code of the
-repository.
+``python -m mconv.workers.forkserver MODULE …`` imports the modules, proves that it can be forked
+and says so; then every packet on its standard input (a Unix socket) asks for a child, with a
+channel and the child's request, answer and log as descriptors beside it. A child is what a worker
+started from nothing is: a session of its own, its own environment, home, log and limits, dead when
+the server is. It gets everything by copy on write and gives nothing back. The server never runs a
+step, nor any code of the repository.
 
-Forking is safe only for a process without threads that the child would miss. Thread pools that know of forks (OpenBLAS's) end
-before one and come back after it; all others are still there when a trial fork has been made, and then the server says no and
-steps are started from nothing. Nothing but imports may happen in it: pools of engines start at their first operation.
-"""
+Forking is safe only for a process without threads that the child would miss. Thread pools that know
+of forks (OpenBLAS's) end before one and come back after it; all others are still there when a trial
+fork has been made, and then the server says no and steps are started from nothing. Nothing but
+imports may happen in it: pools of engines start at their first operation."""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ class Child(Frozen, frozen=True, kw_only=True):
 
 
 class Forked:
-    """A child of a server, with the part of Popen's interface that :func:`mconv.workers.process.run_step` uses."""
+    """A child of a server, with the part of Popen's interface that
+    :func:`mconv.workers.process.run_step` uses."""
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
@@ -100,13 +103,15 @@ class Forked:
                 word = []
             try:
                 self.returncode = int(word[1]) if word[0] == b"exit" else -signal.SIGKILL
-            except (IndexError, ValueError):  # without a word the server is dead, and the child with it
+            except (IndexError, ValueError):
+                # without a word the server is dead, and the child with it
                 self.returncode = -signal.SIGKILL
             self.channel.close()
         return self.returncode
 
     def kill(self) -> None:
-        """End the child's whole session and wait for it: the server holds its process id until then."""
+        """End the child's whole session and wait for it: the server holds its process id until
+        then."""
         if self.returncode is not None:
             return
         with contextlib.suppress(OSError):
@@ -119,10 +124,17 @@ class Forked:
 
 
 class Server:
-    """The parent's side of one server; safe for several threads. ``folder``: one of the parent's own, which goes with the server;
-    the server's home is made in it."""
+    """The parent's side of one server; safe for several threads. ``folder``: one of the parent's
+    own, which goes with the server; the server's home is made in it."""
 
-    def __init__(self, modules: Sequence[str], folder: Path, root: str, threads: int, extra: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        folder: Path,
+        root: str,
+        threads: int,
+        extra: Mapping[str, str],
+    ) -> None:
         self.modules = tuple(modules)
         self.folder = folder
         self.home = folder / "home"
@@ -167,8 +179,11 @@ class Server:
             )
         self.log.close_writer()
 
-    def start(self, exchange: Exchange, home: Path, env: Mapping[str, str], stop: threading.Event) -> Forked | None:
-        """A child that does what ``python -m mconv.workers.child`` would; None where the server cannot, for whatever reason."""
+    def start(
+        self, exchange: Exchange, home: Path, env: Mapping[str, str], stop: threading.Event
+    ) -> Forked | None:
+        """A child that does what ``python -m mconv.workers.child`` would; None where the server
+        cannot, for whatever reason."""
         with self.lock:
             self._launch()
             if not self._await(stop):
@@ -176,7 +191,12 @@ class Server:
             assert self.control is not None
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             asked = msgspec.json.encode(Child(home=str(home), env=dict(env)))
-            handed = [theirs.fileno(), exchange.request.fileno(), exchange.answer.writer, exchange.log.writer]
+            handed = [
+                theirs.fileno(),
+                exchange.request.fileno(),
+                exchange.answer.writer,
+                exchange.log.writer,
+            ]
             with theirs:
                 try:
                     socket.send_fds(self.control, [asked], handed)
@@ -204,7 +224,9 @@ class Server:
                 word = b""
             self.control.settimeout(None)
             self.ready = word == b"ready"
-            self.refused = "" if self.ready else word.decode("utf-8", "replace") or self._last_words()
+            self.refused = (
+                "" if self.ready else word.decode("utf-8", "replace") or self._last_words()
+            )
             return self.ready
         self.refused = "it was not ready in time"
         return False
@@ -242,7 +264,8 @@ class Server:
 def main(modules: Sequence[str]) -> int:
     """The server's side: import, prove, fork when asked, until standard input ends."""
     workers_child.die_with_parent()
-    with contextlib.suppress(OSError, AttributeError):  # a step of the same user can neither read nor change what others come from
+    # a step of the same user can neither read nor change what others come from
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
     gc.disable()  # a fifth of the time of an import; what it leaves to collect is a few megabytes
     importlib.import_module("mconv.steps.run")
@@ -272,7 +295,8 @@ def _threads_that_stay() -> int:
 
 
 class _Loop:
-    """One thread: requests come in on ``control``, a channel that ends asks for its child's end, SIGCHLD tells of the dead."""
+    """One thread: requests come in on ``control``, a channel that ends asks for its child's end,
+    SIGCHLD tells of the dead."""
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
@@ -313,7 +337,9 @@ class _Loop:
         self.channels[pid] = channel
         self.poll.register(channel, selectors.EVENT_READ, pid)
 
-    def child(self, asked: Child, channel: socket.socket, handed: tuple[int, int, int], server: int) -> NoReturn:
+    def child(
+        self, asked: Child, channel: socket.socket, handed: tuple[int, int, int], server: int
+    ) -> NoReturn:
         """Never returns. ``handed``: the descriptors of the request, the answer and the log."""
         request, answer, log = handed
         try:
@@ -350,7 +376,8 @@ class _Loop:
             os._exit(WRONG)
 
     def reap(self) -> None:
-        """Tell of every child that ended, after what is left of its session has been killed and before its id is free again."""
+        """Tell of every child that ended, after what is left of its session has been killed and
+        before its id is free again."""
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

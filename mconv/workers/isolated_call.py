@@ -1,7 +1,8 @@
-"""One function call in a child process of its own, with a time limit: what it does cannot harm or hang the caller.
+"""One function call in a child process of its own, with a time limit: what it does cannot harm or
+hang the caller.
 
-For probes of engines and drivers, and for reading files that may crash what reads them. JSON in, JSON out.
-"""
+For probes of engines and drivers, and for reading files that may crash what reads them. JSON in,
+JSON out."""
 
 from __future__ import annotations
 
@@ -40,12 +41,14 @@ class _Answer(Frozen, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
 
 
-def call(function: str, arguments: Mapping[str, Any], *, timeout_s: float, trusted: bool = False) -> Any:
-    """``module:function(**arguments)`` in a child process. ``trusted``: it sees this process's environment (as devices need), else
-    the clean one of a worker, as its user.
+def call(
+    function: str, arguments: Mapping[str, Any], *, timeout_s: float, trusted: bool = False
+) -> Any:
+    """``module:function(**arguments)`` in a child process. ``trusted``: it sees this process's
+    environment (as devices need), else the clean one of a worker, as its user.
 
-    Raises TimeLimitError, WorkerCrashError with the last it printed, and SourceError with the words of any exception.
-    """
+    Raises TimeLimitError, WorkerCrashError with the last it printed, and SourceError with the words
+    of any exception."""
     folder = Path(tempfile.mkdtemp(prefix="mconv-call-"))
     home = folder / "home"
     try:
@@ -56,11 +59,17 @@ def call(function: str, arguments: Mapping[str, Any], *, timeout_s: float, trust
             workers_process.make_worker_folder(home)
         environment = workers_process.environment(home, str(home), os.cpu_count() or 1)
         if trusted:
-            environment = {**os.environ, "PYTHONPATH": environment["PYTHONPATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
+            environment = {
+                **os.environ,
+                "PYTHONPATH": environment["PYTHONPATH"],
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+            }
         asked = _Request(arguments=dict(arguments))
         with Exchange(to_json(asked).encode()) as exchange:
             uid = None if trusted else workers_process.worker_uid()
-            process = workers_process.spawn_module("mconv.workers.isolated_call", [function], exchange, home, environment, uid)
+            process = workers_process.spawn_module(
+                "mconv.workers.isolated_call", [function], exchange, home, environment, uid
+            )
             exchange.close_child_ends()
             try:
                 process.wait(timeout_s)
@@ -77,20 +86,28 @@ def call(function: str, arguments: Mapping[str, Any], *, timeout_s: float, trust
 
 
 def _read_answer(exchange: Exchange, code: int | None) -> _Answer:
-    """The answer of a child that ended with ``code``. Raises WorkerCrashError where there is none that can be read."""
+    """The answer of a child that ended with ``code``. Raises WorkerCrashError where there is none
+    that can be read."""
     data = exchange.read_answer()
     if data:
         try:
             return from_json(data, _Answer)
         except (ValueError, RecursionError) as problem:
-            raise WorkerCrashError(f"the answer of the process cannot be read: {one_line(problem, 200)}") from problem
+            raise WorkerCrashError(
+                f"the answer of the process cannot be read: {one_line(problem, 200)}"
+            ) from problem
     printed = one_line(exchange.log.text()[-400:], 400)
-    ended = workers_process.death(code) if data is not None else "the answer of the process is too large"
+    ended = (
+        workers_process.death(code)
+        if data is not None
+        else "the answer of the process is too large"
+    )
     raise WorkerCrashError(ended + (f": {printed}" if printed else ""))
 
 
 def main(function: str, answer: int) -> int:
-    """The child's side: call ``function`` with what standard input holds, write what it returns to the descriptor ``answer``."""
+    """The child's side: call ``function`` with what standard input holds, write what it returns to
+    the descriptor ``answer``."""
     os.set_inheritable(answer, False)
     asked = from_json(channels.take_over_input(), _Request)
     module, _, name = function.partition(":")
@@ -99,12 +116,20 @@ def main(function: str, answer: int) -> int:
         result = getattr(importlib.import_module(module), name)(**asked.arguments)
         text = to_json(_Answer(result=msgspec.to_builtins(result)))
     except MconvError as problem:
-        text = to_json(_Answer(error=ErrorInfo(type=type(problem).__name__, message=problem.message, hint=problem.hint)))
+        text = to_json(
+            _Answer(
+                error=ErrorInfo(
+                    type=type(problem).__name__, message=problem.message, hint=problem.hint
+                )
+            )
+        )
     except BaseException as problem:  # the child's only boundary: whatever it was is the answer
         traceback.print_exc()
         said = one_line(problem, 1000)
         kind = type(problem).__name__
-        text = to_json(_Answer(error=ErrorInfo(type=kind, message=f"{kind}: {said}" if said else kind)))
+        text = to_json(
+            _Answer(error=ErrorInfo(type=kind, message=f"{kind}: {said}" if said else kind))
+        )
     channels.write_answer(answer, text)
     sys.stdout.flush()
     sys.stderr.flush()

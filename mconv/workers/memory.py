@@ -13,8 +13,8 @@ LINUX = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def resident(pid: int) -> int:
-    """Resident memory of a process and all its descendants, bytes. Straight from proc(5): psutil would read every process there is,
-    twenty times a second."""
+    """Resident memory of a process and all its descendants, bytes. Straight from proc(5): psutil
+    would read every process there is, twenty times a second."""
     if not LINUX:
         return _resident_by_psutil(pid)
     used = 0
@@ -22,7 +22,10 @@ def resident(pid: int) -> int:
         used = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                used += sum(resident(int(child)) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+                used += sum(
+                    resident(int(child))
+                    for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+                )
     return used
 
 

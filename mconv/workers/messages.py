@@ -15,7 +15,8 @@ LONGEST_MESSAGE = 4000  # characters of an error's message or hint
 
 
 class Request(Frozen, frozen=True, kw_only=True):
-    """What a worker is asked: the step, the folders of its inputs, the folder it writes into; ``plugins`` to register first."""
+    """What a worker is asked: the step, the folders of its inputs, the folder it writes into;
+    ``plugins`` to register first."""
 
     kind: str
     plugin: str
@@ -51,13 +52,19 @@ class Outcome(Frozen, frozen=True, kw_only=True):
 
 
 def read_response(kind: str, answer: bytes | None) -> tuple[dict[str, Any] | None, Problem | None]:
-    """The result and the error in a worker's answer, exactly one of which is there; None is an answer that was too large.
+    """The result and the error in a worker's answer, exactly one of which is there; None is an
+    answer that was too large.
 
-    Raises WorkerCrashError where it is not what a step of this kind answers. Nothing in the message is the worker's own text.
-    """
-    hint = "code of the repository may have written to the channel of the answer; the log below is the last it printed"
+    Raises WorkerCrashError where it is not what a step of this kind answers. Nothing in the message
+    is the worker's own text."""
+    hint = (
+        "code of the repository may have written to the channel of the answer; the log below "
+        "is the last it printed"
+    )
     if answer is None:
-        raise WorkerCrashError(f"the answer of the worker is larger than {channels.ANSWER_LIMIT:,} bytes", hint=hint)
+        raise WorkerCrashError(
+            f"the answer of the worker is larger than {channels.ANSWER_LIMIT:,} bytes", hint=hint
+        )
     try:
         response = from_json(answer, Response)
         if (response.result is None) == (response.error is None):
@@ -66,5 +73,7 @@ def read_response(kind: str, answer: bytes | None) -> tuple[dict[str, Any] | Non
             msgspec.convert(response.result, answers.TYPES[kind])
     except (ValueError, RecursionError) as problem:
         said = one_line(problem, 200)
-        raise WorkerCrashError(f"the answer of the worker is not that of a step {kind!r}: {said}", hint=hint) from problem
+        raise WorkerCrashError(
+            f"the answer of the worker is not that of a step {kind!r}: {said}", hint=hint
+        ) from problem
     return response.result, response.error

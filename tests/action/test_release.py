@@ -1,4 +1,5 @@
-"""Release assets against the API server: what is uploaded, left alone, replaced, refused, and tried again."""
+"""Release assets against the API server: what is uploaded, left alone, replaced, refused, and tried
+again."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def folder(out: Path, text: str = "weights") -> Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         (path.parent / "mconv.json").write_text(json.dumps({"id": f"{name}/onnx/int8"}))
-        record = FileRecord(path="model.onnx", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        record = FileRecord(
+            path="model.onnx", bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+        )
         made.append(variant(name, status, files=(record,)))
     found = msgspec.structs.replace(report(), variants=tuple(made))
     (out / "results.json").write_text(to_json(found))
@@ -53,7 +56,13 @@ def test_what_passed_is_bundled_the_same_way_every_time(tmp_path: Path) -> None:
     for path in (tmp_path / "out").rglob("*"):
         path.touch()
     second = bundle(tmp_path, name="b")
-    assert [p.name for p in first] == ["good-onnx-int8.zip", "results.json", "report.html", "provenance.json", "SHA256SUMS"]
+    assert [p.name for p in first] == [
+        "good-onnx-int8.zip",
+        "results.json",
+        "report.html",
+        "provenance.json",
+        "SHA256SUMS",
+    ]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     with zipfile.ZipFile(first[0]) as archive:
         assert sorted(archive.namelist()) == ["mconv.json", "model.onnx"]
@@ -72,7 +81,9 @@ def test_a_file_changed_since_the_run_is_not_released(tmp_path: Path) -> None:
         release.bundle(found, tmp_path, tmp_path / "assets")
     outside = msgspec.structs.replace(found.variants[0], directory="../elsewhere")
     with pytest.raises(PublishError, match="is not in"):
-        release.bundle(msgspec.structs.replace(found, variants=(outside,)), tmp_path, tmp_path / "assets")
+        release.bundle(
+            msgspec.structs.replace(found, variants=(outside,)), tmp_path, tmp_path / "assets"
+        )
 
 
 def test_created_then_unchanged_then_only_what_changed_is_replaced(tmp_path: Path) -> None:
@@ -91,10 +102,14 @@ def test_created_then_unchanged_then_only_what_changed_is_replaced(tmp_path: Pat
 
 
 @pytest.mark.parametrize("effect", [False, True])
-def test_a_failed_upload_leaves_no_half_asset_and_is_tried_again(effect: bool, tmp_path: Path) -> None:
+def test_a_failed_upload_leaves_no_half_asset_and_is_tried_again(
+    effect: bool, tmp_path: Path
+) -> None:
     with serve(GitHub(releases={"v1": 9}, faults=[("POST", 502, {}, effect)] * 2)) as state:
         release.upload(api(state), "v1", bundle(tmp_path))
-        assert sorted(a["name"] for a in state.assets) == sorted(p.name for p in (tmp_path / "assets").iterdir())
+        assert sorted(a["name"] for a in state.assets) == sorted(
+            p.name for p in (tmp_path / "assets").iterdir()
+        )
         assert {a["state"] for a in state.assets} == {"uploaded"}
 
 
@@ -113,7 +128,9 @@ def test_a_half_asset_of_an_earlier_run_is_replaced(tmp_path: Path) -> None:
         assert {a["state"] for a in state.assets} == {"uploaded"}
 
 
-def test_assets_too_large_are_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assets_too_large_are_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(release, "ASSET_LIMIT", 200)
     with serve(GitHub(releases={"v1": 9})) as state:
         found = release.upload(api(state), "v1", bundle(tmp_path))
@@ -122,7 +139,10 @@ def test_assets_too_large_are_named_and_left_out(tmp_path: Path, monkeypatch: py
 
 
 def test_a_release_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with serve(GitHub()) as state, pytest.raises(PublishError, match="no published release of the tag 'v9'"):
+    with (
+        serve(GitHub()) as state,
+        pytest.raises(PublishError, match="no published release of the tag 'v9'"),
+    ):
         release.upload(api(state), "v9", bundle(tmp_path))
 
 
@@ -130,7 +150,9 @@ def test_publish_uploads_on_a_release_event_and_says_what_it_could_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder(tmp_path / "out")
-    (tmp_path / "event.json").write_text(json.dumps({"action": "published", "release": {"tag_name": "v1"}}))
+    (tmp_path / "event.json").write_text(
+        json.dumps({"action": "published", "release": {"tag_name": "v1"}})
+    )
     monkeypatch.setattr("mconv.github.api.WRITE_PAUSE", 0.0)
     with serve(GitHub(releases={"v1": 9})) as state:
         for name, value in {
@@ -150,7 +172,10 @@ def test_publish_uploads_on_a_release_event_and_says_what_it_could_not(
         state.read_only = True
         state.assets.clear()
         assert main(argv) == 0
-        assert "not all assets were uploaded: the token may not write" in (tmp_path / "summary").read_text()
+        assert (
+            "not all assets were uploaded: the token may not write"
+            in (tmp_path / "summary").read_text()
+        )
 
 
 def zipped(name: str, content: bytes) -> bytes:
@@ -165,8 +190,12 @@ def test_the_newest_results_of_the_base_branch_are_taken_and_none_of_a_fork(tmp_
         assert artifacts.newest(api(state), "mconv-results", "main") is None
         state.add_artifact("mconv-results", zipped("results.json", b"old"))
         state.add_artifact("mconv-results", zipped("out/results.json", b"new"))
-        state.add_artifact("mconv-results", zipped("results.json", b"of a fork"), head_repository_id=2)
-        state.add_artifact("mconv-results", zipped("results.json", b"of a branch"), head_branch="feature")
+        state.add_artifact(
+            "mconv-results", zipped("results.json", b"of a fork"), head_repository_id=2
+        )
+        state.add_artifact(
+            "mconv-results", zipped("results.json", b"of a branch"), head_branch="feature"
+        )
         state.add_artifact("other", zipped("results.json", b"other"))
         assert artifacts.newest(api(state), "mconv-results", "main") == b"new"
         state.add_artifact("mconv-results", b"no zip")
@@ -178,7 +207,9 @@ def test_the_baseline_command_keeps_only_what_fits_the_schema(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = folder(tmp_path)
-    (tmp_path / "event.json").write_text(json.dumps({"pull_request": {"number": 7, "base": {"ref": "main"}}}))
+    (tmp_path / "event.json").write_text(
+        json.dumps({"pull_request": {"number": 7, "base": {"ref": "main"}}})
+    )
     out = tmp_path / "base/baseline.json"
     with serve(GitHub()) as state:
         for name, value in {

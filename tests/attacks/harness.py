@@ -1,7 +1,8 @@
-"""Runs mconv on a hostile repository as a runner does: as PID 1 of a namespace of its own, secrets in its environment.
+"""Runs mconv on a hostile repository as a runner does: as PID 1 of a namespace of its own, secrets
+in its environment.
 
-``root``: with Docker's default capabilities, workers as another user. ``user``: as an ordinary user, who is the workers' user too.
-"""
+``root``: with Docker's default capabilities, workers as another user. ``user``: as an ordinary
+user, who is the workers' user too."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ from tests.models import write_linear
 
 WORKER_UID = 10001
 USER_UID = 10002
-SECRETS = {"INPUT_GITHUB-TOKEN": "ghs_CANARY_TOKEN", "AWS_SECRET_ACCESS_KEY": "CANARY_AWS", "OTHER_SECRET": "CANARY_OTHER"}
-CAPABILITIES = (
-    "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,audit_write,setfcap"
-)
+SECRETS = {
+    "INPUT_GITHUB-TOKEN": "ghs_CANARY_TOKEN",
+    "AWS_SECRET_ACCESS_KEY": "CANARY_AWS",
+    "OTHER_SECRET": "CANARY_OTHER",
+}
+CAPABILITIES = "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,audit_write,setfcap"
 MANIFEST = """version: 1
 models:
   - name: evil
@@ -38,7 +41,8 @@ models:
     source: linear.onnx
     targets: [onnx]
 """
-# The interpreter may lie below root's home, which the workers' user cannot enter: it is shown in a home of the namespace's own.
+# The interpreter may lie below root's home, which the workers' user cannot enter: it is shown in a
+# home of the namespace's own.
 PRELUDE = """set -e
 mount --make-rprivate /
 top=$(dirname "$(dirname "$(readlink -f {python})")")
@@ -62,7 +66,14 @@ class Run(NamedTuple):
 
     def leaked(self) -> list[str]:
         """The secrets that are in the log or in a file of OUT."""
-        texts = [self.printed, *(p.read_text(errors="replace") for p in self.out.rglob("*") if p.is_file() and not p.is_symlink())]
+        texts = [
+            self.printed,
+            *(
+                p.read_text(errors="replace")
+                for p in self.out.rglob("*")
+                if p.is_file() and not p.is_symlink()
+            ),
+        ]
         return [name for name, value in SECRETS.items() if any(value in text for text in texts)]
 
 
@@ -72,7 +83,9 @@ def unable(mode: str) -> str | None:
         return None if mode == "user" else "it takes root to run workers as another user"
     if not all(shutil.which(tool) for tool in ("unshare", "setpriv", "mount")):
         return "unshare, setpriv and mount are needed"
-    tried = subprocess.run(["unshare", "--pid", "--mount", "--fork", "--mount-proc", "true"], capture_output=True)
+    tried = subprocess.run(
+        ["unshare", "--pid", "--mount", "--fork", "--mount-proc", "true"], capture_output=True
+    )
     return None if tried.returncode == 0 else "namespaces cannot be made here"
 
 
@@ -103,8 +116,13 @@ def write_thief(place: Path, target: str) -> None:
     notes.mkdir()
     shutil.copyfile(Path(__file__).with_name("net.py"), place / "net.py")
     torch.save(torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict(), place / "w.pt")
-    model = "  - {{name: {0}, source: {{path: w.pt, factory: 'net:{0}'}}, inputs: {{x: {{shape: [batch, 4]}}}}, targets: [onnx]}}\n"
-    (place / "models.yml").write_text("version: 1\nmodels:\n" + model.format("sleeper") + model.format("thief"))
+    model = (
+        "  - {{name: {0}, source: {{path: w.pt, factory: 'net:{0}'}}, inputs: {{x: {{shape: "
+        "[batch, 4]}}}}, targets: [onnx]}}\n"
+    )
+    (place / "models.yml").write_text(
+        "version: 1\nmodels:\n" + model.format("sleeper") + model.format("thief")
+    )
     (place / "attack.txt").write_text(f"thief {target}")
     notes.chmod(0o777)
 
@@ -124,7 +142,17 @@ def run(place: Path, mode: str, *, timeout: float = 120) -> Run:
         "GITHUB_ACTIONS": "true",
         **SECRETS,
     }
-    command = [sys.executable, "-m", "mconv", "run", "--no-measure", "--out", str(out), "--store", str(place / "store")]
+    command = [
+        sys.executable,
+        "-m",
+        "mconv",
+        "run",
+        "--no-measure",
+        "--out",
+        str(out),
+        "--store",
+        str(place / "store"),
+    ]
     if os.geteuid() == 0:
         privileges = f"--bounding-set -all,+{CAPABILITIES.replace(',', ',+')} --inh-caps -all"
         if mode == "user":
@@ -134,7 +162,9 @@ def run(place: Path, mode: str, *, timeout: float = 120) -> Run:
         else:
             given["MCONV_WORKER_UID"] = str(WORKER_UID)
         words = {"python": sys.executable, "scratch": str(scratch)}
-        script = PRELUDE.format(privileges=privileges, **{name: shlex.quote(word) for name, word in words.items()})
+        script = PRELUDE.format(
+            privileges=privileges, **{name: shlex.quote(word) for name, word in words.items()}
+        )
         namespace = ["unshare", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"]
         command = [*namespace, "bash", "-c", script, "bash", *command]
     done = subprocess.run(command, cwd=place, env=given, capture_output=True, timeout=timeout)

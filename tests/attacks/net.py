@@ -23,7 +23,8 @@ CHANNELS = ("log.txt", "request.json", "response.json", "server.log", "service.l
 
 
 def pipes():
-    """Descriptors of this process that are pipes to write to, the log aside: the answer's channel."""
+    """Descriptors of this process that are pipes to write to, the log aside: the answer's
+    channel."""
     log = os.fstat(1).st_ino
     for descriptor in range(3, 256):
         try:
@@ -62,7 +63,10 @@ def leave_session(code):
     inherited = [d for d in range(1, 256) if os.path.exists(f"/proc/self/fd/{d}")]
     for descriptor in inherited:
         os.set_inheritable(descriptor, True)
-    script = "import os, sys, time\nos.setsid()\nif os.fork(): os._exit(0)\nend = time.time() + 30\n" + code
+    script = (
+        "import os, sys, time\nos.setsid()\nif os.fork(): os._exit(0)\nend = time.time() + 30\n"
+        + code
+    )
     subprocess.Popen([sys.executable, "-c", script], close_fds=False).wait()
 
 
@@ -106,12 +110,29 @@ def build():
     if ATTACK == "respevil":
         markup = "<img src=x onerror=alert(1)> ::error::INJECTED @octocat #1"
         notes = ["| [x](http://evil) | <b>"]
-        answer(json.dumps({"result": {"export": {"exporter": markup, "model": {}, "attempts": [], "notes": notes}}}))
+        answer(
+            json.dumps(
+                {
+                    "result": {
+                        "export": {"exporter": markup, "model": {}, "attempts": [], "notes": notes}
+                    }
+                }
+            )
+        )
     if ATTACK == "respcmd":
         command = "\n::warning file=README.md,line=1::INJECTED BY A WORKER\n::stop-commands::zz\n"
         answer(json.dumps({"result": {"export": {"exporter": "x", "model": {}, command: 1}}}))
     if ATTACK == "errorcmd":
-        answer(json.dumps({"error": {"type": "E\n::warning::INJECTED\n", "message": "m\n::error::INJECTED\n##[error]INJECTED"}}))
+        answer(
+            json.dumps(
+                {
+                    "error": {
+                        "type": "E\n::warning::INJECTED\n",
+                        "message": "m\n::error::INJECTED\n##[error]INJECTED",
+                    }
+                }
+            )
+        )
     if ATTACK == "respmissing":
         answer('{"result": {}}')
     if ATTACK == "resptypes":
@@ -119,7 +140,11 @@ def build():
     if ATTACK == "outlink":
         os.rmdir(os.path.join(SPACE, "out"))
         os.symlink(ARGUMENTS[0], os.path.join(SPACE, "out"))
-        answer(json.dumps({"result": {"export": {"exporter": "x", "model": {}, "attempts": [], "notes": []}}}))
+        answer(
+            json.dumps(
+                {"result": {"export": {"exporter": "x", "model": {}, "attempts": [], "notes": []}}}
+            )
+        )
     if ATTACK == "outfile":
         os.symlink(ARGUMENTS[0], os.path.join(SPACE, "out", "model.onnx.secret"))
     if ATTACK == "outfifo":
@@ -131,7 +156,8 @@ def build():
 
 
 def sleeper():
-    """Holds the second place, so that the thief's first try counts as made beside others and is repeated."""
+    """Holds the second place, so that the thief's first try counts as made beside others and is
+    repeated."""
     if not os.path.exists(NOTES + "/slept"):
         open(NOTES + "/slept", "w").close()
         time.sleep(6)
@@ -139,7 +165,8 @@ def sleeper():
 
 
 def thief():
-    """Has the parent open a file of its own as this worker's log: a process that outlives the first try puts a link there."""
+    """Has the parent open a file of its own as this worker's log: a process that outlives the first
+    try puts a link there."""
     target = ARGUMENTS[0]
     if os.path.realpath("/proc/self/fd/1") == os.path.realpath(target):
         print("STOLEN", flush=True)
@@ -157,7 +184,12 @@ while time.time() < end:
                 time.sleep(0.001)
 """
         subprocess.Popen(
-            [sys.executable, "-c", "import os, time\nos.setsid()\nif os.fork(): os._exit(0)\nend = time.time() + 15\n" + code],
+            [
+                sys.executable,
+                "-c",
+                "import os, time\nos.setsid()\nif os.fork(): os._exit(0)\nend = time.time() + 15\n"
+                + code,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,4 +1,5 @@
-"""What a worker does to its channels, its answer and its files costs its own variant, and shows it nothing."""
+"""What a worker does to its channels, its answer and its files costs its own variant, and shows it
+nothing."""
 
 from __future__ import annotations
 
@@ -61,18 +62,29 @@ def test_an_attack_costs_its_own_variant_only(attack: str, mode: str) -> None:
         assert run.code in (0, 1), run.printed
         assert run.leaked() == []
         assert "CANARY_FILE" not in run.printed
-        assert not [path for path in run.out.rglob("*") if path.is_file() and b"CANARY_FILE" in path.read_bytes()]
-        results = {v["model"]: v for v in json.loads((run.out / "results.json").read_text())["variants"]}
+        assert not [
+            path
+            for path in run.out.rglob("*")
+            if path.is_file() and b"CANARY_FILE" in path.read_bytes()
+        ]
+        results = {
+            v["model"]: v for v in json.loads((run.out / "results.json").read_text())["variants"]
+        }
         assert results["victim"]["status"] == "passed", run.printed
         assert results["evil"]["status"] == "error", run.printed
-        commands = [line for line in run.printed.splitlines() if line.lstrip().startswith("::") or "##[" in line]
+        commands = [
+            line
+            for line in run.printed.splitlines()
+            if line.lstrip().startswith("::") or "##[" in line
+        ]
         assert all(line.startswith("::error ") for line in commands), commands
         assert not [line for line in commands if "INJECTED" in line.partition("::")[0]]
         assert not [p for p in (place / "store").rglob("*") if p.is_symlink()]
 
 
 def test_root_opens_no_file_of_its_own_for_a_worker() -> None:
-    """The theft of the token: root opened as a log what a worker's process had put there, its own code."""
+    """The theft of the token: root opened as a log what a worker's process had put there, its own
+    code."""
     able("root")
     with harness.workspace("") as place:
         target = place.parent / "root.py"
@@ -94,8 +106,11 @@ def test_a_store_that_a_commit_brings_is_refused(mode: str) -> None:
         assert harness.run(place, mode).code == 0  # what git does not track is mconv's own
         git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "safe.directory=*"]
         for argv in (["init", "-q"], ["add", "-fA"], ["commit", "-qm", "brought"]):
-            subprocess.run([*git, *argv], cwd=place, check=True, env={**os.environ, "HOME": str(place)})
-        if mode == "root":  # a hosted runner's checkout belongs to another user than the container's
+            subprocess.run(
+                [*git, *argv], cwd=place, check=True, env={**os.environ, "HOME": str(place)}
+            )
+        # a hosted runner's checkout belongs to another user than the container's
+        if mode == "root":
             for path in (place, *place.rglob("*")):
                 os.chown(path, 1001, 1001, follow_symlinks=False)
         refused = harness.run(place, mode)
@@ -117,7 +132,9 @@ def test_no_link_is_followed_in_the_output_folder(mode: str) -> None:
         (place / "out" / "victim").symlink_to(other)
         run = harness.run(place, mode)
         assert run.code == 1, run.printed
-        results = {v["model"]: v for v in json.loads((run.out / "results.json").read_text())["variants"]}
+        results = {
+            v["model"]: v for v in json.loads((run.out / "results.json").read_text())["variants"]
+        }
         assert results["victim"]["status"] == "error"
         assert "is a link" in results["victim"]["error"]["message"]
         assert results["evil"]["status"] == "passed"
@@ -135,4 +152,6 @@ def test_a_file_of_the_store_that_became_a_link_is_not_delivered(tmp_path: Path)
         run = harness.run(place, "user")
         assert run.code == 0, run.printed  # damaged entries are made again
         delivered = [path for path in run.out.rglob("*") if path.is_symlink() or path.is_file()]
-        assert not [path for path in delivered if path.is_symlink() or b"CANARY_FILE" in path.read_bytes()]
+        assert not [
+            path for path in delivered if path.is_symlink() or b"CANARY_FILE" in path.read_bytes()
+        ]

@@ -1,4 +1,5 @@
-"""A page of a real browser that runs emitted WebNN graphs, for the tests of the native WebNN generator."""
+"""A page of a real browser that runs emitted WebNN graphs, for the tests of the native WebNN
+generator."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class PageError(Exception):
 
 
 class Page:
-    """One page; ``timing`` holds the last build and run in milliseconds, ``requests`` every path asked of the server."""
+    """One page; ``timing`` holds the last build and run in milliseconds, ``requests`` every path
+    asked of the server."""
 
     def __init__(self, context: Any, address: str, root: Path) -> None:
         self._context = context
@@ -79,15 +81,21 @@ class Page:
         self.requests: list[str] = []
         self.timing: dict[str, Any] = {}
 
-    def run(self, folder: Path, feeds: Mapping[str, np.ndarray], result: EmitResult) -> dict[str, np.ndarray]:
-        """Build and run what was emitted into ``folder`` (under the server's root). Raises PageError."""
+    def run(
+        self, folder: Path, feeds: Mapping[str, np.ndarray], result: EmitResult
+    ) -> dict[str, np.ndarray]:
+        """Build and run what was emitted into ``folder`` (under the server's root). Raises
+        PageError."""
         from playwright.sync_api import Error
 
         self._count += 1
         argument = {
             "folder": "/" + folder.relative_to(self._root).as_posix(),
             "count": self._count,
-            "feeds": {n: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode() for n, a in feeds.items()},
+            "feeds": {
+                n: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
+                for n, a in feeds.items()
+            },
             "types": {n: ARRAYS[a.dtype.name] for n, a in feeds.items()},
             "limit": TIME_LIMIT,
         }
@@ -101,7 +109,9 @@ class Page:
             self._page = None  # a crashed or hanging page is left behind
             raise PageError(problem.message.splitlines()[0]) from problem
         return {
-            o.name: np.frombuffer(base64.b64decode(self.timing["outputs"][o.name]), np.dtype(o.dtype)).reshape(o.shape)  # type: ignore[arg-type]
+            o.name: np.frombuffer(
+                base64.b64decode(self.timing["outputs"][o.name]), np.dtype(o.dtype)
+            ).reshape(o.shape)  # type: ignore[arg-type]
             for o in result.outputs
         }
 
@@ -113,7 +123,9 @@ def open_page(root: Path, browser: Path | None) -> Iterator[Page]:
 
     (root / "runtime.mjs").write_bytes(RUNTIME.read_bytes())
     with _browser.serve(root) as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=list(_browser.ARGUMENTS))
+        chromium = playwright.chromium.launch(
+            executable_path=browser, args=list(_browser.ARGUMENTS)
+        )
         try:
             yield Page(chromium.new_context(), f"{address}/", root)
         finally:

@@ -1,4 +1,5 @@
-"""The onnxruntime-web packages in a real browser: right, placed where they claim, refused where they cannot be."""
+"""The onnxruntime-web packages in a real browser: right, placed where they claim, refused where
+they cannot be."""
 
 from __future__ import annotations
 
@@ -29,7 +30,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "webgl": {"dims": {"batch": 2}},
     "webnn": {"flavour": "ort", "dims": {"batch": 2}},
 }
-WITNESS = {"webgpu": "GPUComputePassEncoder.dispatchWorkgroups", "webnn": "MLContext.dispatch", "webgl": "WebGL draws"}
+WITNESS = {
+    "webgpu": "GPUComputePassEncoder.dispatchWorkgroups",
+    "webnn": "MLContext.dispatch",
+    "webgl": "WebGL draws",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,19 +51,28 @@ def write(target: str, folder: Path, model: onnx.ModelProto | None = None, **opt
     out.mkdir()
     given = {**OPTIONS[target], **options}
     registry.targets()[target].write(
-        folder / "model.onnx", out, precision="fp32", options=given, name="</script><b>net", calibration=None
+        folder / "model.onnx",
+        out,
+        precision="fp32",
+        options=given,
+        name="</script><b>net",
+        calibration=None,
     )
     return out
 
 
 @contextlib.contextmanager
 def opened(target: str, package: Path) -> Iterator[browser.BrowserSession]:
-    with contextlib.closing(browser.load(package, options=OPTIONS[target], threads=1, precision="fp32")) as session:
+    with contextlib.closing(
+        browser.load(package, options=OPTIONS[target], threads=1, precision="fp32")
+    ) as session:
         yield session
 
 
 @pytest.fixture(scope="module", params=list(OPTIONS))
-def packaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def packaged(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     return request.param, write(request.param, tmp_path_factory.mktemp(request.param))
 
 
@@ -72,7 +86,9 @@ def test_right_and_placed(packaged: tuple[str, Path]) -> None:
     assert placement.provider == target
     assert placement.nodes
     assert placement.elsewhere == {}
-    assert any(w.startswith(WITNESS.get(target, "onnxruntime profile")) for w in placement.witnesses)
+    assert any(
+        w.startswith(WITNESS.get(target, "onnxruntime profile")) for w in placement.witnesses
+    )
     assert placement.software == (target in ("webgpu", "webgl"))
     if target in ("webgpu", "webgl"):
         assert "swiftshader" in (placement.adapter or "").lower()
@@ -83,10 +99,14 @@ def test_right_and_placed(packaged: tuple[str, Path]) -> None:
 def test_the_package_is_the_same_every_time(packaged: tuple[str, Path], tmp_path: Path) -> None:
     target, package = packaged
     again = write(target, tmp_path)
-    assert {p.name: p.read_bytes() for p in package.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
+    assert {p.name: p.read_bytes() for p in package.iterdir()} == {
+        p.name: p.read_bytes() for p in again.iterdir()
+    }
     about = json.loads((package / "package.json").read_text())
     assert about["dependencies"] == {"onnxruntime-web": "1.30.0"}
-    assert sorted([*about["files"], "README.md", "package.json"]) == sorted(p.name for p in package.iterdir())
+    assert sorted([*about["files"], "README.md", "package.json"]) == sorted(
+        p.name for p in package.iterdir()
+    )
 
 
 def test_truncated_and_altered_models_are_refused(tmp_path: Path) -> None:
@@ -112,8 +132,12 @@ def unheard_of() -> onnx.ModelProto:
     """linear() with an operator that onnxruntime has on the CPU only."""
     model = linear()
     model.graph.node.append(helper.make_node("Det", ["square"], ["det"], name="the_determinant"))
-    model.graph.node.insert(2, helper.make_node("Reshape", ["r", "shape"], ["square"], name="to_square"))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 4, 4], np.int64), "shape"))
+    model.graph.node.insert(
+        2, helper.make_node("Reshape", ["r", "shape"], ["square"], name="to_square")
+    )
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.array([-1, 4, 4], np.int64), "shape")
+    )
     model.graph.output.append(helper.make_tensor_value_info("det", TensorProto.FLOAT, ["n"]))
     return model
 
@@ -124,7 +148,8 @@ def test_an_operator_that_webgpu_lacks_is_found_elsewhere(tmp_path: Path) -> Non
     with opened("webgpu", write("webgpu", tmp_path, unheard_of())) as session:
         got = session.run(feed)
         placement = session.placement()
-    np.testing.assert_allclose(got["det"], expected[1], rtol=1e-3, atol=1e-4)  # right, and yet not where it was claimed
+    # right, and yet not where it was claimed
+    np.testing.assert_allclose(got["det"], expected[1], rtol=1e-3, atol=1e-4)
     assert placement.nodes
     assert placement.elsewhere["Det"] == 1
     assert "Det" not in placement.allowed
@@ -135,11 +160,16 @@ def test_integers_of_shapes_may_stay_on_the_cpu(tmp_path: Path) -> None:
     model.graph.node.insert(0, helper.make_node("Shape", ["x"], ["s"], name="shape"))
     model.graph.node.insert(1, helper.make_node("Mul", ["s", "two"], ["t"], name="twice"))
     value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.5])
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["t"], ["filled"], name="filled", value=value))
+    model.graph.node.append(
+        helper.make_node("ConstantOfShape", ["t"], ["filled"], name="filled", value=value)
+    )
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1], np.int64), "two"))
     model.graph.output.append(helper.make_tensor_value_info("filled", TensorProto.FLOAT, ["m", 8]))
     with opened("webgpu", write("webgpu", tmp_path, model)) as session:
-        np.testing.assert_array_equal(session.run({"x": np.ones((3, 8), np.float32)})["filled"], np.full((6, 8), 1.5, np.float32))
+        np.testing.assert_array_equal(
+            session.run({"x": np.ones((3, 8), np.float32)})["filled"],
+            np.full((6, 8), 1.5, np.float32),
+        )
         placement = session.placement()
     assert placement.allowed.get("Mul") == 1
     assert "ConstantOfShape" not in placement.elsewhere  # floats are none of shapes
@@ -151,9 +181,18 @@ def test_half_precision_arithmetic_is_refused_without_the_feature(tmp_path: Path
     from mconv.quantizers import fp16
 
     (tmp_path / "fp32.onnx").write_bytes(linear().SerializeToString())
-    fp16.quantize(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", precision="fp16", options={}, calibration=None)
+    fp16.quantize(
+        tmp_path / "fp32.onnx",
+        tmp_path / "fp16.onnx",
+        precision="fp16",
+        options={},
+        calibration=None,
+    )
     package = write("webgpu", tmp_path, onnx.load(tmp_path / "fp16.onnx"))
-    with pytest.raises((StepError, UnsupportedError), match="f16"), opened("webgpu", package) as session:
+    with (
+        pytest.raises((StepError, UnsupportedError), match="f16"),
+        opened("webgpu", package) as session,
+    ):
         session.run({"x": np.ones((1, 8), np.float32)})
 
 

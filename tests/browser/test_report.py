@@ -1,4 +1,5 @@
-"""The HTML report in the real browser: no network, nobody's names become markup, phone, dark mode, keyboard, plots."""
+"""The HTML report in the real browser: no network, nobody's names become markup, phone, dark mode,
+keyboard, plots."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ PHONE = {"width": 360, "height": 740}
 def made() -> Report:
     layers = tuple(
         LayerError(
-            name=f"encoder.layer.{i}.attention.self.query.weight", bits=(2, 3, 4, 8)[i % 4], elements=147_456, sqnr_db=8.0 + 4 * i
+            name=f"encoder.layer.{i}.attention.self.query.weight",
+            bits=(2, 3, 4, 8)[i % 4],
+            elements=147_456,
+            sqnr_db=8.0 + 4 * i,
         )
         for i in range(8)
     )
@@ -32,8 +36,12 @@ def made() -> Report:
         Delta(name="cosine", before=0.9999, after=0.99995, note="+0.0000"),
         Delta(name="latency ms", before=2.0, after=1.25, regression=False, note="-38%"),
     )
-    hostile = variant(HOSTILE, "failed", id=f"{HOSTILE}/onnx/int8", reasons=(HOSTILE,), notes=(HOSTILE,))
-    hostile = msgspec.structs.replace(hostile, layers=(msgspec.structs.replace(layers[0], name=HOSTILE),))
+    hostile = variant(
+        HOSTILE, "failed", id=f"{HOSTILE}/onnx/int8", reasons=(HOSTILE,), notes=(HOSTILE,)
+    )
+    hostile = msgspec.structs.replace(
+        hostile, layers=(msgspec.structs.replace(layers[0], name=HOSTILE),)
+    )
     small = variant("small", size_bytes=300_000, layers=layers, baseline=base)
     return report(passed=3, errors=1, variants=(hostile, small))
 
@@ -42,7 +50,9 @@ def made() -> Report:
 def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         path = _browser.find()
-        yield (chromium := playwright.chromium.launch(executable_path=str(path), args=["--no-sandbox"]))
+        yield (
+            chromium := playwright.chromium.launch(executable_path=str(path), args=["--no-sandbox"])
+        )
         chromium.close()
 
 
@@ -57,10 +67,18 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
         contexts.append(context)
         page = context.new_page()
         events: list[str] = []
-        page.on("request", lambda request: events.append(request.url) if not request.url.startswith("file:") else None)
+        page.on(
+            "request",
+            lambda request: (
+                events.append(request.url) if not request.url.startswith("file:") else None
+            ),
+        )
         page.on("pageerror", lambda error: events.append(str(error)))
         page.on("dialog", lambda dialog: (events.append("dialog"), dialog.dismiss()))
-        page.on("console", lambda message: events.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: events.append(message.text) if message.type == "error" else None,
+        )
         page.goto(file.as_uri())
         return page, events
 
@@ -82,7 +100,9 @@ def test_a_hostile_name_is_text_and_nothing_is_loaded(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_without_scrolling_sideways_in_readable_colours(scheme: str, opened: Any, tmp_path: Path) -> None:
+def test_a_phone_shows_it_without_scrolling_sideways_in_readable_colours(
+    scheme: str, opened: Any, tmp_path: Path
+) -> None:
     page, events = opened(viewport=PHONE, color_scheme=scheme, device_scale_factor=2)
     for summary in page.locator("summary").all():
         summary.click()
@@ -93,7 +113,8 @@ def test_a_phone_shows_it_without_scrolling_sideways_in_readable_colours(scheme:
     assert events == []
 
 
-# The relative luminance and contrast ratio of WCAG 2.2, of all text that is shown against the page's ground.
+# The relative luminance and contrast ratio of WCAG 2.2, of all text that is shown against the
+# page's ground.
 CONTRAST = """() => {
   const parse = (c) => c.match(/[\\d.]+/g).slice(0, 3).map(Number);
   const light = (c) => {
@@ -128,7 +149,10 @@ def test_sorting_and_filtering_with_the_keyboard(opened: Any) -> None:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     assert page.locator("th").nth(2).get_attribute("aria-sort") == "ascending"
-    sizes = [float(cell.get_attribute("data-sort") or 0) for cell in page.locator("#variants tbody tr td:nth-child(3)").all()]
+    sizes = [
+        float(cell.get_attribute("data-sort") or 0)
+        for cell in page.locator("#variants tbody tr td:nth-child(3)").all()
+    ]
     assert sizes == sorted(sizes)
     assert events == []
 
@@ -137,7 +161,9 @@ def test_plots_show_the_front_the_trend_and_the_layers(opened: Any) -> None:
     page, _ = opened()
     size, speed = page.locator("svg").nth(0), page.locator("svg").nth(1)
     assert size.get_attribute("aria-label") == "Size against error of every verified variant"
-    assert speed.get_attribute("aria-label") == "Size against median latency of every measured variant"
+    assert (
+        speed.get_attribute("aria-label") == "Size against median latency of every measured variant"
+    )
     for plot in (size, speed):
         assert plot.locator("circle.was").count() == 1
         assert plot.locator("line.trend").count() == 1

@@ -1,4 +1,5 @@
-"""The WebNN package in a real browser: right, placed, checked against tampering, and usable by a person."""
+"""The WebNN package in a real browser: right, placed, checked against tampering, and usable by a
+person."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, out = folder / "model.onnx", folder / "out"
     model.write_bytes(convolution().SerializeToString())
     out.mkdir()
-    webnn.write(model, out, precision="fp32", options=OPTIONS, name="</script><b>net", calibration=None)
+    webnn.write(
+        model, out, precision="fp32", options=OPTIONS, name="</script><b>net", calibration=None
+    )
     return out
 
 
@@ -54,7 +57,12 @@ def test_right_and_placed(package: Path) -> None:
     assert placement.nodes
     assert placement.elsewhere == {}
     assert "MLContext.dispatch ×1" in placement.witnesses
-    assert session.details()["requests"] == ["/graph.mjs", "/index.mjs", "/runtime.mjs", "/weights.bin"]
+    assert session.details()["requests"] == [
+        "/graph.mjs",
+        "/index.mjs",
+        "/runtime.mjs",
+        "/weights.bin",
+    ]
     assert session.details()["download_bytes"] > 1000
     assert len(session.benchmark(FEED, 3)) == 3
     with pytest.raises(StepError, match="not fed"):
@@ -71,12 +79,25 @@ def test_several_shapes_in_one_package(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     options = {"shapes": [{"batch": 2}, {"batch": 5}]}
-    info = webnn.write(tmp_path / "model.onnx", out, precision="fp32", options=options, name="net", calibration=None)
+    info = webnn.write(
+        tmp_path / "model.onnx",
+        out,
+        precision="fp32",
+        options=options,
+        name="net",
+        calibration=None,
+    )
     assert info.inputs[0].shape == ("batch", 3, 8, 8)
     assert {"graph.mjs", "graph-2.mjs"} < {p.name for p in out.iterdir()}
-    with contextlib.closing(browser.load(out, options=options, threads=1, precision="fp32")) as session:
+    with contextlib.closing(
+        browser.load(out, options=options, threads=1, precision="fp32")
+    ) as session:
         for batch in (5, 2):
-            feed = {"image": np.random.default_rng(batch).standard_normal((batch, 3, 8, 8)).astype(np.float32)}
+            feed = {
+                "image": np.random.default_rng(batch)
+                .standard_normal((batch, 3, 8, 8))
+                .astype(np.float32)
+            }
             expected = onnx.reference.ReferenceEvaluator(convolution()).run(None, feed)[0]
             np.testing.assert_allclose(session.run(feed)["scores"], expected, rtol=1e-4, atol=1e-5)
         with pytest.raises(StepError, match="compiled for"):
@@ -88,7 +109,14 @@ def test_the_package_is_the_same_every_time(package: Path, tmp_path: Path) -> No
     model = tmp_path / "model.onnx"
     model.write_bytes(convolution().SerializeToString())
     (tmp_path / "out").mkdir()
-    webnn.write(model, tmp_path / "out", precision="fp32", options=OPTIONS, name="</script><b>net", calibration=None)
+    webnn.write(
+        model,
+        tmp_path / "out",
+        precision="fp32",
+        options=OPTIONS,
+        name="</script><b>net",
+        calibration=None,
+    )
     for path in package.iterdir():
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
@@ -126,11 +154,20 @@ def test_what_webnn_lacks_is_named_with_its_nodes(tmp_path: Path) -> None:
     model.graph.node[1].op_type = "Det"
     model.graph.node[1].name = "the_determinant"
     model.graph.node.append(onnx.helper.make_node("Unique", ["y"], ["u"], name="the_set"))
-    model.graph.output.append(onnx.helper.make_tensor_value_info("u", onnx.TensorProto.FLOAT, ["n"]))
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("u", onnx.TensorProto.FLOAT, ["n"])
+    )
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     (tmp_path / "out").mkdir()
     with pytest.raises(UnsupportedError, match="Unique") as caught:
-        webnn.write(tmp_path / "model.onnx", tmp_path / "out", precision="fp32", options=OPTIONS, name="x", calibration=None)
+        webnn.write(
+            tmp_path / "model.onnx",
+            tmp_path / "out",
+            precision="fp32",
+            options=OPTIONS,
+            name="x",
+            calibration=None,
+        )
     assert "the_set" in caught.value.message
 
 
@@ -139,7 +176,9 @@ def page(copy: Path) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with _browser.serve(copy) as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=_browser.find(), args=list(_browser.ARGUMENTS))
+        chromium = playwright.chromium.launch(
+            executable_path=_browser.find(), args=list(_browser.ARGUMENTS)
+        )
         found = chromium.new_page()
         found.goto(f"{address}/demo.html")
         yield found
@@ -170,7 +209,9 @@ def test_package_json_and_types(package: Path) -> None:
 
     about = json.loads((package / "package.json").read_text())
     assert about["name"] == "script--b-net-webnn-fp32"
-    assert sorted([*about["files"], "README.md", "package.json"]) == sorted(p.name for p in package.iterdir())
+    assert sorted([*about["files"], "README.md", "package.json"]) == sorted(
+        p.name for p in package.iterdir()
+    )
     assert '"image": Float32Array;' in (package / "index.d.ts").read_text()
     assert registry.targets()["webnn"].static
 

@@ -1,4 +1,5 @@
-"""The native WebNN generator in a real browser: ONNX's node tests, models against torch, quantized weights, refusals."""
+"""The native WebNN generator in a real browser: ONNX's node tests, models against torch, quantized
+weights, refusals."""
 
 from __future__ import annotations
 
@@ -35,13 +36,16 @@ def page(root: Path) -> Iterator[Page]:
         yield opened
 
 
-def answer(page: Page, folder: Path, model: Path, feeds: dict[str, np.ndarray], **dims: int) -> dict[str, np.ndarray]:
+def answer(
+    page: Page, folder: Path, model: Path, feeds: dict[str, np.ndarray], **dims: int
+) -> dict[str, np.ndarray]:
     folder.mkdir(exist_ok=True)
     return page.run(folder, feeds, emit(model, folder, dims=dims, precision="test"))
 
 
 def reference(model: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """onnxruntime without its fusions: with them, dequantized products are computed on quantized activations."""
+    """onnxruntime without its fusions: with them, dequantized products are computed on quantized
+    activations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -77,25 +81,55 @@ def test_small_models(page: Page, root: Path, tmp_path: Path, build: object) -> 
 def torch_model(kind: str, path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Export a small seeded model of transformers; gives its inputs and torch's own answer."""
     import torch
-    from transformers import BertConfig, BertModel, ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+    from transformers import (
+        BertConfig,
+        BertModel,
+        ResNetConfig,
+        ResNetForImageClassification,
+        ViTConfig,
+        ViTForImageClassification,
+    )
 
     torch.manual_seed(0)
     if kind == "bert":
-        config = BertConfig(vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+        config = BertConfig(
+            vocab_size=200,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+        )
         net, names = BertModel(config), ["input_ids", "attention_mask"]
         mask = torch.ones(2, 16, dtype=torch.int64)
         mask[1, 9:] = 0
         inputs = (torch.randint(0, 200, (2, 16)), mask)
     elif kind == "vit":
         config = ViTConfig(
-            hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, image_size=32, patch_size=8
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            image_size=32,
+            patch_size=8,
         )
-        net, names, inputs = ViTForImageClassification(config), ["pixel_values"], (torch.randn(1, 3, 32, 32),)
+        net, names, inputs = (
+            ViTForImageClassification(config),
+            ["pixel_values"],
+            (torch.randn(1, 3, 32, 32),),
+        )
     else:
         config = ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[2, 2, 2, 2], layer_type="basic", num_labels=10
+            embedding_size=16,
+            hidden_sizes=[16, 32, 48, 64],
+            depths=[2, 2, 2, 2],
+            layer_type="basic",
+            num_labels=10,
         )
-        net, names, inputs = ResNetForImageClassification(config), ["pixel_values"], (torch.randn(1, 3, 64, 64),)
+        net, names, inputs = (
+            ResNetForImageClassification(config),
+            ["pixel_values"],
+            (torch.randn(1, 3, 64, 64),),
+        )
     net.eval()
 
     with torch.no_grad():
@@ -116,7 +150,15 @@ def export(net: Any, names: list[str], inputs: tuple[Any, ...], path: Path) -> N
         def forward(self, *tensors: torch.Tensor) -> Any:
             return self.net(**dict(zip(names, tensors, strict=True)))[0]
 
-    torch.onnx.export(First().eval(), inputs, str(path), input_names=names, output_names=["out"], dynamo=False, opset_version=17)
+    torch.onnx.export(
+        First().eval(),
+        inputs,
+        str(path),
+        input_names=names,
+        output_names=["out"],
+        dynamo=False,
+        opset_version=17,
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "vit", "resnet"])
@@ -130,11 +172,14 @@ def test_transformers_against_torch(page: Page, root: Path, tmp_path: Path, kind
 
 
 def test_minilm_against_torch(page: Page, root: Path, tmp_path: Path, examples: Path) -> None:
-    """The acceptance of the native flavour: cosine at least 0.9999 in fp32, and no file of a runtime is loaded."""
+    """The acceptance of the native flavour: cosine at least 0.9999 in fp32, and no file of a
+    runtime is loaded."""
     import torch
     from transformers import AutoModel
 
-    net = AutoModel.from_pretrained(examples / "minilm" / "model", attn_implementation="eager").eval()
+    net = AutoModel.from_pretrained(
+        examples / "minilm" / "model", attn_implementation="eager"
+    ).eval()
     ids = torch.randint(1000, 20000, (1, 32), generator=torch.Generator().manual_seed(0))
     inputs = (ids, torch.ones_like(ids), torch.zeros_like(ids))
     names = ["input_ids", "attention_mask", "token_type_ids"]
@@ -146,22 +191,34 @@ def test_minilm_against_torch(page: Page, root: Path, tmp_path: Path, examples: 
     del page.requests[:]
     got = answer(page, root / "minilm", path, feeds)["out"]
     assert cosine(got, want) >= 0.9999
-    assert {url.split("/")[-1].split("?")[0] for url in page.requests} <= {"", "runtime.mjs", "graph.mjs", "weights.bin"}
+    assert {url.split("/")[-1].split("?")[0] for url in page.requests} <= {
+        "",
+        "runtime.mjs",
+        "graph.mjs",
+        "weights.bin",
+    }
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_nbit_weights(page: Page, root: Path, tmp_path: Path, bits: int) -> None:
-    """MatMulNBits with zero points, over two blocks and over one (which the browser wants as a scale a row)."""
+    """MatMulNBits with zero points, over two blocks and over one (which the browser wants as a
+    scale a row)."""
     rng = np.random.default_rng(bits)
     for block in (32, 64):
         blocks, path = 64 // block, tmp_path / "model.onnx"
         tensors = [
-            numpy_helper.from_array(rng.integers(0, 256, (6, blocks, block * bits // 8), dtype=np.uint8), "w"),
+            numpy_helper.from_array(
+                rng.integers(0, 256, (6, blocks, block * bits // 8), dtype=np.uint8), "w"
+            ),
             numpy_helper.from_array(rng.random((6, blocks)).astype(np.float32), "s"),
-            numpy_helper.from_array(rng.integers(0, 256, (6, (blocks * bits + 7) // 8), dtype=np.uint8), "z"),
+            numpy_helper.from_array(
+                rng.integers(0, 256, (6, (blocks * bits + 7) // 8), dtype=np.uint8), "z"
+            ),
         ]
         attributes = {"N": 6, "K": 64, "bits": bits, "block_size": block}
-        node = helper.make_node("MatMulNBits", ["x", "w", "s", "z"], ["y"], domain="com.microsoft", **attributes)
+        node = helper.make_node(
+            "MatMulNBits", ["x", "w", "s", "z"], ["y"], domain="com.microsoft", **attributes
+        )
         graph = helper.make_graph(
             [node],
             "g",
@@ -170,17 +227,25 @@ def test_nbit_weights(page: Page, root: Path, tmp_path: Path, bits: int) -> None
             tensors,
         )
         imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-        path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString())
+        path.write_bytes(
+            helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
+        )
         feeds = {"x": rng.standard_normal((3, 64)).astype(np.float32)}
         got = answer(page, root / f"n{bits}b{block}", path, feeds)["y"]
         want = reference(path, feeds)[0]
         assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("kind", [onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.INT8])
+@pytest.mark.parametrize(
+    "kind", [onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.INT8]
+)
 def test_rows_of_a_quantized_table(page: Page, root: Path, tmp_path: Path, kind: int) -> None:
     rng = np.random.default_rng(kind)
-    low, high = {onnx.TensorProto.INT4: (-8, 8), onnx.TensorProto.UINT4: (0, 16), onnx.TensorProto.INT8: (-128, 128)}[kind]
+    low, high = {
+        onnx.TensorProto.INT4: (-8, 8),
+        onnx.TensorProto.UINT4: (0, 16),
+        onnx.TensorProto.INT8: (-128, 128),
+    }[kind]
     tensors = [
         helper.make_tensor("w", kind, [20, 64], rng.integers(low, high, 20 * 64).tolist()),
         helper.make_tensor("z", kind, [20, 2], rng.integers(low, high, 40).tolist()),
@@ -193,13 +258,22 @@ def test_rows_of_a_quantized_table(page: Page, root: Path, tmp_path: Path, kind:
     inputs = [helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [2, 3])]
     graph = helper.make_graph(nodes, "g", inputs, [onnx.ValueInfoProto(name="y")], tensors)
     path = tmp_path / "model.onnx"
-    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString())
+    path.write_bytes(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+        ).SerializeToString()
+    )
     feeds = {"i": np.array([[0, 19, 7], [-1, 5, 5]])}
-    assert np.array_equal(answer(page, root / f"rows{kind}", path, feeds)["y"], reference(path, feeds)[0])
+    assert np.array_equal(
+        answer(page, root / f"rows{kind}", path, feeds)["y"], reference(path, feeds)[0]
+    )
 
 
-def test_transposed_weights_with_a_scale_for_each_row(page: Page, root: Path, tmp_path: Path) -> None:
-    """The browser cannot compile them as they are; the weight is transposed when the graph is written. A 1-D Conv too."""
+def test_transposed_weights_with_a_scale_for_each_row(
+    page: Page, root: Path, tmp_path: Path
+) -> None:
+    """The browser cannot compile them as they are; the weight is transposed when the graph is
+    written. A 1-D Conv too."""
     rng = np.random.default_rng(0)
     tensors = [
         numpy_helper.from_array(rng.integers(-127, 128, (6, 12)).astype(np.int8), "w"),
@@ -214,22 +288,33 @@ def test_transposed_weights_with_a_scale_for_each_row(page: Page, root: Path, tm
         helper.make_node("Conv", ["x", "g"], ["z"]),
     ]
     inputs = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3, 12])]
-    graph = helper.make_graph(nodes, "g", inputs, [onnx.ValueInfoProto(name="y"), onnx.ValueInfoProto(name="z")], tensors)
+    graph = helper.make_graph(
+        nodes, "g", inputs, [onnx.ValueInfoProto(name="y"), onnx.ValueInfoProto(name="z")], tensors
+    )
     path = tmp_path / "model.onnx"
-    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9).SerializeToString())
+    path.write_bytes(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9
+        ).SerializeToString()
+    )
     feeds = {"x": rng.standard_normal((2, 3, 12)).astype(np.float32)}
     got = answer(page, root / "rows", path, feeds)
     for have, want in zip(got.values(), reference(path, feeds), strict=True):
         assert np.abs(have - want).max() < 1e-4 * np.abs(want).max()
 
 
-FUSED = {  # operator -> attributes, shapes of float inputs (None: left out; a tuple of one dtype and shape: a mask)
+# operator -> attributes, shapes of float inputs (None: left out; a tuple of one dtype and shape: a
+# mask)
+FUSED = {
     "Attention": ({"num_heads": 2}, [(2, 5, 8), (8, 24), (24,), ("mask", 2, 5)]),
     "BiasGelu": ({}, [(2, 3, 8), (8,)]),
     "FastGelu": ({}, [(2, 3, 8), (8,)]),
     "FusedMatMul": ({"alpha": 0.5, "transB": 1}, [(2, 3, 8), (2, 4, 8)]),
     "Gelu": ({}, [(3, 8)]),
-    "MultiHeadAttention": ({"num_heads": 2}, [(2, 5, 8), (2, 7, 8), (2, 7, 8), (24,), ("mask", 2, 7)]),
+    "MultiHeadAttention": (
+        {"num_heads": 2},
+        [(2, 5, 8), (2, 7, 8), (2, 7, 8), (24,), ("mask", 2, 7)],
+    ),
     "QuickGelu": ({"alpha": 1.5}, [(3, 8)]),
     "SkipLayerNormalization": ({"epsilon": 1e-5}, [(2, 3, 8), (2, 3, 8), (8,), (8,), (8,)]),
 }
@@ -244,7 +329,11 @@ def test_fused_operators_of_onnxruntime(page: Page, root: Path, tmp_path: Path, 
     for i, shape in enumerate(shapes):
         masked = shape[0] == "mask"
         size = shape[1:] if masked else shape
-        array = np.tril(np.ones(size)).astype(np.int32) if masked else rng.standard_normal(size).astype(np.float32)
+        array = (
+            np.tril(np.ones(size)).astype(np.int32)
+            if masked
+            else rng.standard_normal(size).astype(np.float32)
+        )
         feeds[f"x{i}"] = array
         kind = onnx.TensorProto.INT32 if masked else onnx.TensorProto.FLOAT
         inputs.append(helper.make_tensor_value_info(f"x{i}", kind, size))
@@ -252,7 +341,9 @@ def test_fused_operators_of_onnxruntime(page: Page, root: Path, tmp_path: Path, 
     graph = helper.make_graph([node], "g", inputs, [onnx.ValueInfoProto(name="y")])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     path = tmp_path / "model.onnx"
-    path.write_bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+    )
     got = answer(page, root / op, path, feeds)["y"]
     assert np.allclose(got, reference(path, feeds)[0], atol=5e-6)
 

@@ -1,4 +1,5 @@
-"""A target, and a source, added as one file each: listed, validated, run and driven by the contract tests, nothing else changed."""
+"""A target, and a source, added as one file each: listed, validated, run and driven by the contract
+tests, nothing else changed."""
 
 from __future__ import annotations
 
@@ -65,7 +66,14 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([sys.executable, *argv], cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    return subprocess.run(
+        [sys.executable, *argv],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
 
 
 def test_listed_with_its_options(extended: Path) -> None:
@@ -79,7 +87,10 @@ def test_listed_with_its_options(extended: Path) -> None:
 
 
 def test_validates_its_options(extended: Path) -> None:
-    text = "version: 1\nmodels:\n  - name: a\n    source: model.mynet\n    targets:\n      - numpyish: {level: 12}\n"
+    text = (
+        "version: 1\nmodels:\n  - name: a\n    source: model.mynet\n    targets:\n      - "
+        "numpyish: {level: 12}\n"
+    )
     (extended / "bad.yml").write_text(text)
     done = call(extended, "-m", "mconv", "run", "bad.yml")
     assert done.returncode == 2
@@ -97,7 +108,15 @@ def test_runs(extended: Path) -> None:
 
 def test_passes_the_contract_tests_unchanged(extended: Path) -> None:
     done = call(
-        extended, "-m", "pytest", "tests/contract/test_plugins.py", "-q", "-k", "numpyish or mynet", "-p", "no:cacheprovider"
+        extended,
+        "-m",
+        "pytest",
+        "tests/contract/test_plugins.py",
+        "-q",
+        "-k",
+        "numpyish or mynet",
+        "-p",
+        "no:cacheprovider",
     )
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout

@@ -23,9 +23,15 @@ PAIRS = [
     (target.name, precision)
     for target in registry.targets().values()
     for precision in target.precisions
-    if target.runtimes and not target.static  # web packages have tests of their own, in tests/browser
+    # web packages have tests of their own, in tests/browser
+    if target.runtimes and not target.static
 ]
-OF_WEIGHTS = [(t.name, precision) for t in registry.targets().values() if t.accepts == ("weights",) for precision in t.precisions]
+OF_WEIGHTS = [
+    (t.name, precision)
+    for t in registry.targets().values()
+    if t.accepts == ("weights",)
+    for precision in t.precisions
+]
 MODELS = {"linear": linear, "convolution": convolution}
 
 
@@ -68,27 +74,39 @@ def make(target: registry.Target, precision: str, model: Path, out: Path) -> Non
     """ONNX → artifact as the engine does it."""
     out.mkdir()
     inputs = graph.describe(model).inputs
-    feeds = [{s.name: feed[s.name] * 2 for s in inputs} for feed in samples.draw_feeds(inputs, count=8)]
+    feeds = [
+        {s.name: feed[s.name] * 2 for s in inputs} for feed in samples.draw_feeds(inputs, count=8)
+    ]
     quantizer = registry.quantizer_for(target, precision, None)
     if quantizer:
         defaults = {k: s["default"] for k, s in quantizer.options.items() if "default" in s}
         quantized = out.parent / f"{out.name}.onnx"
         calibration = feeds if quantizer.calibration else None
-        quantizer.quantize(model, quantized, precision=precision, options=defaults, calibration=calibration)
+        quantizer.quantize(
+            model, quantized, precision=precision, options=defaults, calibration=calibration
+        )
         model = quantized
     defaults = {k: s["default"] for k, s in target.options.items() if "default" in s}
     target.check(precision=precision, options=defaults, method=None)
     calibration = feeds if precision in target.calibrated else None
-    target.write(model, out, precision=precision, options=defaults, name="model", calibration=calibration)
+    target.write(
+        model, out, precision=precision, options=defaults, name="model", calibration=calibration
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("name", "precision"), PAIRS)
-def test_target_writes_what_its_runtime_runs(tmp_path: Path, name: str, precision: str, model: str) -> None:
+def test_target_writes_what_its_runtime_runs(
+    tmp_path: Path, name: str, precision: str, model: str
+) -> None:
     target = registry.targets()[name]
     proto = MODELS[model](3)
     source = tmp_path / "source.onnx"
@@ -102,7 +120,9 @@ def test_target_writes_what_its_runtime_runs(tmp_path: Path, name: str, precisio
     shape = [d.dim_value or 5 for d in spec.type.tensor_type.shape.dim]
     feed = {spec.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     options = {k: s["default"] for k, s in target.options.items() if "default" in s}
-    session = registry.runtimes()[target.runtimes[0]].load(tmp_path / "first", options=options, threads=1, precision=precision)
+    session = registry.runtimes()[target.runtimes[0]].load(
+        tmp_path / "first", options=options, threads=1, precision=precision
+    )
     answer = session.run(feed)
     kept = {k: v.copy() for k, v in answer.items()}
     with pytest.raises(StepError, match="not fed"):
@@ -117,22 +137,28 @@ def test_target_writes_what_its_runtime_runs(tmp_path: Path, name: str, precisio
     assert session.details()
     session.close()
     for output in answer:
-        np.testing.assert_array_equal(answer[output], kept[output])  # not overwritten by a later run
+        # not overwritten by a later run
+        np.testing.assert_array_equal(answer[output], kept[output])
 
     import onnx.reference
 
     expected = onnx.reference.ReferenceEvaluator(proto).run(None, feed)[0]
     got = answer[proto.graph.output[0].name]
     cosine = float((got * expected).sum() / np.linalg.norm(got) / np.linalg.norm(expected))
-    # 4 bits: a step of max/7 over blocks of Gaussian weights is some 21 dB a layer, .996 in cosine; two layers here
+    # 4 bits: a step of max/7 over blocks of Gaussian weights is some 21 dB a layer, .996 in cosine;
+    # two layers here
     low = {"int4": 0.985, "mixed": 0.9, "int3": 0.95, "int2": 0.8}
     assert cosine > {"fp32": 0.999999, "fp16": 0.99999, **low}.get(precision, 0.999)
-    bound = {"fp32": 1e-4, "fp16": 2e-2, "int4": 2.5, "mixed": 5, "int3": 4, "int2": 8}.get(precision, 0.6)
+    bound = {"fp32": 1e-4, "fp16": 2e-2, "int4": 2.5, "mixed": 5, "int3": 4, "int2": 8}.get(
+        precision, 0.6
+    )
     assert np.abs(got - expected).max() <= bound * max(1, np.abs(expected).max() / 10)
 
 
 @pytest.mark.parametrize(("name", "precision"), OF_WEIGHTS)
-def test_target_of_weights_gives_back_what_it_was_given(tmp_path: Path, name: str, precision: str) -> None:
+def test_target_of_weights_gives_back_what_it_was_given(
+    tmp_path: Path, name: str, precision: str
+) -> None:
     target = registry.targets()[name]
     rng = np.random.default_rng(0)
     held = {
@@ -145,12 +171,24 @@ def test_target_of_weights_gives_back_what_it_was_given(tmp_path: Path, name: st
     (source / weights.FILES).mkdir(parents=True)
     (source / weights.FILES / "tokenizer.json").write_text("{}")
     about = weights.About(format="pytorch", architecture="Net", parameters=1208)
-    weights.save(source, about, ((n, weights.Tensor.of(np.asarray(a))) for n, a in held.items()), {"tied": "a.w"})
+    weights.save(
+        source,
+        about,
+        ((n, weights.Tensor.of(np.asarray(a))) for n, a in held.items()),
+        {"tied": "a.w"},
+    )
     options = {k: s["default"] for k, s in target.options.items() if "default" in s}
     target.check(precision=precision, options=options, method=None)
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
-        target.write(source, tmp_path / folder, precision=precision, options=options, name="model", calibration=None)
+        target.write(
+            source,
+            tmp_path / folder,
+            precision=precision,
+            options=options,
+            name="model",
+            calibration=None,
+        )
     assert content(tmp_path / "first") == content(tmp_path / "second")
     assert content(tmp_path / "first")["tokenizer.json"] == b"{}"
     assert target.read is not None
@@ -168,7 +206,9 @@ def test_target_of_weights_gives_back_what_it_was_given(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize(("name", "precision"), [p for p in PAIRS if p[1].startswith("int")])
-def test_integer_precisions_shrink_and_refuse_what_has_no_weights(tmp_path: Path, name: str, precision: str) -> None:
+def test_integer_precisions_shrink_and_refuse_what_has_no_weights(
+    tmp_path: Path, name: str, precision: str
+) -> None:
     import onnx
     from onnx import TensorProto, helper
 
@@ -176,7 +216,9 @@ def test_integer_precisions_shrink_and_refuse_what_has_no_weights(tmp_path: Path
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 4]) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
     bare = tmp_path / "bare.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), bare)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), bare
+    )
     with pytest.raises(UnsupportedError, match="no weights"):
         make(target, precision, bare, tmp_path / "none")
 

@@ -1,4 +1,5 @@
-"""A second run does nothing; a changed byte redoes one model; a damaged store is mended; failures are not kept."""
+"""A second run does nothing; a changed byte redoes one model; a damaged store is mended; failures
+are not kept."""
 
 from __future__ import annotations
 
@@ -39,21 +40,36 @@ def run(folder: Path, *argv: str) -> tuple[dict, set[str], str]:
         "import sys\nfrom mconv.__main__ import main\ncode = main(sys.argv[1:])\n"
         "print('LOADED', *{m.split('.')[0] for m in sys.modules}, file=sys.stderr)\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, "run", *argv], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", *argv],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode in (0, 1), done.stderr
     said, _, modules = done.stderr.partition("LOADED")
     return json.loads((folder / "out/results.json").read_text()), set(modules.split()), said
 
 
 def ran(results: dict) -> set[str]:
-    return {f"{v['model']}:{s['kind']}" for v in results["variants"] for s in v["steps"] if not s["cached"]}
+    return {
+        f"{v['model']}:{s['kind']}"
+        for v in results["variants"]
+        for s in v["steps"]
+        if not s["cached"]
+    }
 
 
 def digests(folder: Path) -> dict[str, str]:
     files = sorted(
-        p for p in (folder / "out").rglob("*") if p.is_file() and p.name not in ("results.json", "report.md", "report.html")
+        p
+        for p in (folder / "out").rglob("*")
+        if p.is_file() and p.name not in ("results.json", "report.md", "report.html")
     )
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
 
 
 def test_nothing_changed_then_one_byte(project: Path) -> None:
@@ -65,7 +81,9 @@ def test_nothing_changed_then_one_byte(project: Path) -> None:
     assert "[1/" not in said  # no step was run
     assert not modules & (HEAVY - {"numpy"})
     assert digests(project) == before
-    assert second["variants"] == [{**v, "steps": [{**s, "cached": True} for s in v["steps"]]} for v in first["variants"]]
+    assert second["variants"] == [
+        {**v, "steps": [{**s, "cached": True} for s in v["steps"]]} for v in first["variants"]
+    ]
 
     model = linear(2)
     weights = numpy_helper.to_array(model.graph.initializer[0]).copy()
@@ -80,7 +98,11 @@ def test_nothing_changed_then_one_byte(project: Path) -> None:
     assert {step.partition(":")[0] for step in ran(third)} == {"two"}
     after = digests(project)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"out/two/onnx-fp32/model.onnx", "out/two/onnx-fp32/mconv.json", "out/SHA256SUMS"}
+    assert changed == {
+        "out/two/onnx-fp32/model.onnx",
+        "out/two/onnx-fp32/mconv.json",
+        "out/SHA256SUMS",
+    }
 
 
 def test_two_stores_give_the_same_bytes(project: Path) -> None:
@@ -115,7 +137,9 @@ def test_failures_are_never_stored_and_stale_artifacts_go(project: Path) -> None
 
 def test_tolerance_changes_the_verdict_without_any_work(project: Path) -> None:
     run(project, "--no-measure")
-    (project / "models.yml").write_text(MANIFEST + "defaults: {tolerance: {int8: {max_abs: 0.0}}}\n")
+    (project / "models.yml").write_text(
+        MANIFEST + "defaults: {tolerance: {int8: {max_abs: 0.0}}}\n"
+    )
     results, _, _ = run(project, "--no-measure")
     assert ran(results) == set()
     status = {v["id"]: v["status"] for v in results["variants"]}

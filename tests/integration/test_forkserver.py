@@ -1,4 +1,5 @@
-"""Frameworks loaded once: what can be forked, what a child gets, how it ends, and that the outcome is the same as without."""
+"""Frameworks loaded once: what can be forked, what a child gets, how it ends, and that the outcome
+is the same as without."""
 
 from __future__ import annotations
 
@@ -28,7 +29,13 @@ from mconv.workers.process import environment, run_step
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
-PRELOADS = sorted({p.preload or engine_local.BASE for family in registry.STEPS for p in registry.plugins(family).values()})
+PRELOADS = sorted(
+    {
+        p.preload or engine_local.BASE
+        for family in registry.STEPS
+        for p in registry.plugins(family).values()
+    }
+)
 
 
 @pytest.fixture
@@ -60,8 +67,13 @@ def test_what_plugins_preload_can_be_forked(modules: tuple[str, ...], tmp_path: 
         server.stop()
 
 
-def test_threads_that_a_fork_would_lose_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+def test_threads_that_a_fork_would_lose_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), "
+        "daemon=True).start()\n"
+    )
     (tmp_path / "threaded.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     home = tmp_path / "server"
@@ -73,7 +85,9 @@ def test_threads_that_a_fork_would_lose_are_found(tmp_path: Path, monkeypatch: p
     server.stop()
 
 
-def test_a_child_has_its_own_environment_and_none_of_ours(base: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_has_its_own_environment_and_none_of_ours(
+    base: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     with Exchange(b"{") as exchange:  # so that it ends with a traceback, after it has begun
         child = begin(base, tmp_path, exchange, MARK="here")
@@ -95,7 +109,13 @@ def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path)
         folder.mkdir()
         model = write_linear(folder / "model.onnx")
         source = {"format": "onnx", "path": str(model), "root": str(folder)}
-        request = Request(kind="export", plugin="onnx", params={"source": source}, folders={}, out=str(folder / "out"))
+        request = Request(
+            kind="export",
+            plugin="onnx",
+            params={"source": source},
+            folders={},
+            out=str(folder / "out"),
+        )
 
         def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Forked:
             child = base.start(exchange, home, env, threading.Event())
@@ -105,7 +125,14 @@ def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path)
             return child
 
         done = run_step(
-            request, folder, root=str(folder), threads=1, timeout_s=60, memory_bytes=None, stop=threading.Event(), start=start
+            request,
+            folder,
+            root=str(folder),
+            threads=1,
+            timeout_s=60,
+            memory_bytes=None,
+            stop=threading.Event(),
+            start=start,
         )
         assert done.error is None
         assert done.peak_rss_bytes
@@ -137,7 +164,9 @@ def test_a_killed_child_is_gone_and_the_server_goes_on(base: Server, tmp_path: P
         again.kill()
 
 
-def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(base: Server, tmp_path: Path) -> None:
+def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(
+    base: Server, tmp_path: Path
+) -> None:
     with stuck() as exchange:
         child = begin(base, tmp_path, exchange)
         first = base.process
@@ -145,7 +174,10 @@ def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(b
         first.kill()
         assert child.wait(10) == -signal.SIGKILL
         end = time.monotonic() + 10
-        while psutil.pid_exists(child.pid) and psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        while (
+            psutil.pid_exists(child.pid)
+            and psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
+        ):
             assert time.monotonic() < end
             time.sleep(0.01)
         first.wait()
@@ -157,8 +189,19 @@ def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(b
 
 def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
     """They import in threads of their own, and would die with these."""
-    settings = {"kind": "write", "plugin": "p", "label": "l", "params": {}, "inputs": {}, "tools": {}, "timeout_s": 1.0}
-    steps = [Step(key=name, size_bytes=0, preload=(name,), **settings) for name in ("json", "csv", "wave")]  # type: ignore[arg-type]
+    settings = {
+        "kind": "write",
+        "plugin": "p",
+        "label": "l",
+        "params": {},
+        "inputs": {},
+        "tools": {},
+        "timeout_s": 1.0,
+    }
+    steps = [
+        Step(key=name, size_bytes=0, preload=(name,), **settings)
+        for name in ("json", "csv", "wave")
+    ]  # type: ignore[arg-type]
     local = engine_local.Local(Store(tmp_path), str(tmp_path), jobs=2)
     try:
         local.begin(steps)
@@ -168,7 +211,10 @@ def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
             time.sleep(0.02)
         time.sleep(0.2)
         assert len(local.servers) == 3
-        assert all(server.process is not None and server.process.poll() is None for server in local.servers.values())
+        assert all(
+            server.process is not None and server.process.poll() is None
+            for server in local.servers.values()
+        )
     finally:
         local.close()
     assert all(server.process is None for server in local.servers.values())
@@ -177,13 +223,20 @@ def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
 def test_the_same_bytes_with_and_without(tmp_path: Path) -> None:
     write_linear(tmp_path / "m.onnx")
     (tmp_path / "models.yml").write_text(
-        "version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, 'onnx:int8', 'openvino:int8']}]\n"
+        "version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, 'onnx:int8', "
+        "'openvino:int8']}]\n"
     )
     sums = []
     for fork in ("0", "1"):
         argv = [sys.executable, "-m", "mconv", "run", str(tmp_path / "models.yml"), "--no-measure"]
         argv += ["--out", str(tmp_path / f"out{fork}"), "--store", str(tmp_path / f"store{fork}")]
-        done = subprocess.run(argv, env={**os.environ, "MCONV_FORK": fork}, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            argv,
+            env={**os.environ, "MCONV_FORK": fork},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode in (0, 1), done.stderr
         results = json.loads((tmp_path / f"out{fork}/results.json").read_text())
         assert results["summary"]["error"] == 0, done.stderr

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: exit code 130, no worker left, no temporary file left, finished steps kept."""
+"""Ctrl-C and SIGTERM: exit code 130, no worker left, no temporary file left, finished steps
+kept."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "net.py").write_text("import time\n\n\ndef build():\n    time.sleep(600)\n")
     (tmp_path / "models.yml").write_text(MANIFEST)
     argv = [sys.executable, "-m", "mconv", "run", "--no-measure", "--jobs", "2"]
-    process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "verify onnxruntime: done" in line:

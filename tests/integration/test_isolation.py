@@ -1,4 +1,5 @@
-"""One good model among four that go wrong, each in its own way: the good one passes, the others are errors of their own."""
+"""One good model among four that go wrong, each in its own way: the good one passes, the others are
+errors of their own."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, di
     (folder / "net.py").write_text(CODE)
     torch.save(torch.nn.Linear(8, 4).state_dict(), folder / "w.pt")
     models = "".join(
-        f"  - name: {name}\n    source: {{path: w.pt, factory: 'net:{name}'}}\n    inputs: {{x: {{shape: [batch, 8]}}}}\n"
+        f"  - name: {name}\n    source: {{path: w.pt, factory: 'net:{name}'}}\n    inputs: {{x: "
+        "{shape: [batch, 8]}}\n"
         f"    targets: [onnx]\n{extra}"
         for name, extra in {
             "raises": "",
@@ -62,7 +64,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, di
     (folder / "models.yml").write_text(f"version: 1\nmodels:\n{models}")
     out = folder / "out"
     start = time.monotonic()
-    code = main(["run", str(folder / "models.yml"), "--out", str(out), "--store", str(folder / "store")])
+    code = main(
+        ["run", str(folder / "models.yml"), "--out", str(out), "--store", str(folder / "store")]
+    )
     assert time.monotonic() - start < 120
     whole = json.loads((out / "results.json").read_text())
     return code, {v["model"]: v for v in whole["variants"]}, whole
@@ -94,7 +98,9 @@ def test_the_good_one_passes_with_numbers(outcome: tuple[int, dict, dict]) -> No
         ("sleeps", "TimeLimitError", "longer than 6 s"),
     ],
 )
-def test_each_failure_has_its_own_message(outcome: tuple[int, dict, dict], model: str, kind: str, words: str) -> None:
+def test_each_failure_has_its_own_message(
+    outcome: tuple[int, dict, dict], model: str, kind: str, words: str
+) -> None:
     variant = outcome[1][model]
     assert variant["status"] == "error"
     assert variant["error"]["type"] == kind
@@ -103,7 +109,9 @@ def test_each_failure_has_its_own_message(outcome: tuple[int, dict, dict], model
     assert variant["verification"] is None
 
 
-def test_the_factory_that_raised_is_placed_and_the_log_kept(outcome: tuple[int, dict, dict]) -> None:
+def test_the_factory_that_raised_is_placed_and_the_log_kept(
+    outcome: tuple[int, dict, dict],
+) -> None:
     assert outcome[1]["raises"]["error"]["place"]["file"] == "net.py"
     assert outcome[1]["raises"]["error"]["place"]["line"] == 13
     assert "about to abort" in outcome[1]["aborts"]["error"]["log"]

@@ -1,4 +1,5 @@
-"""SIGKILL to the whole process group at random moments, then a run to the end: nothing is lost, nothing is left lying about."""
+"""SIGKILL to the whole process group at random moments, then a run to the end: nothing is lost,
+nothing is left lying about."""
 
 from __future__ import annotations
 
@@ -26,7 +27,16 @@ models:
 
 
 def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "mconv", "run", str(folder / "models.yml"), "--no-measure", "--jobs", "2"]
+    argv = [
+        sys.executable,
+        "-m",
+        "mconv",
+        "run",
+        str(folder / "models.yml"),
+        "--no-measure",
+        "--jobs",
+        "2",
+    ]
     argv += ["--out", str(folder / name / "out"), "--store", str(folder / name / "store")]
     return subprocess.Popen(argv, stderr=subprocess.DEVNULL, start_new_session=True)
 
@@ -34,7 +44,9 @@ def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
 def told(folder: Path) -> tuple[Any, dict[str, str]]:
     """What a run says of its variants, and the digest of every artifact and provenance file."""
     report = json.loads((folder / "out/results.json").read_text())
-    said = [(v["id"], v["status"], v["files"], v["verification"]["outputs"]) for v in report["variants"]]
+    said = [
+        (v["id"], v["status"], v["files"], v["verification"]["outputs"]) for v in report["variants"]
+    ]
     files = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in (folder / "out").rglob("*")
@@ -53,7 +65,8 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
     expected = told(tmp_path / "whole")
     draw = random.Random(20)
     for kill in range(KILLS):
-        name = f"killed{kill % 4}"  # each folder is killed five times, ever further on, before it comes to its end
+        # each folder is killed five times, ever further on, before it comes to its end
+        name = f"killed{kill % 4}"
         process = start(tmp_path, name)
         time.sleep(draw.uniform(0.05, 0.8) * whole / 2)
         workers = psutil.Process(process.pid).children(recursive=True)

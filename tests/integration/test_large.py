@@ -1,4 +1,5 @@
-"""Models that are too large for a copy in memory, in small: with the limits lowered, the peak of each part is measured."""
+"""Models that are too large for a copy in memory, in small: with the limits lowered, the peak of
+each part is measured."""
 
 from __future__ import annotations
 
@@ -79,8 +80,9 @@ steps._reset_peak()
 info = _torch.export(_torch.TorchModel(module, inputs, by_name=False), out / "large")
 print(json.dumps([info.exporter, steps._peak() - before]))
 """
-# Of the model's size, beside what the imports take: a tensor or two, where onnxruntime tries the model the model itself once, and
-# for int4 some seven times a tensor, which is an eighth of this model.
+# Of the model's size, beside what the imports take: a tensor or two, where onnxruntime tries the
+# model the model itself once, and for int4 some seven times a tensor, which is an eighth of this
+# model.
 MOST = {"onnxscript": 0.5, "onnxslim": 0.5, "fp16": 0.6, "int4": 1.45, "write": 0.5, "export": 1.45}
 
 
@@ -95,11 +97,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(LAYERS):
             tensor = TensorProto(name=f"w{index}", data_type=TensorProto.FLOAT, dims=[WIDTH, WIDTH])
             tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", "weights.bin"), ("offset", data.tell()), ("length", WIDTH * WIDTH * 4)):
+            for key, value in (
+                ("location", "weights.bin"),
+                ("offset", data.tell()),
+                ("length", WIDTH * WIDTH * 4),
+            ):
                 tensor.external_data.add(key=key, value=str(value))
             (rng.standard_normal((WIDTH, WIDTH), np.float32) * WIDTH**-0.5).tofile(data)
             tensors.append(tensor)
-            nodes.append(helper.make_node("MatMul", [last, f"w{index}"], [last := f"y{index}"], name=f"n{index}"))
+            nodes.append(
+                helper.make_node(
+                    "MatMul", [last, f"w{index}"], [last := f"y{index}"], name=f"n{index}"
+                )
+            )
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])]
     outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["batch", WIDTH])]
     graph = helper.make_graph(nodes, "large", inputs, outputs, tensors)
@@ -109,8 +119,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_peak_memory_stays_below_the_model_s_size(folder: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, env=env, timeout=500)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(folder)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr
     used = {name: peak / SIZE for name, peak in json.loads(done.stdout.splitlines()[-1]).items()}
     print(used)
@@ -126,18 +146,29 @@ def test_peak_memory_stays_below_the_model_s_size(folder: Path) -> None:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         answers[name] = session.run(None, feed)[0].ravel()
     for name in MOST:
-        cosine = answers[name] @ answers["source"] / np.linalg.norm(answers[name]) / np.linalg.norm(answers["source"])
+        cosine = (
+            answers[name]
+            @ answers["source"]
+            / np.linalg.norm(answers[name])
+            / np.linalg.norm(answers["source"])
+        )
         assert cosine > (0.9 if name == "int4" else 0.99999), (name, cosine)
     wide = np.fromfile(folder / "source/weights.bin", np.float32, WIDTH * WIDTH)
     half = onnx.load(folder / "fp16/model.onnx").graph.initializer
     got = np.frombuffer(half[0].raw_data, np.float16)
-    assert np.abs(got - wide.astype(np.float16)).max() <= np.finfo(np.float16).smallest_subnormal  # what is not zero stays so
+    # what is not zero stays so
+    assert np.abs(got - wide.astype(np.float16)).max() <= np.finfo(np.float16).smallest_subnormal
 
 
 @pytest.mark.parametrize("limit", [20_000_000, 10**12])
 def test_a_large_module_is_exported_out_of_files(limit: int, tmp_path: Path) -> None:
-    """Its weights are in memory once, before and while it is exported; those of a small one are copied."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_TRIM_THRESHOLD_": "65536"}
+    """Its weights are in memory once, before and while it is exported; those of a small one are
+    copied."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
     command = [sys.executable, "-c", TORCH, str(tmp_path / "out"), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=500)
     assert done.returncode == 0, done.stderr

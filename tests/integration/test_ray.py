@@ -1,4 +1,5 @@
-"""`--executor ray` on a local cluster of two nodes: both work, and what they make is byte for byte what one machine makes."""
+"""`--executor ray` on a local cluster of two nodes: both work, and what they make is byte for byte
+what one machine makes."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        self.cluster: Any = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
         self.second = self.cluster.add_node(num_cpus=1)
         self.address: str = self.cluster.address
 
@@ -62,7 +65,18 @@ def build(folder: Path) -> Path:
 
 
 def start(project: Path, out: str, store: str, nodes: Nodes | None = None) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "mconv", "run", "models.yml", "--out", out, "--no-measure", "--store", store]
+    argv = [
+        sys.executable,
+        "-m",
+        "mconv",
+        "run",
+        "models.yml",
+        "--out",
+        out,
+        "--no-measure",
+        "--store",
+        store,
+    ]
     if nodes is not None:
         argv += ["--executor", "ray", "--ray-address", nodes.address]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -72,7 +86,9 @@ def start(project: Path, out: str, store: str, nodes: Nodes | None = None) -> su
 def artifacts(project: Path, out: str) -> dict[str, str]:
     """Digest of every artifact and provenance file, by path."""
     folder = project / out
-    return {p.relative_to(folder).as_posix(): sha256(p) for p in folder.glob("*/*/**/*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): sha256(p) for p in folder.glob("*/*/**/*") if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +110,9 @@ def test_nodes_that_share_no_store_are_refused(project: Path, nodes: Nodes) -> N
     assert "2 nodes, which do not share the store" in said
 
 
-def test_two_nodes_make_what_one_machine_makes(project: Path, nodes: Nodes, alone: dict[str, str]) -> None:
+def test_two_nodes_make_what_one_machine_makes(
+    project: Path, nodes: Nodes, alone: dict[str, str]
+) -> None:
     url = f"file://{project}/shared"
     run = start(project, "ray", url, nodes)
     said = run.communicate(timeout=200)[1]
@@ -103,20 +121,28 @@ def test_two_nodes_make_what_one_machine_makes(project: Path, nodes: Nodes, alon
     counts = [int(n) for n in re.findall(r"(\d+) steps on", said)]
     assert len(counts) == 2, said
     assert min(counts) > 2, said
-    status = {v["id"]: v["status"] for v in json.loads((project / "ray/results.json").read_text())["variants"]}
+    status = {
+        v["id"]: v["status"]
+        for v in json.loads((project / "ray/results.json").read_text())["variants"]
+    }
     assert status.pop("broken/onnx/fp32") == "error"
     assert set(status.values()) == {"passed"}
     assert not [p for p in (project / "shared").rglob("*") if "probe" in p.name or "tmp" in p.name]
     again = start(project, "again", url)
     said = again.communicate(timeout=200)[1]
     assert artifacts(project, "again") == alone
-    assert set(re.findall(r"\] (\w+):", said)) == {"broken"}, said  # all else was in the shared store, under the same keys
+    # all else was in the shared store, under the same keys
+    assert set(re.findall(r"\] (\w+):", said)) == {"broken"}, said
 
 
-def test_what_a_node_that_dies_was_doing_another_does(project: Path, nodes: Nodes, alone: dict[str, str]) -> None:
+def test_what_a_node_that_dies_was_doing_another_does(
+    project: Path, nodes: Nodes, alone: dict[str, str]
+) -> None:
     run = start(project, "ray", f"file://{project}/shared", nodes)
     raylet = psutil.Process(nodes.second.all_processes["raylet"][0].process.pid)
-    while not any("Node.run" in " ".join(child.cmdline()) for child in raylet.children(recursive=True)):
+    while not any(
+        "Node.run" in " ".join(child.cmdline()) for child in raylet.children(recursive=True)
+    ):
         assert run.poll() is None, run.communicate()[1]
         time.sleep(0.02)
     nodes.cluster.remove_node(nodes.second, allow_graceful=False)

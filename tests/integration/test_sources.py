@@ -1,4 +1,5 @@
-"""One manifest with every kind of source besides those of the examples, to ONNX and OpenVINO by the command line."""
+"""One manifest with every kind of source besides those of the examples, to ONNX and OpenVINO by the
+command line."""
 
 from __future__ import annotations
 
@@ -119,7 +120,9 @@ def _lite(folder: Path) -> None:
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         if name == "lite-int8":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([rng.standard_normal((1, 8, 8, 1)).astype(np.float32)] for _ in range(20))
+            converter.representative_dataset = lambda: (
+                [rng.standard_normal((1, 8, 8, 1)).astype(np.float32)] for _ in range(20)
+            )
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         (folder / f"{name}.tflite").write_bytes(converter.convert())
 
@@ -139,7 +142,10 @@ def _torch(folder: Path) -> None:
     torch.manual_seed(0)
     torch.jit.script(Stream().eval()).save(str(folder / "stream.pt"))
     linear = torch.nn.Linear(6, 5)
-    torch.save({"linear.weight": linear.weight.detach(), "linear.bias": linear.bias.detach()}, folder / "twist.pt")
+    torch.save(
+        {"linear.weight": linear.weight.detach(), "linear.bias": linear.bias.detach()},
+        folder / "twist.pt",
+    )
 
 
 def _sklearn(folder: Path) -> None:
@@ -152,7 +158,9 @@ def _sklearn(folder: Path) -> None:
 
     x, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
-    skops.io.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(x, names), folder / "irises.skops")
+    skops.io.dump(
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(x, names), folder / "irises.skops"
+    )
     skops.io.dump(KMeans(3, random_state=0).fit(x), folder / "clusters.skops")
 
 
@@ -164,23 +172,42 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict], 
     (base / "torchnet.py").write_text(TORCH)
     rng = np.random.default_rng(0)
     shapes = {"0/w": (6, 64), "0/b": (64,), "1/w": (64, 5), "1/b": (5,)}
-    np.savez(base / "layers.npz", **{k: rng.standard_normal(s).astype(np.float32) / 2 for k, s in shapes.items()})
+    np.savez(
+        base / "layers.npz",
+        **{k: rng.standard_normal(s).astype(np.float32) / 2 for k, s in shapes.items()},
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the writers' own
         for write in (_lite, _torch, _sklearn):
             write(base)
-    argv = ["run", str(base / "models.yml"), "--out", str(base / "out"), "--store", str(base / "store"), "--no-measure"]
-    done = subprocess.run([sys.executable, "-m", "mconv", *argv], capture_output=True, text=True, timeout=600)
+    argv = [
+        "run",
+        str(base / "models.yml"),
+        "--out",
+        str(base / "out"),
+        "--store",
+        str(base / "store"),
+        "--no-measure",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "mconv", *argv], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 1, done.stderr  # what cannot be is refused
-    return {v["id"]: v for v in json.loads((base / "out/results.json").read_text())["variants"]}, base / "out"
+    return {
+        v["id"]: v for v in json.loads((base / "out/results.json").read_text())["variants"]
+    }, base / "out"
 
 
 REFUSED = {"irises/openvino/fp32", "irises/webgpu/fp32", "untranslated/onnx/fp32"}
 
 
-def test_every_source_passes_where_its_operators_exist(outcome: tuple[dict[str, dict], Path]) -> None:
+def test_every_source_passes_where_its_operators_exist(
+    outcome: tuple[dict[str, dict], Path],
+) -> None:
     variants, _ = outcome
-    assert {name: v["status"] for name, v in variants.items() if v["status"] != "passed"} == dict.fromkeys(REFUSED, "error")
+    assert {
+        name: v["status"] for name, v in variants.items() if v["status"] != "passed"
+    } == dict.fromkeys(REFUSED, "error")
     assert len(variants) == 20
 
 
@@ -197,13 +224,21 @@ def test_names_and_labels_are_the_sources(outcome: tuple[dict[str, dict], Path])
     import onnxruntime
 
     variants, out = outcome
-    found = {n.split("/")[0]: [o["name"] for o in v["verification"]["outputs"]] for n, v in variants.items() if v["verification"]}
+    found = {
+        n.split("/")[0]: [o["name"] for o in v["verification"]["outputs"]]
+        for n, v in variants.items()
+        if v["verification"]
+    }
     assert sorted(found["layers"]) == ["best", "scores"]
     assert sorted(found["irises"]) == ["label", "probabilities"]
     assert sorted(found["stream"]) == ["next", "scores"]
-    assert {o["name"]: o["cosine"] for o in variants["irises/onnx/fp32"]["verification"]["outputs"]}["label"] == pytest.approx(1)
+    assert {
+        o["name"]: o["cosine"] for o in variants["irises/onnx/fp32"]["verification"]["outputs"]
+    }["label"] == pytest.approx(1)
     session = onnxruntime.InferenceSession(str(out / "irises/onnx-fp32/model.onnx"))
-    label, probabilities = session.run(None, {"features": np.array([[5.0, 3.4, 1.5, 0.2]], np.float32)})
+    label, probabilities = session.run(
+        None, {"features": np.array([[5.0, 3.4, 1.5, 0.2]], np.float32)}
+    )
     assert list(label) == ["setosa"]
     assert probabilities.argmax() == 0
 
@@ -213,6 +248,9 @@ def test_state_is_verified_in_sequences(outcome: tuple[dict[str, dict], Path]) -
     for name in ("stream/onnx/fp32", "stream/onnx/int8", "stream/openvino/fp32"):
         found = variants[name]["verification"]
         assert found["samples"] == 32
-        assert found["details"]["sequences"] == "4 sequences of 8 steps, the artifact fed its own state: next → hidden"
+        assert (
+            found["details"]["sequences"]
+            == "4 sequences of 8 steps, the artifact fed its own state: next → hidden"
+        )
     exact = variants["stream/onnx/fp32"]["verification"]["outputs"]
     assert all(o["max_abs"] < 1e-5 for o in exact)

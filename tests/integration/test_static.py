@@ -1,4 +1,5 @@
-"""int8-static on the real examples: calibrated, verified against the source, by the command line."""
+"""int8-static on the real examples: calibrated, verified against the source, by the command
+line."""
 
 from __future__ import annotations
 
@@ -35,8 +36,18 @@ def variants(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for name in ("minilm", "digits"):
         shutil.copytree(examples / name, base / name)
     (base / "models.yml").write_text(MANIFEST)
-    argv = ["run", str(base / "models.yml"), "--out", str(base / "out"), "--store", str(base / "store"), "--no-measure"]
-    done = subprocess.run([sys.executable, "-m", "mconv", *argv], capture_output=True, text=True, timeout=600)
+    argv = [
+        "run",
+        str(base / "models.yml"),
+        "--out",
+        str(base / "out"),
+        "--store",
+        str(base / "store"),
+        "--no-measure",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "mconv", *argv], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return {v["id"]: v for v in json.loads((base / "out" / "results.json").read_text())["variants"]}
 

@@ -1,4 +1,5 @@
-"""A store that is full, read-only or shared by two runs at once: the right result, or a plain sentence and nothing broken."""
+"""A store that is full, read-only or shared by two runs at once: the right result, or a plain
+sentence and nothing broken."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def small(project: Path) -> Iterator[Path]:
     """A file system of 40 kB: enough for a step or two."""
     folder = project / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True
+    )
     if done.returncode:
         pytest.skip("a file system of its own cannot be mounted here")
     yield folder

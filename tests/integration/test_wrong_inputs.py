@@ -1,4 +1,5 @@
-"""Files that are not what they should be: each a clear error that says what to do; no code ran, nothing lies outside OUT."""
+"""Files that are not what they should be: each a clear error that says what to do; no code ran,
+nothing lies outside OUT."""
 
 from __future__ import annotations
 
@@ -132,7 +133,9 @@ def raising(folder: Path) -> str:
 def config(**more: object) -> Callable[[Path], str]:
     def make(folder: Path) -> str:
         (folder / "hub").mkdir()
-        (folder / "hub/config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"], **more}))
+        (folder / "hub/config.json").write_text(
+            json.dumps({"model_type": "bert", "architectures": ["BertModel"], **more})
+        )
         (folder / "hub/model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
         return "hub"
 
@@ -148,10 +151,15 @@ def no_weights(folder: Path) -> str:
 def keras_lambda(folder: Path) -> str:
     layer = {
         "class_name": "Lambda",
-        "config": {"name": "evil", "function": {"class_name": "__lambda__", "config": {"code": "4w=="}}},
+        "config": {
+            "name": "evil",
+            "function": {"class_name": "__lambda__", "config": {"code": "4w=="}},
+        },
     }
     with zipfile.ZipFile(folder / "evil.keras", "w") as archive:
-        archive.writestr("config.json", json.dumps({"class_name": "Functional", "config": {"layers": [layer]}}))
+        archive.writestr(
+            "config.json", json.dumps({"class_name": "Functional", "config": {"layers": [layer]}})
+        )
         archive.writestr("metadata.json", "{}")
         archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
     return "evil.keras"
@@ -175,7 +183,8 @@ def hdf5(folder: Path) -> str:
 
 
 def tflite(folder: Path) -> str:
-    """The right signature, and offsets that point anywhere: TensorFlow's interpreter aborts on it, or refuses."""
+    """The right signature, and offsets that point anywhere: TensorFlow's interpreter aborts on it,
+    or refuses."""
     data = bytearray(np.random.default_rng(0).integers(0, 256, 400, np.uint8).tobytes())
     data[:8] = b"\x1c\0\0\0TFL3"
     (folder / "broken.tflite").write_bytes(data)
@@ -233,7 +242,20 @@ def test_a_wrong_file_is_a_clear_error(
     source = make(folder)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     monkeypatch.chdir(folder)
-    code = main(["convert", source, *more, "--to", "onnx", "--no-measure", "-o", "out", "--store", "out/store"])
+    code = main(
+        [
+            "convert",
+            source,
+            *more,
+            "--to",
+            "onnx",
+            "--no-measure",
+            "-o",
+            "out",
+            "--store",
+            "out/store",
+        ]
+    )
     said = capfd.readouterr().err
     if (folder / "out/results.json").is_file():
         (variant,) = json.loads((folder / "out/results.json").read_text())["variants"]
@@ -242,7 +264,11 @@ def test_a_wrong_file_is_a_clear_error(
     assert code in (1, 2), said
     assert re.search(words, said), said
     assert "Traceback" not in said
-    made = {p for p in tmp_path.rglob("*") if p not in before and not p.is_relative_to(folder / "out")}
+    made = {
+        p for p in tmp_path.rglob("*") if p not in before and not p.is_relative_to(folder / "out")
+    }
     assert not {p for p in made if "__pycache__" not in p.parts}, made
     assert not list(tmp_path.rglob(CANARY))
-    assert {p: p.stat().st_mtime_ns for p in before if p.is_file()} == {p: t for p, t in before.items() if p.is_file()}
+    assert {p: p.stat().st_mtime_ns for p in before if p.is_file()} == {
+        p: t for p, t in before.items() if p.is_file()
+    }

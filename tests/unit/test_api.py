@@ -1,4 +1,5 @@
-"""The Python API: its documentation's examples run, it prints nothing, it types, and what is registered reaches the workers."""
+"""The Python API: its documentation's examples run, it prints nothing, it types, and what is
+registered reaches the workers."""
 
 from __future__ import annotations
 
@@ -25,9 +26,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_linear(tmp_path / "model.onnx")
-    np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32))
+    np.savez(
+        tmp_path / "calibration.npz",
+        x=np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32),
+    )
     (tmp_path / "models.yml").write_text(
-        "version: 1\nmodels:\n  - name: net\n    source: model.onnx\n    targets: [onnx, openvino]\n"
+        "version: 1\nmodels:\n  - name: net\n    source: model.onnx\n    targets: [onnx, "
+        "openvino]\n"
     )
     return tmp_path
 
@@ -35,7 +40,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def script(text: str, folder: Path, *, timeout: int = 300) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-c", text],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
@@ -44,7 +54,8 @@ def blocks() -> list[str]:
 
 
 def test_the_documentation_runs(folder: Path) -> None:
-    """All examples in one process, as in a notebook; what it printed is what its print() calls printed, and errors say where."""
+    """All examples in one process, as in a notebook; what it printed is what its print() calls
+    printed, and errors say where."""
     code = "import sys\nsys.path.insert(0, '')\n" + "\n".join(blocks())
     done = script(code, folder)
     assert done.returncode == 0, done.stderr
@@ -56,7 +67,9 @@ def test_the_documentation_runs(folder: Path) -> None:
     assert (folder / "out/results.json").is_file()
 
 
-def test_nothing_is_printed_and_no_signal_is_touched(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_and_no_signal_is_touched(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     report = api.convert("model.onnx", "onnx", out=None, measure=False)
     api.find(".")
@@ -69,7 +82,15 @@ def test_nothing_is_printed_and_no_signal_is_touched(folder: Path, capfd: pytest
 
 def test_importing_it_loads_no_framework() -> None:
     done = script("import sys, mconv.api\nprint(*{m.split('.')[0] for m in sys.modules})", ROOT)
-    assert not set(done.stdout.split()) & {"torch", "tensorflow", "onnx", "onnxruntime", "openvino", "numpy", "transformers"}
+    assert not set(done.stdout.split()) & {
+        "torch",
+        "tensorflow",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "numpy",
+        "transformers",
+    }
 
 
 CONSUMER = """
@@ -94,13 +115,37 @@ def main() -> int:
 
 def test_a_consumer_is_type_checked(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(CONSUMER)
-    (tmp_path / "bad.py").write_text("from mconv import api\nx: int = api.find('.')\napi.convert(3, 'onnx')\napi.run(jobs='2')\n")
-    argv = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "--ignore-missing-imports"]
+    (tmp_path / "bad.py").write_text(
+        "from mconv import api\nx: int = api.find('.')\napi.convert(3, 'onnx')\napi.run(jobs='2')\n"
+    )
+    argv = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--follow-imports=silent",
+        "--config-file=",
+        "--ignore-missing-imports",
+    ]
     argv += ["--cache-dir", str(ROOT / ".mypy_cache"), "--python-version", "3.11"]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
-    good = subprocess.run([*argv, "good.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    good = subprocess.run(
+        [*argv, "good.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert good.returncode == 0, good.stdout
-    bad = subprocess.run([*argv, "bad.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    bad = subprocess.run(
+        [*argv, "bad.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert re.findall(r"bad.py:(\d)", bad.stdout) == ["2", "3", "4"], bad.stdout
     assert (ROOT / "mconv/py.typed").is_file()
 
@@ -149,7 +194,9 @@ def test_an_artifact_that_was_changed_is_not_run(folder: Path) -> None:
         api.verify("out/model/onnx-fp32", against="model.onnx")
 
 
-def test_a_plug_in_without_a_file_or_contract_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plug_in_without_a_file_or_contract_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_REGISTERED", {})
     (tmp_path / "lame.py").write_text('"""Lame."""\nPRECISIONS = {"fp32": None}\n')

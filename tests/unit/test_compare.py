@@ -15,10 +15,15 @@ RNG = np.random.default_rng(0)
 
 
 def test_metrics_match_their_formulas() -> None:
-    references = [RNG.standard_normal((2, 5)).astype(np.float32), RNG.standard_normal((3, 5)).astype(np.float32)]
+    references = [
+        RNG.standard_normal((2, 5)).astype(np.float32),
+        RNG.standard_normal((3, 5)).astype(np.float32),
+    ]
     answers = [r + RNG.normal(0, 0.1, r.shape).astype(np.float32) for r in references]
     found = compare.compare_outputs("y", answers, references)
-    a, r = (np.concatenate([x.ravel() for x in xs]).astype(np.float64) for xs in (answers, references))
+    a, r = (
+        np.concatenate([x.ravel() for x in xs]).astype(np.float64) for xs in (answers, references)
+    )
     assert found.elements == 25
     assert found.max_abs == pytest.approx(np.max(np.abs(a - r)))
     assert found.mean_abs == pytest.approx(np.mean(np.abs(a - r)))
@@ -49,7 +54,9 @@ def test_an_exact_answer_has_no_error(reference: np.ndarray) -> None:
     found = compare.compare_outputs("y", [reference.copy()], [reference])
     assert (found.max_abs, found.mean_abs) == (0.0, 0.0)
     assert found.cosine == pytest.approx(1.0)
-    assert compare.judge([found], Tolerance(cosine=0.9999999, max_abs=0.0, sqnr_db=199))[0] == "passed"
+    assert (
+        compare.judge([found], Tolerance(cosine=0.9999999, max_abs=0.0, sqnr_db=199))[0] == "passed"
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -57,7 +64,9 @@ def test_nan_and_infinity_fail_whatever_the_tolerance(bad: float) -> None:
     reference = np.ones((2, 3), np.float32)
     answer = reference.copy()
     answer[0, 0] = bad
-    verdict, reasons = compare.judge([compare.compare_outputs("y", [answer], [reference])], Tolerance())
+    verdict, reasons = compare.judge(
+        [compare.compare_outputs("y", [answer], [reference])], Tolerance()
+    )
     assert verdict == "failed"
     assert "NaN or infinity" in reasons[0]
     same = compare.compare_outputs("y", [answer], [answer.copy()])
@@ -66,7 +75,9 @@ def test_nan_and_infinity_fail_whatever_the_tolerance(bad: float) -> None:
 
 def test_gates_name_the_metric_both_numbers_and_the_output() -> None:
     found = compare.compare_outputs("logits", [np.array([[1.0, 0.0]])], [np.array([[0.0, 1.0]])])
-    verdict, reasons = compare.judge([found], Tolerance(cosine=0.9, top1_agreement=0.5, max_abs=0.1, max_rel=0.1))
+    verdict, reasons = compare.judge(
+        [found], Tolerance(cosine=0.9, top1_agreement=0.5, max_abs=0.1, max_rel=0.1)
+    )
     assert verdict == "failed"
     assert reasons[0] == "output logits: cosine 0 is below 0.9"
     assert len(reasons) == 4

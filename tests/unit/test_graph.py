@@ -20,7 +20,9 @@ def external(folder: Path, location: str = "weights.bin") -> Path:
     """linear() with its tensors in a file beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
-    onnx.save_model(linear(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        linear(), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
@@ -32,7 +34,9 @@ def external(folder: Path, location: str = "weights.bin") -> Path:
 
 def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
     path = external(tmp_path)
-    for before, after in zip(linear().graph.initializer, graph.load(path).graph.initializer, strict=True):
+    for before, after in zip(
+        linear().graph.initializer, graph.load(path).graph.initializer, strict=True
+    ):
         np.testing.assert_array_equal(numpy_helper.to_array(before), numpy_helper.to_array(after))
 
 
@@ -65,7 +69,9 @@ def test_external_data_that_is_missing_or_short_is_refused(tmp_path: Path) -> No
 
 
 def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
-    for index, content in enumerate((b"", b"version https://git-lfs.github.com/spec/v1\n", linear().SerializeToString()[:200])):
+    for index, content in enumerate(
+        (b"", b"version https://git-lfs.github.com/spec/v1\n", linear().SerializeToString()[:200])
+    ):
         path = tmp_path / f"{index}.onnx"
         path.write_bytes(content)
         with pytest.raises(SourceError, match=f"{index}.onnx is not"):
@@ -74,7 +80,9 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
         graph.load(tmp_path / "missing.onnx")
 
 
-def test_large_models_get_external_data_and_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_models_get_external_data_and_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph.save(linear(), tmp_path / "small.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
     monkeypatch.setattr(graph, "INLINE_LIMIT", 1000)
@@ -92,20 +100,34 @@ def test_describe_counts(tmp_path: Path) -> None:
     info = graph.describe(path)
     assert info.parameters == 16 * 3 * 3 * 3 + 16 + 16 * 16  # the shape of Reshape is no parameter
     assert (info.nodes, info.opset) == (5, 17)
-    assert info.operators == {"Conv": 1, "GlobalAveragePool": 1, "MatMul": 1, "Relu": 1, "Reshape": 1}
+    assert info.operators == {
+        "Conv": 1,
+        "GlobalAveragePool": 1,
+        "MatMul": 1,
+        "Relu": 1,
+        "Reshape": 1,
+    }
     assert info.inputs == (TensorSpec(name="image", dtype="float32", shape=("batch", 3, 8, 8)),)
     assert info.outputs == (TensorSpec(name="scores", dtype="float32", shape=("batch", 16)),)
 
 
 def test_describe_looks_into_bodies_and_names_domains(tmp_path: Path) -> None:
-    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, 4]) for n in ("x", "y", "a", "b")]
+    value = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, 4]) for n in ("x", "y", "a", "b")
+    ]
     weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
-    then = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["a"])], "t", [], [value[2]], [weight])
-    other = helper.make_graph([helper.make_node("Gelu", ["x"], ["b"], domain="com.microsoft")], "e", [], [value[3]])
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["a"])], "t", [], [value[2]], [weight]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Gelu", ["x"], ["b"], domain="com.microsoft")], "e", [], [value[3]]
+    )
     condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
     nodes = [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    made = helper.make_model(helper.make_graph(nodes, "g", [value[0], condition], [value[1]]), opset_imports=opsets)
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", [value[0], condition], [value[1]]), opset_imports=opsets
+    )
     path = tmp_path / "model.onnx"
     path.write_bytes(made.SerializeToString())
     info = graph.describe(path)

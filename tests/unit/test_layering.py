@@ -1,4 +1,5 @@
-"""Imports run one way: each folder imports what its row of the table names, and no modules import each other in a circle."""
+"""Imports run one way: each folder imports what its row of the table names, and no modules import
+each other in a circle."""
 
 from __future__ import annotations
 
@@ -11,7 +12,20 @@ import pytest
 from tests.conftest import ROOT
 
 FAMILIES = ("sources", "optimizers", "quantizers", "targets", "runtimes", "formats")
-LEAVES = frozenset({"values", "errors", "graph", "samples", "compare", "weights", "parquet", "hardware", "answers", "plain_files"})
+LEAVES = frozenset(
+    {
+        "values",
+        "errors",
+        "graph",
+        "samples",
+        "compare",
+        "weights",
+        "parquet",
+        "hardware",
+        "answers",
+        "plain_files",
+    }
+)
 # What each folder may import beside itself. A row of the flow imports rows above it, never below.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -23,13 +37,37 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "workers": LEAVES | {"registry", "steps"},
     "planning": LEAVES | {"registry", "manifest", "steps", "store"},
     "results": LEAVES | {"manifest", "planning", "store"},
-    "engine": LEAVES | {"registry", "manifest", "planning", "steps", "workers", "store", "results", "reports"},
+    "engine": LEAVES
+    | {"registry", "manifest", "planning", "steps", "workers", "store", "results", "reports"},
     "discovery": LEAVES | {"registry", "workers", "manifest"},
     "reports": LEAVES,
     "github": LEAVES,
-    "api": LEAVES | {"registry", "manifest", "planning", "workers", "store", "results", "engine", "discovery", "reports", "github"},
+    "api": LEAVES
+    | {
+        "registry",
+        "manifest",
+        "planning",
+        "workers",
+        "store",
+        "results",
+        "engine",
+        "discovery",
+        "reports",
+        "github",
+    },
     "commands": LEAVES
-    | {"api", "registry", "manifest", "planning", "store", "results", "engine", "discovery", "reports", "github"},
+    | {
+        "api",
+        "registry",
+        "manifest",
+        "planning",
+        "store",
+        "results",
+        "engine",
+        "discovery",
+        "reports",
+        "github",
+    },
     "__main__": LEAVES | {"commands", "github"},
     "__init__": frozenset(),
 }
@@ -40,7 +78,9 @@ def name_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-MODULES = {name_of(p.relative_to(ROOT).as_posix()): p for p in sorted((ROOT / "mconv").rglob("*.py"))}
+MODULES = {
+    name_of(p.relative_to(ROOT).as_posix()): p for p in sorted((ROOT / "mconv").rglob("*.py"))
+}
 
 
 def row_of(module: str) -> str:

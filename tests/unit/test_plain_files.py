@@ -59,7 +59,9 @@ def test_a_link_on_the_way_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_too_many_files_and_too_deep_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_files_and_too_deep_folders_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plain_files, "MOST_FILES", 3)
     for name in "abcd":
         (tmp_path / name).write_text("")

@@ -18,7 +18,11 @@ def spec(name: str = "x", dtype: str = "float32", *shape: int | str) -> TensorSp
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-TEXT = (spec("ids", "int64", "batch", "sequence"), spec("mask", "bool", "batch", "sequence"), spec("z", "float32", 3))
+TEXT = (
+    spec("ids", "int64", "batch", "sequence"),
+    spec("mask", "bool", "batch", "sequence"),
+    spec("z", "float32", 3),
+)
 
 
 def test_texts_are_stored_without_pickles(tmp_path: Path) -> None:
@@ -70,15 +74,31 @@ def test_drawing_is_seeded_per_input(seed: int, count: int) -> None:
 
 def test_another_seed_draws_other_numbers() -> None:
     inputs = (spec("x", "float32", 4, 4),)
-    assert not np.array_equal(samples.draw_feeds(inputs, seed=1)[0]["x"], samples.draw_feeds(inputs, seed=2)[0]["x"])
+    assert not np.array_equal(
+        samples.draw_feeds(inputs, seed=1)[0]["x"], samples.draw_feeds(inputs, seed=2)[0]["x"]
+    )
 
 
 def test_drawn_numbers_fit_their_type() -> None:
-    inputs = (spec("f", "float16", 2000), spec("i", "int32", 2000), spec("u", "uint8", 2000), spec("b", "bool", 2000))
+    inputs = (
+        spec("f", "float16", 2000),
+        spec("i", "int32", 2000),
+        spec("u", "uint8", 2000),
+        spec("b", "bool", 2000),
+    )
     feed = samples.draw_feeds(inputs, count=1, high={"i": 1000})[0]
-    assert {n: str(a.dtype) for n, a in feed.items()} == {"f": "float16", "i": "int32", "u": "uint8", "b": "bool"}
+    assert {n: str(a.dtype) for n, a in feed.items()} == {
+        "f": "float16",
+        "i": "int32",
+        "u": "uint8",
+        "b": "bool",
+    }
     assert abs(float(feed["f"].astype(np.float64).std()) - 1) < 0.1
-    assert (feed["i"].min() >= 0, feed["i"].max() < 1000, feed["i"].max() > 900) == (True, True, True)
+    assert (feed["i"].min() >= 0, feed["i"].max() < 1000, feed["i"].max() > 900) == (
+        True,
+        True,
+        True,
+    )
     assert set(np.unique(feed["u"])) == {0, 1}
     assert set(np.unique(feed["b"])) == {False, True}
 
@@ -126,11 +146,16 @@ def test_a_limit_cuts_rows() -> None:
     [
         ({"image": None}, r"my.npz lacks the input 'image'; it holds label, scores"),
         ({"label": np.zeros(9)}, "every array must have the same, non-zero first axis; .*label: 9"),
-        ({"image": np.zeros((10, 3))}, r"image has shape \[10, 3\], the model takes \['batch', 2\]"),
+        (
+            {"image": np.zeros((10, 3))},
+            r"image has shape \[10, 3\], the model takes \['batch', 2\]",
+        ),
         ({"image": np.zeros((10, 2, 1))}, r"image has shape \[10, 2, 1\]"),
     ],
 )
-def test_a_user_file_that_does_not_fit_is_named(change: dict[str, np.ndarray | None], said: str) -> None:
+def test_a_user_file_that_does_not_fit_is_named(
+    change: dict[str, np.ndarray | None], said: str
+) -> None:
     arrays = {name: array for name, array in {**held(10), **change}.items() if array is not None}
     with pytest.raises(UsageError, match=said):
         samples.user_feeds(arrays, [IMAGE], [SCORES], file="my.npz")

@@ -1,4 +1,5 @@
-"""Which layer gets how many bits: sensitivity measured end to end, then the best sum within the budget; or a recipe by kind."""
+"""Which layer gets how many bits: sensitivity measured end to end, then the best sum within the
+budget; or a recipe by kind."""
 
 from __future__ import annotations
 
@@ -11,19 +12,32 @@ from mconv.quantizers._nbits.layers import Layer
 from mconv.quantizers._nbits.quick import Quick
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
-MEASURED = (2, 3, 4, 8)  # the error of the widths between follows from these: it falls by about the same factor with every bit
+# the error of the widths between follows from these: it falls by about the same factor with every
+# bit
+MEASURED = (2, 3, 4, 8)
 UNITS = 1 << 14  # parts of a budget that sizes are counted in
 FEEDS = 8  # batches that sensitivity is measured on
-# Without data: attention higher, feed-forward lower, embeddings between, first and last layers higher.
-RECIPE = {"attention": 5, "feed-forward": 3, "embedding": 4, "convolution": 4, "head": 8, "other": 4}
+# Without data: attention higher, feed-forward lower, embeddings between, first and last layers
+# higher.
+RECIPE = {
+    "attention": 5,
+    "feed-forward": 3,
+    "embedding": 4,
+    "convolution": 4,
+    "head": 8,
+    "other": 4,
+}
 
 
-def measured(activations: Activations, layers: Sequence[Layer], block: Callable[[Layer, int], int]) -> dict[str, dict[int, float]]:
-    """Relative squared error of the model's outputs with one layer at a time in each of WIDTHS, the others in float.
+def measured(
+    activations: Activations, layers: Sequence[Layer], block: Callable[[Layer, int], int]
+) -> dict[str, dict[int, float]]:
+    """Relative squared error of the model's outputs with one layer at a time in each of WIDTHS, the
+    others in float.
 
-    Products are rounded by GPTQ for this, as they will be: rounded to the nearest they would seem to need bits that they do not.
-    Of WIDTHS that are not in MEASURED the error is laid between its neighbours', in the logarithm.
-    """
+    Products are rounded by GPTQ for this, as they will be: rounded to the nearest they would seem
+    to need bits that they do not. Of WIDTHS that are not in MEASURED the error is laid between its
+    neighbours', in the logarithm."""
     reference = activations.answers({}, FEEDS)
     quickly = Quick(activations, block)
     found: dict[str, dict[int, float]] = {}
@@ -38,7 +52,8 @@ def measured(activations: Activations, layers: Sequence[Layer], block: Callable[
 
 
 def between(errors: Mapping[int, float], bits: int) -> float:
-    """The error at ``bits``: as measured, or laid between those of the next widths below and above, in the logarithm."""
+    """The error at ``bits``: as measured, or laid between those of the next widths below and above,
+    in the logarithm."""
     if bits in errors:
         return errors[bits]
     below, above = max(b for b in errors if b < bits), min(b for b in errors if b > bits)
@@ -53,14 +68,21 @@ def stored_bits(layer: Layer, bits: int, block: int) -> float:
 
 
 def within(
-    layers: Sequence[Layer], errors: Mapping[str, Mapping[int, float]], block: Callable[[Layer, int], int], budget: float
+    layers: Sequence[Layer],
+    errors: Mapping[str, Mapping[int, float]],
+    block: Callable[[Layer, int], int],
+    budget: float,
 ) -> dict[str, int]:
-    """Widths by layer of the least sum of errors whose sizes sum up to at most ``budget`` bits; the narrowest where none do.
+    """Widths by layer of the least sum of errors whose sizes sum up to at most ``budget`` bits; the
+    narrowest where none do.
 
-    An exact multiple-choice knapsack (Sinha and Zoltners, 1979) by dynamic programming over the budget in UNITS: one table can be
-    half of a model, and then taking one step at a time, as on Lagrangian hulls, spends the budget badly.
-    """
-    sizes = {layer.name: {b: layer.elements * stored_bits(layer, b, block(layer, b)) for b in WIDTHS} for layer in layers}
+    An exact multiple-choice knapsack (Sinha and Zoltners, 1979) by dynamic programming over the
+    budget in UNITS: one table can be half of a model, and then taking one step at a time, as on
+    Lagrangian hulls, spends the budget badly."""
+    sizes = {
+        layer.name: {b: layer.elements * stored_bits(layer, b, block(layer, b)) for b in WIDTHS}
+        for layer in layers
+    }
     unit = budget / UNITS
     least = np.zeros(UNITS + 1)  # of the layers so far, by units that they may take
     taken = []
@@ -84,7 +106,8 @@ def within(
 
 
 def recipe(layers: Sequence[Layer], average: float) -> dict[str, int]:
-    """Widths by kind of layer, moved up or down together until their mean is nearest to ``average`` bits."""
+    """Widths by kind of layer, moved up or down together until their mean is nearest to ``average``
+    bits."""
     best: dict[str, int] = {}
     nearest = np.inf
     for shift in range(-3, 5):
@@ -92,7 +115,9 @@ def recipe(layers: Sequence[Layer], average: float) -> dict[str, int]:
         products = [layer.name for layer in layers if layer.kind != "table"]
         for name in (products[0], products[-1]) if products else ():
             widths[name] = _allowed(widths[name] + 2)
-        mean = sum(layer.elements * widths[layer.name] for layer in layers) / sum(layer.elements for layer in layers)
+        mean = sum(layer.elements * widths[layer.name] for layer in layers) / sum(
+            layer.elements for layer in layers
+        )
         if abs(mean - average) < nearest:
             best, nearest = widths, abs(mean - average)
     return best

@@ -1,8 +1,9 @@
-"""Channels that meet large activations scaled up before rounding, and the activations down: AWQ (Lin et al., 2024).
+"""Channels that meet large activations scaled up before rounding, and the activations down: AWQ
+(Lin et al., 2024).
 
-For a product X·W and s > 0 per input channel, (X / s)·(s W) is the same function, and what is rounded loses less where X is large.
-As in the paper s_j = mean|X_j|^α, with the α of the least error after rounding to the nearest.
-"""
+For a product X·W and s > 0 per input channel, (X / s)·(s W) is the same function, and what is
+rounded loses less where X is large. As in the paper s_j = mean|X_j|^α, with the α of the least
+error after rounding to the nearest."""
 
 from __future__ import annotations
 
@@ -28,11 +29,12 @@ def scale(
     block: Callable[[Layer, int], int],
     feeds: Sequence[Mapping[str, np.ndarray]],
 ) -> tuple[Any, int]:
-    """(a copy of ``proto`` that computes the same with scaled weights, how many activations are scaled).
+    """(a copy of ``proto`` that computes the same with scaled weights, how many activations are
+    scaled).
 
-    An activation is divided by a Mul, ``<activation>_smooth``, or where only these products read it in the LayerNormalization
-    before it. Weights that products of several activations share stay as they are.
-    """
+    An activation is divided by a Mul, ``<activation>_smooth``, or where only these products read it
+    in the LayerNormalization before it. Weights that products of several activations share stay as
+    they are."""
     activations = Activations(proto, layers, feeds)
     groups: dict[str, list[Layer]] = {}
     for layer in layers:
@@ -43,7 +45,12 @@ def scale(
     for name, members in groups.items():
         moments, _ = activations.cross(name, {})
         weights = [layer.matrix(activations.weights[layer.name]) for layer in members]
-        found = best(activations.magnitude(name), weights, moments, [(widths[m.name], block(m, widths[m.name])) for m in members])
+        found = best(
+            activations.magnitude(name),
+            weights,
+            moments,
+            [(widths[m.name], block(m, widths[m.name])) for m in members],
+        )
         if found is not None:
             factors[name] = found
     made = _put(proto, {name: groups[name] for name in factors}, factors)
@@ -52,12 +59,15 @@ def scale(
 
 
 def best(
-    magnitude: np.ndarray, weights: Sequence[np.ndarray], moments: np.ndarray, forms: Sequence[tuple[int, int]]
+    magnitude: np.ndarray,
+    weights: Sequence[np.ndarray],
+    moments: np.ndarray,
+    forms: Sequence[tuple[int, int]],
 ) -> np.ndarray | None:
     """The factors [K] that leave the least error, or None where none is better than 1.
 
-    ``magnitude`` is mean|X_j| [K], ``weights`` [rows, K] each in (bits, block) of ``forms``, ``moments`` XᵀX / n.
-    """
+    ``magnitude`` is mean|X_j| [K], ``weights`` [rows, K] each in (bits, block) of ``forms``,
+    ``moments`` XᵀX / n."""
 
     def error(factor: np.ndarray) -> float:
         total = 0.0
@@ -77,7 +87,9 @@ def best(
     return chosen
 
 
-def _put(proto: Any, groups: Mapping[str, Sequence[Layer]], factors: Mapping[str, np.ndarray]) -> Any:
+def _put(
+    proto: Any, groups: Mapping[str, Sequence[Layer]], factors: Mapping[str, np.ndarray]
+) -> Any:
     from onnx import helper, numpy_helper
 
     made = type(proto)()

@@ -1,4 +1,5 @@
-"""GPTQ (Frantar et al., 2023): columns are rounded one after another, the rest taking up the error that the inputs would see."""
+"""GPTQ (Frantar et al., 2023): columns are rounded one after another, the rest taking up the error
+that the inputs would see."""
 
 from __future__ import annotations
 
@@ -18,13 +19,20 @@ def loss(difference: np.ndarray, moments: np.ndarray) -> float:
 
 
 def quantize(
-    weights: np.ndarray, moments: np.ndarray, bits: int, block: int, *, symmetric: bool = False, fine: bool = False
+    weights: np.ndarray,
+    moments: np.ndarray,
+    bits: int,
+    block: int,
+    *,
+    symmetric: bool = False,
+    fine: bool = False,
 ) -> tuple[np.ndarray, Grid]:
-    """(codes [rows, columns] uint8, grid) of ``weights`` [rows, columns] for inputs of second moments ``moments``.
+    """(codes [rows, columns] uint8, grid) of ``weights`` [rows, columns] for inputs of second
+    moments ``moments``.
 
-    The columns are taken in their order with ranges fitted to what is left of each block, and in falling order of their moments
-    with ranges fitted before: the better of the two by :func:`loss`, and never worse than rounding to the nearest.
-    """
+    The columns are taken in their order with ranges fitted to what is left of each block, and in
+    falling order of their moments with ranges fitted before: the better of the two by :func:`loss`,
+    and never worse than rounding to the nearest."""
     importance = np.diag(moments).astype(np.float32)
     nearest = fit(weights, bits, block, symmetric=symmetric, fine=fine, importance=importance)
     candidates = [(nearest.encode(weights), nearest)]
@@ -34,8 +42,11 @@ def quantize(
     return min(candidates, key=lambda found: loss(found[1].decode(found[0]) - weights, moments))
 
 
-def quick(weights: np.ndarray, moments: np.ndarray, upper: np.ndarray, bits: int, block: int) -> np.ndarray:
-    """The values of ``weights`` after one pass in order: what :func:`quantize` comes near to, in a fraction of its time.
+def quick(
+    weights: np.ndarray, moments: np.ndarray, upper: np.ndarray, bits: int, block: int
+) -> np.ndarray:
+    """The values of ``weights`` after one pass in order: what :func:`quantize` comes near to, in a
+    fraction of its time.
 
     ``upper``: the :func:`factor` of ``moments``, which serves every width."""
     codes, grid = _in_order(weights, moments, bits, block, False, False, upper)
@@ -43,7 +54,8 @@ def quick(weights: np.ndarray, moments: np.ndarray, upper: np.ndarray, bits: int
 
 
 def factor(moments: np.ndarray) -> np.ndarray:
-    """The upper Cholesky factor of the damped inverse. More damping where the matrix is not positive definite."""
+    """The upper Cholesky factor of the damped inverse. More damping where the matrix is not
+    positive definite."""
     size = len(moments)
     mean = float(np.diag(moments).mean()) or 1.0
     for damping in (DAMPING, 0.05, 0.2, 1.0):
@@ -74,7 +86,15 @@ def _in_order(
     step = steps_of(blocks_of(left, block), bits, symmetric)
     for start in range(0, columns, block):
         end = min(start + block, columns)
-        grid = fit(left[:, start:end], bits, block, symmetric=symmetric, fine=fine, importance=importance[start:end], step=step)
+        grid = fit(
+            left[:, start:end],
+            bits,
+            block,
+            symmetric=symmetric,
+            fine=fine,
+            importance=importance[start:end],
+            step=step,
+        )
         scales.append(grid.scale)
         zeros.append(grid.zero)
         scale, zero = grid.scale[:, 0], grid.zero[:, 0]
@@ -102,7 +122,9 @@ def _by_importance(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.n
         for j in range(start, end):
             code = np.clip(np.rint(left[:, j] / scale[:, j] + zero[:, j]), 0, grid.largest)
             codes[:, j] = code
-            errors[:, j - start] = error = (left[:, j] - (code - zero[:, j]) * scale[:, j]) / upper[j, j]
+            errors[:, j - start] = error = (left[:, j] - (code - zero[:, j]) * scale[:, j]) / upper[
+                j, j
+            ]
             left[:, j + 1 : end] -= error[:, None] * upper[j, j + 1 : end]
         left[:, end:] -= errors @ upper[start:end, end:]
     back = np.empty_like(codes)
@@ -110,10 +132,12 @@ def _by_importance(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.n
     return back
 
 
-def refine(weights: np.ndarray, moments: np.ndarray, codes: np.ndarray, grid: Grid, *, sweeps: int) -> tuple[np.ndarray, Grid]:
-    """Codes and scales improved one after another, each to the best value the others leave it (coordinate descent, as in
-    CDQuant: Nair and Suggala, 2024). The loss never rises by more than the rounding of scales.
-    """
+def refine(
+    weights: np.ndarray, moments: np.ndarray, codes: np.ndarray, grid: Grid, *, sweeps: int
+) -> tuple[np.ndarray, Grid]:
+    """Codes and scales improved one after another, each to the best value the others leave it
+    (coordinate descent, as in CDQuant: Nair and Suggala, 2024). The loss never rises by more than
+    the rounding of scales."""
     matrix: np.ndarray = moments.astype(np.float32)
     diagonal = np.maximum(np.diag(matrix), np.float32(1e-12))
     codes = codes.astype(np.float32)
@@ -129,9 +153,17 @@ def refine(weights: np.ndarray, moments: np.ndarray, codes: np.ndarray, grid: Gr
             local = slope[:, part].copy()
             centred = codes[:, part] - zero
             steepness = np.einsum("rj,rj->r", centred @ inner, centred)
-            move = np.where(steepness > 0, (centred * local).sum(1) / np.maximum(steepness, np.float32(1e-20)), 0)
+            move = np.where(
+                steepness > 0,
+                (centred * local).sum(1) / np.maximum(steepness, np.float32(1e-20)),
+                0,
+            )
             scale = snap(scales[:, index] - move, grid.step)
-            scale = np.where(np.abs(scale - scales[:, index]) <= scales[:, index] * np.float32(0.3), scale, scales[:, index])
+            scale = np.where(
+                np.abs(scale - scales[:, index]) <= scales[:, index] * np.float32(0.3),
+                scale,
+                scales[:, index],
+            )
             local += (centred * (scale - scales[:, index])[:, None]) @ inner
             scales[:, index] = scale
             for j in range(part.stop - start):
@@ -146,11 +178,11 @@ def refine(weights: np.ndarray, moments: np.ndarray, codes: np.ndarray, grid: Gr
 
 
 def compensated(weights: np.ndarray, moments: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """The weights that answer the disturbed inputs most like ``weights`` answer the clean ones (least squares).
+    """The weights that answer the disturbed inputs most like ``weights`` answer the clean ones
+    (least squares).
 
-    ``moments``: XqᵀXq / n, ``cross``: XᵀXq / n. W* = W (XᵀXq + λI) (XqᵀXq + λI)⁻¹, so that W stays where inputs say nothing
-    (error propagation as in QEP: Arai and Ichikawa, 2025).
-    """
+    ``moments``: XqᵀXq / n, ``cross``: XᵀXq / n. W* = W (XᵀXq + λI) (XqᵀXq + λI)⁻¹, so that W stays
+    where inputs say nothing (error propagation as in QEP: Arai and Ichikawa, 2025)."""
     size = len(moments)
     damping = np.eye(size) * (float(np.diag(moments).mean()) or 1.0) * PROPAGATION_DAMPING
     turned = np.linalg.solve(moments + damping, (cross + damping).T).T

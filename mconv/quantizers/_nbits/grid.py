@@ -1,4 +1,5 @@
-"""Ranges of blocks and codes: linear quantization with ranges chosen by error, and half-quadratic zero points."""
+"""Ranges of blocks and codes: linear quantization with ranges chosen by error, and half-quadratic
+zero points."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ TINY = np.finfo(np.float32).tiny
 
 @dataclass(frozen=True)
 class Grid:
-    """How blocks are coded. ``scale`` and ``zero`` are [rows, blocks] float32; ``zero`` holds whole numbers unless ``fine``.
+    """How blocks are coded. ``scale`` and ``zero`` are [rows, blocks] float32; ``zero`` holds whole
+    numbers unless ``fine``.
 
-    A code c stands for (c - zero) × scale. A scale is a whole number from 1 to 255 times its row's ``step`` [rows], zeros of
-    ``fine`` grids are multiples of 1/32 up to ±4.
-    """
+    A code c stands for (c - zero) × scale. A scale is a whole number from 1 to 255 times its row's
+    ``step`` [rows], zeros of ``fine`` grids are multiples of 1/32 up to ±4."""
 
     bits: int
     block: int
@@ -31,15 +32,21 @@ class Grid:
 
     def spread(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
         """Scale and zero of every column, [rows, columns]."""
-        return np.repeat(self.scale, self.block, 1)[:, :columns], np.repeat(self.zero, self.block, 1)[:, :columns]
+        return np.repeat(self.scale, self.block, 1)[:, :columns], np.repeat(
+            self.zero, self.block, 1
+        )[:, :columns]
 
     def encode(self, weights: np.ndarray) -> np.ndarray:
         """uint8 codes of ``weights`` [rows, columns], each rounded to the nearest."""
         codes = np.empty(weights.shape, np.uint8)
         each = max(1, ROWS // max(1, weights.shape[1]))
-        for i in range(0, len(weights), each):  # a few rows at a time: nothing as large as the weights is made beside the codes
+        # a few rows at a time: nothing as large as the weights is made beside the codes
+        for i in range(0, len(weights), each):
             part = slice(i, i + each)
-            scale, zero = (np.repeat(a[part], self.block, 1)[:, : weights.shape[1]] for a in (self.scale, self.zero))
+            scale, zero = (
+                np.repeat(a[part], self.block, 1)[:, : weights.shape[1]]
+                for a in (self.scale, self.zero)
+            )
             codes[part] = np.clip(np.rint(weights[part] / scale + zero), 0, self.largest)
         return codes
 
@@ -61,7 +68,8 @@ class Grid:
 
 
 def blocks_of(weights: np.ndarray, block: int) -> np.ndarray:
-    """[rows, blocks, block], the last block filled with its own first value where the columns are no multiple."""
+    """[rows, blocks, block], the last block filled with its own first value where the columns are
+    no multiple."""
     rows, columns = weights.shape
     missing = -columns % block
     if missing:
@@ -81,12 +89,12 @@ def fit(
     search: bool = True,
     step: np.ndarray | None = None,
 ) -> Grid:
-    """The grid of ``weights`` [rows, columns] of the least squared error among shrunken ranges of each block.
+    """The grid of ``weights`` [rows, columns] of the least squared error among shrunken ranges of
+    each block.
 
-    ``importance``: a weight of each column's error (the Hessian's diagonal), or None. Without ``search`` the whole range is
-    taken (round to nearest). The last block may be shorter. ``step``: of each row, where it is fixed already. ``fine`` zeros are
-    for 2 bits.
-    """
+    ``importance``: a weight of each column's error (the Hessian's diagonal), or None. Without
+    ``search`` the whole range is taken (round to nearest). The last block may be shorter. ``step``:
+    of each row, where it is fixed already. ``fine`` zeros are for 2 bits."""
     rows = max(1, ROWS // max(1, weights.shape[1]))
     weight = None
     if importance is not None:
@@ -101,7 +109,8 @@ def fit(
 
 
 def steps_of(values: np.ndarray, bits: int, symmetric: bool) -> np.ndarray:
-    """The step of each row of ``values`` [rows, blocks, block]: 255 of them hold the widest block with a quarter to spare."""
+    """The step of each row of ``values`` [rows, blocks, block]: 255 of them hold the widest block
+    with a quarter to spare."""
     low, high = np.minimum(values.min(-1), 0), np.maximum(values.max(-1), 0)
     widest = (2 * np.maximum(-low, high) if symmetric else high - low).max(-1)
     found: np.ndarray = (widest * np.float32(1.25 / 255 / ((1 << bits) - 1))).astype(np.float32)
@@ -115,7 +124,13 @@ def snap(scale: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    values: np.ndarray, bits: int, symmetric: bool, fine: bool, weight: np.ndarray | None, search: bool, steps: np.ndarray
+    values: np.ndarray,
+    bits: int,
+    symmetric: bool,
+    fine: bool,
+    weight: np.ndarray | None,
+    search: bool,
+    steps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     largest = np.float32((1 << bits) - 1)
     middle = np.float32(1 << (bits - 1))
@@ -125,14 +140,21 @@ def _fit(
     best_scale = best_zero = best = None
     for part in SHRINK if search else SHRINK[:1]:
         if symmetric:
-            scale = snap(np.maximum(np.abs(low), np.abs(high)) * part / (middle - np.float32(0.5)), steps[:, None])
+            scale = snap(
+                np.maximum(np.abs(low), np.abs(high)) * part / (middle - np.float32(0.5)),
+                steps[:, None],
+            )
             zero = np.full_like(scale, middle)
         else:
             centre = (high + low) / 2 if fine else np.float32(0)
             bottom, top = centre + (low - centre) * part, centre + (high - centre) * part
             scale = snap((top - bottom) / largest, steps[:, None])
             zero = -bottom / scale
-            zero = np.clip(np.rint(zero * 32) / 32, -4, 3.96875) if fine else np.clip(np.rint(zero), 0, largest)
+            zero = (
+                np.clip(np.rint(zero * 32) / 32, -4, 3.96875)
+                if fine
+                else np.clip(np.rint(zero), 0, largest)
+            )
         if not search:
             return scale, zero.astype(np.float32)
         codes = np.clip(np.rint(values / scale[..., None] + zero[..., None]), 0, largest)
@@ -142,7 +164,10 @@ def _fit(
             best_scale, best_zero, best = scale, zero, found
         else:
             better = found < best
-            best_scale, best_zero = np.where(better, scale, best_scale), np.where(better, zero, best_zero)
+            best_scale, best_zero = (
+                np.where(better, scale, best_scale),
+                np.where(better, zero, best_zero),
+            )
             best = np.where(better, found, best)
     assert best_scale is not None
     assert best_zero is not None
@@ -150,11 +175,11 @@ def _fit(
 
 
 def hqq(weights: np.ndarray, bits: int, block: int, *, steps: int = 20) -> Grid:
-    """Half-quadratic quantization (Badri and Shaji, 2023): zeros that minimise the l_0.7 norm of the error, scales by range.
+    """Half-quadratic quantization (Badri and Shaji, 2023): zeros that minimise the l_0.7 norm of
+    the error, scales by range.
 
-    The shrinkage operator and schedule are those of the authors' reference: beta 10, growing by 1.01 a step. Zeros are rounded to
-    whole numbers at the end.
-    """
+    The shrinkage operator and schedule are those of the authors' reference: beta 10, growing by
+    1.01 a step. Zeros are rounded to whole numbers at the end."""
     power, beta = 0.7, 10.0
     values = blocks_of(weights.astype(np.float32), block)
     grid = fit(weights, bits, block, search=False)

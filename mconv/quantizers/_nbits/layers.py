@@ -12,7 +12,15 @@ import numpy as np
 from mconv.errors import UnsupportedError
 
 QUANTIZED = {
-    *("DequantizeLinear", "QuantizeLinear", "MatMulNBits", "MatMulInteger", "QLinearMatMul", "QLinearConv", "GatherBlockQuantized"),
+    *(
+        "DequantizeLinear",
+        "QuantizeLinear",
+        "MatMulNBits",
+        "MatMulInteger",
+        "QLinearMatMul",
+        "QLinearConv",
+        "GatherBlockQuantized",
+    ),
     *("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention"),
 }
 SMALLEST = 256  # elements below which scales and nodes cost more than they save
@@ -21,11 +29,11 @@ KINDS = ("product", "table", "folded")
 
 @dataclass
 class Layer:
-    """A weight and its readers. ``kind``: ``product`` (MatMul, Gemm), ``table`` (Gather of rows), ``folded`` (any other, turned
-    back into floats when the model is loaded).
+    """A weight and its readers. ``kind``: ``product`` (MatMul, Gemm), ``table`` (Gather of rows),
+    ``folded`` (any other, turned back into floats when the model is loaded).
 
-    As a matrix it is [rows, columns] with blocks along the columns: ``transposed`` where the stored tensor is [columns, rows].
-    """
+    As a matrix it is [rows, columns] with blocks along the columns: ``transposed`` where the stored
+    tensor is [columns, rows]."""
 
     name: str
     kind: str
@@ -47,7 +55,8 @@ class Layer:
 
     @property
     def role(self) -> str:
-        """What the layer does, by its name: embedding, attention, feed-forward, convolution, head or other."""
+        """What the layer does, by its name: embedding, attention, feed-forward, convolution, head
+        or other."""
         text = f"{self.name} {self.nodes[0].name if self.nodes else ''}".lower()
         if self.kind == "table":
             return "embedding"
@@ -58,7 +67,11 @@ class Layer:
 
     def matrix(self, array: np.ndarray) -> np.ndarray:
         """The stored tensor as [rows, columns]."""
-        return np.ascontiguousarray(array.T) if self.transposed else array.reshape(self.rows, self.columns)
+        return (
+            np.ascontiguousarray(array.T)
+            if self.transposed
+            else array.reshape(self.rows, self.columns)
+        )
 
     def restored(self, matrix: np.ndarray) -> np.ndarray:
         """:meth:`matrix` undone."""
@@ -66,8 +79,28 @@ class Layer:
 
 
 ROLES = {
-    "attention": ("attention", "attn", "query", "key", "value", "q_proj", "k_proj", "v_proj", "out_proj"),
-    "feed-forward": ("intermediate", "ffn", "mlp", "fc1", "fc2", "feed_forward", "output.dense", "dense_h", "c_fc"),
+    "attention": (
+        "attention",
+        "attn",
+        "query",
+        "key",
+        "value",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+    ),
+    "feed-forward": (
+        "intermediate",
+        "ffn",
+        "mlp",
+        "fc1",
+        "fc2",
+        "feed_forward",
+        "output.dense",
+        "dense_h",
+        "c_fc",
+    ),
     "head": ("classifier", "lm_head", "pooler", "head", "logits", "score"),
 }
 
@@ -75,19 +108,28 @@ ROLES = {
 def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[Layer]:
     """The layers of a GraphProto, in the order in which they are first read.
 
-    Raises UnsupportedError (``refuse``) for a graph that is quantized already, and one without weights.
-    """
+    Raises UnsupportedError (``refuse``) for a graph that is quantized already, and one without
+    weights."""
     from onnx import TensorProto
 
     present = sorted({n.op_type for n in graph.node} & QUANTIZED)
     if present and refuse:
-        raise UnsupportedError(f"the model is quantized already: it has {', '.join(present)}", hint="start from the float model")
+        raise UnsupportedError(
+            f"the model is quantized already: it has {', '.join(present)}",
+            hint="start from the float model",
+        )
     shapes = {
         t.name: tuple(t.dims)
         for t in graph.initializer
         if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= SMALLEST and len(t.dims) >= 2
     }
-    inner = {name for node in graph.node for a in node.attribute if a.HasField("g") for name in _read(a.g)}
+    inner = {
+        name
+        for node in graph.node
+        for a in node.attribute
+        if a.HasField("g")
+        for name in _read(a.g)
+    }
     outputs = {v.name for v in graph.output}
     found: dict[str, Layer] = {}
     for node in graph.node:
@@ -108,7 +150,8 @@ def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[La
     layers = [layer for layer in found.values() if layer.kind in KINDS]
     if not layers and refuse:
         raise UnsupportedError(
-            f"the model has no weights to quantize: no constant of {SMALLEST} or more 32-bit floats that a MatMul, Gemm, Gather "
+            f"the model has no weights to quantize: no constant of {SMALLEST} or more 32-bit "
+            "floats that a MatMul, Gemm, Gather "
             "or Conv reads",
             hint="deliver it as fp32",
         )
@@ -128,7 +171,11 @@ def _use(node: Any, index: int, shape: Sequence[int]) -> tuple[str | None, bool]
     """(kind, transposed) of a weight as input ``index`` of ``node``; None to leave it as it is."""
     from onnx import helper
 
-    said = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in ("transA", "transB", "alpha", "axis")}
+    said = {
+        a.name: helper.get_attribute_value(a)
+        for a in node.attribute
+        if a.name in ("transA", "transB", "alpha", "axis")
+    }
     if node.domain not in ("", "ai.onnx"):
         return None, False
     if node.op_type == "MatMul" and index == 1 and len(shape) == 2:
@@ -146,7 +193,8 @@ def _use(node: Any, index: int, shape: Sequence[int]) -> tuple[str | None, bool]
 
 
 def constants_to_initializers(body: Any) -> None:
-    """Constant nodes with a tensor as initializers, so that a weight is found wherever it stands."""
+    """Constant nodes with a tensor as initializers, so that a weight is found wherever it
+    stands."""
     nodes = []
     for node in body.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":

@@ -1,20 +1,23 @@
-"""Packing of codes. 2, 4 and 8 bits as the kernels read them; 3, 5, 6 and 7 bits in planes that standard operators put together.
+"""Packing of codes. 2, 4 and 8 bits as the kernels read them; 3, 5, 6 and 7 bits in planes that
+standard operators put together.
 
-A plane holds some bits of every code of a block in a container of 4 bits (two codes a byte) or 8 bits (one). Container bytes
-are masked to the plane's bits, shifted and laid over one another, the first quarter (half …) of a block over the second, so that
-BitShift, BitwiseAnd, Concat and BitwiseOr restore the containers: constant arithmetic, which onnxruntime folds when it loads.
-"""
+A plane holds some bits of every code of a block in a container of 4 bits (two codes a byte) or 8
+bits (one). Container bytes are masked to the plane's bits, shifted and laid over one another, the
+first quarter (half …) of a block over the second, so that BitShift, BitwiseAnd, Concat and
+BitwiseOr restore the containers: constant arithmetic, which onnxruntime folds when it loads."""
 
 from __future__ import annotations
 
 import numpy as np
 
-PLANES = {2: (2,), 3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}  # widths of the planes, low bits first
+# widths of the planes, low bits first
+PLANES = {2: (2,), 3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
 CONTAINER = {2: 4, 3: 4, 5: 8, 6: 8, 7: 8}
 
 
 def bytes_of(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes [..., n] of 2, 4 or 8 bits as bytes, the first code in the low bits; a last byte is filled with zeros."""
+    """Codes [..., n] of 2, 4 or 8 bits as bytes, the first code in the low bits; a last byte is
+    filled with zeros."""
     each = 8 // bits
     missing = -codes.shape[-1] % each
     if missing:
@@ -42,8 +45,11 @@ def planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
     return found
 
 
-def unpack_nodes(name: str, bits: int, stored: list[str]) -> tuple[list[object], list[tuple[str, int]], str]:
-    """(nodes, scalar uint8 constants they read, name of the containers) that undo :func:`planes` along the last axis."""
+def unpack_nodes(
+    name: str, bits: int, stored: list[str]
+) -> tuple[list[object], list[tuple[str, int]], str]:
+    """(nodes, scalar uint8 constants they read, name of the containers) that undo :func:`planes`
+    along the last axis."""
     from onnx import helper
 
     lanes = CONTAINER[bits]
@@ -62,15 +68,29 @@ def unpack_nodes(name: str, bits: int, stored: list[str]) -> tuple[list[object],
             shifted = source
             if i:
                 shifted = f"{name}_p{index}_{i}_shifted"
-                nodes.append(helper.make_node("BitShift", [source, scalar(width * i)], [shifted], name=shifted, direction="RIGHT"))
+                nodes.append(
+                    helper.make_node(
+                        "BitShift",
+                        [source, scalar(width * i)],
+                        [shifted],
+                        name=shifted,
+                        direction="RIGHT",
+                    )
+                )
             piece = f"{name}_p{index}_{i}"
-            nodes.append(helper.make_node("BitwiseAnd", [shifted, scalar(mask)], [piece], name=piece))
+            nodes.append(
+                helper.make_node("BitwiseAnd", [shifted, scalar(mask)], [piece], name=piece)
+            )
             pieces.append(piece)
         whole = f"{name}_p{index}"
         nodes.append(helper.make_node("Concat", pieces, [whole], name=whole, axis=-1))
         if taken:
             lifted = f"{whole}_lifted"
-            nodes.append(helper.make_node("BitShift", [whole, scalar(taken)], [lifted], name=lifted, direction="LEFT"))
+            nodes.append(
+                helper.make_node(
+                    "BitShift", [whole, scalar(taken)], [lifted], name=lifted, direction="LEFT"
+                )
+            )
             whole = lifted
         parts.append(whole)
         taken += width

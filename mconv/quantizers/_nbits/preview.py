@@ -1,4 +1,5 @@
-"""What rounding every layer to each width would do to the model's answers, without writing a model."""
+"""What rounding every layer to each width would do to the model's answers, without writing a
+model."""
 
 from __future__ import annotations
 
@@ -25,9 +26,8 @@ def cosines(
 ) -> dict[str, float]:
     """Cosine of the worst output on ``held_out`` by precision of ``widths``, all layers rounded.
 
-    Products are rounded by one pass of GPTQ on the clean inputs of ``calibration``, the rest to the nearest. The quantizer itself
-    does somewhat better.
-    """
+    Products are rounded by one pass of GPTQ on the clean inputs of ``calibration``, the rest to the
+    nearest. The quantizer itself does somewhat better."""
     activations = Activations(proto, layers, calibration)
     rounded: dict[str, dict[str, np.ndarray]] = {name: {} for name in widths}
     quickly = Quick(activations, block)

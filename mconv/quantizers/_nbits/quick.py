@@ -1,4 +1,5 @@
-"""A layer rounded about as it will be, in a fraction of the time: for measuring what a width costs."""
+"""A layer rounded about as it will be, in a fraction of the time: for measuring what a width
+costs."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ from mconv.quantizers._nbits.layers import Layer
 
 
 class Quick:
-    """Products by one pass of GPTQ on clean inputs, the rest to the nearest. ``block``: the block size of a layer at a width."""
+    """Products by one pass of GPTQ on clean inputs, the rest to the nearest. ``block``: the block
+    size of a layer at a width."""
 
     def __init__(self, activations: Activations, block: Callable[[Layer, int], int]) -> None:
         self.activations = activations
         self.block = block
-        self.read = ""  # layers that share an input follow one another: its moments and their factor are kept
+        # layers that share an input follow one another: its moments and their factor are kept
+        self.read = ""
         self.moments: tuple[np.ndarray, np.ndarray] | None = None
 
     def rounded(self, layer: Layer, bits: int) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Codes for every layer by the method asked for; GPTQ sees what reaches a layer once those before it are quantized."""
+"""Codes for every layer by the method asked for; GPTQ sees what reaches a layer once those before
+it are quantized."""
 
 from __future__ import annotations
 
@@ -35,10 +36,15 @@ class Rounder:
         self.counts: dict[str, int] = {}
         self.errors: list[dict[str, Any]] = []  # of each layer rounded, as values.LayerError has it
         self.activations: Activations | None = None
-        if self.method == "gptq" and calibration and any(layer.kind == "product" for layer in layers):
+        if (
+            self.method == "gptq"
+            and calibration
+            and any(layer.kind == "product" for layer in layers)
+        ):
             self.activations = Activations(proto, layers, calibration)
         self.changed: dict[str, np.ndarray] = {}
-        self.seen: tuple[str, np.ndarray, np.ndarray] | None = None  # the last moments: layers often share an input
+        # the last moments: layers often share an input
+        self.seen: tuple[str, np.ndarray, np.ndarray] | None = None
 
     def order(self) -> Iterator[Layer]:
         """Tables first: all that follows sees their error."""
@@ -53,7 +59,9 @@ class Rounder:
             self.changed[layer.name] = layer.restored(grid.decode(codes))
         return codes, grid
 
-    def _round(self, layer: Layer, weights: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, Grid]:
+    def _round(
+        self, layer: Layer, weights: np.ndarray, bits: int, block: int
+    ) -> tuple[np.ndarray, Grid]:
         fine = bits == 2 and layer.kind != "table" and not self.symmetric
         if self.activations is not None and layer.kind == "product":
             self._count("gptq")
@@ -75,7 +83,8 @@ class Rounder:
         return self.seen[1:]
 
     def _measure(self, layer: Layer, weights: np.ndarray, codes: np.ndarray, grid: Grid) -> None:
-        """Signal over noise of a layer's answers where its inputs are known (tr(ΔHΔᵀ) is their squared error), else of weights."""
+        """Signal over noise of a layer's answers where its inputs are known (tr(ΔHΔᵀ) is their
+        squared error), else of weights."""
         known = self.activations is not None and layer.kind == "product" and self.seen is not None
         if known:
             assert self.seen is not None
@@ -84,7 +93,12 @@ class Rounder:
         else:
             signal, noise = grid.noise(weights, codes)
         ratio = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else MAX_SQNR_DB
-        about = {"name": layer.name, "bits": grid.bits, "elements": layer.elements, "sqnr_db": round(min(ratio, MAX_SQNR_DB), 2)}
+        about = {
+            "name": layer.name,
+            "bits": grid.bits,
+            "elements": layer.elements,
+            "sqnr_db": round(min(ratio, MAX_SQNR_DB), 2),
+        }
         self.errors.append({**about, "of": "outputs" if known else "weights"})
 
     def _count(self, method: str) -> None:

@@ -22,14 +22,16 @@ class Surgeon:
     """Replaces layers of a GraphProto one by one; :meth:`finish` puts the new nodes in place."""
 
     def __init__(self, graph: Any, data: Path | None = None) -> None:
-        """``data``: a file of external data that packed tensors go to as they are made, so that none is held in memory."""
+        """``data``: a file of external data that packed tensors go to as they are made, so that
+        none is held in memory."""
         self.graph = graph
         self.data = data
         if data is not None:
             data.write_bytes(b"")
         self.nodes: list[Any] = []  # unpacking, in front of everything
         self.tensors: list[Any] = []
-        self.replaced: dict[str, list[Any]] = {}  # first output of a node -> what stands in its place
+        # first output of a node -> what stands in its place
+        self.replaced: dict[str, list[Any]] = {}
         self.gone: set[str] = set()
 
     def tensor(self, name: str, array: np.ndarray) -> str:
@@ -39,10 +41,16 @@ class Surgeon:
             self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
             return name
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        made = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
+        made = TensorProto(
+            name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL
+        )
         with self.data.open("ab") as file:
             file.write(bytes(-file.tell() % ALIGNMENT))
-            for key, value in (("location", self.data.name), ("offset", file.tell()), ("length", array.nbytes)):
+            for key, value in (
+                ("location", self.data.name),
+                ("offset", file.tell()),
+                ("length", array.nbytes),
+            ):
                 made.external_data.add(key=key, value=str(value))
             np.ascontiguousarray(array).tofile(file)
         self.tensors.append(made)
@@ -55,10 +63,15 @@ class Surgeon:
         return output
 
     def put(self, layer: Layer, codes: np.ndarray, grid: Grid, *, accuracy_level: int = 0) -> None:
-        """Store ``layer`` as ``codes`` [rows, columns] on ``grid``, and make its readers read that."""
+        """Store ``layer`` as ``codes`` [rows, columns] on ``grid``, and make its readers read
+        that."""
         self.gone.add(layer.name)
         base = f"{layer.name}_q{grid.bits}"
-        block = blocks_of(codes, grid.block) if codes.shape[1] % grid.block else codes.reshape(len(codes), -1, grid.block)
+        block = (
+            blocks_of(codes, grid.block)
+            if codes.shape[1] % grid.block
+            else codes.reshape(len(codes), -1, grid.block)
+        )
         if layer.kind == "folded" or (layer.kind == "table" and codes.shape[1] % grid.block):
             self._folded(layer, base, block, grid)
             return
@@ -71,8 +84,14 @@ class Surgeon:
             for node in layer.nodes:
                 self._gather(node, [data, node.input[1], scale, zero], lanes, grid.block)
             return
-        if np.array_equal(grid.zero, np.rint(grid.zero)) and (grid.zero >= 0).all() and grid.bits != 2:
-            zero = self.tensor(f"{base}_zero", bytes_of(grid.zero.astype(np.uint8), lanes).reshape(-1))
+        if (
+            np.array_equal(grid.zero, np.rint(grid.zero))
+            and (grid.zero >= 0).all()
+            and grid.bits != 2
+        ):
+            zero = self.tensor(
+                f"{base}_zero", bytes_of(grid.zero.astype(np.uint8), lanes).reshape(-1)
+            )
         else:
             zero = self._fine_zero(base, grid)
         for node in layer.nodes:
@@ -82,7 +101,9 @@ class Surgeon:
         """[rows, blocks, bytes] as the kernel reads them: stored so, or in planes."""
         if bits in KERNEL_BITS:
             return self.tensor(f"{base}_codes", bytes_of(block, bits))
-        stored = [self.tensor(f"{base}_plane{i}", part) for i, part in enumerate(planes(block, bits))]
+        stored = [
+            self.tensor(f"{base}_plane{i}", part) for i, part in enumerate(planes(block, bits))
+        ]
         nodes, constants, result = unpack_nodes(base, bits, stored)
         for name, value in constants:
             self.tensor(name, np.array(value, np.uint8))
@@ -92,20 +113,31 @@ class Surgeon:
     def _scale(self, base: str, grid: Grid) -> str:
         from onnx import TensorProto
 
-        stored = self.tensor(f"{base}_scale8", np.rint(grid.scale / grid.step[:, None]).astype(np.uint8))
+        stored = self.tensor(
+            f"{base}_scale8", np.rint(grid.scale / grid.step[:, None]).astype(np.uint8)
+        )
         cast = self.node("Cast", [stored], f"{base}_scale_cast", to=TensorProto.FLOAT)
-        return self.node("Mul", [cast, self.tensor(f"{base}_step", grid.step[:, None])], f"{base}_scale")
+        return self.node(
+            "Mul", [cast, self.tensor(f"{base}_step", grid.step[:, None])], f"{base}_scale"
+        )
 
     def _fine_zero(self, base: str, grid: Grid) -> str:
-        """Zeros that are no whole numbers (or of 2 bits, whose kernel is quick with these only): int8 multiples of 1/32."""
+        """Zeros that are no whole numbers (or of 2 bits, whose kernel is quick with these only):
+        int8 multiples of 1/32."""
         from onnx import TensorProto
 
         stored = self.tensor(f"{base}_zero32", np.rint(grid.zero * 32).astype(np.int8))
         cast = self.node("Cast", [stored], f"{base}_zero_cast", to=TensorProto.FLOAT)
-        return self.node("Mul", [cast, self.tensor(f"{base}_32nd", np.array(1 / 32, np.float32))], f"{base}_zero")
+        return self.node(
+            "Mul", [cast, self.tensor(f"{base}_32nd", np.array(1 / 32, np.float32))], f"{base}_zero"
+        )
 
     def _reshaped(self, base: str, data: str, shape: list[int]) -> str:
-        return self.node("Reshape", [data, self.tensor(f"{base}_shape", np.array(shape, np.int64))], f"{base}_table")
+        return self.node(
+            "Reshape",
+            [data, self.tensor(f"{base}_shape", np.array(shape, np.int64))],
+            f"{base}_table",
+        )
 
     def _gather(self, node: Any, inputs: list[str], lanes: int, block: int) -> None:
         from onnx import helper
@@ -123,23 +155,50 @@ class Surgeon:
         )
         self.replaced[node.output[0]] = [made]
 
-    def _product(self, node: Any, layer: Layer, packed: list[str], lanes: int, block: int, accuracy_level: int) -> None:
+    def _product(
+        self,
+        node: Any,
+        layer: Layer,
+        packed: list[str],
+        lanes: int,
+        block: int,
+        accuracy_level: int,
+    ) -> None:
         from onnx import helper
 
-        attributes = {"K": layer.columns, "N": layer.rows, "bits": lanes, "block_size": block, "accuracy_level": accuracy_level}
+        attributes = {
+            "K": layer.columns,
+            "N": layer.rows,
+            "bits": lanes,
+            "block_size": block,
+            "accuracy_level": accuracy_level,
+        }
         result = node.output[0]
         bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
         product = f"{result}_product" if bias else result
         made = [
-            helper.make_node("MatMulNBits", [node.input[0], *packed], [product], name=node.name, domain=MICROSOFT, **attributes)
+            helper.make_node(
+                "MatMulNBits",
+                [node.input[0], *packed],
+                [product],
+                name=node.name,
+                domain=MICROSOFT,
+                **attributes,
+            )
         ]
         if bias:
             beta = next((a.f for a in node.attribute if a.name == "beta"), 1.0)
             if beta != 1.0:
                 factor = self.tensor(f"{result}_beta", np.array(beta, np.float32))
-                made.append(helper.make_node("Mul", [bias, factor], [f"{result}_bias"], name=f"{result}_beta_by"))
+                made.append(
+                    helper.make_node(
+                        "Mul", [bias, factor], [f"{result}_bias"], name=f"{result}_beta_by"
+                    )
+                )
                 bias = f"{result}_bias"
-            made.append(helper.make_node("Add", [product, bias], [result], name=f"{result}_with_bias"))
+            made.append(
+                helper.make_node("Add", [product, bias], [result], name=f"{result}_with_bias")
+            )
         self.replaced[node.output[0]] = made
 
     def _folded(self, layer: Layer, base: str, block: np.ndarray, grid: Grid) -> None:
@@ -153,16 +212,29 @@ class Surgeon:
         scale = self.node("Unsqueeze", [flat, axis], f"{base}_scales")
         fine = not np.array_equal(grid.zero, np.rint(grid.zero))
         kind = np.int8 if fine else np.uint8
-        zero = self.tensor(f"{base}_zero8", np.rint(grid.zero[..., None] * (32 if fine else 1)).astype(kind))
+        zero = self.tensor(
+            f"{base}_zero8", np.rint(grid.zero[..., None] * (32 if fine else 1)).astype(kind)
+        )
         zero = self.node("Cast", [zero], f"{base}_zero_cast", to=TensorProto.FLOAT)
         if fine:
-            zero = self.node("Mul", [zero, self.tensor(f"{base}_32nd", np.array(1 / 32, np.float32))], f"{base}_zero")
+            zero = self.node(
+                "Mul",
+                [zero, self.tensor(f"{base}_32nd", np.array(1 / 32, np.float32))],
+                f"{base}_zero",
+            )
         centred = self.node("Sub", [as_float, zero], f"{base}_centred")
         value = self.node("Mul", [centred, scale], f"{base}_value")
         columns = layer.columns
-        value = self.node("Reshape", [value, self.tensor(f"{base}_rows", np.array([layer.rows, -1], np.int64))], f"{base}_matrix")
+        value = self.node(
+            "Reshape",
+            [value, self.tensor(f"{base}_rows", np.array([layer.rows, -1], np.int64))],
+            f"{base}_matrix",
+        )
         if block.shape[1] * block.shape[2] != columns:
-            ends = [self.tensor(f"{base}_{n}", np.array([v], np.int64)) for n, v in (("from", 0), ("to", columns), ("axis", 1))]
+            ends = [
+                self.tensor(f"{base}_{n}", np.array([v], np.int64))
+                for n, v in (("from", 0), ("to", columns), ("axis", 1))
+            ]
             value = self.node("Slice", [value, *ends], f"{base}_cut")
         if layer.transposed:
             value = self.node("Transpose", [value], f"{base}_turned", perm=[1, 0])
@@ -174,7 +246,8 @@ class Surgeon:
                     node.input[index] = final
 
     def _single(self, base: str, block: np.ndarray, bits: int) -> str:
-        """Codes one a byte, [rows, blocks, block]. 4 and 2 bits are split from their bytes here, since no kernel reads them."""
+        """Codes one a byte, [rows, blocks, block]. 4 and 2 bits are split from their bytes here,
+        since no kernel reads them."""
         if bits == 8:
             return self.tensor(f"{base}_codes", block)
         if bits in PLANES and CONTAINER[bits] == 8:
@@ -204,16 +277,24 @@ class Surgeon:
         whole = self.node("Concat", parts, f"{base}_whole", axis=-1)
         if not lift:
             return whole
-        return self.node("BitShift", [whole, self.tensor(f"{base}_lift", np.array(lift, np.uint8))], f"{base}_up", direction="LEFT")
+        return self.node(
+            "BitShift",
+            [whole, self.tensor(f"{base}_lift", np.array(lift, np.uint8))],
+            f"{base}_up",
+            direction="LEFT",
+        )
 
     def finish(self, proto: Any) -> None:
         """Rewrite the graph; opset 18 has the bit operators, com.microsoft the kernels."""
         from onnx import helper
 
-        nodes = [made for node in self.graph.node for made in self.replaced.get(node.output[0], [node])]
+        nodes = [
+            made for node in self.graph.node for made in self.replaced.get(node.output[0], [node])
+        ]
         kept = [t for t in self.graph.initializer if t.name not in self.gone]
         inputs = [v for v in self.graph.input if v.name not in self.gone]
-        copies = [type(n).FromString(n.SerializeToString()) for n in nodes]  # deleting a field ends the life of what was in it
+        # deleting a field ends the life of what was in it
+        copies = [type(n).FromString(n.SerializeToString()) for n in nodes]
         del self.graph.node[:], self.graph.input[:]
         self.graph.node.extend([*self.nodes, *copies])
         self.graph.input.extend(inputs)
@@ -221,5 +302,7 @@ class Surgeon:
         del self.graph.initializer[:]
         self.graph.initializer.extend(rest)
         self.graph.initializer.extend(self.tensors)
-        if any(n.domain == MICROSOFT for n in self.graph.node) and not any(o.domain == MICROSOFT for o in proto.opset_import):
+        if any(n.domain == MICROSOFT for n in self.graph.node) and not any(
+            o.domain == MICROSOFT for o in proto.opset_import
+        ):
             proto.opset_import.append(helper.make_opsetid(MICROSOFT, 1))

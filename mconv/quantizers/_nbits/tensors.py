@@ -12,12 +12,15 @@ from mconv import graph
 
 
 def large(model: Path) -> bool:
-    """Whether ``model``, its external data included, is too large to be held in memory several times."""
+    """Whether ``model``, its external data included, is too large to be held in memory several
+    times."""
     from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
     size = model.stat().st_size
     if size <= LARGE:
-        outside = [t for t in _get_all_tensors(graph.load(model, data=False)) if uses_external_data(t)]
+        outside = [
+            t for t in _get_all_tensors(graph.load(model, data=False)) if uses_external_data(t)
+        ]
         size += sum(ExternalDataInfo(t).length or 0 for t in outside)
     return size > LARGE
 
@@ -45,7 +48,9 @@ class Tensors:
         shape = tuple(tensor.dims)
         if math.prod(shape) == 0:
             return np.zeros(shape, np.float32)
-        mapped: np.ndarray = np.memmap(self.folder / about.location, np.float32, "r", about.offset or 0, shape)
+        mapped: np.ndarray = np.memmap(
+            self.folder / about.location, np.float32, "r", about.offset or 0, shape
+        )
         return mapped
 
     def load_rest(self, gone: set[str]) -> None:

@@ -1,4 +1,5 @@
-"""Helpers of the browser runtime: finding and starting a browser, serving a package to it, reading where its nodes ran."""
+"""Helpers of the browser runtime: finding and starting a browser, serving a package to it, reading
+where its nodes ran."""
 
 from mconv.runtimes._browser.find import ARGUMENTS, find, find_all, find_ort, strangers, unpack
 from mconv.runtimes._browser.serve import ORT_URL, serve

@@ -15,7 +15,13 @@ PACKAGE = Path("@sparticuz/chromium/bin")
 UNPACKED = Path(".mconv-chromium")
 ORT = Path("onnxruntime-web/dist")
 SYSTEM = (
-    *("google-chrome", "google-chrome-stable", "google-chrome-beta", "chromium", "chromium-browser"),
+    *(
+        "google-chrome",
+        "google-chrome-stable",
+        "google-chrome-beta",
+        "chromium",
+        "chromium-browser",
+    ),
     *("microsoft-edge", "microsoft-edge-stable", "brave-browser", "vivaldi-stable", "opera"),
 )
 APPLICATIONS = (  # macOS and Windows, where browsers are not on the path
@@ -24,18 +30,26 @@ APPLICATIONS = (  # macOS and Windows, where browsers are not on the path
     "C:/Program Files/Google/Chrome/Application/chrome.exe",
     "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
 )
-STRANGERS = ("firefox", "firefox-esr", "epiphany", "epiphany-browser", "/Applications/Safari.app/Contents/MacOS/Safari")
+STRANGERS = (
+    "firefox",
+    "firefox-esr",
+    "epiphany",
+    "epiphany-browser",
+    "/Applications/Safari.app/Contents/MacOS/Safari",
+)
 ARGUMENTS = (
     "--no-sandbox",
     "--enable-unsafe-webgpu",
     "--enable-features=WebMachineLearningNeuralNetwork",
     "--disable-background-networking",
 )
-SOFTWARE = ("--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader")  # WebGPU without a GPU
+# WebGPU without a GPU
+SOFTWARE = ("--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader")
 
 
 def node_modules() -> Iterator[Path]:
-    """Folders of npm packages, in order of preference: $MCONV_NODE_MODULES, mconv's own, those of the working directory."""
+    """Folders of npm packages, in order of preference: $MCONV_NODE_MODULES, mconv's own, those of
+    the working directory."""
     if named := os.environ.get("MCONV_NODE_MODULES"):
         yield Path(named)
     for folder in (Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents):
@@ -48,13 +62,17 @@ def find_ort() -> Path | None:
 
 
 def find() -> Path | None:
-    """The browser: $MCONV_BROWSER, the one from npm (unpacked on first use), one of the system; None leaves it to Playwright.
+    """The browser: $MCONV_BROWSER, the one from npm (unpacked on first use), one of the system;
+    None leaves it to Playwright.
 
     Raises StepError where $MCONV_BROWSER names no file.
     """
     if named := os.environ.get("MCONV_BROWSER"):
         if not Path(named).is_file():
-            raise StepError(f"MCONV_BROWSER names {named}, which is not there", hint="give the path of a Chromium executable")
+            raise StepError(
+                f"MCONV_BROWSER names {named}, which is not there",
+                hint="give the path of a Chromium executable",
+            )
         return Path(named)
     for folder in node_modules():
         if (folder / UNPACKED / "chromium").is_file():
@@ -70,7 +88,9 @@ def find_all() -> dict[str, Path]:
     if named := os.environ.get("MCONV_BROWSER"):
         found["MCONV_BROWSER"] = Path(named)
     for folder in node_modules():
-        if (folder / PACKAGE / "chromium.br").is_file() or (folder / UNPACKED / "chromium").is_file():
+        if (folder / PACKAGE / "chromium.br").is_file() or (
+            folder / UNPACKED / "chromium"
+        ).is_file():
             there = folder / UNPACKED / "chromium"
             found.setdefault("npm", there if there.is_file() else unpack(folder))
     if (path := playwrights()) is not None:
@@ -100,7 +120,8 @@ def playwrights() -> Path | None:
 
 
 def unpack(folder: Path) -> Path:
-    """Unpack @sparticuz/chromium in the node_modules ``folder``, or into a temporary folder where that cannot be written."""
+    """Unpack @sparticuz/chromium in the node_modules ``folder``, or into a temporary folder where
+    that cannot be written."""
     import brotli
 
     target = folder / UNPACKED
@@ -108,11 +129,14 @@ def unpack(folder: Path) -> Path:
         staged = Path(tempfile.mkdtemp(prefix=".mconv-", dir=folder))
     except OSError:
         staged = target = Path(tempfile.mkdtemp(prefix="mconv-chromium-"))
-    (staged / "chromium").write_bytes(brotli.decompress((folder / PACKAGE / "chromium.br").read_bytes()))
+    (staged / "chromium").write_bytes(
+        brotli.decompress((folder / PACKAGE / "chromium.br").read_bytes())
+    )
     (staged / "chromium").chmod(0o755)
     archive = staged / "swiftshader.tar"
     archive.write_bytes(brotli.decompress((folder / PACKAGE / "swiftshader.tar.br").read_bytes()))
-    with tarfile.open(archive) as tar:  # by hand: Debian 12's Python 3.11.2 has no extraction filters yet
+    # by hand: Debian 12's Python 3.11.2 has no extraction filters yet
+    with tarfile.open(archive) as tar:
         for member in tar:
             content = tar.extractfile(member) if member.isfile() else None
             if content is not None:

@@ -1,4 +1,5 @@
-"""Where nodes ran, from the profile that onnxruntime-web prints and the counters hooked into the page."""
+"""Where nodes ran, from the profile that onnxruntime-web prints and the counters hooked into the
+page."""
 
 from __future__ import annotations
 
@@ -15,21 +16,73 @@ PROVIDERS = {
     "webnn": ("WebNNExecutionProvider", "WEBNN"),
     "wasm": ("CPUExecutionProvider",),
 }
-# Operators of shape arithmetic: accepted on the CPU where every tensor they touch is of integers or booleans. A Cast may have
-# floats on one side where int64 is on the other: GPUs in browsers have no int64, so that is where such arithmetic ends.
+# Operators of shape arithmetic: accepted on the CPU where every tensor they touch is of integers or
+# booleans. A Cast may have floats on one side where int64 is on the other: GPUs in browsers have no
+# int64, so that is where such arithmetic ends.
 SHAPE_ARITHMETIC = {
-    *("Abs", "Add", "And", "Cast", "Concat", "ConstantOfShape", "CumSum", "Div", "Equal", "Expand", "Flatten", "Gather"),
-    *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul"),
-    *("Neg", "Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND"),
-    *("Shape", "Size", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
+    *(
+        "Abs",
+        "Add",
+        "And",
+        "Cast",
+        "Concat",
+        "ConstantOfShape",
+        "CumSum",
+        "Div",
+        "Equal",
+        "Expand",
+        "Flatten",
+        "Gather",
+    ),
+    *(
+        "GatherElements",
+        "GatherND",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+    ),
+    *(
+        "Neg",
+        "Not",
+        "Or",
+        "Range",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Reshape",
+        "ScatterElements",
+        "ScatterND",
+    ),
+    *(
+        "Shape",
+        "Size",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Sub",
+        "Tile",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    ),
 }
-COPIES = frozenset({"MemcpyToHost", "MemcpyFromHost"})  # onnxruntime's own, between a provider's memory and the CPU's
+# onnxruntime's own, between a provider's memory and the CPU's
+COPIES = frozenset({"MemcpyToHost", "MemcpyFromHost"})
 SMALL = 4096  # elements a tensor of shape arithmetic has at most
 WHOLE = ("int", "uint", "bool")
 
 
 def nodes(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The nodes of a profile: one JSON object a line, with a trailing comma. Lines that are none are left out."""
+    """The nodes of a profile: one JSON object a line, with a trailing comma. Lines that are none
+    are left out."""
     found = []
     for line in lines:
         with contextlib.suppress(json.JSONDecodeError):
@@ -40,10 +93,12 @@ def nodes(lines: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def is_shape_arithmetic(node: Mapping[str, Any]) -> bool:
-    """Small and of integers or booleans, as far as the profile shows: ``input_type_shape`` is [{type: shape}, …]."""
+    """Small and of integers or booleans, as far as the profile shows: ``input_type_shape`` is
+    [{type: shape}, …]."""
     touched = [*node.get("input_type_shape", ()), *node.get("output_type_shape", ())]
     if node["op_name"] == "Shape":
-        touched = list(node.get("output_type_shape", ()))  # reads a tensor of any type, not its elements
+        # reads a tensor of any type, not its elements
+        touched = list(node.get("output_type_shape", ()))
     if node["op_name"] not in SHAPE_ARITHMETIC or not touched:
         return False
     wide = node["op_name"] == "Cast" and any("int64" in tensor for tensor in touched)
@@ -58,9 +113,16 @@ def is_shape_arithmetic(node: Mapping[str, Any]) -> bool:
 
 
 def of_profile(
-    provider: str, profile: list[dict[str, Any]], dispatches: int, *, adapter: str | None, device: str, software: bool
+    provider: str,
+    profile: list[dict[str, Any]],
+    dispatches: int,
+    *,
+    adapter: str | None,
+    device: str,
+    software: bool,
 ) -> Placement:
-    """Evidence of one profiled run. Without a dispatch seen, nothing counts as run on a provider that dispatches."""
+    """Evidence of one profiled run. Without a dispatch seen, nothing counts as run on a provider
+    that dispatches."""
     here: Counter[str] = Counter()
     elsewhere: Counter[str] = Counter()
     allowed: Counter[str] = Counter()
@@ -72,7 +134,10 @@ def of_profile(
         elsewhere[op] += 1
         if op in COPIES or is_shape_arithmetic(node):
             allowed[op] += 1
-    proof = {"webgpu": "GPUComputePassEncoder.dispatchWorkgroups", "webnn": "MLContext.dispatch"}.get(provider)
+    proof = {
+        "webgpu": "GPUComputePassEncoder.dispatchWorkgroups",
+        "webnn": "MLContext.dispatch",
+    }.get(provider)
     ran = bool(profile) and (proof is None or dispatches > 0)
     witnesses = ["onnxruntime profile"] if profile else []
     if proof and dispatches:

@@ -1,4 +1,5 @@
-"""A static server on loopback, as an npm package's folder is served: with ``node_modules/onnxruntime-web`` beside it."""
+"""A static server on loopback, as an npm package's folder is served: with
+``node_modules/onnxruntime-web`` beside it."""
 
 from __future__ import annotations
 
@@ -18,8 +19,13 @@ BUNDLES = ("jspi", "webgpu", "wasm", "webgl")
 
 def _import_map() -> str:
     """Where a page without a bundler finds onnxruntime-web's entry points, as demo.html says it."""
-    files = {name: f"ort.{name}.bundle.min.mjs" if name != "webgl" else "ort.webgl.min.mjs" for name in BUNDLES}
-    return json.dumps({"imports": {f"onnxruntime-web/{name}": ORT_URL + file for name, file in files.items()}})
+    files = {
+        name: f"ort.{name}.bundle.min.mjs" if name != "webgl" else "ort.webgl.min.mjs"
+        for name in BUNDLES
+    }
+    return json.dumps(
+        {"imports": {f"onnxruntime-web/{name}": ORT_URL + file for name, file in files.items()}}
+    )
 
 
 BLANK = (
@@ -29,9 +35,14 @@ BLANK = (
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """A folder, an empty page at ``/``, and the headers that shared memory and precise clocks need."""
+    """A folder, an empty page at ``/``, and the headers that shared memory and precise clocks
+    need."""
 
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}
+    extensions_map = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }
 
     def do_GET(self) -> None:
         if self.path == "/":
@@ -63,7 +74,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
     """Serve ``folder`` on loopback; yields the address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
+    )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -23,12 +23,23 @@ from mconv.runtimes._browser.find import ARGUMENTS, SOFTWARE, find, playwrights
 
 ENDPOINT = "MCONV_BROWSER_ENDPOINT"
 START_SECONDS = 30
-QUIET = ("--headless", "--no-first-run", "--disable-gpu-watchdog", "--disable-component-update", "--disable-sync", "--mute-audio")
-HINT = "`npm ci` brings one, or `playwright install chromium`, or name one in MCONV_BROWSER; it needs libnss3"
+QUIET = (
+    "--headless",
+    "--no-first-run",
+    "--disable-gpu-watchdog",
+    "--disable-component-update",
+    "--disable-sync",
+    "--mute-audio",
+)
+HINT = (
+    "`npm ci` brings one, or `playwright install chromium`, or name one in MCONV_BROWSER; it "
+    "needs libnss3"
+)
 
 
 def executable() -> str:
-    """The browser that :func:`find` finds, or Playwright's. Raises StepError where there is none."""
+    """The browser that :func:`find` finds, or Playwright's. Raises StepError where there is
+    none."""
     if found := find():
         return str(found)
     if (path := playwrights()) is None:
@@ -48,14 +59,25 @@ class Started:
 
 @contextmanager
 def started(path: str | None = None, *, software: bool = True) -> Iterator[Started]:
-    """A headless browser of its own. Ended when the block is left, or Python. ``software``: its WebGPU is computed on the CPU."""
+    """A headless browser of its own. Ended when the block is left, or Python. ``software``: its
+    WebGPU is computed on the CPU."""
     path = path or executable()
     profile = Path(tempfile.mkdtemp(prefix="mconv-browser-"))
     environment = {**os.environ, "HOME": str(profile)}
     graphics = SOFTWARE if software else ()
-    command = [path, *QUIET, *ARGUMENTS, *graphics, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+    command = [
+        path,
+        *QUIET,
+        *ARGUMENTS,
+        *graphics,
+        "--remote-debugging-port=0",
+        f"--user-data-dir={profile}",
+        "about:blank",
+    ]
     log = (profile / "mconv.log").open("w+b")
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+    )
     atexit.register(process.kill)  # a session that nobody closed
     try:
         yield Started(executable=path, process=process, **_reached(process, profile))
@@ -96,7 +118,8 @@ def _answers(endpoint: str) -> bool:
         return False
 
 
-_drivers: list[Any] = []  # Playwright takes no second one in a thread: parts of a model share the first
+# Playwright takes no second one in a thread: parts of a model share the first
+_drivers: list[Any] = []
 _users = 0
 
 
@@ -118,8 +141,8 @@ def _driver() -> Iterator[Any]:
 
 @contextmanager
 def connected(path: str | None = None, *, software: bool = True) -> Iterator[tuple[Any, Any]]:
-    """(browser, a context of its own): of the browser at ``path`` started here, else of the run's browser where
-    $MCONV_BROWSER_ENDPOINT names one, else of one found and started here.
+    """(browser, a context of its own): of the browser at ``path`` started here, else of the run's
+    browser where $MCONV_BROWSER_ENDPOINT names one, else of one found and started here.
 
     Raises StepError where that browser is dead, or none can be started.
     """
@@ -136,7 +159,10 @@ def connected(path: str | None = None, *, software: bool = True) -> Iterator[tup
             context = browser.new_context()
         except Error as problem:
             said = " ".join(problem.message.split())[:300]
-            raise StepError(f"the browser of this run cannot be reached: {said}", hint="it may have died; run again") from problem
+            raise StepError(
+                f"the browser of this run cannot be reached: {said}",
+                hint="it may have died; run again",
+            ) from problem
         stack.callback(_quietly, browser.close)
         stack.callback(_quietly, context.close)
         yield browser, context
@@ -152,7 +178,8 @@ def _quietly(close: Any) -> None:
 
 
 def serve_forever() -> int:
-    """Start a browser, print where it is as one line of JSON, and keep it until standard input ends or the browser dies."""
+    """Start a browser, print where it is as one line of JSON, and keep it until standard input ends
+    or the browser dies."""
     with started() as about:
         print(json.dumps({"endpoint": about.endpoint, "version": about.version}), flush=True)
         end = threading.Event()

@@ -1,4 +1,5 @@
-"""Bytes of tensors as Arrow arrays, and the Parquet encoding that makes those of a dtype smallest, as the writer itself tells."""
+"""Bytes of tensors as Arrow arrays, and the Parquet encoding that makes those of a dtype smallest,
+as the writer itself tells."""
 
 from __future__ import annotations
 
@@ -26,14 +27,19 @@ def arrow_values(dtype: str, data: np.ndarray) -> Any:
     if dtype == "bool":
         return pyarrow.array(data.view(np.bool_))
     count = data.nbytes // parquet.width(dtype)
-    return pyarrow.Array.from_buffers(kind, count, [None, pyarrow.py_buffer(np.ascontiguousarray(data))])
+    return pyarrow.Array.from_buffers(
+        kind, count, [None, pyarrow.py_buffer(np.ascontiguousarray(data))]
+    )
 
 
 def value_field(dtype: str) -> Any:
     """The column of a dtype: lists of elements that are never null."""
     import pyarrow
 
-    return pyarrow.field(dtype, pyarrow.large_list(pyarrow.field("element", parquet.arrow_type(dtype), nullable=False)))
+    return pyarrow.field(
+        dtype,
+        pyarrow.large_list(pyarrow.field("element", parquet.arrow_type(dtype), nullable=False)),
+    )
 
 
 def settings(compression: str, level: int | None, encodings: Mapping[str, str]) -> dict[str, Any]:
@@ -42,7 +48,11 @@ def settings(compression: str, level: int | None, encodings: Mapping[str, str]) 
     return {
         "compression": compression,
         "compression_level": level,
-        "use_dictionary": ["name", "dtype", *(LEAF.format(d) for d, e in encodings.items() if e == DICTIONARY)],
+        "use_dictionary": [
+            "name",
+            "dtype",
+            *(LEAF.format(d) for d, e in encodings.items() if e == DICTIONARY),
+        ],
         "use_byte_stream_split": split or False,
         "write_statistics": ["name"],
         "write_page_checksum": True,
@@ -52,14 +62,16 @@ def settings(compression: str, level: int | None, encodings: Mapping[str, str]) 
 
 
 def choices(dtype: str) -> tuple[str, ...]:
-    """Encodings worth a trial; Parquet cannot split bools, and stores integers of a byte in four unless they are looked up."""
+    """Encodings worth a trial; Parquet cannot split bools, and stores integers of a byte in four
+    unless they are looked up."""
     if dtype == "bool":
         return (PLAIN,)
     return (PLAIN, DICTIONARY) if parquet.width(dtype) == 1 else (PLAIN, SPLIT, DICTIONARY)
 
 
 def choose(tensors: Mapping[str, Tensor], compression: str, level: int | None) -> dict[str, str]:
-    """dtype → the encoding under which a sample of its tensors is smallest: of each tensor a piece from its middle."""
+    """dtype → the encoding under which a sample of its tensors is smallest: of each tensor a piece
+    from its middle."""
     by_dtype: dict[str, list[Tensor]] = {}
     for tensor in tensors.values():
         by_dtype.setdefault(tensor.dtype, []).append(tensor)
@@ -67,7 +79,11 @@ def choose(tensors: Mapping[str, Tensor], compression: str, level: int | None) -
     for dtype, group in sorted(by_dtype.items()):
         tried = choices(dtype)
         pieces = [p for p in _pieces(group, parquet.width(dtype)) if p.nbytes]
-        sizes = {e: _size(dtype, pieces, compression, level, e) for e in tried} if len(tried) > 1 and pieces else {tried[0]: 0}
+        sizes = (
+            {e: _size(dtype, pieces, compression, level, e) for e in tried}
+            if len(tried) > 1 and pieces
+            else {tried[0]: 0}
+        )
         made[dtype] = min(sizes, key=lambda e: (sizes[e], tried.index(e)))
     return made
 
@@ -77,13 +93,19 @@ def _pieces(group: Sequence[Tensor], size: int) -> list[np.ndarray]:
     share = min(1.0, SAMPLED / whole) if whole else 1.0
     pieces = []
     for tensor in group:
-        length = min(tensor.data.nbytes, PIECE, max(4096, int(tensor.data.nbytes * share))) // size * size
+        length = (
+            min(tensor.data.nbytes, PIECE, max(4096, int(tensor.data.nbytes * share)))
+            // size
+            * size
+        )
         start = (tensor.data.nbytes - length) // 2 // size * size
         pieces.append(tensor.data[start : start + length])
     return pieces
 
 
-def _size(dtype: str, pieces: Sequence[np.ndarray], compression: str, level: int | None, encoding: str) -> int:
+def _size(
+    dtype: str, pieces: Sequence[np.ndarray], compression: str, level: int | None, encoding: str
+) -> int:
     """Bytes of the column chunk that the pieces make, one row each."""
     import numpy as np
     import pyarrow
@@ -93,9 +115,15 @@ def _size(dtype: str, pieces: Sequence[np.ndarray], compression: str, level: int
     schema = pyarrow.schema([field])
     values = pyarrow.concat_arrays([arrow_values(dtype, piece) for piece in pieces])
     ends = np.cumsum([0, *(piece.nbytes // parquet.width(dtype) for piece in pieces)])
-    lists = pyarrow.LargeListArray.from_arrays(pyarrow.array(ends, pyarrow.int64()), values, type=field.type)
+    lists = pyarrow.LargeListArray.from_arrays(
+        pyarrow.array(ends, pyarrow.int64()), values, type=field.type
+    )
     sink = pyarrow.BufferOutputStream()
-    with pyarrow.parquet.ParquetWriter(sink, schema, **settings(compression, level, {dtype: encoding})) as writer:
+    with pyarrow.parquet.ParquetWriter(
+        sink, schema, **settings(compression, level, {dtype: encoding})
+    ) as writer:
         writer.write_table(pyarrow.table([lists], schema=schema))
     about = pyarrow.parquet.read_metadata(pyarrow.BufferReader(sink.getvalue()))
-    return sum(about.row_group(i).column(0).total_compressed_size for i in range(about.num_row_groups))
+    return sum(
+        about.row_group(i).column(0).total_compressed_size for i in range(about.num_row_groups)
+    )

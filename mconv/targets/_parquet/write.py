@@ -1,4 +1,5 @@
-"""The file itself: rows gathered into row groups of about one chunk, so that one tensor can be read without the others."""
+"""The file itself: rows gathered into row groups of about one chunk, so that one tensor can be read
+without the others."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Row(NamedTuple):
 
 
 def half(tensor: Tensor) -> Tensor:
-    """A float tensor as float16; as it is where that cannot hold its largest value, and anything else."""
+    """A float tensor as float16; as it is where that cannot hold its largest value, and anything
+    else."""
     import numpy as np
 
     if tensor.dtype == "bfloat16":  # the upper half of a float32
@@ -43,8 +45,11 @@ def half(tensor: Tensor) -> Tensor:
     return Tensor("float16", tensor.shape, narrow.view(np.uint8))
 
 
-def rows(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], chunk: int) -> Iterator[list[Row]]:
-    """Row groups: rows until their bytes reach ``chunk``, larger tensors in rows of that size (``chunk`` 0: one row a tensor)."""
+def rows(
+    tensors: Mapping[str, Tensor], aliases: Mapping[str, str], chunk: int
+) -> Iterator[list[Row]]:
+    """Row groups: rows until their bytes reach ``chunk``, larger tensors in rows of that size
+    (``chunk`` 0: one row a tensor)."""
     group: list[Row] = []
     size = 0
     for name, tensor in tensors.items():
@@ -73,7 +78,9 @@ def _schema(dtypes: list[str]) -> Any:
         [
             pa.field("name", pa.string(), nullable=False),
             pa.field("dtype", pa.string(), nullable=False),
-            pa.field("shape", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False),
+            pa.field(
+                "shape", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False
+            ),
             pa.field("offset", pa.int64(), nullable=False),
             pa.field("alias_of", pa.string()),
             *map(encode.value_field, dtypes),
@@ -104,7 +111,11 @@ def _table(group: list[Row], schema: Any) -> Any:
             valid.append(mine)
         values = pa.concat_arrays(pieces) if pieces else pa.array([], field.type.value_type)
         nulls = pa.array([not v for v in valid])
-        arrays.append(pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), values, type=field.type, mask=nulls))
+        arrays.append(
+            pa.LargeListArray.from_arrays(
+                pa.array(ends, pa.int64()), values, type=field.type, mask=nulls
+            )
+        )
     return pa.table(arrays, schema=schema)
 
 
@@ -120,7 +131,8 @@ def write(
     chunk: int,
     notes: list[str],
 ) -> dict[str, str]:
-    """Write the file; ``sources`` maps each name in it to the source's. Returns the encoding of each dtype.
+    """Write the file; ``sources`` maps each name in it to the source's. Returns the encoding of
+    each dtype.
 
     Raises UnsupportedError for a dtype that the format does not know.
     """
@@ -128,18 +140,24 @@ def write(
 
     for name, tensor in tensors.items():
         if tensor.dtype not in parquet.ARROW:
-            raise UnsupportedError(f"tensor {name!r} is of {tensor.dtype}, which has no place in a Parquet file")
+            raise UnsupportedError(
+                f"tensor {name!r} is of {tensor.dtype}, which has no place in a Parquet file"
+            )
     encodings = encode.choose(tensors, compression, level)
     schema = _schema(list(encodings))
     place: dict[str, tuple[int, int]] = {}
-    with pyarrow.parquet.ParquetWriter(path, schema, **encode.settings(compression, level, encodings)) as writer:
+    with pyarrow.parquet.ParquetWriter(
+        path, schema, **encode.settings(compression, level, encodings)
+    ) as writer:
         for index, group in enumerate(rows(tensors, aliases, chunk)):
             writer.write_table(_table(group, schema), row_group_size=len(group))
             for row in group:
                 if row.alias_of is None:
                     first, _ = place.setdefault(row.name, (index, 1))
                     place[row.name] = (first, index - first + 1)
-        writer.add_key_value_metadata(_metadata(tensors, about, aliases, sources, encodings, place, notes))
+        writer.add_key_value_metadata(
+            _metadata(tensors, about, aliases, sources, encodings, place, notes)
+        )
     return encodings
 
 

@@ -17,47 +17,69 @@ from mconv.targets import _web
 from mconv.values import ModelInfo, TensorSpec
 
 VERSION = "1.30.0"  # of onnxruntime-web: what the packages depend on and what verifies them
-# JSPI's build is the smallest and quickest; browsers without WebAssembly.Suspending take the other one.
-NATIVE = "'Suspending' in WebAssembly ? import('onnxruntime-web/jspi') : import('onnxruntime-web/webgpu')"
+# JSPI's build is the smallest and quickest; browsers without WebAssembly.Suspending take the other
+# one.
+NATIVE = (
+    "'Suspending' in WebAssembly ? import('onnxruntime-web/jspi') : "
+    "import('onnxruntime-web/webgpu')"
+)
 IMPORTS = {
     "webgpu": NATIVE,
     "webnn": NATIVE,
     "wasm": "import('onnxruntime-web/wasm')",
     "webgl": "import('onnxruntime-web/webgl')",
 }
-ENTRIES = {"webgpu": ("jspi", "webgpu"), "webnn": ("jspi", "webgpu"), "wasm": ("wasm",), "webgl": ("webgl",)}
+ENTRIES = {
+    "webgpu": ("jspi", "webgpu"),
+    "webnn": ("jspi", "webgpu"),
+    "wasm": ("wasm",),
+    "webgl": ("webgl",),
+}
 WASM = {"jspi": "jspi", "webgpu": "asyncify"}
 OPTIONS = {
     "dims": {
         "type": "object",
         "additionalProperties": {"type": "integer", "minimum": 1},
-        "description": "sizes for free axes by name; the model is then compiled for these (default: shapes stay free)",
+        "description": "sizes for free axes by name; the model is then compiled for these "
+        "(default: shapes stay free)",
     },
     "vendor": {
         "type": "boolean",
         "default": False,
-        "description": "put onnxruntime-web (from node_modules) into the package, so that its demo.html needs no `npm install`",
+        "description": "put onnxruntime-web (from node_modules) into the package, so that its "
+        "demo.html needs no `npm install`",
     },
 }
 
 
 def write(
-    model: Path, out: Path, *, provider: str, precision: str, options: Mapping[str, Any], name: str, dims: Mapping[str, int]
+    model: Path,
+    out: Path,
+    *,
+    provider: str,
+    precision: str,
+    options: Mapping[str, Any],
+    name: str,
+    dims: Mapping[str, int],
 ) -> ModelInfo:
-    """The npm package in ``out``. ``dims``: sizes that free axes are given when the model is loaded.
+    """The npm package in ``out``. ``dims``: sizes that free axes are given when the model is
+    loaded.
 
-    Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no input has.
-    """
+    Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no
+    input has."""
     axes = _copy(model, out, provider, dims if provider == "webgl" else {})
     about = graph.describe(out / graph.MODEL_FILE)
     if strange := sorted(dims.keys() - axes):
         raise UnsupportedError(
-            f"dims names {', '.join(strange)}, which no input has", hint=f"free axes: {', '.join(sorted(axes)) or 'none'}"
+            f"dims names {', '.join(strange)}, which no input has",
+            hint=f"free axes: {', '.join(sorted(axes)) or 'none'}",
         )
     inputs, outputs = _web.fixed(about.inputs, dims), _web.fixed(about.outputs, dims)
     for spec in (*inputs, *outputs):
         if spec.dtype not in _web.ARRAYS:
-            raise UnsupportedError(f"{spec.name} is of type {spec.dtype}, which JavaScript has no typed array for")
+            raise UnsupportedError(
+                f"{spec.name} is of type {spec.dtype}, which JavaScript has no typed array for"
+            )
     files = sorted((p.name for p in out.iterdir()), key=lambda n: (n != graph.MODEL_FILE, n))
     values = {
         "INPUTS": _web.table(inputs),
@@ -69,23 +91,43 @@ def write(
     }
     code = _web.fill("ort.mjs", values).replace("/* @import */", IMPORTS[provider])
     (out / "index.mjs").write_text(code, encoding="utf-8")
-    (out / "index.d.ts").write_text(_web.types("ort.d.ts", inputs, outputs, shaped=True), encoding="utf-8")
-    base = _vendor(out, provider) if options.get("vendor") else "./node_modules/onnxruntime-web/dist/"
-    demo = _web.fill("demo.html", {"NAME": f"{name} ({precision})"}).replace("<!-- @importmap -->", import_map(provider, base))
+    (out / "index.d.ts").write_text(
+        _web.types("ort.d.ts", inputs, outputs, shaped=True), encoding="utf-8"
+    )
+    base = (
+        _vendor(out, provider) if options.get("vendor") else "./node_modules/onnxruntime-web/dist/"
+    )
+    demo = _web.fill("demo.html", {"NAME": f"{name} ({precision})"}).replace(
+        "<!-- @importmap -->", import_map(provider, base)
+    )
     (out / "demo.html").write_text(demo, encoding="utf-8")
-    listed = ["index.mjs", "index.d.ts", *files, "demo.html", *(["vendor"] if options.get("vendor") else [])]
+    listed = [
+        "index.mjs",
+        "index.d.ts",
+        *files,
+        "demo.html",
+        *(["vendor"] if options.get("vendor") else []),
+    ]
     about_it = f"{name} for onnxruntime-web on {provider}, {precision}, written by mconv"
-    package = _web.package(f"{name}-{provider}-{precision}", about_it, listed, {"onnxruntime-web": VERSION})
+    package = _web.package(
+        f"{name}-{provider}-{precision}", about_it, listed, {"onnxruntime-web": VERSION}
+    )
     (out / "package.json").write_text(package, encoding="utf-8")
     readme = (_web.ASSETS / "ort.md").read_text(encoding="utf-8")
-    for key, text in {"NAME": name, "PRECISION": precision, "PROVIDER": provider, "BASE": base}.items():
+    for key, text in {
+        "NAME": name,
+        "PRECISION": precision,
+        "PROVIDER": provider,
+        "BASE": base,
+    }.items():
         readme = readme.replace(f"__{key}__", text)
     (out / "README.md").write_text(readme, encoding="utf-8")
     return msgspec.structs.replace(about, inputs=inputs, outputs=outputs)
 
 
 def _copy(model: Path, out: Path, provider: str, fixed: Mapping[str, int]) -> set[str]:
-    """``model.onnx`` with a name for every free axis of its inputs, so that a size can be given by it; returns the names.
+    """``model.onnx`` with a name for every free axis of its inputs, so that a size can be given by
+    it; returns the names.
 
     ``fixed`` axes get their size in the file: the WebGL bundle takes none when it loads.
     """
@@ -110,22 +152,31 @@ def _copy(model: Path, out: Path, provider: str, fixed: Mapping[str, int]) -> se
 
 
 def _fills(inner: Any) -> None:
-    """Floats of a size that is computed as Expand of one of them: onnxruntime's WebGPU provider has no ConstantOfShape, and would
-    leave it, with data as large as the model's, to the CPU."""
+    """Floats of a size that is computed as Expand of one of them: onnxruntime's WebGPU provider has
+    no ConstantOfShape, and would leave it, with data as large as the model's, to the CPU."""
     import numpy as np
     from onnx import helper, numpy_helper
 
-    taken = {t.name for t in inner.initializer} | {name for node in inner.node for name in node.output}
+    taken = {t.name for t in inner.initializer} | {
+        name for node in inner.node for name in node.output
+    }
     for node in inner.node:
         if node.op_type != "ConstantOfShape" or node.domain:
             continue
-        value: np.ndarray = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1, np.float32))
+        value: np.ndarray = next(
+            (numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"),
+            np.zeros(1, np.float32),
+        )
         if value.dtype.kind != "f":
             continue  # of integers: shape arithmetic, which belongs on the CPU
-        name = next(n for i in itertools.count() if (n := f"{node.output[0]}_value{i or ''}") not in taken)
+        name = next(
+            n for i in itertools.count() if (n := f"{node.output[0]}_value{i or ''}") not in taken
+        )
         taken.add(name)
         inner.initializer.append(numpy_helper.from_array(value.reshape(()), name))
-        node.CopyFrom(helper.make_node("Expand", [name, node.input[0]], list(node.output), name=node.name))
+        node.CopyFrom(
+            helper.make_node("Expand", [name, node.input[0]], list(node.output), name=node.name)
+        )
 
 
 def import_map(provider: str, base: str) -> str:
@@ -139,18 +190,23 @@ def _module(entry: str) -> str:
 
 
 def _vendor(out: Path, provider: str) -> str:
-    """Copy onnxruntime-web's files for ``provider`` into ``vendor/``. Raises StepError where it is not installed."""
+    """Copy onnxruntime-web's files for ``provider`` into ``vendor/``. Raises StepError where it is
+    not installed."""
     import os
 
     named = os.environ.get("MCONV_NODE_MODULES")
     roots = [Path(named)] if named else []
-    roots += [p / "node_modules" for p in (Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents)]
+    roots += [
+        p / "node_modules"
+        for p in (Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents)
+    ]
     dist = next((d for r in roots if (d := r / "onnxruntime-web/dist").is_dir()), None)
     installed = dist and json.loads((dist.parent / "package.json").read_bytes())["version"]
     if dist is None or installed != VERSION:
         raise StepError(
             f"`vendor` needs onnxruntime-web {VERSION}; {installed or 'none'} is installed",
-            hint=f"npm install onnxruntime-web@{VERSION}, or name the node_modules folder in MCONV_NODE_MODULES",
+            hint=f"npm install onnxruntime-web@{VERSION}, or name the node_modules folder in "
+            "MCONV_NODE_MODULES",
         )
     (out / "vendor").mkdir()
     for entry in ENTRIES[provider]:

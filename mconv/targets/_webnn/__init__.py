@@ -1,7 +1,8 @@
-"""The native WebNN code generator: an ONNX graph written as MLGraphBuilder calls (``graph.mjs``) and a file of weights.
+"""The native WebNN code generator: an ONNX graph written as MLGraphBuilder calls (``graph.mjs``)
+and a file of weights.
 
-``emit`` is the only entry. Its modules import numpy at the top, so they are imported when it is called, not with this package.
-"""
+``emit`` is the only entry. Its modules import numpy at the top, so they are imported when it is
+called, not with this package."""
 
 from __future__ import annotations
 
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
 
 
 def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> EmitResult:
-    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``. See ``emitter.emit_all``."""
+    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``. See
+    ``emitter.emit_all``."""
     return emit_all(model, out, shapes=[dims], precision=precision)[0]
 
 
-def emit_all(model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], precision: str) -> list[EmitResult]:
-    """Write ``graph.mjs``, ``graph-2.mjs`` … for each of ``shapes``, and one ``weights.bin``. See ``emitter.emit_all``."""
+def emit_all(
+    model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], precision: str
+) -> list[EmitResult]:
+    """Write ``graph.mjs``, ``graph-2.mjs`` … for each of ``shapes``, and one ``weights.bin``. See
+    ``emitter.emit_all``."""
     from mconv.targets._webnn import emitter
 
     return emitter.emit_all(model, out, shapes=shapes, precision=precision)

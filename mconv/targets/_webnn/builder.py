@@ -1,7 +1,8 @@
-"""A mirror of MLGraphBuilder that writes JavaScript: every call becomes one line, with data types and shapes followed and checked.
+"""A mirror of MLGraphBuilder that writes JavaScript: every call becomes one line, with data types
+and shapes followed and checked.
 
-Shapes are in elements; a ``Value`` is an operand of the emitted module. ``Refusal`` says why a node cannot be represented.
-"""
+Shapes are in elements; a ``Value`` is an operand of the emitted module. ``Refusal`` says why a node
+cannot be represented."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ from mconv.targets._webnn.limits import CODES, CONSTANT_BYTES, LIMITS
 
 ALIGNMENT = 64  # bytes; typed-array views need at most 8, GPUs like more
 FLOATS = ("float32", "float16")
-_ARRAYS = {"float32": "Float32Array", "int32": "Int32Array", "int64": "BigInt64Array", "uint8": "Uint8Array", "int8": "Int8Array"}
+_ARRAYS = {
+    "float32": "Float32Array",
+    "int32": "Int32Array",
+    "int64": "BigInt64Array",
+    "uint8": "Uint8Array",
+    "int8": "Int8Array",
+}
 
 
 class Refusal(Exception):
@@ -42,7 +49,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Weight:
-    """A row of the weights table: where a tensor lies in weights.bin. int4 holds two elements a byte, the low nibble first."""
+    """A row of the weights table: where a tensor lies in weights.bin. int4 holds two elements a
+    byte, the low nibble first."""
 
     name: str
     dtype: str
@@ -72,7 +80,8 @@ def literal(value: Any) -> str:
 
 
 def pack_int4(array: np.ndarray) -> bytes:
-    """Two's complement nibbles of values in -8..7, the low nibble first (the packing of ONNX and of WebNN)."""
+    """Two's complement nibbles of values in -8..7, the low nibble first (the packing of ONNX and of
+    WebNN)."""
     flat = array.astype(np.int8).reshape(-1).view(np.uint8) & 0x0F
     if flat.size % 2:
         flat = np.append(flat, np.uint8(0))
@@ -114,7 +123,8 @@ class Builder:
     # --- constants
 
     def constant(self, array: np.ndarray, name: str = "", *, dtype: str | None = None) -> Value:
-        """A tensor kept in weights.bin, once for each content; a scalar goes into the code. ``dtype='int4'``: values -8..7."""
+        """A tensor kept in weights.bin, once for each content; a scalar goes into the code.
+        ``dtype='int4'``: values -8..7."""
         dtype = dtype or data_type(array.dtype.name)
         if 0 in array.shape:
             raise Refusal("an empty tensor (a dimension of 0) does not exist in WebNN")
@@ -129,7 +139,9 @@ class Builder:
         if key not in self._constants:
             offset, length = self._pool.store(digest, data)
             self.weights.append(Weight(name, dtype, shape, offset, length))
-            self._constants[key] = self._line("w", f"w({literal(dtype)}, {literal(shape)}, {offset}, {length})", dtype, shape)
+            self._constants[key] = self._line(
+                "w", f"w({literal(dtype)}, {literal(shape)}, {offset}, {length})", dtype, shape
+            )
         return self._constants[key]
 
     def _pieces(self, array: np.ndarray, name: str, dtype: str) -> Value:
@@ -137,9 +149,14 @@ class Builder:
         row = math.ceil(array[0].size / 2) if dtype == "int4" else array[0].nbytes
         step = CONSTANT_BYTES // row & ~1  # even: an int4 piece ends on a whole byte
         if step == 0:
-            raise Refusal(f"constant {name!r}: one row of {row} bytes is above the browser's {CONSTANT_BYTES} bytes a constant")
+            raise Refusal(
+                f"constant {name!r}: one row of {row} bytes is above the browser's "
+                f"{CONSTANT_BYTES} bytes a constant"
+            )
         parts = [
-            self.constant(array[i : i + step], f"{name}[{i}:{min(i + step, len(array))}]", dtype=dtype)
+            self.constant(
+                array[i : i + step], f"{name}[{i}:{min(i + step, len(array))}]", dtype=dtype
+            )
             for i in range(0, len(array), step)
         ]
         return self.concat(parts, 0)
@@ -150,7 +167,11 @@ class Builder:
         if dtype == "float16":
             return self.constant(np.array([number], np.float16).reshape(()))
         if key not in self._constants:
-            text = f"{int(number)}n" if dtype == "int64" else literal(number if dtype == "float32" else int(number))
+            text = (
+                f"{int(number)}n"
+                if dtype == "int64"
+                else literal(number if dtype == "float32" else int(number))
+            )
             expression = f"s({literal(dtype)}, {_ARRAYS[dtype]}.of({text}))"
             self._constants[key] = self._line("s", expression, dtype, ())
         return self._constants[key]
@@ -173,20 +194,28 @@ class Builder:
         dtype: str | None = None,
         options: dict[str, Any] | None = None,
     ) -> Value:
-        """``b.method(...arguments, options)``; ``dtype`` is the first operand's unless given. Raises Refusal outside the limits."""
+        """``b.method(...arguments, options)``; ``dtype`` is the first operand's unless given.
+        Raises Refusal outside the limits."""
         operands = [a for a in arguments if isinstance(a, Value)]
         for operand, (codes, low, high) in zip(operands, LIMITS[method], strict=False):
             check(method, operand, codes, low, high)
         kept = {k: v for k, v in (options or {}).items() if v is not None}
         text = ", ".join([*(literal(a) for a in arguments), *([literal(kept)] if kept else [])])
         self.calls[method] += 1
-        return self._line("v", f"b.{method}({text})", dtype or operands[0].dtype, tuple(int(d) for d in shape))
+        return self._line(
+            "v", f"b.{method}({text})", dtype or operands[0].dtype, tuple(int(d) for d in shape)
+        )
 
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
         check("split", x, *LIMITS["split"][0])
         self.calls["split"] += 1
-        whole = self._line("v", f"b.split({x.js}, {literal(list(sizes))}, {{ axis: {axis} }})", x.dtype, x.shape)
-        return [Value(f"{whole.js}[{i}]", x.dtype, (*x.shape[:axis], n, *x.shape[axis + 1 :])) for i, n in enumerate(sizes)]
+        whole = self._line(
+            "v", f"b.split({x.js}, {literal(list(sizes))}, {{ axis: {axis} }})", x.dtype, x.shape
+        )
+        return [
+            Value(f"{whole.js}[{i}]", x.dtype, (*x.shape[:axis], n, *x.shape[axis + 1 :]))
+            for i, n in enumerate(sizes)
+        ]
 
     def concat(self, parts: Sequence[Value], axis: int) -> Value:
         if len(parts) == 1:
@@ -196,7 +225,9 @@ class Builder:
         self.calls["concat"] += 1
         shape = list(parts[0].shape)
         shape[axis] = sum(p.shape[axis] for p in parts)
-        return self._line("v", f"b.concat({literal(list(parts))}, {axis})", parts[0].dtype, tuple(shape))
+        return self._line(
+            "v", f"b.concat({literal(list(parts))}, {axis})", parts[0].dtype, tuple(shape)
+        )
 
     def unary(self, method: str, x: Value, **options: Any) -> Value:
         return self.call(method, x, shape=x.shape, options=options)
@@ -212,7 +243,9 @@ class Builder:
     def transpose(self, x: Value, order: Sequence[int]) -> Value:
         if list(order) == list(range(x.rank)):
             return x
-        return self.call("transpose", x, shape=[x.shape[i] for i in order], options={"permutation": list(order)})
+        return self.call(
+            "transpose", x, shape=[x.shape[i] for i in order], options={"permutation": list(order)}
+        )
 
     def cast(self, x: Value, dtype: str) -> Value:
         return x if x.dtype == dtype else self.call("cast", x, dtype, shape=x.shape, dtype=dtype)
@@ -222,7 +255,9 @@ class Builder:
 
     def reduce(self, method: str, x: Value, axes: Sequence[int], *, keep: bool = True) -> Value:
         shape = [1 if i in axes else d for i, d in enumerate(x.shape) if keep or i not in axes]
-        return self.call(method, x, shape=shape, options={"axes": list(axes), "keepDimensions": keep})
+        return self.call(
+            method, x, shape=shape, options={"axes": list(axes), "keepDimensions": keep}
+        )
 
     def _line(self, prefix: str, expression: str, dtype: str, shape: tuple[int, ...]) -> Value:
         if 0 in shape:

@@ -1,4 +1,5 @@
-"""onnxruntime's fused operators (com.microsoft), taken apart again. Source: onnxruntime, docs/ContribOperators.md."""
+"""onnxruntime's fused operators (com.microsoft), taken apart again. Source: onnxruntime,
+docs/ContribOperators.md."""
 
 from __future__ import annotations
 
@@ -41,7 +42,12 @@ def skip_layer_normalization(b: Builder, n: Node) -> list[Value | None]:
         "scale": n.value(2),
         "bias": n.value(3) if n.has(3) else None,
     }
-    return [b.call("layerNormalization", total, shape=total.shape, options=options), None, None, total]
+    return [
+        b.call("layerNormalization", total, shape=total.shape, options=options),
+        None,
+        None,
+        total,
+    ]
 
 
 def fused_matmul(b: Builder, n: Node) -> Value:
@@ -66,7 +72,8 @@ def heads(b: Builder, x: Value, count: int) -> Value:
 
 
 def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: int) -> Value:
-    """softmax(q k' * scale + mask + bias) v. ``mask``, ``bias``: indices of inputs; a mask is [batch, length], 0 where it hides."""
+    """softmax(q k' * scale + mask + bias) v. ``mask``, ``bias``: indices of inputs; a mask is
+    [batch, length], 0 where it hides."""
     count, kind = int(n.attr("num_heads")), q.dtype
     scale = float(n.attr("scale", 0.0)) or 1 / math.sqrt(q.shape[-1] // count)
     q, k, v = (heads(b, x, count) for x in (q, k, v))
@@ -74,13 +81,17 @@ def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: i
     scores = b.binary("mul", scores, b.scalar(scale, kind))
     if n.has(mask):
         if n.shape(mask) != (k.shape[0], k.shape[2]) or n.dtype(mask) not in ("int32", "bool"):
-            raise Refusal(f"a mask of shape {list(n.shape(mask))}: only [batch, length] is supported")
+            raise Refusal(
+                f"a mask of shape {list(n.shape(mask))}: only [batch, length] is supported"
+            )
         kept = b.unary("clamp", b.cast(n.value(mask), kind), minValue=0, maxValue=1)
         low = b.scalar(-float(n.attr("mask_filter_value", -10000.0)), kind)
         added = b.binary("mul", b.binary("sub", kept, b.scalar(1.0, kind)), low)
         scores = b.binary("add", scores, b.reshape(added, [k.shape[0], 1, 1, k.shape[2]]))
     if n.attr("unidirectional", 0):
-        future = np.triu(np.full((q.shape[2], k.shape[2]), float(n.attr("mask_filter_value", -10000.0))), 1)
+        future = np.triu(
+            np.full((q.shape[2], k.shape[2]), float(n.attr("mask_filter_value", -10000.0))), 1
+        )
         scores = b.binary("add", scores, b.constant(future.astype(kind), "causal mask"))
     if n.has(bias):
         if broadcast(scores.shape, n.shape(bias)) != scores.shape:

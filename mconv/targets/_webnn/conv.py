@@ -37,7 +37,8 @@ def as_plane(b: Builder, x: Value) -> Value:
 
 
 def window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Window:
-    """Strides, dilations and explicit pads, by ONNX's auto_pad rules; the end pad is what the output size asks for."""
+    """Strides, dilations and explicit pads, by ONNX's auto_pad rules; the end pad is what the
+    output size asks for."""
     size = n.shape(0)[2:]
     strides = list(n.attr("strides") or [1] * count)
     dilations = list(n.attr("dilations") or [1] * count)
@@ -48,7 +49,10 @@ def window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Wi
         total = (out[i] - 1) * strides[i] + reach - size[i]
         if mode in ("SAME_UPPER", "SAME_LOWER"):
             if total < 0 and n.op.endswith("Pool"):
-                raise Refusal(f"auto_pad {mode} with a stride above the window: engines disagree on where the windows lie")
+                raise Refusal(
+                    f"auto_pad {mode} with a stride above the window: engines disagree on where "
+                    "the windows lie"
+                )
             total = max(total, 0)
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
         else:
@@ -77,7 +81,8 @@ def conv(b: Builder, n: Node) -> Value:
 
 
 def conv_transpose(b: Builder, n: Node) -> Value:
-    """ONNX: out = stride * (in - 1) + output_padding + reach - pads. With output_shape the pads follow from it."""
+    """ONNX: out = stride * (in - 1) + output_padding + reach - pads. With output_shape the pads
+    follow from it."""
     count, out = spatial(n), n.out_shape()
     x, weight = as_plane(b, n.value(0)), as_plane(b, dilated(b, n, count))
     kernel, size = weight.shape[2 : 2 + count], n.shape(0)[2:]
@@ -91,19 +96,30 @@ def conv_transpose(b: Builder, n: Node) -> Value:
         if mode == "NOTSET" and n.attr("output_shape") is None:
             begin = given[i]
         elif total < 0:
-            raise Refusal("an output larger than the convolution reaches: engines disagree on where it lies")
-        else:  # the odd one goes to the end under SAME_UPPER, to the beginning else (ONNX ConvTranspose, auto_pad)
+            raise Refusal(
+                "an output larger than the convolution reaches: engines disagree on where it lies"
+            )
+        else:
+            # the odd one goes to the end under SAME_UPPER, to the beginning else (ONNX
+            # ConvTranspose, auto_pad)
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
         pads.append((begin, total - begin))
-    # without pads WebNN computes the full output; what the pads cut off (or output_padding adds) is done after it
+    # without pads WebNN computes the full output; what the pads cut off (or output_padding adds) is
+    # done after it
     planes = [strides[i] * (size[i] - 1) + kernel[i] for i in range(count)]
     one = [1] if count == 1 else []
     shape = [out[0], out[1], *planes, *one]
     bias = n.value(2) if n.has(2) else None
     y = grouped_transpose(b, x, weight, int(n.attr("group", 1)), shape, [*strides, *one])
-    grow = [max(0, pads[i][0] * -1) for i in range(count)], [max(0, out[2 + i] + pads[i][0] - planes[i]) for i in range(count)]
+    grow = (
+        [max(0, pads[i][0] * -1) for i in range(count)],
+        [max(0, out[2 + i] + pads[i][0] - planes[i]) for i in range(count)],
+    )
     if any(grow[0]) or any(grow[1]):
-        begin, end = [0, 0, *grow[0], *([0] if one else [])], [0, 0, *grow[1], *([0] if one else [])]
+        begin, end = (
+            [0, 0, *grow[0], *([0] if one else [])],
+            [0, 0, *grow[1], *([0] if one else [])],
+        )
         shape = [d + p + q for d, p, q in zip(shape, begin, end, strict=True)]
         y = b.call("pad", y, begin, end, shape=shape)
     starts = [0, 0, *[max(0, p[0]) for p in pads], *([0] if one else [])]
@@ -115,25 +131,41 @@ def conv_transpose(b: Builder, n: Node) -> Value:
 
 
 def dilated(b: Builder, n: Node, count: int) -> Value:
-    """The weight of a transposed convolution with its dilations written out as zeros: the browser's CPU backend has none."""
+    """The weight of a transposed convolution with its dilations written out as zeros: the browser's
+    CPU backend has none."""
     dilations = list(n.attr("dilations") or [1] * count)
     if all(d == 1 for d in dilations):
         return n.value(1)
     array = n.const(1, "weight (to write out its dilations)")
-    wide = np.zeros((*array.shape[:2], *[(k - 1) * d + 1 for k, d in zip(array.shape[2:], dilations, strict=True)]), array.dtype)
+    wide = np.zeros(
+        (
+            *array.shape[:2],
+            *[(k - 1) * d + 1 for k, d in zip(array.shape[2:], dilations, strict=True)],
+        ),
+        array.dtype,
+    )
     wide[(slice(None), slice(None), *[slice(None, None, d) for d in dilations])] = array
     return b.constant(wide, f"{n.step.inputs[1]} dilated")
 
 
-def grouped_transpose(b: Builder, x: Value, weight: Value, groups: int, shape: list[int], strides: list[int]) -> Value:
-    """One convTranspose2d a group (the browser's CPU backend has no groups), joined along the channels."""
+def grouped_transpose(
+    b: Builder, x: Value, weight: Value, groups: int, shape: list[int], strides: list[int]
+) -> Value:
+    """One convTranspose2d a group (the browser's CPU backend has no groups), joined along the
+    channels."""
     if groups == 1:
         return b.call("convTranspose2d", x, weight, shape=shape, options={"strides": strides})
     part = [shape[0], shape[1] // groups, *shape[2:]]
     inputs = b.split(x, [x.shape[1] // groups] * groups, 1)
     weights = b.split(weight, [weight.shape[0] // groups] * groups, 0)
     pairs = zip(inputs, weights, strict=True)
-    return b.concat([b.call("convTranspose2d", i, w, shape=part, options={"strides": strides}) for i, w in pairs], 1)
+    return b.concat(
+        [
+            b.call("convTranspose2d", i, w, shape=part, options={"strides": strides})
+            for i, w in pairs
+        ],
+        1,
+    )
 
 
 def max_pool(b: Builder, n: Node) -> Value:
@@ -157,11 +189,14 @@ def padded(b: Builder, x: Value, w: Window) -> Value:
     begin, end = [0, 0, w.pads[0][0], w.pads[1][0]], [0, 0, w.pads[0][1], w.pads[1][1]]
     if not any(begin) and not any(end):
         return x
-    return b.call("pad", x, begin, end, shape=[d + p + q for d, p, q in zip(x.shape, begin, end, strict=True)])
+    return b.call(
+        "pad", x, begin, end, shape=[d + p + q for d, p, q in zip(x.shape, begin, end, strict=True)]
+    )
 
 
 def average_pool(b: Builder, n: Node) -> Value:
-    """Over explicit zeros, then scaled by window size / elements counted: right for every count_include_pad and ceil_mode."""
+    """Over explicit zeros, then scaled by window size / elements counted: right for every
+    count_include_pad and ceil_mode."""
     count, out = spatial(n), n.out_shape()
     w = window(n, n.attr("kernel_shape"), out[2:], count)
     shape = (*out, 1) if count == 1 else out
@@ -175,7 +210,11 @@ def average_pool(b: Builder, n: Node) -> Value:
         size, begin = x.shape[2 + i], w.pads[i][0]
         low, high = 0, size  # the range of positions that count
         if n.attr("count_include_pad", 0):
-            declared = given[count + i] if i < count and n.attr("auto_pad", "NOTSET") == "NOTSET" else w.pads[i][1]
+            declared = (
+                given[count + i]
+                if i < count and n.attr("auto_pad", "NOTSET") == "NOTSET"
+                else w.pads[i][1]
+            )
             low, high = -begin, size + (declared if i < count else 0)
         starts: np.ndarray = np.arange(shape[2 + i]) * stride - begin
         counted = np.minimum(starts + kernel, high) - np.maximum(starts, low)

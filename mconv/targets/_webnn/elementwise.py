@@ -16,8 +16,11 @@ def direct(method: str) -> Handler:
 
 
 def with_attributes(method: str, **defaults: float) -> Handler:
-    """The same with float attributes of the same names; ``defaults`` are ONNX's, which differ from WebNN's."""
-    return lambda b, n: b.unary(method, n.value(0), **{k: float(n.attr(k, v)) for k, v in defaults.items()})
+    """The same with float attributes of the same names; ``defaults`` are ONNX's, which differ from
+    WebNN's."""
+    return lambda b, n: b.unary(
+        method, n.value(0), **{k: float(n.attr(k, v)) for k, v in defaults.items()}
+    )
 
 
 def no_legacy_broadcast(n: Node) -> None:
@@ -77,7 +80,8 @@ def power(b: Builder, n: Node) -> Value:
 
 
 def clip(b: Builder, n: Node) -> Value:
-    """Bounds are attributes before opset 11, then inputs. Where low > high, ONNX gives high everywhere."""
+    """Bounds are attributes before opset 11, then inputs. Where low > high, ONNX gives high
+    everywhere."""
     x = n.value(0)
     if n.version < 11:
         bounds = [n.attr("min"), n.attr("max")]
@@ -86,9 +90,17 @@ def clip(b: Builder, n: Node) -> Value:
         known = all(n.is_constant(i) for i in (1, 2) if n.has(i))
         bounds = [n.const(i, "bound").item() if known and n.has(i) else None for i in (1, 2)]
     if known and x.dtype in FLOATS and x.rank <= 5:
-        low, high = (-math.inf if bounds[0] is None else bounds[0]), (math.inf if bounds[1] is None else bounds[1])
+        low, high = (
+            (-math.inf if bounds[0] is None else bounds[0]),
+            (math.inf if bounds[1] is None else bounds[1]),
+        )
         if low <= high:
-            return b.unary("clamp", x, minValue=None if low == -math.inf else low, maxValue=None if high == math.inf else high)
+            return b.unary(
+                "clamp",
+                x,
+                minValue=None if low == -math.inf else low,
+                maxValue=None if high == math.inf else high,
+            )
     for index, method in ((1, "max"), (2, "min")):
         if n.version < 11:
             if bounds[index - 1] is not None:
@@ -99,7 +111,8 @@ def clip(b: Builder, n: Node) -> Value:
 
 
 def prelu(b: Builder, n: Node) -> Value:
-    """The slope is broadcast to the input only (before opset 7 a slope of one axis means the channels)."""
+    """The slope is broadcast to the input only (before opset 7 a slope of one axis means the
+    channels)."""
     x, slope = n.value(0), n.value(1)
     if n.version < 7 and slope.rank == 1 and x.rank > 2 and slope.shape[0] > 1:
         slope = b.reshape(slope, [slope.shape[0]] + [1] * (x.rank - 2))
@@ -125,7 +138,10 @@ def tanh_gelu(b: Builder, x: Value) -> Value:
 def selu(b: Builder, n: Node) -> Value:
     """gamma * (x if x > 0 else alpha * (exp(x) - 1))."""
     x = n.value(0)
-    alpha, gamma = float(n.attr("alpha", 1.67326319217681884765625)), float(n.attr("gamma", 1.05070102214813232421875))
+    alpha, gamma = (
+        float(n.attr("alpha", 1.67326319217681884765625)),
+        float(n.attr("gamma", 1.05070102214813232421875)),
+    )
     return b.binary("mul", b.unary("elu", x, alpha=alpha), b.scalar(gamma, x.dtype))
 
 
@@ -133,14 +149,20 @@ def celu(b: Builder, n: Node) -> Value:
     """max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
     x, alpha = n.value(0), float(n.attr("alpha", 1.0))
     zero = b.scalar(0.0, x.dtype)
-    inner = b.binary("sub", b.unary("exp", b.binary("div", x, b.scalar(alpha, x.dtype))), b.scalar(1.0, x.dtype))
+    inner = b.binary(
+        "sub", b.unary("exp", b.binary("div", x, b.scalar(alpha, x.dtype))), b.scalar(1.0, x.dtype)
+    )
     low = b.binary("min", b.binary("mul", inner, b.scalar(alpha, x.dtype)), zero)
     return b.binary("add", b.binary("max", x, zero), low)
 
 
 def swish(b: Builder, n: Node) -> Value:
     x, alpha = n.value(0), float(n.attr("alpha", 1.0))
-    return b.binary("mul", x, b.unary("sigmoid", x if alpha == 1 else b.binary("mul", x, b.scalar(alpha, x.dtype))))
+    return b.binary(
+        "mul",
+        x,
+        b.unary("sigmoid", x if alpha == 1 else b.binary("mul", x, b.scalar(alpha, x.dtype))),
+    )
 
 
 def mish(b: Builder, n: Node) -> Value:
@@ -160,8 +182,22 @@ def shrink(b: Builder, n: Node) -> Value:
     zero = b.scalar(0.0, x.dtype)
     low = b.binary("lesser", x, b.scalar(-lambd, x.dtype), dtype="uint8")
     high = b.binary("greater", x, b.scalar(lambd, x.dtype), dtype="uint8")
-    rest = b.call("where", high, b.binary("sub", x, b.scalar(bias, x.dtype)), zero, shape=x.shape, dtype=x.dtype)
-    return b.call("where", low, b.binary("add", x, b.scalar(bias, x.dtype)), rest, shape=x.shape, dtype=x.dtype)
+    rest = b.call(
+        "where",
+        high,
+        b.binary("sub", x, b.scalar(bias, x.dtype)),
+        zero,
+        shape=x.shape,
+        dtype=x.dtype,
+    )
+    return b.call(
+        "where",
+        low,
+        b.binary("add", x, b.scalar(bias, x.dtype)),
+        rest,
+        shape=x.shape,
+        dtype=x.dtype,
+    )
 
 
 def where(b: Builder, n: Node) -> Value:
@@ -187,7 +223,10 @@ def cast(b: Builder, n: Node) -> Value:
     if result == "int4":
         raise Refusal("a cast to int4")
     if x.dtype in FLOATS and result in ("uint8", "int8", "uint32"):
-        raise Refusal(f"a cast from {n.dtype(0)} to {kind} ({target}): values outside the range differ between engines")
+        raise Refusal(
+            f"a cast from {n.dtype(0)} to {kind} ({target}): values outside the range differ "
+            "between engines"
+        )
     return b.unary("identity", x) if result == x.dtype else b.cast(x, result)
 
 
@@ -240,7 +279,14 @@ DIRECT: dict[str, str] = {
     "Tan": "tan",
     "Tanh": "tanh",
 }
-BINARY: dict[str, str] = {"Add": "add", "Sub": "sub", "Mul": "mul", "And": "logicalAnd", "Or": "logicalOr", "Xor": "logicalXor"}
+BINARY: dict[str, str] = {
+    "Add": "add",
+    "Sub": "sub",
+    "Mul": "mul",
+    "And": "logicalAnd",
+    "Or": "logicalOr",
+    "Xor": "logicalXor",
+}
 COMPARE: dict[str, str] = {
     "Equal": "equal",
     "Greater": "greater",

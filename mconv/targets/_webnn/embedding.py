@@ -1,7 +1,8 @@
-"""Rows of quantized tables: the codes are gathered first and only those rows are dequantized, at run time.
+"""Rows of quantized tables: the codes are gathered first and only those rows are dequantized, at
+run time.
 
-WebNN gathers no int4, so 4-bit tables travel as bytes of two codes and are taken apart with exact float arithmetic.
-"""
+WebNN gathers no int4, so 4-bit tables travel as bytes of two codes and are taken apart with exact
+float arithmetic."""
 
 from __future__ import annotations
 
@@ -21,14 +22,21 @@ LEAST = {"int4": -8, "uint4": 0, "int8": -128, "uint8": 0}
 
 
 def fuse(graph: Graph) -> None:
-    """Turn Gather(DequantizeLinear(constant table), indices) along the rows into one step that dequantizes what it gathered."""
+    """Turn Gather(DequantizeLinear(constant table), indices) along the rows into one step that
+    dequantizes what it gathered."""
     transpose_weights(graph)
     producers = {
-        s.outputs[0]: s for s in graph.steps if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
+        s.outputs[0]: s
+        for s in graph.steps
+        if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
     }
     steps = []
     for step in graph.steps:
-        source = producers.get(step.inputs[0]) if step.op == "Gather" and step.attributes.get("axis", 0) == 0 else None
+        source = (
+            producers.get(step.inputs[0])
+            if step.op == "Gather" and step.attributes.get("axis", 0) == 0
+            else None
+        )
         if source is not None and by_rows(source, graph):
             inputs = (source.inputs[0], step.inputs[1], *source.inputs[1:])
             step = dataclasses.replace(step, op=ROWS, attributes=source.attributes, inputs=inputs)
@@ -38,12 +46,15 @@ def fuse(graph: Graph) -> None:
 
 
 def transpose_weights(graph: Graph) -> None:
-    """Turn Transpose(DequantizeLinear(constant)) into the dequantization of the transposed constant.
+    """Turn Transpose(DequantizeLinear(constant)) into the dequantization of the transposed
+    constant.
 
     It saves the transposition, and the browser compiles none of a tensor with a scale for each row.
     """
     sources = {
-        s.outputs[0]: s for s in graph.steps if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
+        s.outputs[0]: s
+        for s in graph.steps
+        if s.op == "DequantizeLinear" and all(n in graph.constants for n in s.inputs if n)
     }
     for position, step in enumerate(graph.steps):
         source = sources.get(step.inputs[0]) if step.op == "Transpose" else None
@@ -54,16 +65,24 @@ def transpose_weights(graph: Graph) -> None:
         name = f"{source.inputs[0]} transposed for {step.name}"
         graph.constants[name] = np.ascontiguousarray(table.transpose(order))
         graph.types[name] = (table.dtype.name, graph.constants[name].shape)
-        attributes = {**source.attributes, "axis": order.index(source.attributes.get("axis", 1) % table.ndim) if table.ndim else 0}
+        attributes = {
+            **source.attributes,
+            "axis": order.index(source.attributes.get("axis", 1) % table.ndim) if table.ndim else 0,
+        }
         graph.steps[position] = dataclasses.replace(
             source, inputs=(name, *source.inputs[1:]), outputs=step.outputs, attributes=attributes
         )
 
 
 def by_rows(source: Step, graph: Graph) -> bool:
-    """Whether a table [rows, columns] has a scale for each row or for blocks of each row, or one for all."""
+    """Whether a table [rows, columns] has a scale for each row or for blocks of each row, or one
+    for all."""
     table, scale = graph.constants[source.inputs[0]], graph.constants[source.inputs[1]]
-    if table.ndim != 2 or table.dtype.name not in LEAST or (table.dtype.name.endswith("int4") and table.shape[1] % 2):
+    if (
+        table.ndim != 2
+        or table.dtype.name not in LEAST
+        or (table.dtype.name.endswith("int4") and table.shape[1] % 2)
+    ):
         return False
     axis, block = source.attributes.get("axis", 1) % 2, source.attributes.get("block_size", 0)
     if scale.size == 1:
@@ -73,11 +92,21 @@ def by_rows(source: Step, graph: Graph) -> bool:
     return bool(axis == 0)
 
 
-def gather_rows(b: Builder, n: Node, codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, *, narrow: bool, name: str) -> Value:
-    """(code - zero) * scale of the rows that input 1 names. ``codes`` [rows, columns] and ``zero`` from 0, or from -128 if int8.
+def gather_rows(
+    b: Builder,
+    n: Node,
+    codes: np.ndarray,
+    scale: np.ndarray,
+    zero: np.ndarray,
+    *,
+    narrow: bool,
+    name: str,
+) -> Value:
+    """(code - zero) * scale of the rows that input 1 names. ``codes`` [rows, columns] and ``zero``
+    from 0, or from -128 if int8.
 
-    ``scale`` and ``zero`` are [rows or 1, blocks]; ``narrow``: codes are 0..15 and stored two a byte.
-    """
+    ``scale`` and ``zero`` are [rows or 1, blocks]; ``narrow``: codes are 0..15 and stored two a
+    byte."""
     index = indices_of(b, n, 1, len(codes))
     kind = str(scale.dtype)
 
@@ -99,7 +128,11 @@ def gather_rows(b: Builder, n: Node, codes: np.ndarray, scale: np.ndarray, zero:
     def parameter(array: np.ndarray, what: str) -> Value:
         if array.size == 1 or np.all(array == array.flat[0]):
             return b.scalar(array.flat[0].item(), kind)
-        value = b.cast(rows(array, what), kind) if len(array) > 1 else b.cast(b.constant(array.reshape(-1), what), kind)
+        value = (
+            b.cast(rows(array, what), kind)
+            if len(array) > 1
+            else b.cast(b.constant(array.reshape(-1), what), kind)
+        )
         return b.reshape(value, [*value.shape, 1])
 
     x = b.binary("sub", x, parameter(zero, f"{name} zero points"))
@@ -116,14 +149,27 @@ def dequantized_rows(b: Builder, n: Node) -> Value:
         scale, zero = scale.reshape(-1, 1), zero.reshape(-1, 1)
     if narrow:
         table, zero = table.astype(np.int32) + shift, zero.astype(np.int32) + shift
-    return gather_rows(b, n, table, scale, zero.astype(np.int32 if narrow else table.dtype), narrow=narrow, name=n.step.inputs[0])
+    return gather_rows(
+        b,
+        n,
+        table,
+        scale,
+        zero.astype(np.int32 if narrow else table.dtype),
+        narrow=narrow,
+        name=n.step.inputs[0],
+    )
 
 
 def gather_block_quantized(b: Builder, n: Node) -> Value:
-    """com.microsoft.GatherBlockQuantized on rows of a matrix. Source: onnxruntime, docs/ContribOperators.md."""
+    """com.microsoft.GatherBlockQuantized on rows of a matrix. Source: onnxruntime,
+    docs/ContribOperators.md."""
     table, scale, bits = n.const(0, "table"), n.const(2, "scales"), int(n.attr("bits", 4))
     kind = table.dtype.name
-    if table.ndim != 2 or axis_of(n.attr("gather_axis", 0), 2) != 0 or axis_of(n.attr("quantize_axis", 1), 2) != 1:
+    if (
+        table.ndim != 2
+        or axis_of(n.attr("gather_axis", 0), 2) != 0
+        or axis_of(n.attr("quantize_axis", 1), 2) != 1
+    ):
         raise Refusal("only rows of a matrix, quantized along the rows, are supported")
     packed = kind == "uint8" and bits < 8
     shift = 8 if kind == "int4" else 0
@@ -138,7 +184,18 @@ def gather_block_quantized(b: Builder, n: Node) -> Value:
         raise Refusal(f"blocks of {n.attr('block_size', 128)} that do not divide {columns} columns")
     codes, zero = codes + shift, zero.astype(np.int32) + shift
     narrow = bool(codes.max() < 16) and columns % 2 == 0
-    return gather_rows(b, n, codes if narrow else codes.astype(np.uint8), scale, zero, narrow=narrow, name=n.step.inputs[0])
+    return gather_rows(
+        b,
+        n,
+        codes if narrow else codes.astype(np.uint8),
+        scale,
+        zero,
+        narrow=narrow,
+        name=n.step.inputs[0],
+    )
 
 
-TABLE: dict[str, Handler] = {ROWS: dequantized_rows, "com.microsoft.GatherBlockQuantized": gather_block_quantized}
+TABLE: dict[str, Handler] = {
+    ROWS: dequantized_rows,
+    "com.microsoft.GatherBlockQuantized": gather_block_quantized,
+}

@@ -1,4 +1,5 @@
-"""From an ONNX file to ``graph.mjs`` and ``weights.bin``. Every operator that cannot be represented is named in one error."""
+"""From an ONNX file to ``graph.mjs`` and ``weights.bin``. Every operator that cannot be represented
+is named in one error."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ WEIGHTS_FILE = "weights.bin"
 
 @dataclass(frozen=True)
 class EmitResult:
-    """What was written: ``nodes`` builder calls that compute; ``operators`` ONNX nodes by operator; ``calls`` builder methods.
+    """What was written: ``nodes`` builder calls that compute; ``operators`` ONNX nodes by operator;
+    ``calls`` builder methods.
 
-    ``inputs`` and ``outputs`` carry ONNX's data types (bool travels as uint8 0/1); ``unused`` inputs are not part of the graph.
-    """
+    ``inputs`` and ``outputs`` carry ONNX's data types (bool travels as uint8 0/1); ``unused``
+    inputs are not part of the graph."""
 
     nodes: int
     operators: dict[str, int]
@@ -37,16 +39,21 @@ class EmitResult:
     unused: tuple[str, ...]
 
 
-def emit_all(model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], precision: str) -> list[EmitResult]:
-    """Write ``out/graph.mjs``, ``graph-2.mjs`` … and one ``out/weights.bin`` from the .onnx file ``model``.
+def emit_all(
+    model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], precision: str
+) -> list[EmitResult]:
+    """Write ``out/graph.mjs``, ``graph-2.mjs`` … and one ``out/weights.bin`` from the .onnx file
+    ``model``.
 
-    ``shapes``: for each graph a size for each free dimension, by name. ``precision`` is only named in the files' heads: the model
-    is as it is to be.
-    Raises UnsupportedError listing every operator that WebNN or this generator cannot represent, with its nodes and reasons.
-    """
+    ``shapes``: for each graph a size for each free dimension, by name. ``precision`` is only named
+    in the files' heads: the model is as it is to be. Raises UnsupportedError listing every operator
+    that WebNN or this generator cannot represent, with its nodes and reasons."""
     pool = Pool(out / WEIGHTS_FILE)
     try:
-        made = [emit(model, out / graph_file(i), pool, dims=dims, precision=precision) for i, dims in enumerate(shapes)]
+        made = [
+            emit(model, out / graph_file(i), pool, dims=dims, precision=precision)
+            for i, dims in enumerate(shapes)
+        ]
     except UnsupportedError:
         pool.close()
         (out / WEIGHTS_FILE).unlink()
@@ -55,7 +62,9 @@ def emit_all(model: Path, out: Path, *, shapes: Sequence[Mapping[str, int]], pre
     return made
 
 
-def emit(model: Path, module_file: Path, pool: Pool, *, dims: Mapping[str, int], precision: str) -> EmitResult:
+def emit(
+    model: Path, module_file: Path, pool: Pool, *, dims: Mapping[str, int], precision: str
+) -> EmitResult:
     """Write one graph's module, its weights into ``pool``."""
     graph = prepare(model, dims, set(OPERATORS))
     fuse(graph)
@@ -87,7 +96,10 @@ def spec(graph: Graph, name: str) -> TensorSpec:
 
 
 def declare_inputs(
-    graph: Graph, builder: Builder, values: dict[str, Value], refused: dict[tuple[str, str], list[str]]
+    graph: Graph,
+    builder: Builder,
+    values: dict[str, Value],
+    refused: dict[tuple[str, str], list[str]],
 ) -> list[str]:
     """Inputs that reach an output become operands; MLGraph refuses to be fed the others."""
     for name in graph.inputs:
@@ -103,7 +115,11 @@ def declare_inputs(
 
 
 def emit_step(
-    step: Step, graph: Graph, builder: Builder, values: dict[str, Value], refused: dict[tuple[str, str], list[str]]
+    step: Step,
+    graph: Graph,
+    builder: Builder,
+    values: dict[str, Value],
+    refused: dict[tuple[str, str], list[str]],
 ) -> None:
     handler = OPERATORS.get(step.op)
     mark = len(builder.lines)
@@ -111,8 +127,12 @@ def emit_step(
         refused.setdefault((step.op, "no equivalent in this generator"), []).append(step.name)
     else:
         try:
-            if step.outputs[0] in graph.problems and all(n in graph.types for n in step.inputs if n):
-                raise Refusal(f"ONNX's shape inference refuses it: {graph.problems[step.outputs[0]]}")
+            if step.outputs[0] in graph.problems and all(
+                n in graph.types for n in step.inputs if n
+            ):
+                raise Refusal(
+                    f"ONNX's shape inference refuses it: {graph.problems[step.outputs[0]]}"
+                )
             builder.comment(f"{step.op} {step.name}")
             results = handler(builder, Node(step, graph, builder, values))
             results = [results] if isinstance(results, Value) else results
@@ -123,7 +143,8 @@ def emit_step(
             if all(n in values or n in graph.constants for n in step.inputs if n):
                 refused.setdefault((step.op, str(problem)), []).append(step.name)
             del builder.lines[mark:]
-    for name in step.outputs:  # after a refusal: go on with a placeholder, to name every problem in one message
+    # after a refusal: go on with a placeholder, to name every problem in one message
+    for name in step.outputs:
         dtype, shape = graph.types.get(name, ("", None))
         if name and name not in values and refused and shape and dtype:
             try:
@@ -133,17 +154,25 @@ def emit_step(
 
 
 def verified(graph: Graph, name: str, value: Value) -> Value:
-    """A handler's result must have the type and shape that ONNX's inference gives: a guard against mistakes here."""
+    """A handler's result must have the type and shape that ONNX's inference gives: a guard against
+    mistakes here."""
     dtype, shape = graph.types.get(name, ("", None))
     if shape is None or (data_type(dtype), shape) != (value.dtype, value.shape):
-        raise Refusal(f"output {name!r} would be {value.dtype}{list(value.shape)}, ONNX says {dtype}{shape and list(shape)}")
+        raise Refusal(
+            f"output {name!r} would be {value.dtype}{list(value.shape)}, ONNX says "
+            f"{dtype}{shape and list(shape)}"
+        )
     return value
 
 
 def declare_outputs(
-    graph: Graph, builder: Builder, values: dict[str, Value], refused: dict[tuple[str, str], list[str]]
+    graph: Graph,
+    builder: Builder,
+    values: dict[str, Value],
+    refused: dict[tuple[str, str], list[str]],
 ) -> dict[str, Value]:
-    """Every output as an operand of its own: WebNN takes no input, constant or repeated operand as an output."""
+    """Every output as an operand of its own: WebNN takes no input, constant or repeated operand as
+    an output."""
     outputs: dict[str, Value] = {}
     taken = {values[name].js for name in graph.inputs if name in values}
     for name in graph.outputs:
@@ -173,9 +202,15 @@ def explain(refused: Mapping[tuple[str, str], list[str]]) -> str:
     return "native WebNN cannot represent this model: " + "; ".join(parts)
 
 
-def module(graph: Graph, builder: Builder, outputs: Mapping[str, Value], unused: list[str], precision: str) -> str:
+def module(
+    graph: Graph, builder: Builder, outputs: Mapping[str, Value], unused: list[str], precision: str
+) -> str:
     """The text of graph.mjs."""
-    inputs = {n: {"dataType": data_type(graph.types[n][0]), "shape": graph.types[n][1]} for n in graph.inputs if n not in unused}
+    inputs = {
+        n: {"dataType": data_type(graph.types[n][0]), "shape": graph.types[n][1]}
+        for n in graph.inputs
+        if n not in unused
+    }
     body = "\n".join("  " + line for line in builder.lines)
     size = max((w.offset + w.bytes for w in builder.weights), default=0)
     return TEMPLATE.format(
@@ -190,7 +225,11 @@ def module(graph: Graph, builder: Builder, outputs: Mapping[str, Value], unused:
 
 
 def table(rows: Mapping[str, object]) -> str:
-    return "{\n" + "".join(f"  {json.dumps(name)}: {literal(row)},\n" for name, row in rows.items()) + "}"
+    return (
+        "{\n"
+        + "".join(f"  {json.dumps(name)}: {literal(row)},\n" for name, row in rows.items())
+        + "}"
+    )
 
 
 TEMPLATE = """\
@@ -216,7 +255,8 @@ export const weightsByteLength = {size};
  * @returns {{Record<string, MLOperand>}} the outputs, for `b.build()`
  */
 export function build(b, weights) {{
-  const w = (dataType, shape, offset, length) => b.constant({{ dataType, shape }}, new Uint8Array(weights, offset, length));
+  const w = (dataType, shape, offset, length) => \
+b.constant({{ dataType, shape }}, new Uint8Array(weights, offset, length));
   const s = (dataType, array) => b.constant({{ dataType, shape: [] }}, array);
 {body}
   return {{ {result} }};

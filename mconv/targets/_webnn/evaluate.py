@@ -1,4 +1,5 @@
-"""Evaluates one ONNX node on constant inputs: with onnxruntime (optimizations off), else with ONNX's reference implementation."""
+"""Evaluates one ONNX node on constant inputs: with onnxruntime (optimizations off), else with
+ONNX's reference implementation."""
 
 from __future__ import annotations
 
@@ -8,23 +9,43 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-ORT_TYPES = {"float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"}
+ORT_TYPES = {
+    "float32",
+    "float64",
+    "float16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+}
 
 
-def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], model: onnx.ModelProto) -> list[np.ndarray] | None:
-    """The outputs in order, or None where neither engine has the node (it is then left in the graph, to be emitted or refused)."""
+def evaluate(
+    node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], model: onnx.ModelProto
+) -> list[np.ndarray] | None:
+    """The outputs in order, or None where neither engine has the node (it is then left in the
+    graph, to be emitted or refused)."""
     if node.op_type == "Constant":
         for attribute in node.attribute:
             if attribute.name == "value":
                 return [numpy_helper.to_array(attribute.t)]
-    feeds = {name: array for name, array in zip(node.input, inputs, strict=True) if array is not None}
+    feeds = {
+        name: array for name, array in zip(node.input, inputs, strict=True) if array is not None
+    }
     outputs = [name for name in node.output if name]
     small = onnx.helper.make_model(
         onnx.helper.make_graph(
             [node],
             "constant",
             [
-                onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+                onnx.helper.make_tensor_value_info(
+                    n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape
+                )
                 for n, a in feeds.items()
             ],
             [onnx.ValueInfoProto(name=name) for name in outputs],
@@ -39,7 +60,9 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], model: o
     return [next(arrays) if name else np.zeros(0) for name in node.output]
 
 
-def _onnxruntime(model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray] | None:
+def _onnxruntime(
+    model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str]
+) -> list[np.ndarray] | None:
     import onnxruntime
 
     if any(a.dtype.name not in ORT_TYPES for a in feeds.values()):
@@ -49,13 +72,17 @@ def _onnxruntime(model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: 
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         return list(session.run(outputs, feeds))
     except Exception:  # no kernel for this type or opset: the reference implementation may have one
         return None
 
 
-def _reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray] | None:
+def _reference(
+    model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str]
+) -> list[np.ndarray] | None:
     from onnx.reference import ReferenceEvaluator
 
     try:

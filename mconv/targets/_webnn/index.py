@@ -1,4 +1,5 @@
-"""Gathers and scatters. Constant indices are written as int32, non-negative; others are passed on."""
+"""Gathers and scatters. Constant indices are written as int32, non-negative; others are passed
+on."""
 
 from __future__ import annotations
 
@@ -20,15 +21,24 @@ def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value
         limit = np.asarray(sizes)
         if np.any(array < -limit) or np.any(array >= limit):
             raise Refusal("a constant index is out of range")
-        return b.constant(np.where(array < 0, array + limit, array).astype(np.int32), n.step.inputs[index])
+        return b.constant(
+            np.where(array < 0, array + limit, array).astype(np.int32), n.step.inputs[index]
+        )
     x = b.cast(n.value(index), "int32")
     whole = x.shape
     if x.rank > 5 and isinstance(sizes, int):  # beyond what comparisons take
         x = b.reshape(x, [math.prod(whole)])
     zero = b.scalar(0, "int32")
-    limit_value = b.scalar(sizes, "int32") if isinstance(sizes, int) else b.constant(np.asarray(sizes, np.int32), "sizes")
+    limit_value = (
+        b.scalar(sizes, "int32")
+        if isinstance(sizes, int)
+        else b.constant(np.asarray(sizes, np.int32), "sizes")
+    )
     negative = b.binary("lesser", x, zero, dtype="uint8")
-    return b.reshape(b.call("where", negative, b.binary("add", x, limit_value), x, shape=x.shape, dtype="int32"), whole)
+    return b.reshape(
+        b.call("where", negative, b.binary("add", x, limit_value), x, shape=x.shape, dtype="int32"),
+        whole,
+    )
 
 
 def gather(b: Builder, n: Node) -> Value:
@@ -54,20 +64,25 @@ def gather_elements(b: Builder, n: Node) -> Value:
 
 
 def same_but(axis: int, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
-    """Whether two shapes agree on every other axis: WebNN wants that of elements and indices, ONNX does not."""
+    """Whether two shapes agree on every other axis: WebNN wants that of elements and indices, ONNX
+    does not."""
     return all(i == axis or a == b for i, (a, b) in enumerate(zip(one, two, strict=True)))
 
 
 def flat_index(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) -> Value:
-    """Positions in the flattened tensor of what ``indices`` name along ``axis``, each at its own place on the other axes.
+    """Positions in the flattened tensor of what ``indices`` name along ``axis``, each at its own
+    place on the other axes.
 
-    The browser's CPU backend takes only constant indices in gatherElements and scatterElements; gather and scatterND take any.
-    """
+    The browser's CPU backend takes only constant indices in gatherElements and scatterElements;
+    gather and scatterND take any."""
     if math.prod(shape) >= 2**31:
         raise Refusal("a tensor of more than 2^31 elements with indices computed at run time")
     strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     grid = np.indices(indices.shape)
-    offset: np.ndarray = sum((grid[i] * strides[i] for i in range(len(shape)) if i != axis), np.zeros(indices.shape, np.int64))
+    offset: np.ndarray = sum(
+        (grid[i] * strides[i] for i in range(len(shape)) if i != axis),
+        np.zeros(indices.shape, np.int64),
+    )
     step = b.binary("mul", indices, b.scalar(strides[axis], "int32"))
     return b.binary("add", step, b.constant(np.asarray(offset, np.int32), "offsets"))
 
@@ -90,21 +105,28 @@ def scatter_elements(b: Builder, n: Node) -> Value:
     axis = axis_of(n.attr("axis", 0), x.rank)
     indices = indices_of(b, n, 1, x.shape[axis])
     if n.is_constant(1) and same_but(axis, x.shape, indices.shape):
-        return b.call("scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis})
+        return b.call(
+            "scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis}
+        )
     count = math.prod(indices.shape)
     where = b.reshape(flat_index(b, indices, x.shape, axis), [count, 1])
     flat = b.reshape(x, [math.prod(x.shape)])
-    return b.reshape(b.call("scatterND", flat, where, b.reshape(n.value(2), [count]), shape=flat.shape), x.shape)
+    return b.reshape(
+        b.call("scatterND", flat, where, b.reshape(n.value(2), [count]), shape=flat.shape), x.shape
+    )
 
 
 def scatter_nd(b: Builder, n: Node) -> Value:
     plain_scatter(n)
     x, depth = n.value(0), n.shape(1)[-1]
-    return b.call("scatterND", x, indices_of(b, n, 1, list(x.shape[:depth])), n.value(2), shape=x.shape)
+    return b.call(
+        "scatterND", x, indices_of(b, n, 1, list(x.shape[:depth])), n.value(2), shape=x.shape
+    )
 
 
 def one_hot(b: Builder, n: Node) -> Value:
-    """where(indices == 0..depth-1, on, off) along a new axis; indices outside the range give all off."""
+    """where(indices == 0..depth-1, on, off) along a new axis; indices outside the range give all
+    off."""
     depth, values = int(n.const(1, "depth").item()), n.const(2, "values")
     out = n.out_shape()
     axis = axis_of(n.attr("axis", -1), len(out))
@@ -114,8 +136,17 @@ def one_hot(b: Builder, n: Node) -> Value:
     x = b.reshape(x, [*x.shape[:axis], 1, *x.shape[axis:]])
     zero = b.scalar(0, x.dtype)
     size = b.scalar(depth, x.dtype)
-    x = b.call("where", b.binary("lesser", x, zero, dtype="uint8"), b.binary("add", x, size), x, shape=x.shape, dtype=x.dtype)
-    steps: np.ndarray = np.arange(depth, dtype=x.dtype).reshape([depth if i == axis else 1 for i in range(len(out))])
+    x = b.call(
+        "where",
+        b.binary("lesser", x, zero, dtype="uint8"),
+        b.binary("add", x, size),
+        x,
+        shape=x.shape,
+        dtype=x.dtype,
+    )
+    steps: np.ndarray = np.arange(depth, dtype=x.dtype).reshape(
+        [depth if i == axis else 1 for i in range(len(out))]
+    )
     hit = b.binary("equal", x, b.constant(steps, "positions"), dtype="uint8")
     off, on = b.constant(values[0:1].reshape(()), "off"), b.constant(values[1:2].reshape(()), "on")
     return b.call("where", hit, on, off, shape=out, dtype=on.dtype)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 Type = tuple[str, tuple[int, ...] | None]  # NumPy's dtype name, shape where it is static
-Rule = Callable[[dict[str, Any], list[Type]], Type]  # attributes and input types to the first output's type
+# attributes and input types to the first output's type
+Rule = Callable[[dict[str, Any], list[Type]], Type]
 
 
 def known(shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -24,7 +25,10 @@ def as_input(attributes: dict[str, Any], inputs: list[Type]) -> Type:
 
 def last_from(attribute: str) -> Rule:
     """The first input's shape with a last axis of the size that an attribute says."""
-    return lambda attributes, inputs: (inputs[0][0], (*known(inputs[0][1])[:-1], attributes[attribute]))
+    return lambda attributes, inputs: (
+        inputs[0][0],
+        (*known(inputs[0][1])[:-1], attributes[attribute]),
+    )
 
 
 def gather_block(attributes: dict[str, Any], inputs: list[Type]) -> Type:
@@ -41,8 +45,15 @@ def fused_matmul(attributes: dict[str, Any], inputs: list[Type]) -> Type:
     sides = []
     for (_, given), key in zip(inputs[:2], ("transA", "transB"), strict=True):
         shape = known(given)
-        sides.append((*shape[:-2], shape[-1], shape[-2]) if attributes.get(key, 0) and len(shape) > 1 else shape)
-    result = np.matmul(np.broadcast_to(np.zeros(1, np.bool_), sides[0]), np.broadcast_to(np.zeros(1, np.bool_), sides[1]))
+        sides.append(
+            (*shape[:-2], shape[-1], shape[-2])
+            if attributes.get(key, 0) and len(shape) > 1
+            else shape
+        )
+    result = np.matmul(
+        np.broadcast_to(np.zeros(1, np.bool_), sides[0]),
+        np.broadcast_to(np.zeros(1, np.bool_), sides[1]),
+    )
     return inputs[0][0], tuple(int(d) for d in result.shape)
 
 
@@ -73,12 +84,16 @@ POOLS = {"AveragePool", "LpPool", "MaxPool"}
 
 
 def whole_windows(attributes: dict[str, Any], shape: tuple[int, ...], kind: onnx.TypeProto) -> None:
-    """With ceil_mode a window that would start in the end's padding does not exist (ONNX, MaxPool); the inference counts it.
+    """With ceil_mode a window that would start in the end's padding does not exist (ONNX, MaxPool);
+    the inference counts it.
 
     ``shape`` is the pool's input's; ``kind``, its output's type, is corrected in place.
     """
     count = len(shape) - 2
-    pads, strides = attributes.get("pads") or [0] * 2 * count, attributes.get("strides") or [1] * count
+    pads, strides = (
+        attributes.get("pads") or [0] * 2 * count,
+        attributes.get("strides") or [1] * count,
+    )
     for i, dim in enumerate(kind.tensor_type.shape.dim[2:]):
         if (dim.dim_value - 1) * strides[i] >= shape[2 + i] + pads[i]:
             dim.dim_value -= 1
@@ -87,10 +102,15 @@ def whole_windows(attributes: dict[str, Any], shape: tuple[int, ...], kind: onnx
 FOURTH = {"com.microsoft.SkipLayerNormalization"}  # whose fourth output has the type of the first
 
 
-def infer(op: str, attributes: dict[str, Any], inputs: list[Type], outputs: list[str]) -> dict[str, onnx.TypeProto]:
-    """The types of the outputs of ``op``. Raises KeyError, IndexError or TypeError where something is missing."""
+def infer(
+    op: str, attributes: dict[str, Any], inputs: list[Type], outputs: list[str]
+) -> dict[str, onnx.TypeProto]:
+    """The types of the outputs of ``op``. Raises KeyError, IndexError or TypeError where something
+    is missing."""
     dtype, shape = RULES[op](attributes, inputs)
-    kind = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+    kind = onnx.helper.make_tensor_type_proto(
+        onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
+    )
     found = {outputs[0]: kind}
     if op in FOURTH and len(outputs) > 3 and outputs[3]:
         found[outputs[3]] = kind

@@ -1,8 +1,9 @@
-"""What every MLGraphBuilder method takes: data types and ranks of its operands, in the order of its parameters.
+"""What every MLGraphBuilder method takes: data types and ranks of its operands, in the order of its
+parameters.
 
-Source: ``MLContext.opSupportLimits()`` of Chromium 153's CPU backend (TFLite/XNNPACK). A graph within these limits is refused by no
-builder call there; other backends may take less, and then ``build()`` fails with the browser's own message.
-"""
+Source: ``MLContext.opSupportLimits()`` of Chromium 153's CPU backend (TFLite/XNNPACK). A graph
+within these limits is refused by no builder call there; other backends may take less, and then
+``build()`` fails with the browser's own message."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def matmul(b: Builder, n: Node) -> Value:
 
 
 def gemm(b: Builder, n: Node) -> Value:
-    """alpha * A' B' + beta * C. Before opset 7, C broadcasts only with the attribute of that name."""
+    """alpha * A' B' + beta * C. Before opset 7, C broadcasts only with the attribute of that
+    name."""
     x, y = n.value(0), n.value(1)
     options = {
         "c": n.value(2) if n.has(2) else None,
@@ -40,7 +41,8 @@ def gemm(b: Builder, n: Node) -> Value:
 
 
 def unpack(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """The first ``count`` codes of each row of bytes; code i takes bits i*bits and following, lowest first."""
+    """The first ``count`` codes of each row of bytes; code i takes bits i*bits and following,
+    lowest first."""
     flags = np.unpackbits(np.ascontiguousarray(codes), axis=-1, bitorder="little")
     width = flags.shape[-1] // bits
     flags = flags[..., : width * bits].reshape(*flags.shape[:-1], width, bits)
@@ -49,10 +51,11 @@ def unpack(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 def matmul_nbits(b: Builder, n: Node) -> Value:
-    """com.microsoft.MatMulNBits: A (…, K) times a weight [N, blocks, bytes] of packed codes, (code - zero point) * scale.
+    """com.microsoft.MatMulNBits: A (…, K) times a weight [N, blocks, bytes] of packed codes, (code
+    - zero point) * scale.
 
-    Up to 4 bits the codes are stored as int4 (code - 2^(bits-1), as the zero points), above as uint8; MLGraphBuilder dequantizes
-    them in blocks. Source: onnxruntime, docs/ContribOperators.md.
+    Up to 4 bits the codes are stored as int4 (code - 2^(bits-1), as the zero points), above as
+    uint8; MLGraphBuilder dequantizes them in blocks. Source: onnxruntime, docs/ContribOperators.md.
     """
     x = n.value(0)
     rows, inner, bits, block = (int(n.attr(k)) for k in ("N", "K", "bits", "block_size"))
@@ -72,9 +75,13 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
         if given.dtype == np.uint8:
             zero = unpack(given.reshape(rows, -1), bits, blocks).reshape(rows, blocks, 1)
         else:
-            shift = ((given.reshape(rows, blocks, 1).astype(np.float64) - half) * scale).astype(x.dtype)
+            shift = ((given.reshape(rows, blocks, 1).astype(np.float64) - half) * scale).astype(
+                x.dtype
+            )
     names = n.step.inputs
-    if blocks == 1:  # a scale for each column of the transposed weight: the browser compiles no transposed scales of rows
+    # a scale for each column of the transposed weight: the browser compiles no transposed scales of
+    # rows
+    if blocks == 1:
         codes, zero, scale = codes[:, 0, :inner].T, zero[:, 0].T, scale[:, 0].T
         shift = None if shift is None else shift[:, 0].T
     if bits <= 4:
@@ -101,8 +108,16 @@ def einsum(b: Builder, n: Node) -> Value:
     equation = n.attr("equation").replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
-    if not arrow or len(terms) != 2 or "." in equation or any(len(set(t)) != len(t) for t in [*terms, result]):
-        raise Refusal(f"the equation {equation!r}: only products of two operands with plain letters are supported")
+    if (
+        not arrow
+        or len(terms) != 2
+        or "." in equation
+        or any(len(set(t)) != len(t) for t in [*terms, result])
+    ):
+        raise Refusal(
+            f"the equation {equation!r}: only products of two operands with plain letters are "
+            "supported"
+        )
     one, two = terms
     batch = [c for c in one if c in two and c in result]
     summed = [c for c in one if c in two and c not in result]
@@ -110,12 +125,17 @@ def einsum(b: Builder, n: Node) -> Value:
     if set(rows + columns) - set(result) or not summed:
         raise Refusal(f"the equation {equation!r}: a letter is summed alone, or none is summed")
     size = dict(zip(one + two, (*n.shape(0), *n.shape(1)), strict=True))
-    count = {key: [size[c] for c in letters] for key, letters in (("b", batch), ("m", rows), ("k", summed), ("n", columns))}
+    count = {
+        key: [size[c] for c in letters]
+        for key, letters in (("b", batch), ("m", rows), ("k", summed), ("n", columns))
+    }
     x = b.transpose(n.value(0), [one.index(c) for c in batch + rows + summed])
     y = b.transpose(n.value(1), [two.index(c) for c in batch + summed + columns])
     m, k, w = math.prod(count["m"]), math.prod(count["k"]), math.prod(count["n"])
     x, y = b.reshape(x, [math.prod(count["b"]), m, k]), b.reshape(y, [math.prod(count["b"]), k, w])
-    z = b.reshape(b.call("matmul", x, y, shape=[x.shape[0], m, w]), [*count["b"], *count["m"], *count["n"]])
+    z = b.reshape(
+        b.call("matmul", x, y, shape=[x.shape[0], m, w]), [*count["b"], *count["m"], *count["n"]]
+    )
     order = batch + rows + columns
     return b.transpose(z, [order.index(c) for c in result])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RUNTIME = Path(__file__).parent / "runtime.mjs"  # opens a context, builds a graph and runs it; copied beside graph.mjs
+# opens a context, builds a graph and runs it; copied beside graph.mjs
+RUNTIME = Path(__file__).parent / "runtime.mjs"
 
 
 def graph_file(index: int) -> str:

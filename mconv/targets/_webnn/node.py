@@ -1,4 +1,5 @@
-"""A node as an operator's handler sees it: attributes in Python, inputs as constants or as operands of the emitted module."""
+"""A node as an operator's handler sees it: attributes in Python, inputs as constants or as operands
+of the emitted module."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ Handler = Callable[[Builder, "Node"], Results]
 class Node:
     """One step of the graph while it is emitted."""
 
-    def __init__(self, step: Step, graph: Graph, builder: Builder, values: dict[str, Value]) -> None:
+    def __init__(
+        self, step: Step, graph: Graph, builder: Builder, values: dict[str, Value]
+    ) -> None:
         self.step = step
         self.op = step.op
         self.version = step.version
@@ -39,7 +42,8 @@ class Node:
         return self.has(index) and self.step.inputs[index] in self._graph.constants
 
     def const(self, index: int, what: str) -> np.ndarray:
-        """The value of an input that must be known when the graph is built; ``what`` names it in the refusal."""
+        """The value of an input that must be known when the graph is built; ``what`` names it in
+        the refusal."""
         if not self.is_constant(index):
             raise Refusal(f"its {what} is computed at run time; WebNN needs it as a constant")
         return self._graph.constants[self.step.inputs[index]]
@@ -60,7 +64,10 @@ class Node:
     def shape(self, index: int) -> tuple[int, ...]:
         shape = self._graph.types[self.step.inputs[index]][1]
         if shape is None:
-            raise Refusal(f"the shape of its input {self.step.inputs[index]!r} is not known when the graph is built")
+            raise Refusal(
+                f"the shape of its input {self.step.inputs[index]!r} is not known when the graph "
+                "is built"
+            )
         return shape
 
     def wants(self, index: int) -> bool:
@@ -84,7 +91,10 @@ class Node:
     def only_first_output(self) -> None:
         for index in range(1, len(self.step.outputs)):
             if self.wants(index):
-                raise Refusal(f"its output {self.step.outputs[index]!r} (number {index + 1}) has no equivalent in WebNN")
+                raise Refusal(
+                    f"its output {self.step.outputs[index]!r} (number {index + 1}) has no "
+                    "equivalent in WebNN"
+                )
 
 
 def axis_of(axis: int, rank: int) -> int:

@@ -9,14 +9,20 @@ from mconv.targets._webnn.node import Handler, Node, axis_of
 
 
 def batch_normalization(b: Builder, n: Node) -> Value:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the channels (axis 1; axis 0 of a vector)."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the channels (axis 1; axis 0 of a
+    vector)."""
     if n.attr("training_mode", 0) or (n.version < 7 and not n.attr("is_test", 0)):
         raise Refusal("it is in training mode")
     if not n.attr("spatial", 1):
         raise Refusal("spatial=0 normalizes each position by itself")
     n.only_first_output()
     x = n.value(0)
-    options = {"scale": n.value(1), "bias": n.value(2), "axis": min(1, x.rank - 1), "epsilon": float(n.attr("epsilon", 1e-5))}
+    options = {
+        "scale": n.value(1),
+        "bias": n.value(2),
+        "axis": min(1, x.rank - 1),
+        "epsilon": float(n.attr("epsilon", 1e-5)),
+    }
     return b.call("batchNormalization", x, n.value(3), n.value(4), shape=x.shape, options=options)
 
 
@@ -26,15 +32,21 @@ def instance_normalization(b: Builder, n: Node) -> Value:
         raise Refusal("it has no spatial axis")
     plane = b.reshape(x, [*x.shape[:2], x.shape[2], math.prod(x.shape[3:])])
     options = {"scale": n.value(1), "bias": n.value(2), "epsilon": float(n.attr("epsilon", 1e-5))}
-    return b.reshape(b.call("instanceNormalization", plane, shape=plane.shape, options=options), x.shape)
+    return b.reshape(
+        b.call("instanceNormalization", plane, shape=plane.shape, options=options), x.shape
+    )
 
 
 def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
-    """Over the axes from ``axis`` on; scale and bias may broadcast to them. Mean and InvStdDev are computed where they are used."""
+    """Over the axes from ``axis`` on; scale and bias may broadcast to them. Mean and InvStdDev are
+    computed where they are used."""
     x = n.value(0)
     axis = axis_of(n.attr("axis", -1), x.rank)
     normalized = x.shape[axis:]
-    options: dict[str, object] = {"axes": list(range(axis, x.rank)), "epsilon": float(n.attr("epsilon", 1e-5))}
+    options: dict[str, object] = {
+        "axes": list(range(axis, x.rank)),
+        "epsilon": float(n.attr("epsilon", 1e-5)),
+    }
     after: list[tuple[str, Value]] = []
     for index, name, method in ((1, "scale", "mul"), (2, "bias", "add")):
         if not n.has(index):
@@ -53,7 +65,9 @@ def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
             raise Refusal(f"its output Mean or InvStdDev in {x.dtype}")
         results[1] = mean = b.reduce("reduceMean", x, list(range(axis, x.rank)))
         centred = b.binary("sub", x, mean)
-        variance = b.reduce("reduceMean", b.binary("mul", centred, centred), list(range(axis, x.rank)))
+        variance = b.reduce(
+            "reduceMean", b.binary("mul", centred, centred), list(range(axis, x.rank))
+        )
         sum_ = b.binary("add", variance, b.scalar(float(n.attr("epsilon", 1e-5)), x.dtype))
         results[2] = b.unary("reciprocal", b.unary("sqrt", sum_))
     return results
@@ -65,7 +79,9 @@ def rms_normalization(b: Builder, n: Node) -> Value:
     axes = list(range(axis_of(n.attr("axis", -1), x.rank), x.rank))
     wide = b.cast(x, "float32") if n.attr("stash_type", 1) == 1 else x
     mean = b.reduce("reduceMean", b.binary("mul", wide, wide), axes)
-    root = b.unary("sqrt", b.binary("add", mean, b.scalar(float(n.attr("epsilon", 1e-5)), wide.dtype)))
+    root = b.unary(
+        "sqrt", b.binary("add", mean, b.scalar(float(n.attr("epsilon", 1e-5)), wide.dtype))
+    )
     y = b.cast(b.binary("div", wide, root), x.dtype)
     if broadcast(y.shape, scale.shape) != y.shape:
         raise Refusal("its scale does not broadcast to its input")
@@ -73,7 +89,8 @@ def rms_normalization(b: Builder, n: Node) -> Value:
 
 
 def group_normalization(b: Builder, n: Node) -> Value:
-    """Each group of channels normalized as one layer; scale and bias are of groups in opset 18, of channels since 21."""
+    """Each group of channels normalized as one layer; scale and bias are of groups in opset 18, of
+    channels since 21."""
     x, groups = n.value(0), int(n.attr("num_groups"))
     grouped = b.reshape(x, [x.shape[0], groups, math.prod(x.shape[1:]) // groups])
     options = {"axes": [2], "epsilon": float(n.attr("epsilon", 1e-5))}
@@ -83,12 +100,15 @@ def group_normalization(b: Builder, n: Node) -> Value:
         if n.version < 21:
             y = b.binary(method, y, b.reshape(value, [groups, 1]))
         else:
-            y = b.binary(method, b.reshape(y, x.shape), b.reshape(value, [x.shape[1]] + [1] * (x.rank - 2)))
+            y = b.binary(
+                method, b.reshape(y, x.shape), b.reshape(value, [x.shape[1]] + [1] * (x.rank - 2))
+            )
     return b.reshape(y, x.shape)
 
 
 def lrn(b: Builder, n: Node) -> Value:
-    """x / (bias + alpha / size * sum of squares over ``size`` channels) ** beta: the sum as a box average along the channels."""
+    """x / (bias + alpha / size * sum of squares over ``size`` channels) ** beta: the sum as a box
+    average along the channels."""
     x, size = n.value(0), int(n.attr("size"))
     if x.rank < 3:
         raise Refusal("it has no spatial axis")

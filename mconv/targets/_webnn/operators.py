@@ -1,8 +1,21 @@
-"""Every operator the generator knows, by ONNX name (other domains are prefixed). Not listed: what folds away."""
+"""Every operator the generator knows, by ONNX name (other domains are prefixed). Not listed: what
+folds away."""
 
 from __future__ import annotations
 
-from mconv.targets._webnn import contrib, conv, elementwise, embedding, index, matmul, norm, quant, reduce, resize, shape
+from mconv.targets._webnn import (
+    contrib,
+    conv,
+    elementwise,
+    embedding,
+    index,
+    matmul,
+    norm,
+    quant,
+    reduce,
+    resize,
+    shape,
+)
 from mconv.targets._webnn.node import Handler
 
 FAMILIES: dict[str, dict[str, Handler]] = {
@@ -18,4 +31,6 @@ FAMILIES: dict[str, dict[str, Handler]] = {
     "fused by onnxruntime": contrib.TABLE,
     "quantized tables": {k: v for k, v in embedding.TABLE.items() if k != embedding.ROWS},
 }
-OPERATORS: dict[str, Handler] = {op: handler for table in FAMILIES.values() for op, handler in table.items()} | embedding.TABLE
+OPERATORS: dict[str, Handler] = {
+    op: handler for table in FAMILIES.values() for op, handler in table.items()
+} | embedding.TABLE

@@ -1,9 +1,9 @@
-"""ONNX to a flat list of steps with static shapes: free dimensions frozen, functions inlined, constant subgraphs evaluated.
+"""ONNX to a flat list of steps with static shapes: free dimensions frozen, functions inlined,
+constant subgraphs evaluated.
 
-Types and shapes come from ONNX's own inference of each node, fed with the constants known so far, so shape arithmetic
-(Shape, Gather, Concat, Reshape …) disappears. Weights stay small: what dequantizes,
-casts or enlarges constants is not evaluated.
-"""
+Types and shapes come from ONNX's own inference of each node, fed with the constants known so far,
+so shape arithmetic (Shape, Gather, Concat, Reshape …) disappears. Weights stay small: what
+dequantizes, casts or enlarges constants is not evaluated."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from mconv.targets._webnn.inference import Type
 DOMAINS = {"": "", "ai.onnx": ""}
 KEEP_PACKED = {"DequantizeLinear", "QuantizeLinear"}
 KNOWN_DATA = 4096  # elements; constants up to this size are shown to shape inference
-ENLARGED = 1 << 20  # bytes; a constant result above this and twice its inputs is left to the browser
+# bytes; a constant result above this and twice its inputs is left to the browser
+ENLARGED = 1 << 20
 
 
 @dataclass(frozen=True)
 class Step:
-    """A node: operator with its domain prefix (none for ONNX's own), opset version, attributes, names of inputs and outputs."""
+    """A node: operator with its domain prefix (none for ONNX's own), opset version, attributes,
+    names of inputs and outputs."""
 
     name: str
     op: str
@@ -44,7 +46,8 @@ class Step:
 
 @dataclass
 class Graph:
-    """What is left to emit, in topological order. ``needed``: every tensor that some step or output uses."""
+    """What is left to emit, in topological order. ``needed``: every tensor that some step or output
+    uses."""
 
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
@@ -52,12 +55,14 @@ class Graph:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
     needed: set[str] = field(default_factory=set)
-    problems: dict[str, str] = field(default_factory=dict)  # step's first output -> why its type could not be inferred
+    # step's first output -> why its type could not be inferred
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(path: Path, dims: Mapping[str, int], known: set[str]) -> Graph:
-    """Read, freeze, inline, fold. ``known``: operators with a handler; others are replaced by their ONNX function body if they
-    have one. Raises UnsupportedError for a free dimension without a size, SourceError for a bad file."""
+    """Read, freeze, inline, fold. ``known``: operators with a handler; others are replaced by their
+    ONNX function body if they have one. Raises UnsupportedError for a free dimension without a
+    size, SourceError for a bad file."""
     model = files.load(path)
     freeze(model, dims)
     if model.functions:
@@ -83,7 +88,11 @@ def flatten(model: onnx.ModelProto) -> Graph:
         types[name] = kind
 
     for tensor in model.graph.initializer:
-        constant(tensor.name, numpy_helper.to_array(tensor), onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
+        constant(
+            tensor.name,
+            numpy_helper.to_array(tensor),
+            onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims),
+        )
     for value in model.graph.input:
         if value.name not in graph.constants:
             graph.inputs.append(value.name)
@@ -92,7 +101,10 @@ def flatten(model: onnx.ModelProto) -> Graph:
     for node in model.graph.node:
         step = as_step(node, versions)
         inferred, why = infer(node, step, types, graph, model)
-        if step.op not in KEEP_PACKED and (values := fold(node, step, inferred, graph, model)) is not None:
+        if (
+            step.op not in KEEP_PACKED
+            and (values := fold(node, step, inferred, graph, model)) is not None
+        ):
             for name, array in zip(step.outputs, values, strict=False):
                 if name:
                     elem = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -110,7 +122,8 @@ def flatten(model: onnx.ModelProto) -> Graph:
 
 
 def freeze(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
-    """Give every free input dimension its size, by its name or by ``<input>_<axis>``. Raises UnsupportedError.
+    """Give every free input dimension its size, by its name or by ``<input>_<axis>``. Raises
+    UnsupportedError.
 
     The message names all dimensions that lack a size.
     """
@@ -137,23 +150,32 @@ def freeze(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
 
 
 def inline(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelProto | None:
-    """Replace those of the ``unknown`` operators that ONNX defines by a function by their bodies; None if there is none."""
+    """Replace those of the ``unknown`` operators that ONNX defines by a function by their bodies;
+    None if there is none."""
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     found = set()
     for node in model.graph.node:
-        if node.domain in ("", "ai.onnx") and node.op_type in unknown and onnx.defs.has(node.op_type, version, ""):
+        if (
+            node.domain in ("", "ai.onnx")
+            and node.op_type in unknown
+            and onnx.defs.has(node.op_type, version, "")
+        ):
             schema = onnx.defs.get_schema(node.op_type, version, "")
             if schema.has_function or schema.has_context_dependent_function:
                 found.add(node.op_type)
                 present = {a.name for a in node.attribute}
-                for name, attribute in sorted(schema.attributes.items()):  # the inliner forgets the defaults
+                # the inliner forgets the defaults
+                for name, attribute in sorted(schema.attributes.items()):
                     if name not in present and attribute.default_value.type:
                         node.attribute.append(attribute.default_value)
     if not found:
         return None
     try:
-        return onnx.inliner.inline_selected_functions(model, [("", op) for op in sorted(found)], inline_schema_functions=True)
-    except Exception:  # the inliner gives up on some types: the operators then stay, and are refused by name
+        return onnx.inliner.inline_selected_functions(
+            model, [("", op) for op in sorted(found)], inline_schema_functions=True
+        )
+    except Exception:
+        # the inliner gives up on some types: the operators then stay, and are refused by name
         return None
 
 
@@ -161,7 +183,14 @@ def as_step(node: onnx.NodeProto, versions: Mapping[str, int]) -> Step:
     domain = DOMAINS.get(node.domain, node.domain)
     attributes = {a.name: numpy_attribute(a) for a in node.attribute}
     op = f"{domain}.{node.op_type}" if domain else node.op_type
-    return Step(node.name or node.output[0], op, versions.get(domain, 1), attributes, tuple(node.input), tuple(node.output))
+    return Step(
+        node.name or node.output[0],
+        op,
+        versions.get(domain, 1),
+        attributes,
+        tuple(node.input),
+        tuple(node.output),
+    )
 
 
 def numpy_attribute(attribute: onnx.AttributeProto) -> Any:
@@ -182,7 +211,11 @@ def static_type(kind: onnx.TypeProto) -> Type:
 
 
 def infer(
-    node: onnx.NodeProto, step: Step, types: dict[str, onnx.TypeProto], graph: Graph, model: onnx.ModelProto
+    node: onnx.NodeProto,
+    step: Step,
+    types: dict[str, onnx.TypeProto],
+    graph: Graph,
+    model: onnx.ModelProto,
 ) -> tuple[dict[str, onnx.TypeProto], str]:
     """The types of a node's outputs by ONNX's inference, and the reason where there are none."""
     used = [name for name in node.input if name]
@@ -204,7 +237,12 @@ def infer(
     schema = onnx.defs.get_schema(node.op_type, step.version, "")
     try:
         found = onnx.shape_inference.infer_node_outputs(
-            schema, node, {n: types[n] for n in used}, data, opset_imports=list(model.opset_import), ir_version=model.ir_version
+            schema,
+            node,
+            {n: types[n] for n in used},
+            data,
+            opset_imports=list(model.opset_import),
+            ir_version=model.ir_version,
         )
     except Exception as problem:  # onnx raises InferenceError and, from its C++ side, RuntimeError
         return {}, str(problem).strip().splitlines()[0]
@@ -216,9 +254,14 @@ def infer(
 
 
 def fold(
-    node: onnx.NodeProto, step: Step, inferred: Mapping[str, onnx.TypeProto], graph: Graph, model: onnx.ModelProto
+    node: onnx.NodeProto,
+    step: Step,
+    inferred: Mapping[str, onnx.TypeProto],
+    graph: Graph,
+    model: onnx.ModelProto,
 ) -> list[np.ndarray] | None:
-    """The outputs of a node whose inputs are all constants (or whose input's shape is, for Shape and Size); None to keep it."""
+    """The outputs of a node whose inputs are all constants (or whose input's shape is, for Shape
+    and Size); None to keep it."""
     if step.op in ("Shape", "Size"):
         shape = graph.types.get(step.inputs[0], ("", None))[1]
         if shape is None:
@@ -227,7 +270,9 @@ def fold(
             return [np.array(math.prod(shape), np.int64)]
         start, end = step.attributes.get("start", 0), step.attributes.get("end")
         return [np.array(shape, np.int64)[start:end]]
-    if step.op.startswith(("Random", "Bernoulli", "Multinomial")) or any(a.HasField("g") for a in node.attribute):
+    if step.op.startswith(("Random", "Bernoulli", "Multinomial")) or any(
+        a.HasField("g") for a in node.attribute
+    ):
         return None
     if any(name and name not in graph.constants for name in step.inputs) or "." in step.op:
         return None
@@ -236,7 +281,9 @@ def fold(
         dtype, shape = static_type(kind)
         if shape is not None and dtype not in ("", "str"):
             after = math.prod(shape) * np.dtype(dtype).itemsize if dtype in np.sctypeDict else 0
-            if after > max(ENLARGED, 2 * before) or (step.op == "Cast" and after > max(ENLARGED, before)):
+            if after > max(ENLARGED, 2 * before) or (
+                step.op == "Cast" and after > max(ENLARGED, before)
+            ):
                 return None
     return evaluate(node, [graph.constants[n] if n else None for n in step.inputs], model)
 

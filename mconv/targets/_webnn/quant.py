@@ -10,11 +10,13 @@ from mconv.targets._webnn.builder import Builder, Refusal, Value
 from mconv.targets._webnn.conv import window
 from mconv.targets._webnn.node import Handler, Node, axis_of
 
-NARROW = {"int4": 0, "uint4": 8, "int2": 0, "uint2": 2}  # type -> what is subtracted to make it an int4 (code and zero point alike)
+# type -> what is subtracted to make it an int4 (code and zero point alike)
+NARROW = {"int4": 0, "uint4": 8, "int2": 0, "uint2": 2}
 
 
 def grid(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a scale against its tensor: ones (per tensor), one axis (per axis) or a blocked axis."""
+    """The shape of a scale against its tensor: ones (per tensor), one axis (per axis) or a blocked
+    axis."""
     if math.prod(given) == 1 and len(given) <= 1:
         return (1,) * len(shape)
     axis = axis_of(n.attr("axis", 1), len(shape))
@@ -23,7 +25,9 @@ def grid(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, 
             raise Refusal(f"a scale of shape {list(given)} for a tensor of {list(shape)}")
         return tuple(d if i == axis else 1 for i, d in enumerate(shape))
     if len(given) != len(shape) or any(d % g for d, g in zip(shape, given, strict=True)):
-        raise Refusal(f"blocks of {n.attr('block_size')} that do not divide axis {axis} of {list(shape)}")
+        raise Refusal(
+            f"blocks of {n.attr('block_size')} that do not divide axis {axis} of {list(shape)}"
+        )
     return given
 
 
@@ -32,7 +36,9 @@ def operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None = Non
     kind = n.dtype(index)
     if kind in NARROW:
         array: np.ndarray = n.const(index, "tensor").astype(np.int32) - NARROW[kind]
-        return b.constant(array if shape is None else array.reshape(shape), n.step.inputs[index], dtype="int4")
+        return b.constant(
+            array if shape is None else array.reshape(shape), n.step.inputs[index], dtype="int4"
+        )
     if n.is_constant(index) and shape is not None:
         return b.constant(n.const(index, "tensor").reshape(shape), n.step.inputs[index])
     value = n.value(index)
@@ -60,12 +66,17 @@ def dequantize(b: Builder, n: Node) -> Value:
         zero = operand(b, n, 2, shape)
     else:
         offset = -NARROW.get(kind, 0)
-        zero = b.constant(np.full(shape, offset, np.int32 if x.dtype == "int4" else x.dtype), "zero points", dtype=x.dtype)
+        zero = b.constant(
+            np.full(shape, offset, np.int32 if x.dtype == "int4" else x.dtype),
+            "zero points",
+            dtype=x.dtype,
+        )
     return b.call("dequantizeLinear", x, scale, zero, shape=x.shape, dtype=scale.dtype)
 
 
 def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
-    """A weight [K, N] in blocks along K, stored as [N, blocks, size]: twice as fast in the browser."""
+    """A weight [K, N] in blocks along K, stored as [N, blocks, size]: twice as fast in the
+    browser."""
     kind, (rows, columns), (count, _) = n.dtype(0), n.shape(0), shape
     narrow, base, names = kind in NARROW, NARROW.get(kind, 0), n.step.inputs
     target = "int4" if narrow else kind
@@ -87,7 +98,8 @@ def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
 
 
 def quantize(b: Builder, n: Node) -> Value:
-    """saturate(round_half_even(x / scale) + zero point), composed so that ties round as ONNX says."""
+    """saturate(round_half_even(x / scale) + zero point), composed so that ties round as ONNX
+    says."""
     x, kind = n.value(0), n.target_dtype()
     if kind not in ("int8", "uint8"):
         raise Refusal(f"a quantization to {kind}")
@@ -116,23 +128,33 @@ def blocks(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
     return value
 
 
-EXACT_TERMS = 258  # products of two 9-bit differences that a float32 sum holds exactly: 258 * 255 * 255 < 2^24
+# products of two 9-bit differences that a float32 sum holds exactly: 258 * 255 * 255 < 2^24
+EXACT_TERMS = 258
 
 
 def dynamic_quantize(b: Builder, n: Node) -> list[Value | None]:
-    """uint8 over the range of the tensor with zero in it: scale = (max - min) / 255 (ONNX, DynamicQuantizeLinear)."""
+    """uint8 over the range of the tensor with zero in it: scale = (max - min) / 255 (ONNX,
+    DynamicQuantizeLinear)."""
     x = n.value(0)
     zero, top, axes = b.scalar(0.0, x.dtype), b.scalar(255.0, x.dtype), list(range(x.rank))
     low = b.binary("min", b.reduce("reduceMin", x, axes, keep=False), zero)
     high = b.binary("max", b.reduce("reduceMax", x, axes, keep=False), zero)
     scale = b.binary("div", b.binary("sub", high, low), top)
-    point = b.unary("roundEven", b.unary("clamp", b.binary("div", b.unary("neg", low), scale), minValue=0, maxValue=255))
+    point = b.unary(
+        "roundEven",
+        b.unary("clamp", b.binary("div", b.unary("neg", low), scale), minValue=0, maxValue=255),
+    )
     y = b.binary("add", b.unary("roundEven", b.binary("div", x, scale)), point)
-    return [b.cast(b.unary("clamp", y, minValue=0, maxValue=255), "uint8"), scale, b.cast(point, "uint8")]
+    return [
+        b.cast(b.unary("clamp", y, minValue=0, maxValue=255), "uint8"),
+        scale,
+        b.cast(point, "uint8"),
+    ]
 
 
 def centred(b: Builder, n: Node, index: int, zero: int, axis: int) -> Value:
-    """An 8-bit operand minus its zero point, in float32 (exact); a zero point of several values lies along ``axis``."""
+    """An 8-bit operand minus its zero point, in float32 (exact); a zero point of several values
+    lies along ``axis``."""
     x = b.cast(n.value(index), "float32")
     if not n.has(zero):
         return x
@@ -155,7 +177,9 @@ def matmul_integer(b: Builder, n: Node) -> Value:
     sizes = [min(EXACT_TERMS, inner - i) for i in range(0, inner, EXACT_TERMS)]
     left = b.split(x, sizes, x.rank - 1) if len(sizes) > 1 else [x]
     right = b.split(y, sizes, y.rank - 2) if len(sizes) > 1 else [y]
-    return int32_sum(b, [b.call("matmul", p, q, shape=out) for p, q in zip(left, right, strict=True)])
+    return int32_sum(
+        b, [b.call("matmul", p, q, shape=out) for p, q in zip(left, right, strict=True)]
+    )
 
 
 def int32_sum(b: Builder, parts: list[Value]) -> Value:
@@ -166,20 +190,32 @@ def int32_sum(b: Builder, parts: list[Value]) -> Value:
 
 
 def conv_integer(b: Builder, n: Node) -> Value:
-    """In float32 over pieces of the input channels of at most 258 terms, each exact, summed in int32."""
+    """In float32 over pieces of the input channels of at most 258 terms, each exact, summed in
+    int32."""
     x, weight = centred(b, n, 0, 2, 1), centred(b, n, 1, 3, 0)
     if x.rank != 4:
         raise Refusal(f"{x.rank - 2} spatial axes")
     kernel, groups, channels = weight.shape[2:], int(n.attr("group", 1)), weight.shape[1]
     w = window(n, kernel, n.out_shape()[2:], 2)
-    options = {"padding": w.flat_pads, "strides": w.strides, "dilations": w.dilations, "groups": groups}
+    options = {
+        "padding": w.flat_pads,
+        "strides": w.strides,
+        "dilations": w.dilations,
+        "groups": groups,
+    }
     step = EXACT_TERMS // math.prod(kernel)
     if step == 0 or (groups > 1 and step < channels):
         raise Refusal(f"sums of {channels * math.prod(kernel)} products are not exact in float32")
     sizes = [min(step, channels - i) for i in range(0, channels, step)]
     left = b.split(x, sizes, 1) if len(sizes) > 1 else [x]
     right = b.split(weight, sizes, 1) if len(sizes) > 1 else [weight]
-    return int32_sum(b, [b.call("conv2d", p, q, shape=n.out_shape(), options=options) for p, q in zip(left, right, strict=True)])
+    return int32_sum(
+        b,
+        [
+            b.call("conv2d", p, q, shape=n.out_shape(), options=options)
+            for p, q in zip(left, right, strict=True)
+        ],
+    )
 
 
 TABLE: dict[str, Handler] = {

@@ -9,7 +9,8 @@ from mconv.targets._webnn.node import Handler, Node, axis_of
 
 
 def reduced_axes(n: Node, *, input_since: int) -> list[int] | None:
-    """The axes, from the attribute or from the second input since ``input_since``; None means nothing is reduced."""
+    """The axes, from the attribute or from the second input since ``input_since``; None means
+    nothing is reduced."""
     rank = len(n.shape(0))
     axes = n.attr("axes")
     if n.version >= input_since and n.has(1):
@@ -25,9 +26,14 @@ def reduction(method: str, *, input_since: int = 18) -> Handler:
         if axes is None:
             if method in ("reduceSum", "reduceMean", "reduceMax", "reduceMin", "reduceProduct"):
                 return b.unary("identity", x)
-            raise Refusal("no axes with noop_with_empty_axes: ONNX's versions disagree on what it computes")
+            raise Refusal(
+                "no axes with noop_with_empty_axes: ONNX's versions disagree on what it computes"
+            )
         if n.dtype(0) == "bool":
-            return b.cast(b.reduce(method, b.cast(x, "int32"), axes, keep=bool(n.attr("keepdims", 1))), "uint8")
+            return b.cast(
+                b.reduce(method, b.cast(x, "int32"), axes, keep=bool(n.attr("keepdims", 1))),
+                "uint8",
+            )
         return b.reduce(method, x, axes, keep=bool(n.attr("keepdims", 1)))
 
     return handle
@@ -47,7 +53,8 @@ def arg_extremum(method: str) -> Handler:
 
 
 def softmax_over(b: Builder, n: Node, *, logarithm: bool) -> Value:
-    """Before opset 13 everything from ``axis`` (default 1) on is one axis; since then ``axis`` (default -1) is the only one."""
+    """Before opset 13 everything from ``axis`` (default 1) on is one axis; since then ``axis``
+    (default -1) is the only one."""
     x = n.value(0)
     shape, axis = x.shape, axis_of(n.attr("axis", -1 if n.version >= 13 else 1), x.rank)
     if n.version < 13:
@@ -55,7 +62,9 @@ def softmax_over(b: Builder, n: Node, *, logarithm: bool) -> Value:
         axis = 1
     if logarithm:
         shifted = b.binary("sub", x, b.reduce("reduceMax", x, [axis]))
-        y = b.binary("sub", shifted, b.unary("log", b.reduce("reduceSum", b.unary("exp", shifted), [axis])))
+        y = b.binary(
+            "sub", shifted, b.unary("log", b.reduce("reduceSum", b.unary("exp", shifted), [axis]))
+        )
     else:
         y = b.call("softmax", x, axis, shape=x.shape)
     return b.reshape(y, shape)
@@ -66,7 +75,8 @@ def softmax(b: Builder, n: Node) -> Value:
 
 
 def log_softmax(b: Builder, n: Node) -> Value:
-    """x - max - log(sum(exp(x - max))): stable for large values, which a log of the softmax is not."""
+    """x - max - log(sum(exp(x - max))): stable for large values, which a log of the softmax is
+    not."""
     return softmax_over(b, n, logarithm=True)
 
 

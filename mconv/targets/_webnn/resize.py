@@ -1,7 +1,8 @@
-"""Resize and Upsample, axis by axis: nearest as a gather of positions, linear and cubic as a product with a matrix of weights.
+"""Resize and Upsample, axis by axis: nearest as a gather of positions, linear and cubic as a
+product with a matrix of weights.
 
-WebNN's own resample2d knows one coordinate transformation; this form is exact for all of ONNX's. Formulas: ONNX, operator Resize.
-"""
+WebNN's own resample2d knows one coordinate transformation; this form is exact for all of ONNX's.
+Formulas: ONNX, operator Resize."""
 
 from __future__ import annotations
 
@@ -43,8 +44,11 @@ def nearest(positions: np.ndarray, size: int, mode: str) -> np.ndarray:
     return np.asarray(np.clip(rounded[mode](positions), 0, size - 1).astype(np.int32))
 
 
-def weights(positions: np.ndarray, size: int, mode: str, cubic: float, exclude_outside: bool) -> np.ndarray:
-    """[size, out]: how much of each input position goes into each output position; outside positions are the edge's."""
+def weights(
+    positions: np.ndarray, size: int, mode: str, cubic: float, exclude_outside: bool
+) -> np.ndarray:
+    """[size, out]: how much of each input position goes into each output position; outside
+    positions are the edge's."""
     matrix = np.zeros((size, len(positions)))
     base = np.floor(positions).astype(np.int64)
     for column, (position, floor) in enumerate(zip(positions, base, strict=True)):
@@ -74,7 +78,9 @@ def resize(b: Builder, n: Node) -> Value:
     upsample = n.op == "Upsample" or n.version < 11
     if n.attr("antialias", 0):
         raise Refusal("antialias")
-    coordinate = "asymmetric" if upsample else n.attr("coordinate_transformation_mode", "half_pixel")
+    coordinate = (
+        "asymmetric" if upsample else n.attr("coordinate_transformation_mode", "half_pixel")
+    )
     mode = n.attr("mode", "nearest")
     rounding = "floor" if upsample else n.attr("nearest_mode", "round_prefer_floor")
     axes = [axis_of(a, x.rank) for a in n.attr("axes") or range(x.rank)]
@@ -90,7 +96,9 @@ def resize(b: Builder, n: Node) -> Value:
         scale = pick(s / x.shape[a] for s, a in zip(sizes, axes, strict=True))
         given = dict.fromkeys(axes, scale)
         if any(out[a] != math.floor(scale * x.shape[a] + 0.5) for a in axes):
-            raise Refusal(f"keep_aspect_ratio_policy {n.attr('keep_aspect_ratio_policy')!r} with this size")
+            raise Refusal(
+                f"keep_aspect_ratio_policy {n.attr('keep_aspect_ratio_policy')!r} with this size"
+            )
     y = x
     for axis in range(x.rank):
         size, wanted = x.shape[axis], out[axis]
@@ -98,12 +106,21 @@ def resize(b: Builder, n: Node) -> Value:
         if size == wanted and scale == 1:
             continue
         if coordinate == "align_corners" and abs(scale * size - wanted) > 1e-6:
-            raise Refusal("align_corners with a scale that gives no whole size: ONNX and its engines disagree on the positions")
+            raise Refusal(
+                "align_corners with a scale that gives no whole size: ONNX and its engines "
+                "disagree on the positions"
+            )
         positions = coordinates(coordinate, size, wanted, scale)
         if mode == "nearest":
             y = take(b, y, nearest(positions, size, rounding), axis)
         elif mode in ("linear", "cubic") and x.dtype in FLOATS:
-            matrix = weights(positions, size, mode, float(n.attr("cubic_coeff_a", -0.75)), bool(n.attr("exclude_outside", 0)))
+            matrix = weights(
+                positions,
+                size,
+                mode,
+                float(n.attr("cubic_coeff_a", -0.75)),
+                bool(n.attr("exclude_outside", 0)),
+            )
             y = interpolate(b, y, matrix.astype(y.dtype), axis)
         else:
             raise Refusal(f"the mode {mode!r} on {n.dtype(0)}")
@@ -116,10 +133,17 @@ def interpolate(b: Builder, x: Value, matrix: np.ndarray, axis: int) -> Value:
     before, after = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     out = (*x.shape[:axis], wanted, *x.shape[axis + 1 :])
     if after == 1:
-        flat = b.call("matmul", b.reshape(x, [before, size]), b.constant(matrix, "resize"), shape=[before, wanted])
+        flat = b.call(
+            "matmul",
+            b.reshape(x, [before, size]),
+            b.constant(matrix, "resize"),
+            shape=[before, wanted],
+        )
     else:
         left = b.constant(np.ascontiguousarray(matrix.T)[None], "resize")
-        flat = b.call("matmul", left, b.reshape(x, [before, size, after]), shape=[before, wanted, after])
+        flat = b.call(
+            "matmul", left, b.reshape(x, [before, size, after]), shape=[before, wanted, after]
+        )
     return b.reshape(flat, out)
 
 

@@ -29,7 +29,8 @@ def concat(b: Builder, n: Node) -> Value:
 
 
 def split(b: Builder, n: Node) -> list[Value | None]:
-    """The sizes are those of the outputs as ONNX infers them (from ``split``, ``num_outputs`` or equal parts)."""
+    """The sizes are those of the outputs as ONNX infers them (from ``split``, ``num_outputs`` or
+    equal parts)."""
     x = n.value(0)
     axis = axis_of(n.attr("axis", 0), x.rank)
     sizes = [n.out_shape(i)[axis] for i in range(len(n.step.outputs))]
@@ -61,7 +62,8 @@ def take(b: Builder, x: Value, positions: Sequence[int] | np.ndarray, axis: int)
 
 
 def slice_(b: Builder, n: Node) -> Value:
-    """Attributes before opset 10, then inputs. Negative steps are gathered: WebNN's strides go forward."""
+    """Attributes before opset 10, then inputs. Negative steps are gathered: WebNN's strides go
+    forward."""
     x = n.value(0)
     if n.version < 10:
         starts, ends = list(n.attr("starts")), list(n.attr("ends"))
@@ -74,7 +76,9 @@ def slice_(b: Builder, n: Node) -> Value:
     for start, end, axis_, step in zip(starts, ends, axes, steps, strict=True):
         axis = axis_of(axis_, x.rank)
         positions = (
-            range(*slice(start, end, step).indices(x.shape[axis])) if step > 0 else backward(start, end, step, x.shape[axis])
+            range(*slice(start, end, step).indices(x.shape[axis]))
+            if step > 0
+            else backward(start, end, step, x.shape[axis])
         )
         if len(positions) == 0:
             raise Refusal("an empty tensor (a dimension of 0) does not exist in WebNN")
@@ -91,15 +95,23 @@ def slice_(b: Builder, n: Node) -> Value:
 
 
 def backward(start: int, end: int, step: int, size: int) -> range:
-    """ONNX's clamping for negative steps: start to 0..size-1, end to -1..size-1, after adding size to negatives once."""
+    """ONNX's clamping for negative steps: start to 0..size-1, end to -1..size-1, after adding size
+    to negatives once."""
     start, end = (start + size if start < 0 else start), (end + size if end < 0 else end)
     return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
 def pad_widths(n: Node) -> tuple[list[int], list[int]]:
     rank = len(n.shape(0))
-    pads = [int(p) for p in (n.attr("pads") or n.attr("paddings") if n.version < 11 else n.const(1, "pads"))]
-    axes = [axis_of(int(a), rank) for a in n.const(3, "axes")] if n.version >= 18 and n.has(3) else list(range(rank))
+    pads = [
+        int(p)
+        for p in (n.attr("pads") or n.attr("paddings") if n.version < 11 else n.const(1, "pads"))
+    ]
+    axes = (
+        [axis_of(int(a), rank) for a in n.const(3, "axes")]
+        if n.version >= 18 and n.has(3)
+        else list(range(rank))
+    )
     begin, end = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
         begin[axis], end[axis] = pads[i], pads[len(axes) + i]
@@ -113,7 +125,10 @@ def pad(b: Builder, n: Node) -> Value:
     value = n.attr("value", 0.0)
     if n.version >= 11:
         value = n.const(2, "constant value").item() if n.has(2) else 0
-    starts, sizes = [max(0, -p) for p in begin], [d + min(p, 0) + min(q, 0) for d, p, q in zip(x.shape, begin, end, strict=True)]
+    starts, sizes = (
+        [max(0, -p) for p in begin],
+        [d + min(p, 0) + min(q, 0) for d, p, q in zip(x.shape, begin, end, strict=True)],
+    )
     if min(sizes) <= 0:
         raise Refusal("negative pads that leave nothing")
     if sizes != list(x.shape):
@@ -124,7 +139,9 @@ def pad(b: Builder, n: Node) -> Value:
     if mode == "constant":
         if x.dtype == "int64" and value:
             raise Refusal("a padding value other than 0 for int64")
-        return b.call("pad", x, begin, end, shape=n.out_shape(), options={"value": value} if value else None)
+        return b.call(
+            "pad", x, begin, end, shape=n.out_shape(), options={"value": value} if value else None
+        )
     if mode not in ("edge", "reflect", "wrap"):
         raise Refusal(f"the mode {mode!r}")
     for axis, (p, q) in enumerate(zip(begin, end, strict=True)):
@@ -138,9 +155,13 @@ def depth_to_space(b: Builder, n: Node) -> Value:
     batch, depth, height, width = x.shape
     channels = depth // (size * size)
     if n.attr("mode", "DCR") == "DCR":
-        y = b.transpose(b.reshape(x, [batch, size, size, channels, height, width]), [0, 3, 4, 1, 5, 2])
+        y = b.transpose(
+            b.reshape(x, [batch, size, size, channels, height, width]), [0, 3, 4, 1, 5, 2]
+        )
     else:
-        y = b.transpose(b.reshape(x, [batch, channels, size, size, height, width]), [0, 1, 4, 2, 5, 3])
+        y = b.transpose(
+            b.reshape(x, [batch, channels, size, size, height, width]), [0, 1, 4, 2, 5, 3]
+        )
     return b.reshape(y, n.out_shape())
 
 
@@ -153,7 +174,9 @@ def space_to_depth(b: Builder, n: Node) -> Value:
 
 def trilu(b: Builder, n: Node) -> Value:
     x, k = n.value(0), int(n.const(1, "k").item()) if n.has(1) else 0
-    return b.call("triangular", x, shape=x.shape, options={"upper": bool(n.attr("upper", 1)), "diagonal": k})
+    return b.call(
+        "triangular", x, shape=x.shape, options={"upper": bool(n.attr("upper", 1)), "diagonal": k}
+    )
 
 
 TABLE: dict[str, Handler] = {

@@ -1,4 +1,5 @@
-"""Model types by config, by names, and by structure alone, on real modules and their exports with every name taken away."""
+"""Model types by config, by names, and by structure alone, on real modules and their exports with
+every name taken away."""
 
 from __future__ import annotations
 
@@ -52,25 +53,49 @@ def test_by_config(config: dict[str, object], expected: str | None) -> None:
 
 
 def test_a_prefix_tells_hubert_from_wav2vec2() -> None:
-    names = ["hubert.feature_extractor.conv_layers.0.conv.weight", "hubert.feature_projection.projection.weight"]
+    names = [
+        "hubert.feature_extractor.conv_layers.0.conv.weight",
+        "hubert.feature_projection.projection.weight",
+    ]
     assert architecture.of_names(names) == "hubert"
 
 
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["model.encoder.conv1.weight", "model.decoder.layers.0.encoder_attn.q_proj.weight"], "whisper"),
+        (
+            ["model.encoder.conv1.weight", "model.decoder.layers.0.encoder_attn.q_proj.weight"],
+            "whisper",
+        ),
         (["layer1.0.conv1.weight", "layer1.0.bn1.weight", "fc.weight"], "resnet"),  # torchvision
         (["features.1.conv.0.0.weight", "classifier.1.weight"], "mobilenet"),  # torchvision
         (["features.denseblock1.denselayer1.conv1.weight"], "densenet"),  # torchvision
         (["block1a_dwconv/kernel", "block1a_se_reduce/kernel"], "efficientnet"),  # Keras
-        (["vision_model.encoder.layers.0.mlp.fc1.weight", "text_model.encoder.layers.0.mlp.fc1.weight"], "clip"),
-        (["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.gate_proj.weight", "input_layernorm.weight"], "llama"),
+        (
+            [
+                "vision_model.encoder.layers.0.mlp.fc1.weight",
+                "text_model.encoder.layers.0.mlp.fc1.weight",
+            ],
+            "clip",
+        ),
+        (
+            [
+                "model.layers.0.self_attn.q_proj.weight",
+                "model.layers.0.mlp.gate_proj.weight",
+                "input_layernorm.weight",
+            ],
+            "llama",
+        ),
         (["0.weight", "0.bias"], None),
     ],
 )
 def test_names_of_other_libraries(names: list[str], expected: str | None) -> None:
-    assert architecture.of_names([n.replace("input_layernorm", "model.layers.0.input_layernorm") for n in names]) == expected
+    assert (
+        architecture.of_names(
+            [n.replace("input_layernorm", "model.layers.0.input_layernorm") for n in names]
+        )
+        == expected
+    )
 
 
 def test_a_plain_classifier_is_called_nothing() -> None:

@@ -1,4 +1,5 @@
-"""`mconv detect`: each engine asked in a child: one that hangs, crashes or raises hurts no other; only what ran counts."""
+"""`mconv detect`: each engine asked in a child: one that hangs, crashes or raises hurts no other;
+only what ran counts."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ BODIES = {
     "crashes": "os.abort()",
     "raises": "raise OSError('libdriver.so.1: cannot open shared object file')",
     "lies": "return ['not a device']",
-    "answers": "return [Device(engine='x', name='unit 7', available=True, description=os.environ.get('MARK', ''))]",
+    "answers": "return [Device(engine='x', name='unit 7', available=True, "
+    "description=os.environ.get('MARK', ''))]",
 }
 
 
@@ -41,7 +43,9 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, body in BODIES.items():
         (tmp_path / f"probe_{name}.py").write_text(PLUGIN.format(body=body))
         registry.register("runtimes", f"probe_{name}")
-    monkeypatch.setattr(registry, "plugins", lambda family, real=registry.plugins: only_ours(real(family)))
+    monkeypatch.setattr(
+        registry, "plugins", lambda family, real=registry.plugins: only_ours(real(family))
+    )
     yield
     monkeypatch.undo()
     registry.plugins.cache_clear()
@@ -58,7 +62,8 @@ def test_one_failing_probe_breaks_no_other(plugged: None, monkeypatch: pytest.Mo
     assert time.monotonic() - begin < 100
     assert found["CPU"].available
     assert found["unit 7"].available
-    assert found["unit 7"].description == "seen"  # a probe sees the caller's environment: drivers are found by it
+    # a probe sees the caller's environment: drivers are found by it
+    assert found["unit 7"].description == "seen"
     assert "no answer in 20 s" in str(found["probe_hangs"].reason)
     assert "SIGABRT" in str(found["probe_crashes"].reason)
     assert "libdriver.so.1" in str(found["probe_raises"].reason)
@@ -79,7 +84,10 @@ def test_a_call_in_a_child_process(tmp_path: Path) -> None:
 def test_a_file_is_checked_without_the_callers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     assert isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60) is None
-    assert isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60, trusted=True) == "secret"
+    assert (
+        isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60, trusted=True)
+        == "secret"
+    )
 
 
 def test_the_processor_is_what_the_system_says() -> None:
@@ -110,7 +118,9 @@ def test_engines_answer_for_what_ran_here() -> None:
     assert {d.name for d in pytorch.devices()} == {"cuda", "rocm", "mps", "xpu"}
 
 
-def test_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = (
         hardware.cpu_device(),
         Device(engine="e", name="gpu", available=True, description="A card", software=True),

@@ -1,4 +1,5 @@
-"""`mconv find` and `mconv verify FILE`: a tree of models, what each needs, and a manifest that loads."""
+"""`mconv find` and `mconv verify FILE`: a tree of models, what each needs, and a manifest that
+loads."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def tree(tmp_path: Path) -> Path:
     MADE["folder"][1](root / "bert")
     torch.save(torch.nn.Linear(2, 2).state_dict(), root / "weights/net.pt")
     (root / "weights/picture.onnx").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(32))
-    (root / "weights/lfs.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (root / "weights/lfs.bin").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     (root / "notes.bin").write_bytes(b"nothing of interest")
     (root / "read.me").write_text("text")
     return root
@@ -49,10 +52,18 @@ def test_what_is_found_and_what_is_not(tree: Path) -> None:
         *("weights/ir.xml", "weights/lfs.bin", "weights/net.pt", "weights/picture.onnx"),
     }
     assert found["a/external.onnx"].size_bytes == sum(
-        p.stat().st_size for p in (tree / "a").glob("*") if p.suffix != "" and p.name != "model.onnx"
+        p.stat().st_size
+        for p in (tree / "a").glob("*")
+        if p.suffix != "" and p.name != "model.onnx"
     )
-    assert found["weights/ir.xml"].size_bytes == sum(p.stat().st_size for p in (tree / "weights").glob("ir.*"))
-    assert (found["bert"].source, found["bert"].model_type, found["bert"].evidence) == ("huggingface", "bert", "config")
+    assert found["weights/ir.xml"].size_bytes == sum(
+        p.stat().st_size for p in (tree / "weights").glob("ir.*")
+    )
+    assert (found["bert"].source, found["bert"].model_type, found["bert"].evidence) == (
+        "huggingface",
+        "bert",
+        "config",
+    )
     assert "factory" in found["weights/net.pt"].needs[0]
     assert found["weights/ir.xml"].needs == ("nothing here converts openvino",)
     assert found["weights/picture.onnx"].problems == ("it is named like onnx but is a PNG picture",)
@@ -60,7 +71,9 @@ def test_what_is_found_and_what_is_not(tree: Path) -> None:
     assert not found["a/model.onnx"].needs
 
 
-def test_the_manifest_loads_and_says_what_is_left_out(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_manifest_loads_and_says_what_is_left_out(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["find", str(tree), "--manifest"]) == 0
     text = capsys.readouterr().out
     (tree / "models.yml").write_text(text)
@@ -71,7 +84,17 @@ def test_the_manifest_loads_and_says_what_is_left_out(tree: Path, capsys: pytest
     assert "# weights/picture.onnx: it is named like onnx but is a PNG picture" in text
 
 
-@pytest.mark.parametrize("name", ["a: b.onnx", "# hash.onnx", "quote'\".onnx", "new\nline.onnx", "ümlaut [x].onnx", "{brace}.onnx"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a: b.onnx",
+        "# hash.onnx",
+        "quote'\".onnx",
+        "new\nline.onnx",
+        "ümlaut [x].onnx",
+        "{brace}.onnx",
+    ],
+)
 def test_strange_names_are_quoted(name: str, tmp_path: Path) -> None:
     write_linear(tmp_path / name)
     text = discovery_find.draft(tmp_path, discovery_find.find(tmp_path))
@@ -87,7 +110,9 @@ def test_names_are_unique_whatever_the_case(tmp_path: Path) -> None:
     assert [m["name"] for m in yaml.safe_load(text)["models"]] == ["NET", "net-2", "net-3"]
 
 
-def test_nothing_to_convert_is_said_with_what_is_needed(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_convert_is_said_with_what_is_needed(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["find", str(tree / "weights"), "--manifest"]) == 2
     said = capsys.readouterr().err
     assert "no model here converts as it is" in said
@@ -108,10 +133,16 @@ def test_json_and_table(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("weights/lfs.bin", "Git LFS pointer"), ("read.me", "it is text"), ("weights/ir.xml", "openvino by its content")],
+    [
+        ("weights/lfs.bin", "Git LFS pointer"),
+        ("read.me", "it is text"),
+        ("weights/ir.xml", "openvino by its content"),
+    ],
 )
 def test_a_manifest_says_what_a_source_is_instead(name: str, said: str, tree: Path) -> None:
-    (tree / "models.yml").write_text(f"version: 1\nmodels:\n  - name: m\n    source: {name}\n    targets: [onnx]\n")
+    (tree / "models.yml").write_text(
+        f"version: 1\nmodels:\n  - name: m\n    source: {name}\n    targets: [onnx]\n"
+    )
     with pytest.raises(ManifestError) as told:
         reader.load(tree / "models.yml")
     assert said in str(told.value)
@@ -123,19 +154,25 @@ def test_verify_of_files(tree: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err.endswith("passed\n")
     assert main(["verify", str(tree / "weights/picture.onnx"), "--json"]) == 1
     out = json.loads(capsys.readouterr().out)
-    assert (out["verdict"], out["problems"]) == ("failed", ["it is named like onnx but is a PNG picture"])
+    assert (out["verdict"], out["problems"]) == (
+        "failed",
+        ["it is named like onnx but is a PNG picture"],
+    )
     assert main(["verify", str(tree / "read.me")]) == 1
     assert "unverified" in capsys.readouterr().err
     assert main(["verify", str(tree / "absent")]) == 2
 
 
-def test_a_checker_that_dies_is_a_failure(tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_checker_that_dies_is_a_failure(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A format of a third party whose reader aborts: the answer is `failed` with how it died."""
     from mconv import api, registry
 
     plugin = tmp_path / "deadly.py"
     plugin.write_text(
-        '"""Deadly."""\nimport os\nfrom mconv.values import Facts\nSUFFIXES = (".dead",)\nORDER = -99\n'
+        '"""Deadly."""\nimport os\nfrom mconv.values import Facts\nSUFFIXES = (".dead",)\nORDER = '
+        "-99\n"
         "def sniff(path, head):\n    return head == b'dead'\n"
         "def inspect(path):\n    return Facts(kind='model')\ndef check(path):\n    os.abort()\n"
     )

@@ -19,13 +19,23 @@ from mconv.workers.messages import Outcome, Request
 
 
 def step(size: int = 0, kind: str = "write", **settings: object) -> Step:
-    base = {"key": f"{kind}{size}", "kind": kind, "plugin": "p", "label": "l", "params": {}, "inputs": {}, "tools": {}}
+    base = {
+        "key": f"{kind}{size}",
+        "kind": kind,
+        "plugin": "p",
+        "label": "l",
+        "params": {},
+        "inputs": {},
+        "tools": {},
+    }
     return Step(**{**base, "timeout_s": 1.0, "size_bytes": size, **settings})  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Local:
-    monkeypatch.setattr("mconv.hardware.available_bytes", lambda: 8 * 10**9 + engine_local.LEFT_FOR_OTHERS)
+    monkeypatch.setattr(
+        "mconv.hardware.available_bytes", lambda: 8 * 10**9 + engine_local.LEFT_FOR_OTHERS
+    )
     return Local(Store(tmp_path), str(tmp_path), jobs=3)
 
 
@@ -64,7 +74,13 @@ def test_every_kind_of_step_has_an_estimate() -> None:
 
 
 def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:
-    sets = [("torch",), ("torch", "onnx"), BASE, ("numpy", "onnx", "torch", "transformers"), ("tensorflow",)]
+    sets = [
+        ("torch",),
+        ("torch", "onnx"),
+        BASE,
+        ("numpy", "onnx", "torch", "transformers"),
+        ("tensorflow",),
+    ]
     assert merged(sets) == {
         ("torch",): sets[3],
         ("torch", "onnx"): sets[3],
@@ -74,7 +90,9 @@ def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:
     }
 
 
-def test_malloc_keeps_blocks_only_for_small_models(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malloc_keeps_blocks_only_for_small_models(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MCONV_FORK", "0")
     local.begin([step(10**6)])
     assert local.extra == engine_local.ROOMY
@@ -83,7 +101,12 @@ def test_malloc_keeps_blocks_only_for_small_models(local: Local, monkeypatch: py
 
 
 def test_preloads_name_modules() -> None:
-    named = [name for family in registry.STEPS for p in registry.plugins(family).values() for name in p.preload]
+    named = [
+        name
+        for family in registry.STEPS
+        for p in registry.plugins(family).values()
+        for name in p.preload
+    ]
     assert "torch" in named
     assert all(part.isidentifier() for name in named for part in name.split("."))
 
@@ -93,9 +116,16 @@ def outcome(error: str | None = None) -> Outcome:
     return Outcome(result=None if error else {}, error=info, seconds=0.0, peak_rss_bytes=None)
 
 
-@pytest.mark.parametrize(("limit", "beside", "tries"), [(None, True, 2), (10**9, True, 1), (None, False, 1)])
+@pytest.mark.parametrize(
+    ("limit", "beside", "tries"), [(None, True, 2), (10**9, True, 1), (None, False, 1)]
+)
 def test_out_of_memory_beside_others_is_tried_again_alone(
-    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, beside: bool, tries: int
+    local: Local,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int | None,
+    beside: bool,
+    tries: int,
 ) -> None:
     """A limit of the user's own stands; one that had the machine to itself has had its chance."""
     asked: list[int] = []
@@ -116,7 +146,9 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
         return outcome()
 
     monkeypatch.setattr(engine_local, "run_step", run)
-    other = threading.Thread(target=lambda: local.run(step(plugin="other"), {}, tmp_path, threading.Event()))
+    other = threading.Thread(
+        target=lambda: local.run(step(plugin="other"), {}, tmp_path, threading.Event())
+    )
     if beside:
         other.start()
         while not local.crowd.running:

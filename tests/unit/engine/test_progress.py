@@ -9,7 +9,16 @@ from mconv.errors import log_line
 from mconv.planning.step_graph import Step
 from mconv.values import ErrorInfo
 
-STEP = Step(key="k", kind="export", plugin="onnx", label="a\n::error::b: export", params={}, inputs={}, tools={}, timeout_s=1)
+STEP = Step(
+    key="k",
+    kind="export",
+    plugin="onnx",
+    label="a\n::error::b: export",
+    params={},
+    inputs={},
+    tools={},
+    timeout_s=1,
+)
 
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
-"""The Ray runner without Ray: which nodes may take part, and where a step goes. tests/integration/test_ray.py has the cluster."""
+"""The Ray runner without Ray: which nodes may take part, and where a step goes.
+tests/integration/test_ray.py has the cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ pytest.importorskip("ray")
 @pytest.fixture
 def made(tmp_path: Path) -> step_graph.Plan:
     write_linear(tmp_path / "net.onnx")
-    (tmp_path / "models.yml").write_text("version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx, openvino]}]\n")
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx, openvino]}]\n"
+    )
     return planner.make(reader.load(tmp_path / "models.yml"))
 
 
@@ -33,7 +36,9 @@ def node(made: step_graph.Plan, tmp_path: Path, probe: str = "probe") -> Node:
     return Node(made, f"file://{tmp_path}/shared", probe, hardware.cores(), True)
 
 
-def test_a_node_takes_part_where_it_would_make_the_same(made: step_graph.Plan, tmp_path: Path) -> None:
+def test_a_node_takes_part_where_it_would_make_the_same(
+    made: step_graph.Plan, tmp_path: Path
+) -> None:
     first = node(made, tmp_path)
     assert first.answer().problem == ""
     first.close()
@@ -46,7 +51,9 @@ def test_a_node_takes_part_where_it_would_make_the_same(made: step_graph.Plan, t
     assert "not there as it is here" in node(made, tmp_path).problem
 
 
-def test_what_a_step_reads_must_be_in_the_shared_store(made: step_graph.Plan, tmp_path: Path) -> None:
+def test_what_a_step_reads_must_be_in_the_shared_store(
+    made: step_graph.Plan, tmp_path: Path
+) -> None:
     lacking = next(step for step in made.steps.values() if step.inputs)
     error = node(made, tmp_path).run(lacking.key).error
     assert error is not None
@@ -56,9 +63,13 @@ def test_what_a_step_reads_must_be_in_the_shared_store(made: step_graph.Plan, tm
 def test_where_steps_go(made: step_graph.Plan, tmp_path: Path) -> None:
     here = hardware.machine()
     other = msgspec.structs.replace(here, cpu="another")
-    runner = Cluster(made, Store(tmp_path / "store"), str(tmp_path / "store"), address=None, jobs=2, measure=True)
+    runner = Cluster(
+        made, Store(tmp_path / "store"), str(tmp_path / "store"), address=None, jobs=2, measure=True
+    )
     for name, host, machine in (("a", "x", here), ("b", "x", here), ("c", "y", other)):
-        runner.members.append(Member(name, None, Answer(host=host, machine=machine, memory=1e12), here))
+        runner.members.append(
+            Member(name, None, Answer(host=host, machine=machine, memory=1e12), here)
+        )
     usual = [step for step in made.steps.values() if not step.exclusive]
     measured = [step for step in made.steps.values() if step.exclusive]
 
@@ -77,9 +88,19 @@ def test_where_steps_go(made: step_graph.Plan, tmp_path: Path) -> None:
 
 
 def test_without_ray_it_says_what_to_install(
-    made: step_graph.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: step_graph.Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    argv = ["run", str(tmp_path / "models.yml"), "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    argv = [
+        "run",
+        str(tmp_path / "models.yml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--store",
+        str(tmp_path / "store"),
+    ]
     assert main([*argv, "--executor", "ray"]) == 2
     assert "pip install 'mconv[ray]'" in capsys.readouterr().err

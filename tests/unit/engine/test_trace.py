@@ -15,7 +15,14 @@ from tests.models import write_linear
 
 def step(key: str, *inputs: str) -> step_graph.Step:
     return step_graph.Step(
-        key=key, kind="write", plugin="onnx", label=key, params={}, inputs={i: i for i in inputs}, tools={}, timeout_s=1.0
+        key=key,
+        kind="write",
+        plugin="onnx",
+        label=key,
+        params={},
+        inputs={i: i for i in inputs},
+        tools={},
+        timeout_s=1.0,
     )
 
 
@@ -38,9 +45,16 @@ def test_the_critical_path_follows_what_was_waited_for() -> None:
 def test_rows_do_not_overlap_and_times_are_microseconds() -> None:
     made = plan(step("a"), step("b"), step("c", "a"))
     outcome = Outcome(
-        entries={}, cached=frozenset(), errors={}, spans={"a": Span(10, 11), "b": Span(10.5, 12), "c": Span(11, 12.5)}
+        entries={},
+        cached=frozenset(),
+        errors={},
+        spans={"a": Span(10, 11), "b": Span(10.5, 12), "c": Span(11, 12.5)},
     )
-    events = [e for e in json.loads(trace.render(made, outcome))["traceEvents"] if e["ph"] == "X" and e["tid"]]
+    events = [
+        e
+        for e in json.loads(trace.render(made, outcome))["traceEvents"]
+        if e["ph"] == "X" and e["tid"]
+    ]
     by = {e["args"]["step"]: e for e in events}
     assert (by["c"]["ts"], by["c"]["dur"]) == (1_000_000, 1_500_000)
     assert by["a"]["tid"] == by["c"]["tid"] != by["b"]["tid"]
@@ -48,8 +62,18 @@ def test_rows_do_not_overlap_and_times_are_microseconds() -> None:
 
 def test_a_run_writes_what_ran_and_nothing_of_what_was_stored(tmp_path: Path) -> None:
     write_linear(tmp_path / "net.onnx")
-    (tmp_path / "models.yml").write_text("version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n")
-    argv = ["run", str(tmp_path / "models.yml"), "--out", str(tmp_path / "out"), "--store", str(tmp_path / "s"), "--no-measure"]
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n"
+    )
+    argv = [
+        "run",
+        str(tmp_path / "models.yml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--store",
+        str(tmp_path / "s"),
+        "--no-measure",
+    ]
     for kinds in ({"export", "reference", "optimize", "write", "verify"}, set()):
         assert main([*argv, "--trace", str(tmp_path / "trace.json")]) == 0
         events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]

@@ -47,7 +47,9 @@ def _safetensors(path: Path) -> Path:
 def keras_model() -> Any:
     import keras
 
-    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, activation="relu", name="first")])
+    return keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(4, activation="relu", name="first")]
+    )
 
 
 def _keras(path: Path) -> Path:
@@ -80,7 +82,10 @@ def _parquet(path: Path) -> Path:
     import pyarrow
     import pyarrow.parquet
 
-    about = {"mconv.config": {"model_type": "bert"}, "mconv.tensors": [{"name": "a", "shape": [2, 3]}, {"name": "b", "shape": [4]}]}
+    about = {
+        "mconv.config": {"model_type": "bert"},
+        "mconv.tensors": [{"name": "a", "shape": [2, 3]}, {"name": "b", "shape": [4]}],
+    }
     table = pyarrow.table({"name": ["a", "b"], "data": [bytes(range(24)), bytes(range(16))]})
     table = table.replace_schema_metadata({k: json.dumps(v) for k, v in about.items()})
     pyarrow.parquet.write_table(table, path, compression="zstd", write_page_checksum=True)
@@ -91,7 +96,11 @@ def _huggingface(path: Path) -> Path:
     import transformers
 
     config = transformers.BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
     )
     transformers.BertModel(config).save_pretrained(path)
     return path
@@ -117,7 +126,9 @@ def _onnx_external(path: Path) -> Path:
 
     from tests.models import linear
 
-    onnx.save_model(linear(), str(path), save_as_external_data=True, location="weights.data", size_threshold=0)
+    onnx.save_model(
+        linear(), str(path), save_as_external_data=True, location="weights.data", size_threshold=0
+    )
     return path
 
 

@@ -1,4 +1,5 @@
-"""Every format on files that its own library wrote: recognised by content under any name, checked, and never fooled or crashed."""
+"""Every format on files that its own library wrote: recognised by content under any name, checked,
+and never fooled or crashed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_recognised_and_sound(name: str, made: dict[str, Path]) -> None:
     assert found.verdict == ("passed" if form.check else "unverified"), found.problems
 
 
-@pytest.mark.parametrize("name", [n for n in MADE if "." in n and n not in ("external.onnx", "ir.xml", "model.pkl")])
+@pytest.mark.parametrize(
+    "name", [n for n in MADE if "." in n and n not in ("external.onnx", "ir.xml", "model.pkl")]
+)
 def test_recognised_under_another_name(name: str, made: dict[str, Path], tmp_path: Path) -> None:
     other = tmp_path / ("model.tflite" if not name.endswith(".tflite") else "model.onnx")
     shutil.copyfile(made[name], other)
@@ -56,7 +59,11 @@ def test_what_is_told_of_each(made: dict[str, Path]) -> None:
     for name in ("state.pt", "old.pth"):
         assert facts[name].tensors == {"weight": (4, 8), "bias": (4,)}
         assert not facts[name].problems
-    assert [facts[n].kind for n in ("state.pt", "script.pt", "program.pt2")] == ["weights", "torchscript", "program"]
+    assert [facts[n].kind for n in ("state.pt", "script.pt", "program.pt2")] == [
+        "weights",
+        "torchscript",
+        "program",
+    ]
     assert facts["net.keras"].operators["Dense"] == 1
     assert facts["net.h5"].parameters == 8 * 4 + 4
     assert "MatMul" in facts["saved"].operators
@@ -67,7 +74,9 @@ def test_what_is_told_of_each(made: dict[str, Path]) -> None:
     assert facts["table.parquet"].tensors == {"a": (2, 3), "b": (4,)}
     assert facts["folder"].config["model_type"] == "bert"
     assert facts["llm.gguf"].config == {"model_type": "llama"}
-    assert facts["model.pkl"].config == {"class": "sklearn.linear_model._logistic.LogisticRegression"}
+    assert facts["model.pkl"].config == {
+        "class": "sklearn.linear_model._logistic.LogisticRegression"
+    }
 
 
 def test_a_tflite_file_agrees_with_tensorflows_reader(made: dict[str, Path]) -> None:
@@ -89,12 +98,16 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-CUT = [n for n in MADE if "." in n and n not in ("llm.gguf", "table.parquet", "model.pkl", "net.h5")]
+CUT = [
+    n for n in MADE if "." in n and n not in ("llm.gguf", "table.parquet", "model.pkl", "net.h5")
+]
 
 
 @pytest.mark.parametrize("name", CUT)
 @pytest.mark.parametrize("share", [0.4, 0.8, 0.99])
-def test_a_cut_file_never_passes(name: str, share: float, made: dict[str, Path], tmp_path: Path) -> None:
+def test_a_cut_file_never_passes(
+    name: str, share: float, made: dict[str, Path], tmp_path: Path
+) -> None:
     whole = made[name].read_bytes()
     cut = tmp_path / name
     cut.write_bytes(whole[: int(len(whole) * share)])
@@ -115,7 +128,9 @@ def test_a_cut_table_is_said_to_be_cut(name: str, made: dict[str, Path], tmp_pat
 SMALL = [n for n in MADE if "." in n]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     name=st.sampled_from(SMALL),
     cut=st.floats(0, 1),
@@ -133,15 +148,21 @@ def test_damage_is_an_error_value_and_never_a_crash(
     path.write_bytes(bytes(data))
     discovery_find.inspect(path)  # raises nothing
     form = discovery_find.sniff(path)
-    if form is not None and form.name not in ("openvino", "hdf5", "keras"):  # those end in an engine, in a child process
+    # those end in an engine, in a child process
+    if form is not None and form.name not in ("openvino", "hdf5", "keras"):
         with contextlib.suppress(SourceError):
             form.inspect(path)
         if form.check is not None:
             assert all(isinstance(said, str) and said for said in form.check(path))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(max_size=300), suffix=st.sampled_from([".onnx", ".pt", ".tflite", ".safetensors", ".keras", ".xml", ".bin"]))
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.binary(max_size=300),
+    suffix=st.sampled_from([".onnx", ".pt", ".tflite", ".safetensors", ".keras", ".xml", ".bin"]),
+)
 def test_noise_is_no_model(data: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"noise{suffix}"
     path.write_bytes(data)
@@ -154,7 +175,9 @@ def test_onnx_says_which_tensor_is_short(tmp_path: Path) -> None:
     model.graph.initializer[1].raw_data = bytes(8)
     path = tmp_path / "short.onnx"
     path.write_bytes(model.SerializeToString())
-    assert discovery_find.check(path).problems == ("initializer 'b0' (32) holds 8 bytes; it needs 128",)
+    assert discovery_find.check(path).problems == (
+        "initializer 'b0' (32) holds 8 bytes; it needs 128",
+    )
 
 
 def test_onnx_says_where_shapes_do_not_fit(tmp_path: Path) -> None:
@@ -174,7 +197,9 @@ def test_onnx_external_data_stay_inside(location: str, tmp_path: Path) -> None:
     inner.mkdir()
     (tmp_path / "outside.data").write_bytes(bytes(10_000))
     path = inner / "m.onnx"
-    onnx.save_model(linear(), str(path), save_as_external_data=True, location="w.data", size_threshold=0)
+    onnx.save_model(
+        linear(), str(path), save_as_external_data=True, location="w.data", size_threshold=0
+    )
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer:
         next(e for e in tensor.external_data if e.key == "location").value = location
@@ -188,9 +213,14 @@ def test_openvino_says_which_constant_and_which_edge(made: dict[str, Path], tmp_
     for name in ("ir.xml", "ir.bin"):
         shutil.copyfile(made["ir.xml"].with_name(name), tmp_path / name)
     (tmp_path / "ir.bin").write_bytes(made["ir.xml"].with_name("ir.bin").read_bytes()[:-700])
-    assert any("of ir.bin" in said and "cut off" in said for said in discovery_find.check(tmp_path / "ir.xml").problems)
+    assert any(
+        "of ir.bin" in said and "cut off" in said
+        for said in discovery_find.check(tmp_path / "ir.xml").problems
+    )
     (tmp_path / "ir.bin").unlink()
-    assert discovery_find.check(tmp_path / "ir.xml").problems == ("ir.bin with the constants is not beside it",)
+    assert discovery_find.check(tmp_path / "ir.xml").problems == (
+        "ir.bin with the constants is not beside it",
+    )
     shutil.copyfile(made["ir.xml"].with_name("ir.bin"), tmp_path / "ir.bin")
     text = (tmp_path / "ir.xml").read_text()
     (tmp_path / "ir.xml").write_text(text.replace('to-layer="', 'to-layer="9', 1))
@@ -214,7 +244,9 @@ def test_parquet_pages_are_read(made: dict[str, Path], tmp_path: Path) -> None:
     assert discovery_find.check(path).verdict == "failed"
 
 
-def test_a_saved_model_without_signatures_and_without_variables(made: dict[str, Path], tmp_path: Path) -> None:
+def test_a_saved_model_without_signatures_and_without_variables(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
     import tensorflow as tf
 
     module = tf.Module()
@@ -230,12 +262,18 @@ def test_a_saved_model_without_signatures_and_without_variables(made: dict[str, 
 def test_a_keras_lambda_is_said(tmp_path: Path) -> None:
     import keras
 
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2, name="twice")])
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2, name="twice")]
+    )
     model.save(tmp_path / "l.keras")
-    assert discovery_find.check(tmp_path / "l.keras").problems == ("it has Lambda layers, which carry code: twice",)
+    assert discovery_find.check(tmp_path / "l.keras").problems == (
+        "it has Lambda layers, which carry code: twice",
+    )
 
 
-def test_weights_in_parquet_are_checked_tensor_by_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_parquet_are_checked_tensor_by_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mconv import api
     from tests.models import write_linear
 

@@ -14,7 +14,9 @@ from tests.unit.reports.factory import report
 
 
 def test_escaping() -> None:
-    said = workflow.annotation("error", "50% of\r\nit: a, b", title="a:b,c", place=Place(file="m,x.yml", line=3, column=2))
+    said = workflow.annotation(
+        "error", "50% of\r\nit: a, b", title="a:b,c", place=Place(file="m,x.yml", line=3, column=2)
+    )
     assert said == "::error title=a%3Ab%2Cc,file=m%2Cx.yml,line=3,col=2::50%25 of%0D%0Ait: a, b"
 
 
@@ -29,8 +31,15 @@ def test_at_most_ten_annotations_and_the_rest_is_counted() -> None:
 def test_environment_of_a_pull_request(tmp_path: Path) -> None:
     event = tmp_path / "event.json"
     event.write_text(json.dumps({"pull_request": {"number": 12, "head": {"sha": "c" * 40}}}))
-    variables = {"GITHUB_EVENT_PATH": str(event), "GITHUB_REPOSITORY": "o/r", "GITHUB_RUN_ID": "5", "GITHUB_SHA": "d" * 40}
-    found = workflow.Environment.read({**variables, "GITHUB_API_URL": "https://ghe.example/api/v3/"})
+    variables = {
+        "GITHUB_EVENT_PATH": str(event),
+        "GITHUB_REPOSITORY": "o/r",
+        "GITHUB_RUN_ID": "5",
+        "GITHUB_SHA": "d" * 40,
+    }
+    found = workflow.Environment.read(
+        {**variables, "GITHUB_API_URL": "https://ghe.example/api/v3/"}
+    )
     assert (found.pull_request, found.head_sha) == (12, "c" * 40)
     assert found.api_url == "https://ghe.example/api/v3"
     assert found.run_url == "https://github.com/o/r/actions/runs/5"
@@ -60,9 +69,19 @@ def test_a_summary_too_large_is_not_written(tmp_path: Path) -> None:
 
 
 def test_errors_before_a_report_are_annotations_at_their_places() -> None:
-    problems = [ManifestError("unknown key 'nme'", hint="did you mean name?", place=Place(file="m.yml", line=3, column=5))] * 12
+    problems = [
+        ManifestError(
+            "unknown key 'nme'",
+            hint="did you mean name?",
+            place=Place(file="m.yml", line=3, column=5),
+        )
+    ] * 12
     lines = workflow.annotate_errors(problems, prefix="sub/")
-    assert lines[0] == "::error title=mconv,file=sub/m.yml,line=3,col=5::unknown key 'nme'%0Ahint: did you mean name?"
+    assert (
+        lines[0]
+        == "::error title=mconv,file=sub/m.yml,line=3,col=5::unknown key 'nme'%0Ahint: did you "
+        "mean name?"
+    )
     assert len(lines) == 10
     assert "3 more errors" in lines[-1]
 
@@ -75,7 +94,9 @@ def test_text_of_others_cannot_begin_a_command() -> None:
 
 
 @pytest.mark.parametrize(("folder", "prefix"), [(".", ""), ("a/b", "a/b/"), ("..", "")])
-def test_places_are_those_of_the_workspace(folder: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_are_those_of_the_workspace(
+    folder: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = tmp_path / "workspace"
     (workspace / "a/b").mkdir(parents=True)
     monkeypatch.chdir(workspace / folder)
@@ -87,8 +108,22 @@ def test_places_are_those_of_the_workspace(folder: str, prefix: str, tmp_path: P
 
 def test_only_a_workflow_run_is_about_another_run(tmp_path: Path) -> None:
     file = tmp_path / "event.json"
-    file.write_text(json.dumps({"workflow_run": {"head_sha": "c" * 40, "html_url": "https://github.com/o/r/actions/runs/3"}}))
-    variables = {"GITHUB_EVENT_PATH": str(file), "GITHUB_REPOSITORY": "o/r", "GITHUB_RUN_ID": "5", "GITHUB_RUN_ATTEMPT": "2"}
+    file.write_text(
+        json.dumps(
+            {
+                "workflow_run": {
+                    "head_sha": "c" * 40,
+                    "html_url": "https://github.com/o/r/actions/runs/3",
+                }
+            }
+        )
+    )
+    variables = {
+        "GITHUB_EVENT_PATH": str(file),
+        "GITHUB_REPOSITORY": "o/r",
+        "GITHUB_RUN_ID": "5",
+        "GITHUB_RUN_ATTEMPT": "2",
+    }
     found = workflow.Environment.read({**variables, "GITHUB_EVENT_NAME": "workflow_run"})
     assert found.other_run is not None
     assert found.run_url.endswith("/runs/3")

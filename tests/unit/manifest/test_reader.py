@@ -1,4 +1,5 @@
-"""Broken manifests: each gives exit code 2, its line and column, and a sentence that helps; none a traceback."""
+"""Broken manifests: each gives exit code 2, its line and column, and a sentence that helps; none a
+traceback."""
 
 from __future__ import annotations
 
@@ -24,19 +25,39 @@ BROKEN = {
     "duplicate name": (GOOD + GOOD.split("models:\n")[1], "6:5", "already used at line 3"),
     "missing file": (GOOD.replace("model.onnx", "modle.onnx"), "4:13", "'model.onnx'"),
     "unknown target": (GOOD.replace("[onnx]", "[onxx]"), "5:15", "'onnx'"),
-    "precision the target lacks": (GOOD.replace("[onnx]", "['onnx:int5']"), "5:15", "onnx offers: fp32"),
+    "precision the target lacks": (
+        GOOD.replace("[onnx]", "['onnx:int5']"),
+        "5:15",
+        "onnx offers: fp32",
+    ),
     "bad shape": (GOOD + "    inputs: {x: {shape: [batch, -3]}}\n", "6:33", "positive size"),
     "state of two outputs": (GOOD + "    state: {a: h, b: h}\n", "6:22", "state of two outputs"),
-    "state of no input": (GOOD + "    inputs: {hid: {shape: [1]}}\n    state: {a: hidd}\n", "7:16", "'hid'"),
+    "state of no input": (
+        GOOD + "    inputs: {hid: {shape: [1]}}\n    state: {a: hidd}\n",
+        "7:16",
+        "'hid'",
+    ),
     "state that is no mapping": (GOOD + "    state: [h]\n", "6:12", "a mapping"),
     "YAML syntax": ("version: 1\nmodels: [\n", "3:1", "not valid YAML"),
     "empty file": ("", "1:1", "empty"),
-    "path outside": (GOOD.replace("model.onnx", "../../etc/passwd"), "4:13", "leaves the repository"),
+    "path outside": (
+        GOOD.replace("model.onnx", "../../etc/passwd"),
+        "4:13",
+        "leaves the repository",
+    ),
     "wrong version": (GOOD.replace("version: 1", "version: 2"), "1:10", "must be 1"),
     "bad size": (GOOD + "    limits: {max_size: huge}\n", "6:24", "50MB"),
     "key given twice": (GOOD + "    targets: [openvino]\n", "6:5", "given twice"),
-    "unknown option": (GOOD.replace("[onnx]", "[{openvino: {shceme: symmetric}}]"), "5:27", "'scheme'"),
-    "bad option value": (GOOD.replace("[onnx]", "[{openvino: {scheme: round}}]"), "5:35", "asymmetric"),
+    "unknown option": (
+        GOOD.replace("[onnx]", "[{openvino: {shceme: symmetric}}]"),
+        "5:27",
+        "'scheme'",
+    ),
+    "bad option value": (
+        GOOD.replace("[onnx]", "[{openvino: {scheme: round}}]"),
+        "5:35",
+        "asymmetric",
+    ),
     "labels without samples": (GOOD + "    evaluate: {labels: y}\n", "6:15", "samples"),
     "yes is not a name": (GOOD.replace("name: a", "name: yes"), "3:11", "quotes"),
 }
@@ -67,7 +88,11 @@ def test_every_problem_is_reported_in_file_order(repository: Path) -> None:
     (repository / "models.yml").write_text(text)
     with pytest.raises(ManifestError) as caught:
         reader.load(Path("models.yml"))
-    assert [str(p.place) for p in caught.value.problems] == ["models.yml:5:15", "models.yml:5:21", "models.yml:6:14"]
+    assert [str(p.place) for p in caught.value.problems] == [
+        "models.yml:5:15",
+        "models.yml:5:21",
+        "models.yml:6:14",
+    ]
 
 
 def test_missing_manifest(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,9 +121,12 @@ def test_aliases_cannot_expand_without_end(repository: Path) -> None:
 
 def test_defaults_merge_keys_and_forms_of_targets(repository: Path) -> None:
     (repository / "models.yml").write_text(
-        "version: 1\ndefaults:\n  tolerance: {cosine: 0.5, int8: {cosine: 0.25}}\n  limits: {max_size: 5MB, max_latency: 2s}\n"
-        "models:\n  - name: a\n    source: {path: model.onnx}\n    resources: {timeout: 2m, memory: 1GiB}\n"
-        "    targets:\n      - onnx\n      - onnx:int8\n      - openvino: {precision: [fp16, int8], scheme: symmetric}\n"
+        "version: 1\ndefaults:\n  tolerance: {cosine: 0.5, int8: {cosine: 0.25}}\n  limits: "
+        "{max_size: 5MB, max_latency: 2s}\n"
+        "models:\n  - name: a\n    source: {path: model.onnx}\n    resources: {timeout: 2m, "
+        "memory: 1GiB}\n"
+        "    targets:\n      - onnx\n      - onnx:int8\n      - openvino: {precision: [fp16, "
+        "int8], scheme: symmetric}\n"
     )
     model = reader.load(Path("models.yml")).models[0]
     ids = [(v.target, v.precision) for v in model.variants]
@@ -111,7 +139,10 @@ def test_defaults_merge_keys_and_forms_of_targets(repository: Path) -> None:
 
 
 def test_state_and_texts(repository: Path) -> None:
-    inputs = "    inputs: {x: {shape: [batch, 1], dtype: string}, h: {shape: [batch, 4]}}\n    state: {next: h}\n"
+    inputs = (
+        "    inputs: {x: {shape: [batch, 1], dtype: string}, h: {shape: [batch, 4]}}\n    "
+        "state: {next: h}\n"
+    )
     (repository / "models.yml").write_text(GOOD + inputs)
     model = reader.load(Path("models.yml")).models[0]
     assert model.state == {"next": "h"}
@@ -127,7 +158,12 @@ def test_examples_are_valid_by_reader_and_schema(examples: Path, example: str) -
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in BROKEN if c in ("unknown key", "wrong type", "unknown target", "bad shape", "wrong version")]
+    "case",
+    [
+        c
+        for c in BROKEN
+        if c in ("unknown key", "wrong type", "unknown target", "bad shape", "wrong version")
+    ],
 )
 def test_the_schema_refuses_what_the_reader_refuses(case: str) -> None:
     with pytest.raises(jsonschema.ValidationError):

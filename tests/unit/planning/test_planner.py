@@ -34,7 +34,12 @@ def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
     (tmp_path / "models.yml").write_text(TEXT)
     made = planner.make(reader.load(tmp_path / "models.yml"), measure=False)
     calibrated = {v.id for v in made.variants if "calibrate" in v.steps}
-    assert calibrated == {"m/onnx/int8-static", "m/openvino/int8-static", "m/openvino/int4", "own/onnx/int8-static"}
+    assert calibrated == {
+        "m/onnx/int8-static",
+        "m/openvino/int8-static",
+        "m/openvino/int4",
+        "own/onnx/int8-static",
+    }
     by_id = {v.id: {kind: made.steps[key] for kind, key in v.steps.items()} for v in made.variants}
     assert by_id["m/onnx/int8-static"]["quantize"].params["options"]["ranges"] == "percentile"
     assert by_id["own/onnx/int8-static"]["quantize"].params["options"]["ranges"] == "entropy"
@@ -45,17 +50,24 @@ def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
 
 def test_the_machine_is_in_the_keys_of_measurements_alone(tmp_path: Path) -> None:
     write_linear(tmp_path / "m.onnx")
-    (tmp_path / "models.yml").write_text("version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, openvino]}]\n")
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, openvino]}]\n"
+    )
     loaded = reader.load(tmp_path / "models.yml")
     one, many = (planner.make(loaded, threads=threads) for threads in (1, 8))
     changed = {one.steps[key].kind for key in one.steps.keys() - many.steps.keys()}
     assert changed == {"measure"}
-    assert {s.params["threads"] for s in many.steps.values() if s.kind in ("verify", "measure")} == {8}
+    assert {
+        s.params["threads"] for s in many.steps.values() if s.kind in ("verify", "measure")
+    } == {8}
 
 
 def test_planning_imports_no_plug_in_helper_and_no_numpy() -> None:
     """Keys hold the code of plug-ins, found by path: importing their helpers would load engines."""
-    code = "import sys; from mconv.planning import keys; keys.code_digest('mconv.quantizers.nbits'); print(sorted(sys.modules))"
+    code = (
+        "import sys; from mconv.planning import keys; "
+        "keys.code_digest('mconv.quantizers.nbits'); print(sorted(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'numpy'" not in done.stdout
     assert "mconv.quantizers._nbits" not in done.stdout
@@ -83,7 +95,11 @@ def test_weights_need_no_graph_and_are_taken_once(tmp_path: Path) -> None:
     made = planner.make(reader.load(tmp_path / "models.yml"))
     by_id = {v.id: v.steps for v in made.variants}
     assert list(by_id["m/parquet/fp32"]) == ["weights", "reference", "write", "verify", "measure"]
-    assert by_id["m/parquet/fp32"]["weights"] == by_id["m/half/fp16"]["weights"] != by_id["m/part/fp32"]["weights"]
+    assert (
+        by_id["m/parquet/fp32"]["weights"]
+        == by_id["m/half/fp16"]["weights"]
+        != by_id["m/part/fp32"]["weights"]
+    )
     assert by_id["m/parquet/fp16"]["write"] != by_id["m/parquet/fp32"]["write"]
     verified = {name: made.steps[steps["verify"]].params for name, steps in by_id.items()}
     assert verified["m/parquet/fp32"]["evaluate"] == {"metric": "accuracy", "output": None}

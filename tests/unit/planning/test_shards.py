@@ -43,7 +43,10 @@ def test_every_variant_is_in_one_shard_and_models_stay_together(tmp_path: Path) 
 
 
 def test_one_model_that_outweighs_the_rest_is_divided(tmp_path: Path) -> None:
-    made = plan(tmp_path, ['onnx, "onnx:fp16", "onnx:int8", openvino, "openvino:fp16", "openvino:int8"', "onnx"])
+    made = plan(
+        tmp_path,
+        ['onnx, "onnx:fp16", "onnx:int8", openvino, "openvino:fp16", "openvino:int8"', "onnx"],
+    )
     whole = shards.cost(made, made.variants)
     split = shards.split(made, 2)
     costs = [shards.cost(made, shard) for shard in split]
@@ -70,7 +73,9 @@ def test_a_matrix_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert out.count("\n") == 1  # one line, as GITHUB_OUTPUT wants it
     assert [entry["shard"] for entry in json.loads(out)["include"]] == ["1/2", "2/2"]
-    assert main(["plan", str(tmp_path / "models.yml"), "--shards", "257", "--format", "github"]) == 2
+    assert (
+        main(["plan", str(tmp_path / "models.yml"), "--shards", "257", "--format", "github"]) == 2
+    )
     assert main(["plan", str(tmp_path / "models.yml"), "--shards", "2"]) == 0
     assert "2/2: 1 variants" in capsys.readouterr().out
 
@@ -108,5 +113,8 @@ def test_two_shards_make_what_one_run_makes(tmp_path: Path) -> None:
     whole = json.loads((tmp_path / "whole/results.json").read_text())
     merged = json.loads((tmp_path / "merged.json").read_text())
     assert merged["summary"] == whole["summary"]
-    digests = [{v["id"]: [f["sha256"] for f in v["files"]] for v in told["variants"]} for told in (whole, merged)]
+    digests = [
+        {v["id"]: [f["sha256"] for f in v["files"]] for v in told["variants"]}
+        for told in (whole, merged)
+    ]
     assert digests[0] == digests[1]

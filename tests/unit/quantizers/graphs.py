@@ -1,4 +1,5 @@
-"""Graphs that quantizers are tried on, each with one trait that has broken a converter; and how they are run."""
+"""Graphs that quantizers are tried on, each with one trait that has broken a converter; and how
+they are run."""
 
 from __future__ import annotations
 
@@ -33,11 +34,23 @@ def weights(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32) / 4
 
 
-def body(name: str, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], tensors: Sequence[Any] = ()) -> Any:
+def body(
+    name: str,
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    tensors: Sequence[Any] = (),
+) -> Any:
     return helper.make_graph(list(nodes), name, list(inputs), list(outputs), list(tensors))
 
 
-def model(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], tensors: Sequence[Any], opset: int = 18) -> Any:
+def model(
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    tensors: Sequence[Any],
+    opset: int = 18,
+) -> Any:
     made = helper.make_model(
         body("g", nodes, inputs, outputs, tensors),
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)],
@@ -57,7 +70,9 @@ def feeds_of(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
         if kind == FLOAT:
             feed[item.name] = rng.standard_normal(shape).astype(np.float32)
         else:
-            feed[item.name] = (np.arange(np.prod(shape)).reshape(shape) % 3 == 0).astype("bool" if kind == BOOL else "int64")
+            feed[item.name] = (np.arange(np.prod(shape)).reshape(shape) % 3 == 0).astype(
+                "bool" if kind == BOOL else "int64"
+            )
     return feed
 
 
@@ -77,22 +92,51 @@ SQUARE, B = tensor("W", weights(32, 32)), tensor("B", weights(32, seed=1))
 CASES: dict[str, Any] = {
     "gemm": model([node("Gemm", "x W B", "y")], [X], [Y], [SQUARE, B]),
     "gemm-without-bias": model([node("Gemm", "x W", "y", transB=1)], [X], [Y], [SQUARE]),
-    "gemm-shared": model([node("Gemm", "x W B", "h", transB=1), node("Gemm", "h W B", "y", transB=1)], [X], [Y], [SQUARE, B]),
-    "gemm-shared-both-ways": model([node("Gemm", "x W B", "h", transB=1), node("MatMul", "h W", "y")], [X], [Y], [SQUARE, B]),
-    "gemm-scaled": model([node("Gemm", "x W B", "y", alpha=0.5, beta=2.0, transB=1)], [X], [Y], [SQUARE, B]),
+    "gemm-shared": model(
+        [node("Gemm", "x W B", "h", transB=1), node("Gemm", "h W B", "y", transB=1)],
+        [X],
+        [Y],
+        [SQUARE, B],
+    ),
+    "gemm-shared-both-ways": model(
+        [node("Gemm", "x W B", "h", transB=1), node("MatMul", "h W", "y")], [X], [Y], [SQUARE, B]
+    ),
+    "gemm-scaled": model(
+        [node("Gemm", "x W B", "y", alpha=0.5, beta=2.0, transB=1)], [X], [Y], [SQUARE, B]
+    ),
     "tied-embedding": model(
-        [node("Gather", "E i", "h"), node("Transpose", "E", "T", perm=[1, 0]), node("MatMul", "h T", "y")],
+        [
+            node("Gather", "E i", "h"),
+            node("Transpose", "E", "T", perm=[1, 0]),
+            node("MatMul", "h T", "y"),
+        ],
         [value("i", ["b"], INT64)],
         [value("y", ["b", 64])],
         [tensor("E", weights(64, 32))],
     ),
-    "conv": model([node("Conv", "x W B", "y", pads=[1] * 4)], [IMAGE], [MAPS], [tensor("W", weights(32, 8, 3, 3)), B]),
-    "conv-grouped": model([node("Conv", "x W", "y", pads=[1] * 4, group=4)], [IMAGE], [MAPS], [tensor("W", weights(32, 2, 3, 3))]),
+    "conv": model(
+        [node("Conv", "x W B", "y", pads=[1] * 4)],
+        [IMAGE],
+        [MAPS],
+        [tensor("W", weights(32, 8, 3, 3)), B],
+    ),
+    "conv-grouped": model(
+        [node("Conv", "x W", "y", pads=[1] * 4, group=4)],
+        [IMAGE],
+        [MAPS],
+        [tensor("W", weights(32, 2, 3, 3))],
+    ),
     "conv-transpose": model(
-        [node("ConvTranspose", "x W", "y", pads=[1] * 4)], [IMAGE], [MAPS], [tensor("W", weights(8, 32, 3, 3))]
+        [node("ConvTranspose", "x W", "y", pads=[1] * 4)],
+        [IMAGE],
+        [MAPS],
+        [tensor("W", weights(8, 32, 3, 3))],
     ),
     "conv-transpose-grouped": model(
-        [node("ConvTranspose", "x W", "y", pads=[1] * 4, group=2)], [IMAGE], [MAPS], [tensor("W", weights(8, 16, 3, 3))]
+        [node("ConvTranspose", "x W", "y", pads=[1] * 4, group=2)],
+        [IMAGE],
+        [MAPS],
+        [tensor("W", weights(8, 16, 3, 3))],
     ),
     "lstm": model(
         [node("LSTM", "x W R", "_ y", hidden_size=32)],

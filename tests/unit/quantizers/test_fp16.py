@@ -1,4 +1,5 @@
-"""fp16: every form a constant takes, bodies, masks; against onnxruntime's answer to the float model."""
+"""fp16: every form a constant takes, bodies, masks; against onnxruntime's answer to the float
+model."""
 
 from __future__ import annotations
 
@@ -14,7 +15,19 @@ from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.quantizers import fp16
 from tests.models import linear
-from tests.unit.quantizers.graphs import BOOL, INT64, LOWEST, answer, body, feeds_of, model, node, tensor, value, weights
+from tests.unit.quantizers.graphs import (
+    BOOL,
+    INT64,
+    LOWEST,
+    answer,
+    body,
+    feeds_of,
+    model,
+    node,
+    tensor,
+    value,
+    weights,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -43,15 +56,35 @@ CASES: dict[str, Any] = {
         [W, tensor("z", 0)],
     ),
     "loop": model([H, node("Loop", "n _ h", "y", body=HALVE)], [X], [Y], [W, tensor("n", 3, "i8")]),
-    "where-mask": model([H, node("Where", "m big h", "w"), SOFTMAX], [X, M], [Y], [W, tensor("big", LOWEST)]),
+    "where-mask": model(
+        [H, node("Where", "m big h", "w"), SOFTMAX], [X, M], [Y], [W, tensor("big", LOWEST)]
+    ),
     "two-masks": model(
-        [H, node("Add", "h k", "u"), node("Add", "u k", "w"), SOFTMAX], [X], [Y], [W, tensor("k", [0] * 6 + [LOWEST] * 2)]
+        [H, node("Add", "h k", "u"), node("Add", "u k", "w"), SOFTMAX],
+        [X],
+        [Y],
+        [W, tensor("k", [0] * 6 + [LOWEST] * 2)],
     ),
     "constant-mask": model(
-        [H, node("Constant", "", "k", value=tensor("", [0] * 6 + [-1e9] * 2)), node("Add", "h k", "w"), SOFTMAX], [X], [Y], [W]
+        [
+            H,
+            node("Constant", "", "k", value=tensor("", [0] * 6 + [-1e9] * 2)),
+            node("Add", "h k", "w"),
+            SOFTMAX,
+        ],
+        [X],
+        [Y],
+        [W],
     ),
-    "scalar-constant": model([H, node("Constant", "", "k", value_float=LOWEST), node("Max", "h k", "y")], [X], [Y], [W]),
-    "list-constant": model([H, node("Constant", "", "k", value_floats=[1.5] * 8), node("Mul", "h k", "y")], [X], [Y], [W]),
+    "scalar-constant": model(
+        [H, node("Constant", "", "k", value_float=LOWEST), node("Max", "h k", "y")], [X], [Y], [W]
+    ),
+    "list-constant": model(
+        [H, node("Constant", "", "k", value_floats=[1.5] * 8), node("Mul", "h k", "y")],
+        [X],
+        [Y],
+        [W],
+    ),
     "filled-mask": model(
         [
             H,
@@ -65,21 +98,43 @@ CASES: dict[str, Any] = {
         [W],
     ),
     "multiplied-mask": model(
-        [node("Cast", "m", "f", to=1), node("Mul", "f big", "k"), H, node("Add", "h k", "w"), SOFTMAX],
+        [
+            node("Cast", "m", "f", to=1),
+            node("Mul", "f big", "k"),
+            H,
+            node("Add", "h k", "w"),
+            SOFTMAX,
+        ],
         [X, M],
         [Y],
         [W, tensor("big", LOWEST)],
     ),
-    "large": model([H, node("Mul", "h k", "p"), node("Div", "p l", "y")], [X], [Y], [W, tensor("k", 1e5), tensor("l", 2e5)]),
+    "large": model(
+        [H, node("Mul", "h k", "p"), node("Div", "p l", "y")],
+        [X],
+        [Y],
+        [W, tensor("k", 1e5), tensor("l", 2e5)],
+    ),
     "range": model(
-        [node("Range", "a e d", "r"), H, node("Add", "h r", "y")], [X], [Y], [W, tensor("a", 0), tensor("e", 8), tensor("d", 1)]
+        [node("Range", "a e d", "r"), H, node("Add", "h r", "y")],
+        [X],
+        [Y],
+        [W, tensor("a", 0), tensor("e", 8), tensor("d", 1)],
     ),
     "layer-norm": model(
-        [H, node("LayerNormalization", "h s k", "y", epsilon=1e-12)], [X], [Y], [W, tensor("s", [1] * 8), tensor("k", [0] * 8)]
+        [H, node("LayerNormalization", "h s k", "y", epsilon=1e-12)],
+        [X],
+        [Y],
+        [W, tensor("s", [1] * 8), tensor("k", [0] * 8)],
     ),
-    "output-read-inside": model([node("MatMul", "x W", "y"), node("Relu", "y", "z")], [X], [Y, value("z", ["b", 8])], [W]),
+    "output-read-inside": model(
+        [node("MatMul", "x W", "y"), node("Relu", "y", "z")], [X], [Y, value("z", ["b", 8])], [W]
+    ),
     "top-k": model(
-        [H, node("TopK", "h k", "v i")], [X], [value("v", ["b", 3]), value("i", ["b", 3], INT64)], [W, tensor("k", [3], "i8")]
+        [H, node("TopK", "h k", "v i")],
+        [X],
+        [value("v", ["b", 3]), value("i", ["b", 3], INT64)],
+        [W, tensor("k", [3], "i8")],
     ),
     "resize": model(
         [H, node("Reshape", "h s", "q"), node("Resize", "q _ r", "y")],
@@ -92,7 +147,9 @@ CASES: dict[str, Any] = {
 
 def convert(proto: Any, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     (folder / "in.onnx").write_bytes(proto.SerializeToString())
-    notes = fp16.quantize(folder / "in.onnx", folder / "out.onnx", precision="fp16", options={}, calibration=None)
+    notes = fp16.quantize(
+        folder / "in.onnx", folder / "out.onnx", precision="fp16", options={}, calibration=None
+    )
     return onnx.load(folder / "out.onnx"), notes
 
 
@@ -104,7 +161,8 @@ def test_answers_stay_within_half_precision(name: str, tmp_path: Path) -> None:
     for output, reference in expected.items():
         assert got[output].dtype == reference.dtype
         assert np.isfinite(got[output]).all()
-        # binary16 keeps 11 bits; sums of 8 products and two more operations stay within 16 units in the last place
+        # binary16 keeps 11 bits; sums of 8 products and two more operations stay within 16 units in
+        # the last place
         np.testing.assert_allclose(got[output], reference, rtol=16 * 2.0**-11, atol=16 * 2.0**-11)
     assert next(t for t in made.graph.initializer if t.name == "W").data_type == TensorProto.FLOAT16
 
@@ -114,9 +172,13 @@ def test_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
     made, notes = convert(proto, tmp_path)
     after = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     for before in proto.graph.initializer:
-        np.testing.assert_array_equal(after[before.name], numpy_helper.to_array(before).astype(np.float16))
+        np.testing.assert_array_equal(
+            after[before.name], numpy_helper.to_array(before).astype(np.float16)
+        )
     assert notes == {}
-    assert [(v.name, v.type.tensor_type.elem_type) for v in (*made.graph.input, *made.graph.output)] == [("x", 1), ("y", 1)]
+    assert [
+        (v.name, v.type.tensor_type.elem_type) for v in (*made.graph.input, *made.graph.output)
+    ] == [("x", 1), ("y", 1)]
 
 
 def test_notes_say_what_was_changed(tmp_path: Path) -> None:
@@ -135,8 +197,15 @@ def test_nothing_to_convert_is_refused(tmp_path: Path) -> None:
         convert(half, tmp_path)
 
 
-def test_models_beyond_protobufs_limit_come_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    proto = model([H, node("Softmax", "h", "y")], [value("x", ["b", 64])], [value("y", ["b", 64])], [tensor("W", weights(64, 64))])
+def test_models_beyond_protobufs_limit_come_out_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = model(
+        [H, node("Softmax", "h", "y")],
+        [value("x", ["b", 64])],
+        [value("y", ["b", 64])],
+        [tensor("W", weights(64, 64))],
+    )
     small, _ = convert(proto, tmp_path)
     monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
     large, _ = convert(proto, tmp_path)

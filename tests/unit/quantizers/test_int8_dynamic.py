@@ -24,32 +24,50 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def convert(proto: Any, folder: Path, **options: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
     (folder / "in.onnx").write_bytes(proto.SerializeToString())
-    notes = int8_dynamic.quantize(folder / "in.onnx", folder / "out.onnx", precision="int8", options=options, calibration=None)
+    notes = int8_dynamic.quantize(
+        folder / "in.onnx", folder / "out.onnx", precision="int8", options=options, calibration=None
+    )
     return onnx.load(folder / "out.onnx"), notes
 
 
 @pytest.mark.parametrize("options", [{}, {"scheme": "symmetric"}, {"per_channel": False}])
 @pytest.mark.parametrize("name", CASES)
-def test_answers_stay_close_and_the_file_shrinks(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_answers_stay_close_and_the_file_shrinks(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
     before = CASES[name]
     made, notes = convert(before, tmp_path, **options)
     onnx.checker.check_model(made)
     assert sum(notes.values()) > 0
-    assert {n.domain for n in made.graph.node} <= int8_dynamic.DOMAINS | {n.domain for n in before.graph.node}
+    assert {n.domain for n in made.graph.node} <= int8_dynamic.DOMAINS | {
+        n.domain for n in before.graph.node
+    }
     feed = feeds_of(before)
     expected, got = answer(before, feed)["y"], answer(made, feed)["y"]
     noise = 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum())
-    # 8 bits over a normal distribution's range of about ±3.5 sigma give some 40 dB; two roundings, and less per tensor
+    # 8 bits over a normal distribution's range of about ±3.5 sigma give some 40 dB; two roundings,
+    # and less per tensor
     assert noise > 27
     small = {TensorProto.INT8, TensorProto.UINT8}
     kept = sum(int(np.prod(t.dims)) for t in before.graph.initializer if len(t.dims) > 1)
-    codes = sum(int(np.prod(t.dims)) for t in made.graph.initializer if t.data_type in small and len(t.dims) > 1)
+    codes = sum(
+        int(np.prod(t.dims))
+        for t in made.graph.initializer
+        if t.data_type in small and len(t.dims) > 1
+    )
     assert codes >= kept
-    large = [t.name for t in made.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256]
+    large = [
+        t.name
+        for t in made.graph.initializer
+        if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256
+    ]
     assert large == []
 
 
-@given(arrays(np.float32, (4, 3, 5), elements=st.floats(-100, 100, width=32)), st.sampled_from([None, 0, 1, 2]))
+@given(
+    arrays(np.float32, (4, 3, 5), elements=st.floats(-100, 100, width=32)),
+    st.sampled_from([None, 0, 1, 2]),
+)
 def test_codes_follow_the_formula(values: np.ndarray, axis: int | None) -> None:
     codes, scale = int8_dynamic.symmetric(values, axis)
     assert codes.dtype == np.int8
@@ -60,14 +78,17 @@ def test_codes_follow_the_formula(values: np.ndarray, axis: int | None) -> None:
 
 
 def test_convolutions_fold_at_load(tmp_path: Path) -> None:
-    """What the optimiser of onnxruntime leaves of the graph has no Cast or Mul: nothing is dequantized at inference."""
+    """What the optimiser of onnxruntime leaves of the graph has no Cast or Mul: nothing is
+    dequantized at inference."""
     import onnxruntime
 
     convert(CASES["conv"], tmp_path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(tmp_path / "out.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     kinds = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "Conv" in kinds
     assert not {"Cast", "Mul", "DequantizeLinear"} & set(kinds)
@@ -105,7 +126,9 @@ def test_refusals(tmp_path: Path) -> None:
         convert(proto, tmp_path)
 
 
-def test_models_beyond_protobufs_limit_come_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_beyond_protobufs_limit_come_out_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small, _ = convert(CASES["conv"], tmp_path)
     monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", None)  # it takes no model of 2 GB

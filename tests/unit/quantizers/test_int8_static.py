@@ -1,4 +1,5 @@
-"""int8-static: ranges against their definitions and onnxruntime's, smoothing against the float function, kernels, refusals."""
+"""int8-static: ranges against their definitions and onnxruntime's, smoothing against the float
+function, kernels, refusals."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ LONG = value("x", ["b", "n", 64])
 
 
 def outliers(seed: int = 0, width: int = 64) -> np.ndarray:
-    """Factors by channel: a few a hundred times the rest, as in the residual stream of transformers."""
+    """Factors by channel: a few a hundred times the rest, as in the residual stream of
+    transformers."""
     rng = np.random.default_rng(seed)
     made = np.exp(rng.standard_normal(width) / 3)
     made[rng.choice(width, 3, replace=False)] *= 20
@@ -43,7 +45,8 @@ def outliers(seed: int = 0, width: int = 64) -> np.ndarray:
 
 
 def block() -> Any:
-    """LayerNormalization with outlier channels → two products; one of them through GELU to a third; a lookup table; attention."""
+    """LayerNormalization with outlier channels → two products; one of them through GELU to a third;
+    a lookup table; attention."""
     nodes = [
         node("Gather", "table ids", "rows"),
         node("Add", "x rows", "sum"),
@@ -62,7 +65,9 @@ def block() -> Any:
         tensor("beta", weights(64, seed=5)),
         *(tensor(f"W{i}", weights(64, 64, seed=i) / 8) for i in range(3)),
     ]
-    return model(nodes, [LONG, value("ids", ["b", "n"], INT64)], [value("y", ["b", "n", 64])], tensors)
+    return model(
+        nodes, [LONG, value("ids", ["b", "n"], INT64)], [value("y", ["b", "n", 64])], tensors
+    )
 
 
 def feeds(count: int = 6, seed: int = 3) -> list[dict[str, np.ndarray]]:
@@ -71,18 +76,29 @@ def feeds(count: int = 6, seed: int = 3) -> list[dict[str, np.ndarray]]:
     made = []
     for index in range(count):
         shape = (1 + index % 2, 5 + 3 * (index % 3))
-        made.append({"x": rng.standard_normal((*shape, 64)).astype("f4"), "ids": rng.integers(0, 50, shape)})
+        made.append(
+            {"x": rng.standard_normal((*shape, 64)).astype("f4"), "ids": rng.integers(0, 50, shape)}
+        )
     return made
 
 
 def rows(count: int, width: int, seed: int = 3) -> list[dict[str, np.ndarray]]:
-    return [{"x": np.random.default_rng([seed, i]).standard_normal((4, width)).astype("f4")} for i in range(count)]
+    return [
+        {"x": np.random.default_rng([seed, i]).standard_normal((4, width)).astype("f4")}
+        for i in range(count)
+    ]
 
 
-def convert(proto: Any, folder: Path, calibration: Any, **options: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def convert(
+    proto: Any, folder: Path, calibration: Any, **options: Any
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
     (folder / "in.onnx").write_bytes(proto.SerializeToString())
     notes = int8_static.quantize(
-        folder / "in.onnx", folder / "out.onnx", precision="int8-static", options=options, calibration=calibration
+        folder / "in.onnx",
+        folder / "out.onnx",
+        precision="int8-static",
+        options=options,
+        calibration=calibration,
     )
     return onnx.load(folder / "out.onnx"), notes
 
@@ -92,7 +108,9 @@ def kernels(folder: Path) -> list[str]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(folder / "optimised.onnx")
-    onnxruntime.InferenceSession(str(folder / "out.onnx"), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(folder / "out.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     return [n.op_type for n in onnx.load(folder / "optimised.onnx").graph.node]
 
 
@@ -131,7 +149,9 @@ def test_entropy_is_that_of_onnxruntime_on_equal_lengths(kind: str) -> None:
     }
     data, bins = values[kind].astype("f4"), 512
     with contextlib.redirect_stdout(io.StringIO()):
-        collector = HistogramCollector("entropy", False, bins, _static_ranges.LEVELS, 99.999, "same")
+        collector = HistogramCollector(
+            "entropy", False, bins, _static_ranges.LEVELS, 99.999, "same"
+        )
         collector.collect({"t": data})
         theirs = collector.compute_collection_result()["t"][:2]
     bound = float(np.abs(data).max())
@@ -150,7 +170,9 @@ def test_codes_hold_zero_exactly_and_cover_the_range(low: float, width: float) -
 def test_smoothing_keeps_the_float_function(tmp_path: Path) -> None:
     proto = _prepared(block(), tmp_path)
     found = _static_graph.candidates(proto)
-    factors = _static_smooth.scales(proto, found, _static_ranges.rows(proto, feeds(), ["n", "c"], tmp_path))
+    factors = _static_smooth.scales(
+        proto, found, _static_ranges.rows(proto, feeds(), ["n", "c"], tmp_path)
+    )
     assert "n" in factors
     smoothed = _static_smooth.smooth(proto, found, factors)
     for folded in (0, 1):
@@ -164,7 +186,10 @@ def test_smoothing_keeps_the_float_function(tmp_path: Path) -> None:
 
 
 def test_factors_follow_the_paper() -> None:
-    peak, matrix = np.array([8.0, 1.0, 0.5], "f4"), np.array([[0.5, -1.0], [2.0, 0.25], [0.125, 0.5]], "f4")
+    peak, matrix = (
+        np.array([8.0, 1.0, 0.5], "f4"),
+        np.array([[0.5, -1.0], [2.0, 0.25], [0.125, 0.5]], "f4"),
+    )
     got = _static_smooth.factors(peak, matrix, 0.5)
     plain = peak**0.5 / np.array([1.0, 2.0, 0.5]) ** 0.5  # equation 4 of SmoothQuant
     np.testing.assert_allclose(got / got[0], plain / plain[0], rtol=1e-6)
@@ -180,22 +205,34 @@ def test_a_transformer_block_keeps_its_budget(ranges: str, tmp_path: Path) -> No
     made, notes = convert(block(), tmp_path, feeds(), ranges=ranges, max_noise=0.003)
     onnx.checker.check_model(made)
     held = feeds(seed=11)
-    assert noise_db([answer(made, f)["y"] for f in held], [answer(block(), f)["y"] for f in held]) > 22
+    assert (
+        noise_db([answer(made, f)["y"] for f in held], [answer(block(), f)["y"] for f in held]) > 22
+    )
     assert notes["computed on int8"] >= 2
     assert "MatMulIntegerToFloat" in kernels(tmp_path)
-    large = [t.name for t in made.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256]
+    large = [
+        t.name
+        for t in made.graph.initializer
+        if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256
+    ]
     assert large == []
 
 
 def test_smoothing_brings_more_onto_int8_within_the_same_budget(tmp_path: Path) -> None:
-    plain, smoothed = (convert(block(), tmp_path, feeds(), smoothing=s, max_noise=0.003)[1] for s in (False, True))
+    plain, smoothed = (
+        convert(block(), tmp_path, feeds(), smoothing=s, max_noise=0.003)[1] for s in (False, True)
+    )
     assert plain["computed on int8"] < smoothed["computed on int8"] == 5
     assert smoothed["smoothed by LayerNormalization itself"] == 1
-    assert "activations smoothed" not in convert(block(), tmp_path, feeds(), max_noise=1.0)[1]  # not needed: no Mul is spent
+    # not needed: no Mul is spent
+    assert "activations smoothed" not in convert(block(), tmp_path, feeds(), max_noise=1.0)[1]
 
 
 def test_what_exceeds_the_budget_stays_in_float(tmp_path: Path) -> None:
-    counts = [convert(block(), tmp_path, feeds(), max_noise=b)[1].get("computed on int8", 0) for b in (0.0, 1e-4, 1e-2, 1.0)]
+    counts = [
+        convert(block(), tmp_path, feeds(), max_noise=b)[1].get("computed on int8", 0)
+        for b in (0.0, 1e-4, 1e-2, 1.0)
+    ]
     assert counts[0] == 0
     assert counts == sorted(counts)
     assert counts[-1] == 5
@@ -203,20 +240,28 @@ def test_what_exceeds_the_budget_stays_in_float(tmp_path: Path) -> None:
     assert notes["stored as int8 weights, computed in float"] == 3
     assert not any(n.op_type == "QuantizeLinear" for n in made.graph.node)
     held = feeds(seed=11)
-    assert noise_db([answer(made, f)["y"] for f in held], [answer(block(), f)["y"] for f in held]) > 35  # 8 bits in blocks of 64
+    # 8 bits in blocks of 64
+    assert (
+        noise_db([answer(made, f)["y"] for f in held], [answer(block(), f)["y"] for f in held]) > 35
+    )
 
 
 def test_the_trial_measures_what_is_then_written(tmp_path: Path) -> None:
     proto, many = _prepared(block(), tmp_path), feeds()
     found = _static_graph.candidates(proto)
-    bounds = _static_ranges.ranges(proto, many, [t for c in found for t in c.activations], "minmax", tmp_path)
+    bounds = _static_ranges.ranges(
+        proto, many, [t for c in found for t in c.activations], "minmax", tmp_path
+    )
     trial = _static_choice.Trial(proto, found, bounds, many, tmp_path)
     for numbers in ([0], [0, 1, 4], list(range(len(found)))):
         told = trial.error(numbers)
         made = onnx.ModelProto()
         made.CopyFrom(proto)
         _static_write.write(made, [found[i] for i in numbers], bounds)
-        truth = noise_db([answer(made, f)["y"] for f in trial.feeds], [answer(proto, f)["y"] for f in trial.feeds])
+        truth = noise_db(
+            [answer(made, f)["y"] for f in trial.feeds],
+            [answer(proto, f)["y"] for f in trial.feeds],
+        )
         assert -10 * np.log10(told) == pytest.approx(truth, abs=0.3)
 
 
@@ -224,7 +269,11 @@ def test_reduced_range_keeps_weights_in_seven_bits(tmp_path: Path) -> None:
     worst = {}
     for reduced in (False, True):
         made, _ = convert(linear(), tmp_path, rows(4, 8), reduced_range=reduced, max_noise=1.0)
-        codes = [numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1]
+        codes = [
+            numpy_helper.to_array(t)
+            for t in made.graph.initializer
+            if t.data_type == TensorProto.INT8 and len(t.dims) > 1
+        ]
         worst[reduced] = [int(np.abs(c.astype(int)).max()) for c in codes]
         exact = [answer(linear(), f)["y"] for f in rows(4, 8)]
         assert noise_db([answer(made, f)["y"] for f in rows(4, 8)], exact) > 28
@@ -232,7 +281,12 @@ def test_reduced_range_keeps_weights_in_seven_bits(tmp_path: Path) -> None:
 
 
 def test_other_readers_of_a_quantized_tensor_stay_in_float(tmp_path: Path) -> None:
-    proto = model([node("MatMul", "x W", "h"), node("Add", "h x", "y")], [X], [Y], [tensor("W", weights(32, 32))])
+    proto = model(
+        [node("MatMul", "x W", "h"), node("Add", "h x", "y")],
+        [X],
+        [Y],
+        [tensor("W", weights(32, 32))],
+    )
     made, _ = convert(proto, tmp_path, rows(4, 32))
     assert "x" in next(n for n in made.graph.node if n.op_type == "Add").input
 
@@ -242,7 +296,13 @@ def test_convolutions_run_on_codes_from_end_to_end(tmp_path: Path) -> None:
     images = [{"image": rng.standard_normal((4, 3, 8, 8)).astype("f4")} for _ in range(4)]
     made, notes = convert(convolution(), tmp_path, images)
     onnx.checker.check_model(made)
-    assert noise_db([answer(made, f)["scores"] for f in images], [answer(convolution(), f)["scores"] for f in images]) > 25
+    assert (
+        noise_db(
+            [answer(made, f)["scores"] for f in images],
+            [answer(convolution(), f)["scores"] for f in images],
+        )
+        > 25
+    )
     assert notes["computed on int8"] == 3
     found = kernels(tmp_path)
     assert {"QLinearConv", "QLinearGlobalAveragePool", "MatMulIntegerToFloat"} <= set(found)
@@ -250,7 +310,8 @@ def test_convolutions_run_on_codes_from_end_to_end(tmp_path: Path) -> None:
 
 
 def test_products_of_two_axes_become_integer_gemm(tmp_path: Path) -> None:
-    """Gemm of PyTorch, or MatMul and Add of Keras: onnxruntime has an int8 kernel for the first only."""
+    """Gemm of PyTorch, or MatMul and Add of Keras: onnxruntime has an int8 kernel for the first
+    only."""
     dense = model(
         [node("MatMul", "x W", "h"), node("Add", "h B", "y")],
         [X],
@@ -258,18 +319,28 @@ def test_products_of_two_axes_become_integer_gemm(tmp_path: Path) -> None:
         [tensor("W", weights(32, 32)), tensor("B", weights(32, seed=1))],
     )
     turned = model(
-        [node("Gemm", "x W B", "y", transB=1)], [X], [Y], [tensor("W", weights(32, 32)), tensor("B", weights(32, seed=1))]
+        [node("Gemm", "x W B", "y", transB=1)],
+        [X],
+        [Y],
+        [tensor("W", weights(32, 32)), tensor("B", weights(32, seed=1))],
     )
     for proto in (dense, turned):
         made, _ = convert(proto, tmp_path, rows(4, 32))
         held = rows(3, 32, seed=4)
-        assert noise_db([answer(made, f)["y"] for f in held], [answer(proto, f)["y"] for f in held]) > 30
+        assert (
+            noise_db([answer(made, f)["y"] for f in held], [answer(proto, f)["y"] for f in held])
+            > 30
+        )
         assert "QGemm" in kernels(tmp_path)
-    assert [n.op_type for n in convert(linear(), tmp_path, rows(4, 8))[0].graph.node].count("QuantizeLinear") == 2
+    assert [n.op_type for n in convert(linear(), tmp_path, rows(4, 8))[0].graph.node].count(
+        "QuantizeLinear"
+    ) == 2
 
 
 def test_lookups_dequantize_only_their_rows(tmp_path: Path) -> None:
-    table = weights(50, 128) * np.exp(np.random.default_rng(2).standard_normal((50, 2))).repeat(64, 1)
+    table = weights(50, 128) * np.exp(np.random.default_rng(2).standard_normal((50, 2))).repeat(
+        64, 1
+    )
     proto = model(
         [node("Gather", "E i", "e"), node("Relu", "e", "y")],
         [value("i", ["b", "n"], INT64)],
@@ -287,15 +358,27 @@ def test_lookups_dequantize_only_their_rows(tmp_path: Path) -> None:
 def test_fused_attention_is_opened_for_its_projection(tmp_path: Path) -> None:
     attention = node("Attention", "x W B m", "y", domain="com.microsoft", num_heads=4)
     tensors = [tensor("W", weights(64, 192)), tensor("B", weights(192, seed=1))]
-    proto = model([attention], [LONG, value("m", ["b", "n"], TensorProto.INT32)], [value("y", ["b", "n", 64])], tensors)
-    many = [{"x": f["x"], "m": np.tile(np.arange(f["x"].shape[1]) < 5, (len(f["x"]), 1)).astype("i4")} for f in feeds()]
+    proto = model(
+        [attention],
+        [LONG, value("m", ["b", "n"], TensorProto.INT32)],
+        [value("y", ["b", "n", 64])],
+        tensors,
+    )
+    many = [
+        {"x": f["x"], "m": np.tile(np.arange(f["x"].shape[1]) < 5, (len(f["x"]), 1)).astype("i4")}
+        for f in feeds()
+    ]
     opened = _prepared(proto, tmp_path)
     assert [n.op_type for n in opened.graph.node] == ["MatMul", "Split", "MultiHeadAttention"]
     for feed in many:
-        np.testing.assert_allclose(answer(opened, feed)["y"], answer(proto, feed)["y"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            answer(opened, feed)["y"], answer(proto, feed)["y"], rtol=1e-4, atol=1e-5
+        )
     made, notes = convert(proto, tmp_path, many)
     assert notes["computed on int8"] == 1
-    assert noise_db([answer(made, f)["y"] for f in many], [answer(proto, f)["y"] for f in many]) > 25
+    assert (
+        noise_db([answer(made, f)["y"] for f in many], [answer(proto, f)["y"] for f in many]) > 25
+    )
 
 
 RECURRENT = model(
@@ -305,7 +388,11 @@ RECURRENT = model(
     [tensor("W", weights(1, 128, 32)), tensor("R", weights(1, 128, 32, seed=2))],
 )
 TIED = model(
-    [node("Gather", "E i", "h"), node("Transpose", "E", "T", perm=[1, 0]), node("MatMul", "h T", "y")],
+    [
+        node("Gather", "E i", "h"),
+        node("Transpose", "E", "T", perm=[1, 0]),
+        node("MatMul", "h T", "y"),
+    ],
     [value("i", ["b"], INT64)],
     [value("y", ["b", 64])],
     [tensor("E", weights(64, 32))],
@@ -327,10 +414,16 @@ LEFT = model(
     ],
     ids=["recurrent", "tied", "left"],
 )
-def test_weights_without_an_integer_kernel_are_stored_as_int8(proto: Any, feed: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_weights_without_an_integer_kernel_are_stored_as_int8(
+    proto: Any, feed: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     made, _ = convert(proto, tmp_path, [feed])
     onnx.checker.check_model(made)
-    assert [t.name for t in made.graph.initializer if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256] == []
+    assert [
+        t.name
+        for t in made.graph.initializer
+        if t.data_type == TensorProto.FLOAT and np.prod(t.dims) >= 256
+    ] == []
     assert noise_db([answer(made, feed)["y"]], [answer(proto, feed)["y"]]) > 30
 
 
@@ -347,13 +440,17 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="no weights to quantize"):
         convert(bare, tmp_path, rows(2, 32))
     made, _ = convert(linear(), tmp_path, rows(2, 8))
-    with pytest.raises(UnsupportedError, match=r"quantized already: it has DequantizeLinear, QuantizeLinear"):
+    with pytest.raises(
+        UnsupportedError, match=r"quantized already: it has DequantizeLinear, QuantizeLinear"
+    ):
         convert(made, tmp_path, rows(2, 8))
     with pytest.raises(UsageError, match="needs calibration samples"):
         convert(linear(), tmp_path, None)
     with pytest.raises(UsageError, match=r"sample 1 holds z; the model takes x"):
         convert(linear(), tmp_path, [rows(1, 8)[0], {"z": np.zeros((1, 8), "f4")}])
-    with pytest.raises(UsageError, match=r"x is float32 \[4, 9\], the model takes float32 \['batch', 8\]"):
+    with pytest.raises(
+        UsageError, match=r"x is float32 \[4, 9\], the model takes float32 \['batch', 8\]"
+    ):
         convert(linear(), tmp_path, rows(1, 9))
     with pytest.raises(UsageError, match="x is float64"):
         convert(linear(), tmp_path, [{"x": np.zeros((1, 8))}])
@@ -363,7 +460,10 @@ def test_refusals(tmp_path: Path) -> None:
         convert(block(), tmp_path, [{"x": np.zeros((1, 4, 64), "f4"), "ids": np.full((1, 4), 99)}])
     half = onnx.helper.make_tensor_value_info
     proto = model(
-        [node("MatMul", "x W", "y")], [half("x", 10, ["b", 32])], [half("y", 10, ["b", 32])], [tensor("W", weights(32, 32), "f2")]
+        [node("MatMul", "x W", "y")],
+        [half("x", 10, ["b", 32])],
+        [half("y", 10, ["b", 32])],
+        [tensor("W", weights(32, 32), "f2")],
     )
     with pytest.raises(UnsupportedError, match="16-bit floats"):
         convert(proto, tmp_path, rows(1, 32))
@@ -374,10 +474,16 @@ def test_codes_of_weights_left_in_float_follow_the_formula(tmp_path: Path) -> No
         values = weights(128, 192)
         codes, scale = _static_store.blocks(values, axis)
         assert codes.dtype == np.int8
-        assert (np.abs((codes * scale).reshape(values.shape) - values) <= np.abs(values).max() / 127 * 0.501).all()
+        assert (
+            np.abs((codes * scale).reshape(values.shape) - values)
+            <= np.abs(values).max() / 127 * 0.501
+        ).all()
         assert scale.size == values.size // 64
     made, _ = convert(block(), tmp_path, feeds(), max_noise=0.0)
     stored = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
     restored = (stored["W0_float1_int8"] * stored["W0_float1_scale"]).reshape(64, 64)
-    np.testing.assert_allclose(np.abs(restored).max(0), np.abs(weights(64, 64, seed=0) / 8).max(0), rtol=1e-5)
-    assert kernels(tmp_path).count("Cast") == 1  # that of the lookup; those of the weights are folded at load
+    np.testing.assert_allclose(
+        np.abs(restored).max(0), np.abs(weights(64, 64, seed=0) / 8).max(0), rtol=1e-5
+    )
+    # that of the lookup; those of the weights are folded at load
+    assert kernels(tmp_path).count("Cast") == 1

@@ -1,4 +1,5 @@
-"""Weights of 2 to 8 bits: packing against plain loops, grids against their formula, GPTQ against rounding, files in onnxruntime."""
+"""Weights of 2 to 8 bits: packing against plain loops, grids against their formula, GPTQ against
+rounding, files in onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,7 +18,17 @@ from mconv.quantizers import nbits
 from mconv.quantizers._nbits import awq, gptq, layers, pack
 from mconv.quantizers._nbits.grid import blocks_of, fit, hqq
 from tests.models import linear
-from tests.unit.quantizers.graphs import CASES, INT64, answer, feeds_of, model, node, tensor, value, weights
+from tests.unit.quantizers.graphs import (
+    CASES,
+    INT64,
+    answer,
+    feeds_of,
+    model,
+    node,
+    tensor,
+    value,
+    weights,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WIDTHS = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}
@@ -27,14 +38,17 @@ MEASURABLE = sorted(CASES.keys() - {"fused-attention"})
 def correlated(rows: int, columns: int, seed: int = 0) -> np.ndarray:
     """Inputs [rows, columns] of a few strong directions, as activations are."""
     rng = np.random.default_rng(seed)
-    return (rng.standard_normal((rows, 6)) @ rng.standard_normal((6, columns)) + 0.3 * rng.standard_normal((rows, columns))).astype(
-        np.float32
-    )
+    return (
+        rng.standard_normal((rows, 6)) @ rng.standard_normal((6, columns))
+        + 0.3 * rng.standard_normal((rows, columns))
+    ).astype(np.float32)
 
 
 @given(st.sampled_from([2, 4, 8]), st.data())
 def test_bytes_hold_the_first_code_in_the_low_bits(bits: int, data: st.DataObject) -> None:
-    codes = data.draw(arrays(np.uint8, st.integers(1, 40), elements=st.integers(0, (1 << bits) - 1)))
+    codes = data.draw(
+        arrays(np.uint8, st.integers(1, 40), elements=st.integers(0, (1 << bits) - 1))
+    )
     packed = pack.bytes_of(codes, bits)
     each = 8 // bits
     for i, code in enumerate(codes):
@@ -43,7 +57,9 @@ def test_bytes_hold_the_first_code_in_the_low_bits(bits: int, data: st.DataObjec
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([2, 3, 5, 6, 7]), st.sampled_from([16, 32]), st.integers(0, 1000))
-def test_planes_are_of_the_true_size_and_come_back_through_onnx(bits: int, block: int, seed: int) -> None:
+def test_planes_are_of_the_true_size_and_come_back_through_onnx(
+    bits: int, block: int, seed: int
+) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     codes = np.random.default_rng(seed).integers(0, 1 << bits, (3, 2, block)).astype(np.uint8)
@@ -51,22 +67,31 @@ def test_planes_are_of_the_true_size_and_come_back_through_onnx(bits: int, block
     assert sum(part.size for part in stored) * 8 == codes.size * bits
     names = [f"p{i}" for i in range(len(stored))]
     nodes, constants, result = pack.unpack_nodes("w", bits, names)
-    tensors = [numpy_helper.from_array(part, name) for part, name in zip(stored, names, strict=True)]
+    tensors = [
+        numpy_helper.from_array(part, name) for part, name in zip(stored, names, strict=True)
+    ]
     tensors += [numpy_helper.from_array(np.array(v, np.uint8), name) for name, v in constants]
-    graph = helper.make_graph(nodes, "g", [], [helper.make_tensor_value_info(result, TensorProto.UINT8, None)], tensors)
+    graph = helper.make_graph(
+        nodes, "g", [], [helper.make_tensor_value_info(result, TensorProto.UINT8, None)], tensors
+    )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     (got,) = answer(made, {}).values()
     np.testing.assert_array_equal(got, pack.bytes_of(codes, pack.CONTAINER[bits]))
 
 
-@given(arrays(np.float32, (3, 40), elements=st.floats(-50, 50, width=32)), st.sampled_from([2, 3, 4, 8]), st.booleans())
+@given(
+    arrays(np.float32, (3, 40), elements=st.floats(-50, 50, width=32)),
+    st.sampled_from([2, 3, 4, 8]),
+    st.booleans(),
+)
 def test_the_whole_range_is_on_the_grid(values: np.ndarray, bits: int, symmetric: bool) -> None:
     grid = fit(values, bits, 16, symmetric=symmetric, search=False)
     codes = grid.encode(values)
     assert codes.max() <= grid.largest
     scale, _ = grid.spread(40)
     top = blocks_of(np.abs(values), 16).max(-1).repeat(16, 1)[:, :40]
-    rounding = np.maximum(np.repeat(grid.step[:, None], 40, 1) * grid.largest, top * 2 / 255)  # of scales to whole steps
+    # of scales to whole steps
+    rounding = np.maximum(np.repeat(grid.step[:, None], 40, 1) * grid.largest, top * 2 / 255)
     assert (np.abs(grid.decode(codes) - values) <= scale * 1.01 + rounding).all()
 
 
@@ -81,9 +106,9 @@ def test_ranges_chosen_by_error_are_never_worse(bits: int) -> None:
     assert error(searched) < error(plain)
     if bits == 2:
         assert error(fit(values, bits, 32, fine=True)) < error(searched)
-    assert np.abs(hqq(values, bits, 32).decode(hqq(values, bits, 32).encode(values)) - values).mean() <= (
-        np.abs(plain.decode(plain.encode(values)) - values).mean() * 1.001
-    )
+    assert np.abs(
+        hqq(values, bits, 32).decode(hqq(values, bits, 32).encode(values)) - values
+    ).mean() <= (np.abs(plain.decode(plain.encode(values)) - values).mean() * 1.001)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -98,7 +123,9 @@ def test_gptq_beats_rounding_where_inputs_are_correlated(bits: int) -> None:
         return float(np.square(inputs @ (values - matrix).T).mean())
 
     assert error(grid.decode(codes)) < 0.5 * error(nearest.decode(nearest.encode(matrix)))
-    assert error(grid.decode(codes)) == pytest.approx(gptq.loss(grid.decode(codes) - matrix, moments) / 48, rel=1e-3)
+    assert error(grid.decode(codes)) == pytest.approx(
+        gptq.loss(grid.decode(codes) - matrix, moments) / 48, rel=1e-3
+    )
 
 
 def test_disturbed_inputs_are_made_up_for() -> None:
@@ -107,12 +134,23 @@ def test_disturbed_inputs_are_made_up_for() -> None:
     matrix = np.random.default_rng(2).standard_normal((16, 32)).astype(np.float32)
     x, q = clean.astype(np.float64), disturbed.astype(np.float64)
     better = gptq.compensated(matrix, q.T @ q / 500, x.T @ q / 500)
-    assert np.square(q @ better.T - x @ matrix.T).mean() < 0.7 * np.square(q @ matrix.T - x @ matrix.T).mean()
+    assert (
+        np.square(q @ better.T - x @ matrix.T).mean()
+        < 0.7 * np.square(q @ matrix.T - x @ matrix.T).mean()
+    )
 
 
-def convert(proto: onnx.ModelProto, folder: Path, precision: str, calibration: Any = None, **options: Any) -> onnx.ModelProto:
+def convert(
+    proto: onnx.ModelProto, folder: Path, precision: str, calibration: Any = None, **options: Any
+) -> onnx.ModelProto:
     (folder / "in.onnx").write_bytes(proto.SerializeToString())
-    nbits.quantize(folder / "in.onnx", folder / "out.onnx", precision=precision, options=options, calibration=calibration)
+    nbits.quantize(
+        folder / "in.onnx",
+        folder / "out.onnx",
+        precision=precision,
+        options=options,
+        calibration=calibration,
+    )
     return onnx.load(folder / "out.onnx")
 
 
@@ -126,13 +164,18 @@ def test_answers_stay_close_and_the_file_shrinks(name: str, precision: str, tmp_
     onnx.checker.check_model(made)
     got = answer(made, feed)["y"]
     cosine = float((got * expected).sum() / np.linalg.norm(got) / np.linalg.norm(expected))
-    # a step of range / (2^b - 1) over Gaussian weights: about 44, 20, 14 and 8 dB a layer; recurrent layers add theirs up
-    assert cosine > {"int8": 0.999, "int4": 0.98, "int3": 0.92, "int2": 0.6, "mixed": 0.85}[precision]
+    # a step of range / (2^b - 1) over Gaussian weights: about 44, 20, 14 and 8 dB a layer;
+    # recurrent layers add theirs up
+    assert (
+        cosine > {"int8": 0.999, "int4": 0.98, "int3": 0.92, "int2": 0.6, "mixed": 0.85}[precision]
+    )
     again = convert(before, tmp_path, precision, [feed])
     assert made.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
 
 
-@pytest.mark.parametrize(("precision", "share"), [("int8", 0.27), ("int4", 0.16), ("int3", 0.13), ("int2", 0.11)])
+@pytest.mark.parametrize(
+    ("precision", "share"), [("int8", 0.27), ("int4", 0.16), ("int3", 0.13), ("int2", 0.11)]
+)
 def test_the_file_is_of_the_true_size(precision: str, share: float, tmp_path: Path) -> None:
     big = model(
         [node("Gather", "E i", "h"), node("MatMul", "h W", "y")],
@@ -145,7 +188,8 @@ def test_the_file_is_of_the_true_size(precision: str, share: float, tmp_path: Pa
 
 
 def test_kernels_are_used_and_nothing_is_left_to_compute_at_inference(tmp_path: Path) -> None:
-    """What onnxruntime's optimiser leaves has no bit operators: planes are put together once, when the model is loaded."""
+    """What onnxruntime's optimiser leaves has no bit operators: planes are put together once, when
+    the model is loaded."""
     import onnxruntime
 
     convert(CASES["tied-embedding"], tmp_path, "int3", [feeds_of(CASES["tied-embedding"])])
@@ -153,7 +197,9 @@ def test_kernels_are_used_and_nothing_is_left_to_compute_at_inference(tmp_path: 
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     convert(linear(), tmp_path, "int3", None)
-    onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(tmp_path / "out.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     kinds = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert kinds.count("MatMulNBits") == 2
     assert not {"BitShift", "BitwiseAnd", "BitwiseOr", "Concat", "Mul", "Cast"} & set(kinds)
@@ -163,7 +209,9 @@ def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
     made = convert(CASES["gemm"], tmp_path, "int4")
     with pytest.raises(UnsupportedError, match="quantized already"):
         convert(made, tmp_path, "int4")
-    small = model([node("Add", "x B", "y")], [value("x", [4])], [value("y", [4])], [tensor("B", weights(4))])
+    small = model(
+        [node("Add", "x B", "y")], [value("x", [4])], [value("y", [4])], [tensor("B", weights(4))]
+    )
     with pytest.raises(UnsupportedError, match="no weights"):
         convert(small, tmp_path, "int4")
     with pytest.raises(UsageError, match=r"shape \[2, 7\], the model takes"):
@@ -180,7 +228,8 @@ def test_layers_know_what_they_do() -> None:
 
 
 def deep() -> onnx.ModelProto:
-    """Four products in a row, the second of which matters little: its result is scaled down before it is added."""
+    """Four products in a row, the second of which matters little: its result is scaled down before
+    it is added."""
     names = ["a", "b", "c", "d"]
     nodes = [
         node("MatMul", "x a", "h0"),
@@ -190,23 +239,33 @@ def deep() -> onnx.ModelProto:
         node("MatMul", "h3 c", "h4"),
         node("MatMul", "h4 d", "y"),
     ]
-    tensors = [tensor(name, weights(64, 64, seed=i)) for i, name in enumerate(names)] + [tensor("small", np.float32(1e-3))]
+    tensors = [tensor(name, weights(64, 64, seed=i)) for i, name in enumerate(names)] + [
+        tensor("small", np.float32(1e-3))
+    ]
     return model(nodes, [value("x", ["b", 64])], [value("y", ["b", 64])], tensors)
 
 
-FEEDS = [{"x": np.random.default_rng(i).standard_normal((4, 64)).astype(np.float32)} for i in range(4)]
+FEEDS = [
+    {"x": np.random.default_rng(i).standard_normal((4, 64)).astype(np.float32)} for i in range(4)
+]
 
 
 @pytest.mark.parametrize("average", [3.5, 4.5, 6.0])
 def test_bits_go_where_the_outputs_need_them(average: float, tmp_path: Path) -> None:
     (tmp_path / "in.onnx").write_bytes(deep().SerializeToString())
     options = {"average_bits": average}
-    found = nbits.configure(tmp_path / "in.onnx", precision="mixed", options=options, calibration=FEEDS)["layers"]
+    found = nbits.configure(
+        tmp_path / "in.onnx", precision="mixed", options=options, calibration=FEEDS
+    )["layers"]
     assert found["b"]["bits"] == min(about["bits"] for about in found.values())
     assert found["b"]["error"]["2"] < 1e-4 < found["a"]["error"]["2"]
     assert sum(about["bits"] for about in found.values()) / 4 <= average
     made = convert(deep(), tmp_path, "mixed", FEEDS, **options)
-    got = {n.output[0]: next(a.i for a in n.attribute if a.name == "bits") for n in made.graph.node if n.op_type == "MatMulNBits"}
+    got = {
+        n.output[0]: next(a.i for a in n.attribute if a.name == "bits")
+        for n in made.graph.node
+        if n.op_type == "MatMulNBits"
+    }
     assert len(got) == 4
 
 
@@ -217,52 +276,79 @@ def test_a_budget_is_met_with_the_least_error_of_all_choices() -> None:
     from mconv.quantizers._nbits import allocate
 
     found = layers.find(deep().graph)
-    errors = {layer.name: {b: (i + 1) * 4.0**-b for b in allocate.WIDTHS} for i, layer in enumerate(found)}
+    errors = {
+        layer.name: {b: (i + 1) * 4.0**-b for b in allocate.WIDTHS} for i, layer in enumerate(found)
+    }
     found[0].shape = (64 * 9, 64)
     budget = 4.4 * sum(layer.elements for layer in found)
 
     def size(choice: dict[str, int]) -> float:
-        return sum(layer.elements * allocate.stored_bits(layer, choice[layer.name], 32) for layer in found)
+        return sum(
+            layer.elements * allocate.stored_bits(layer, choice[layer.name], 32) for layer in found
+        )
 
     def total(choice: dict[str, int]) -> float:
         return sum(errors[name][bits] for name, bits in choice.items())
 
     chosen = allocate.within(found, errors, lambda layer, bits: 32, budget)
     names = [layer.name for layer in found]
-    every = [dict(zip(names, widths, strict=True)) for widths in itertools.product(allocate.WIDTHS, repeat=4)]
-    best = min(total(c) for c in every if size(c) <= budget * (1 - 8 / allocate.UNITS))  # sizes are rounded up to units
+    every = [
+        dict(zip(names, widths, strict=True))
+        for widths in itertools.product(allocate.WIDTHS, repeat=4)
+    ]
+    # sizes are rounded up to units
+    best = min(total(c) for c in every if size(c) <= budget * (1 - 8 / allocate.UNITS))
     assert size(chosen) <= budget
     assert total(chosen) <= best * (1 + 1e-9)
 
 
 def test_the_recipe_needs_no_data(tmp_path: Path) -> None:
     (tmp_path / "in.onnx").write_bytes(deep().SerializeToString())
-    found = nbits.configure(tmp_path / "in.onnx", precision="mixed", options={}, calibration=None)["layers"]
+    found = nbits.configure(tmp_path / "in.onnx", precision="mixed", options={}, calibration=None)[
+        "layers"
+    ]
     assert found["a"]["bits"] > found["b"]["bits"]  # the first layer higher
     assert "error" not in found["a"]
 
 
 def test_layers_named_by_a_glob_get_their_bits(tmp_path: Path) -> None:
     made = convert(deep(), tmp_path, "int4", None, layers={"[ab]": 8, "c": 32})
-    bits = {n.output[0]: next(a.i for a in n.attribute if a.name == "bits") for n in made.graph.node if n.op_type == "MatMulNBits"}
+    bits = {
+        n.output[0]: next(a.i for a in n.attribute if a.name == "bits")
+        for n in made.graph.node
+        if n.op_type == "MatMulNBits"
+    }
     assert bits == {"h0": 8, "h1": 8, "y": 4}
     with pytest.raises(UsageError, match="no layer matches 'nothing'"):
         convert(deep(), tmp_path, "int4", None, layers={"nothing": 8})
 
 
-def test_a_large_model_is_streamed_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights mapped from external data, packed ones written as they are made: what comes out answers as the other way does."""
+def test_a_large_model_is_streamed_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights mapped from external data, packed ones written as they are made: what comes out
+    answers as the other way does."""
     from mconv.quantizers._nbits import tensors
 
     plain = convert(deep(), tmp_path, "int4", None)
     folder = tmp_path / "large"
     folder.mkdir()
-    onnx.save_model(deep(), str(folder / "in.onnx"), save_as_external_data=True, location="in.onnx.data", size_threshold=1024)
+    onnx.save_model(
+        deep(),
+        str(folder / "in.onnx"),
+        save_as_external_data=True,
+        location="in.onnx.data",
+        size_threshold=1024,
+    )
     monkeypatch.setattr(tensors, "LARGE", 1000)
-    nbits.quantize(folder / "in.onnx", folder / "out.onnx", precision="int4", options={}, calibration=FEEDS)
+    nbits.quantize(
+        folder / "in.onnx", folder / "out.onnx", precision="int4", options={}, calibration=FEEDS
+    )
     assert (folder / "out.onnx").stat().st_size < (folder / "in.onnx").stat().st_size + 10_000
     assert (folder / "out.onnx.data").stat().st_size == 4 * 64 * 64 // 2
-    np.testing.assert_array_equal(answer(onnx.load(folder / "out.onnx"), FEEDS[0])["y"], answer(plain, FEEDS[0])["y"])
+    np.testing.assert_array_equal(
+        answer(onnx.load(folder / "out.onnx"), FEEDS[0])["y"], answer(plain, FEEDS[0])["y"]
+    )
 
 
 def salient(tmp_path: Path) -> tuple[Path, list[dict[str, np.ndarray]]]:
@@ -286,7 +372,9 @@ def salient(tmp_path: Path) -> tuple[Path, list[dict[str, np.ndarray]]]:
     graph = onnx.helper.make_graph(nodes, "salient", [x], [y], tensors)
     path = tmp_path / "salient.onnx"
     path.write_bytes(
-        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
+        ).SerializeToString()
     )
     return path, [{"x": rng.standard_normal((16, 64)).astype(np.float32)} for _ in range(8)]
 
@@ -294,9 +382,12 @@ def salient(tmp_path: Path) -> tuple[Path, list[dict[str, np.ndarray]]]:
 def test_awq_keeps_the_function_and_lowers_the_error(tmp_path: Path) -> None:
     path, feeds = salient(tmp_path)
     proto = nbits.load(path)
-    scaled, count = awq.scale(proto, layers.find(proto.graph), {"w0": 4, "w1": 4}, lambda *_: 32, feeds[:4])
+    scaled, count = awq.scale(
+        proto, layers.find(proto.graph), {"w0": 4, "w1": 4}, lambda *_: 32, feeds[:4]
+    )
     assert count >= 1
-    assert "n_smooth" not in {n.name for n in scaled.graph.node}  # folded into the LayerNormalization before
+    # folded into the LayerNormalization before
+    assert "n_smooth" not in {n.name for n in scaled.graph.node}
     exact = answer(onnx.load(path), feeds[5])["y"]
     np.testing.assert_allclose(answer(scaled, feeds[5])["y"], exact, rtol=1e-3, atol=1e-3)
     errors = {}
@@ -312,6 +403,9 @@ def test_awq_keeps_the_function_and_lowers_the_error(tmp_path: Path) -> None:
 def test_widths_between_measured_ones_follow_their_neighbours() -> None:
     from mconv.quantizers._nbits import allocate
 
-    errors = {bits: 3 * 4.0**-bits for bits in allocate.MEASURED}  # a bit more is a quarter of the noise
-    assert [allocate.between(errors, bits) for bits in allocate.WIDTHS] == pytest.approx([3 * 4.0**-b for b in allocate.WIDTHS])
+    # a bit more is a quarter of the noise
+    errors = {bits: 3 * 4.0**-bits for bits in allocate.MEASURED}
+    assert [allocate.between(errors, bits) for bits in allocate.WIDTHS] == pytest.approx(
+        [3 * 4.0**-b for b in allocate.WIDTHS]
+    )
     assert allocate.between({4: 0.0, 8: 0.0}, 6) == pytest.approx(0, abs=1e-20)

@@ -1,4 +1,5 @@
-"""Weights stored in fewer bits: the numbers are those of the formula, the file shrinks, and nothing but the standard is needed."""
+"""Weights stored in fewer bits: the numbers are those of the formula, the file shrinks, and nothing
+but the standard is needed."""
 
 from __future__ import annotations
 
@@ -20,14 +21,23 @@ from tests.models import linear
 from tests.unit.quantizers.graphs import CASES, answer, feeds_of
 
 
-def convert(proto: onnx.ModelProto, folder: Path, precision: str, **options: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def convert(
+    proto: onnx.ModelProto, folder: Path, precision: str, **options: Any
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
     (folder / "in.onnx").write_bytes(proto.SerializeToString())
-    notes = weight_only.quantize(folder / "in.onnx", folder / "out.onnx", precision=precision, options=options, calibration=None)
+    notes = weight_only.quantize(
+        folder / "in.onnx",
+        folder / "out.onnx",
+        precision=precision,
+        options=options,
+        calibration=None,
+    )
     return onnx.load(folder / "out.onnx"), notes
 
 
 @pytest.mark.parametrize("precision", weight_only.PRECISIONS)
-@pytest.mark.parametrize("name", sorted(CASES.keys() - {"fused-attention"}))  # of com.microsoft, which these targets do not take
+# of com.microsoft, which these targets do not take
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"fused-attention"}))
 def test_answers_stay_close(name: str, precision: str, tmp_path: Path) -> None:
     before = CASES[name]
     made, notes = convert(before, tmp_path, precision)
@@ -37,11 +47,16 @@ def test_answers_stay_close(name: str, precision: str, tmp_path: Path) -> None:
     feed = feeds_of(before)
     expected, got = answer(before, feed)["y"], answer(made, feed)["y"]
     noise = 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum())
-    # 16 bits: 11 of mantissa; 8 and 4: a step of max / 127 and max / 7 over Gaussian weights, about 40 and 21 dB a layer
+    # 16 bits: 11 of mantissa; 8 and 4: a step of max / 127 and max / 7 over Gaussian weights, about
+    # 40 and 21 dB a layer
     assert noise > {"fp16": 55, "int8": 33, "int4": 13}[precision]
 
 
-@given(arrays(np.float32, (8, 6), elements=st.floats(-100, 100, width=32)), st.sampled_from([0, 1]), st.sampled_from([7, 127]))
+@given(
+    arrays(np.float32, (8, 6), elements=st.floats(-100, 100, width=32)),
+    st.sampled_from([0, 1]),
+    st.sampled_from([7, 127]),
+)
 def test_codes_follow_the_formula(values: np.ndarray, axis: int, largest: int) -> None:
     codes, scale = weight_only.symmetric(values, (axis,), largest)
     assert np.abs(codes.astype(int)).max() <= largest
@@ -50,11 +65,15 @@ def test_codes_follow_the_formula(values: np.ndarray, axis: int, largest: int) -
 
 @given(arrays(np.int8, st.integers(1, 33), elements=st.integers(-8, 7)))
 def test_packing_is_onnx_own(codes: np.ndarray) -> None:
-    tensor = helper.make_tensor("t", onnx.TensorProto.INT4, codes.shape, weight_only.pack(codes), raw=True)
+    tensor = helper.make_tensor(
+        "t", onnx.TensorProto.INT4, codes.shape, weight_only.pack(codes), raw=True
+    )
     np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.int8), codes)
 
 
-@pytest.mark.parametrize(("length", "size", "expected"), [(64, 32, 32), (48, 32, 16), (40, 32, 0), (8, 32, 0)])
+@pytest.mark.parametrize(
+    ("length", "size", "expected"), [(64, 32, 32), (48, 32, 16), (40, 32, 0), (8, 32, 0)]
+)
 def test_blocks_divide_the_axis(length: int, size: int, expected: int) -> None:
     values = np.random.default_rng(0).standard_normal((length, 5)).astype(np.float32)
     codes, scale, attributes = weight_only.blocks(values, 0, size, 7)
@@ -68,6 +87,8 @@ def test_a_model_that_is_quantized_or_has_no_weights_is_refused(tmp_path: Path) 
     with pytest.raises(UnsupportedError, match="quantized already"):
         convert(made, tmp_path, "int4")
     for tensor in (bare := linear()).graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[..., :1].copy(), tensor.name))
+        tensor.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(tensor)[..., :1].copy(), tensor.name)
+        )
     with pytest.raises(UnsupportedError, match="no weights"):
         convert(bare, tmp_path, "int8")

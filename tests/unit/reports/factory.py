@@ -25,7 +25,14 @@ from mconv.values import (
 
 def variant(name: str = "model", status: Any = "passed", **changes: Any) -> VariantResult:
     error = OutputError(
-        name="logits", elements=40, max_abs=1e-4, mean_abs=1e-5, max_rel=1e-4, cosine=0.99995, sqnr_db=80.0, top1_agreement=1.0
+        name="logits",
+        elements=40,
+        max_abs=1e-4,
+        mean_abs=1e-5,
+        max_rel=1e-4,
+        cosine=0.99995,
+        sqnr_db=80.0,
+        top1_agreement=1.0,
     )
     base: dict[str, Any] = {
         "id": f"{name}/onnx/int8",
@@ -42,7 +49,9 @@ def variant(name: str = "model", status: Any = "passed", **changes: Any) -> Vari
     if status in ("passed", "failed"):
         base["verification"] = Verification(
             runtime="onnxruntime",
-            placement=Placement(provider="CPUExecutionProvider", device="cpu", nodes=7, witnesses=("profile",)),
+            placement=Placement(
+                provider="CPUExecutionProvider", device="cpu", nodes=7, witnesses=("profile",)
+            ),
             samples=4,
             outputs=(error,),
             tolerance=Tolerance(cosine=0.99),
@@ -62,25 +71,36 @@ def variant(name: str = "model", status: Any = "passed", **changes: Any) -> Vari
         base["reasons"] = ("output logits: cosine 0.9 is below 0.99",)
     if status == "error":
         base["error"] = ErrorInfo(
-            type="SourceError", message="the factory raised", hint="mend it", step="export", log="Traceback …"
+            type="SourceError",
+            message="the factory raised",
+            hint="mend it",
+            step="export",
+            log="Traceback …",
         )
     return VariantResult(**{**base, **changes})
 
 
-def report(passed: int = 1, failed: int = 0, errors: int = 0, variants: tuple[VariantResult, ...] = ()) -> Report:
+def report(
+    passed: int = 1, failed: int = 0, errors: int = 0, variants: tuple[VariantResult, ...] = ()
+) -> Report:
     found = [
         *(variant(f"good-{i}") for i in range(passed)),
         *(variant(f"bad-{i}", "failed") for i in range(failed)),
         *(variant(f"broken-{i}", "error") for i in range(errors)),
         *variants,
     ]
-    models = tuple(ModelResult(name=v.model, format="pytorch", path="a.pt", digest="d" * 64, size_bytes=1) for v in found)
+    models = tuple(
+        ModelResult(name=v.model, format="pytorch", path="a.pt", digest="d" * 64, size_bytes=1)
+        for v in found
+    )
     return Report(
         mconv="0.1.0",
         created="2026-01-01T00:00:00+00:00",
         manifest="models.yml",
         seconds=12.0,
-        machine=Machine(system="Linux", cpu="A CPU", cores=2, memory_bytes=8 * 10**9, python="3.11.7"),
+        machine=Machine(
+            system="Linux", cpu="A CPU", cores=2, memory_bytes=8 * 10**9, python="3.11.7"
+        ),
         tools={"torch": "2.13.0"},
         summary=verdict.summarize(found),
         models=models,

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from mconv.reports import _format, html, junit, markdown, text
 from tests.unit.reports.factory import report, variant
 
-HOSTILE = "</details><img src=x onerror=alert(1)> @everyone | ![](http://x) #12 `a` **b**\n::error::x"
+HOSTILE = (
+    "</details><img src=x onerror=alert(1)> @everyone | ![](http://x) #12 `a` **b**\n::error::x"
+)
 
 
 def test_verdict_first_then_failures_with_place_and_reason() -> None:
@@ -40,7 +42,9 @@ def test_the_comment_fits_and_says_what_is_cut(count: int) -> None:
 
 
 def test_a_hostile_name_stays_text_in_markdown() -> None:
-    bad = variant(HOSTILE, "failed", id=f"{HOSTILE}/onnx/int8", reasons=(HOSTILE,), notes=(HOSTILE,))
+    bad = variant(
+        HOSTILE, "failed", id=f"{HOSTILE}/onnx/int8", reasons=(HOSTILE,), notes=(HOSTILE,)
+    )
     said = markdown.render(report(variants=(bad,)))
     outside = re.sub(r"</?(details|summary|sub)>", "", said)
     assert "<" not in outside
@@ -74,7 +78,9 @@ def test_html_is_self_contained_and_escaped() -> None:
     error = variant(HOSTILE, "error", id=HOSTILE)
     import msgspec
 
-    error = msgspec.structs.replace(error, error=msgspec.structs.replace(error.error, message=HOSTILE, log=log))
+    error = msgspec.structs.replace(
+        error, error=msgspec.structs.replace(error.error, message=HOSTILE, log=log)
+    )
     said = html.render(report(passed=2, failed=1, variants=(error,)))
     parser = Tags()
     parser.feed(said)
@@ -90,7 +96,12 @@ def test_html_is_self_contained_and_escaped() -> None:
 
 
 def test_junit_never_shows_the_unproved_as_green() -> None:
-    found = [variant("a"), variant("b", "unverified", reasons=("no adapter",)), variant("c", "error"), variant("d", "skipped")]
+    found = [
+        variant("a"),
+        variant("b", "unverified", reasons=("no adapter",)),
+        variant("c", "error"),
+        variant("d", "skipped"),
+    ]
     root = ElementTree.fromstring(junit.render(report(passed=0, variants=tuple(found))))
     kinds = {case.get("classname"): [child.tag for child in case] for case in root.iter("testcase")}
     assert kinds == {"a": [], "b": ["failure"], "c": ["error"], "d": ["skipped"]}
@@ -106,7 +117,15 @@ def test_terminal_table() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "–"), (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (90_900_000, "90.9 MB"), (5e9, "5 GB")],
+    [
+        (None, "–"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1_234_567, "1.23 MB"),
+        (90_900_000, "90.9 MB"),
+        (5e9, "5 GB"),
+    ],
 )
 def test_sizes(value: int | None, shown: str) -> None:
     assert _format.size(value) == shown

@@ -1,4 +1,5 @@
-"""onnxruntime and OpenVINO sessions: feeds held to the signature, answers that stay, placement with evidence, true details."""
+"""onnxruntime and OpenVINO sessions: feeds held to the signature, answers that stay, placement with
+evidence, true details."""
 
 from __future__ import annotations
 
@@ -34,7 +35,14 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> Load:
         folder = tmp_path / "artifact"
         folder.mkdir()
         (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
-        target.write(tmp_path / "model.onnx", folder, precision="fp32", options={}, name="m", calibration=None)
+        target.write(
+            tmp_path / "model.onnx",
+            folder,
+            precision="fp32",
+            options={},
+            name="m",
+            calibration=None,
+        )
         return runtime.load(folder, options={}, threads=threads, precision="fp32")
 
     return make
@@ -75,7 +83,9 @@ def test_signature_is_that_of_the_model(load: Load) -> None:
         ({"x": feed()["x"][0]}, r"input x has shape \[8\]"),
     ],
 )
-def test_a_feed_that_does_not_fit_is_refused(load: Load, wrong: dict[str, np.ndarray], said: str) -> None:
+def test_a_feed_that_does_not_fit_is_refused(
+    load: Load, wrong: dict[str, np.ndarray], said: str
+) -> None:
     with pytest.raises(StepError, match=said):
         load(linear()).run(wrong)
 
@@ -103,7 +113,10 @@ def test_the_feed_is_neither_kept_nor_changed(load: Load) -> None:
 
 def test_names_survive_aliases_and_an_unused_input(load: Load) -> None:
     """Outputs that are one another's Identity, an input nothing reads."""
-    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 4]) for n in ("x", "unused", "z", "b_out", "a_out", "same")]
+    value = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 4])
+        for n in ("x", "unused", "z", "b_out", "a_out", "same")
+    ]
     nodes = [
         helper.make_node("Relu", ["x"], ["a_hidden"]),
         helper.make_node("Identity", ["a_hidden"], ["z"]),
@@ -112,7 +125,9 @@ def test_names_survive_aliases_and_an_unused_input(load: Load) -> None:
         helper.make_node("Identity", ["x"], ["same"]),
     ]
     graph = helper.make_graph(nodes, "g", value[:2], value[2:])
-    session = load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    session = load(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    )
     x = np.array([[-1, 2, -3, 4]], np.float32)
     answer = session.run({"x": x, "unused": x})
     assert list(answer) == ["z", "b_out", "a_out", "same"]
@@ -121,11 +136,24 @@ def test_names_survive_aliases_and_an_unused_input(load: Load) -> None:
         np.testing.assert_array_equal(answer[name], expected)
 
 
-@pytest.mark.parametrize("kind", [TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.FLOAT16, TensorProto.UINT8])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        TensorProto.INT64,
+        TensorProto.INT32,
+        TensorProto.BOOL,
+        TensorProto.FLOAT16,
+        TensorProto.UINT8,
+    ],
+)
 def test_types_of_inputs_and_outputs_stay(load: Load, kind: int) -> None:
     value = [helper.make_tensor_value_info(n, kind, ["b", 3]) for n in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Concat", ["x", "x"], ["y"], axis=0)], "g", value[:1], value[1:])
-    session = load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    graph = helper.make_graph(
+        [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)], "g", value[:1], value[1:]
+    )
+    session = load(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    )
     x = np.array([[0, 1, 1]], helper.tensor_dtype_to_np_dtype(kind))
     answer = session.run({"x": x})["y"]
     assert answer.dtype == x.dtype
@@ -155,12 +183,21 @@ def test_openvino_infers_in_fp32(tmp_path: Path) -> None:
     for precision in ("fp32", "fp16", "int8"):
         folder = tmp_path / precision
         folder.mkdir()
-        openvino_target.write(tmp_path / "model.onnx", folder, precision=precision, options={}, name="m", calibration=None)
+        openvino_target.write(
+            tmp_path / "model.onnx",
+            folder,
+            precision=precision,
+            options={},
+            name="m",
+            calibration=None,
+        )
         session = openvino_runtime.load(folder, options={}, threads=1, precision=precision)
         assert session.details()["inference_precision"] == "f32"
 
 
-def test_nodes_on_another_provider_are_counted_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_on_another_provider_are_counted_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same profile held against another claim: every node is then a stray."""
     (tmp_path / "model.onnx").write_bytes(linear().SerializeToString())
     session = ort_runtime.load(tmp_path, options={}, threads=1, precision="fp32")
@@ -175,7 +212,8 @@ def test_nodes_on_another_provider_are_counted_elsewhere(tmp_path: Path, monkeyp
 
 
 def test_blockwise_weights_are_multiplied_in_float(tmp_path: Path) -> None:
-    """onnxruntime's own default quantizes the activations of such a product to int8: an error of percents."""
+    """onnxruntime's own default quantizes the activations of such a product to int8: an error of
+    percents."""
     import onnxruntime
 
     rng = np.random.default_rng(0)
@@ -186,18 +224,30 @@ def test_blockwise_weights_are_multiplied_in_float(tmp_path: Path) -> None:
         helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=0, block_size=32),
         helper.make_node("MatMul", ["x", "w"], ["y"]),
     ]
-    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", c]) for n, c in (("x", 64), ("y", 32))]
-    graph = helper.make_graph(nodes, "g", value[:1], value[1:], [packed, numpy_helper.from_array(scale, "s")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / "model.onnx")
+    value = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", c])
+        for n, c in (("x", 64), ("y", 32))
+    ]
+    graph = helper.make_graph(
+        nodes, "g", value[:1], value[1:], [packed, numpy_helper.from_array(scale, "s")]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10),
+        tmp_path / "model.onnx",
+    )
     x = rng.standard_normal((4, 64)).astype(np.float32)
     exact = x.astype(np.float64) @ (codes * np.repeat(scale, 32, 0).astype(np.float64))
-    default = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    default = onnxruntime.InferenceSession(
+        str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
+    ).run(None, {"x": x})[0]
     ours = ort_runtime.load(tmp_path, options={}, threads=1, precision="int4").run({"x": x})["y"]
     assert np.abs(ours - exact).max() < 1e-5 * np.abs(exact).max()
     assert np.abs(default - exact).max() > 1e-3 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize(("runtime", "file"), [(ort_runtime, "model.onnx"), (openvino_runtime, "openvino_model.xml")])
+@pytest.mark.parametrize(
+    ("runtime", "file"), [(ort_runtime, "model.onnx"), (openvino_runtime, "openvino_model.xml")]
+)
 def test_a_damaged_artifact_is_refused(tmp_path: Path, runtime: Any, file: str) -> None:
     (tmp_path / file).write_bytes(b"<net")
     with pytest.raises((UnsupportedError, SourceError)):
@@ -210,8 +260,13 @@ def test_an_engine_failure_is_a_step_error(tmp_path: Path) -> None:
         helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
     ]
     shape = numpy_helper.from_array(np.array([3, -1], np.int64), "s")
-    graph = helper.make_graph([helper.make_node("Reshape", ["x", "s"], ["y"])], "g", value[:1], value[1:], [shape])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "s"], ["y"])], "g", value[:1], value[1:], [shape]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "model.onnx",
+    )
     session = ort_runtime.load(tmp_path, options={}, threads=1, precision="fp32")
     with pytest.raises(StepError, match=r"onnxruntime failed: .*Reshape"):
         session.run({"x": np.zeros((1, 4), np.float32)})

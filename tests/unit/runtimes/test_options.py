@@ -1,4 +1,5 @@
-"""Options of runtimes: checked at their place, no part of the artifact, in force when it is run, and recorded."""
+"""Options of runtimes: checked at their place, no part of the artifact, in force when it is run,
+and recorded."""
 
 from __future__ import annotations
 
@@ -33,8 +34,14 @@ def planned(folder: Path, target: str) -> step_graph.Plan:
     ("target", "said"),
     [
         ("onnx: {threads: 0}", "6:25: threads must be at least 1"),
-        ("onnx: {graph_optimization: most}", "6:36: graph_optimization must be one of all, extended, basic, none"),
-        ("openvino: {inference_precision: f8}", "6:41: inference_precision must be one of f32, bf16, f16"),
+        (
+            "onnx: {graph_optimization: most}",
+            "6:36: graph_optimization must be one of all, extended, basic, none",
+        ),
+        (
+            "openvino: {inference_precision: f8}",
+            "6:41: inference_precision must be one of f32, bf16, f16",
+        ),
         ("openvino: {arena: false}", "'arena'"),
         ("wasm: {spinning: false}", "'spinning'"),
     ],
@@ -57,30 +64,46 @@ def test_they_change_how_it_is_run_and_not_what_is_written(tmp_path: Path) -> No
 
 
 def test_a_measurement_is_of_its_options(tmp_path: Path) -> None:
-    keys = {planned(tmp_path, t).variants[0].steps["measure"] for t in ("onnx", "onnx: {arena: false}", "onnx: {spinning: false}")}
+    keys = {
+        planned(tmp_path, t).variants[0].steps["measure"]
+        for t in ("onnx", "onnx: {arena: false}", "onnx: {spinning: false}")
+    }
     assert len(keys) == 3
 
 
 def test_every_target_keeps_its_names_apart() -> None:
     for target in registry.targets().values():
-        taken = {*target.options, *manifest_config.VARIANT_KEYS, *(k for q in registry.quantizers().values() for k in q.options)}
+        taken = {
+            *target.options,
+            *manifest_config.VARIANT_KEYS,
+            *(k for q in registry.quantizers().values() for k in q.options),
+        }
         assert not taken & manifest_options.runtime_options(target).keys(), target.name
 
 
 def test_they_are_in_results_and_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_linear(tmp_path / "model.onnx")
-    targets = [{"onnx": {"graph_optimization": "none", "threads": 1}}, {"openvino": {"hint": "throughput", "threads": 1}}]
+    targets = [
+        {"onnx": {"graph_optimization": "none", "threads": 1}},
+        {"openvino": {"hint": "throughput", "threads": 1}},
+    ]
     report = api.convert("model.onnx", targets, out="out", measure=True)
     first, second = report.variants
-    assert "Options: threads: 1, graph_optimization: none, arena: true" in (tmp_path / "out/report.html").read_text()
+    assert (
+        "Options: threads: 1, graph_optimization: none, arena: true"
+        in (tmp_path / "out/report.html").read_text()
+    )
     assert first.options == {**first.options, "graph_optimization": "none", "threads": 1}
     assert first.verification is not None
     assert first.verification.details["graph_optimization"] == "none"
     assert second.verification is not None
     assert second.verification.details["hint"] == "throughput"
     assert [v.benchmark.threads for v in report.variants if v.benchmark] == [1, 1]
-    assert api.verify("out/model/onnx-fp32", against="model.onnx").details["graph_optimization"] == "none"
+    assert (
+        api.verify("out/model/onnx-fp32", against="model.onnx").details["graph_optimization"]
+        == "none"
+    )
 
 
 def session(folder: Path, module: Any, **options: Any) -> Any:
@@ -92,7 +115,14 @@ def test_onnxruntime_obeys(tmp_path: Path) -> None:
     feed = {"x": np.ones((2, 8), np.float32)}
     counts = {}
     for level in ("all", "none"):
-        made = session(tmp_path, ort, graph_optimization=level, arena=False, spinning=False, flush_denormals=True)
+        made = session(
+            tmp_path,
+            ort,
+            graph_optimization=level,
+            arena=False,
+            spinning=False,
+            flush_denormals=True,
+        )
         made.run(feed)
         counts[level] = made.placement().nodes
         assert not made.session.get_session_options().enable_cpu_mem_arena
@@ -103,6 +133,10 @@ def test_onnxruntime_obeys(tmp_path: Path) -> None:
 def test_openvino_obeys(tmp_path: Path) -> None:
     MADE["ir.xml"][1](tmp_path / "openvino_model.xml")
     plain = session(tmp_path, openvino).details()
-    assert (plain["inference_precision"], plain["hint"], plain["dynamic_quantization"]) == ("f32", "latency", 32)
+    assert (plain["inference_precision"], plain["hint"], plain["dynamic_quantization"]) == (
+        "f32",
+        "latency",
+        32,
+    )
     tuned = session(tmp_path, openvino, hint="throughput", dynamic_quantization=0).details()
     assert (tuned["hint"], tuned["dynamic_quantization"]) == ("throughput", 0)

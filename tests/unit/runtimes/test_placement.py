@@ -10,8 +10,15 @@ import pytest
 from mconv.runtimes._browser import placement
 
 
-def node(op: str, provider: str, inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]) -> dict[str, Any]:
-    return {"op_name": op, "provider": provider, "input_type_shape": inputs, "output_type_shape": outputs}
+def node(
+    op: str, provider: str, inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]
+) -> dict[str, Any]:
+    return {
+        "op_name": op,
+        "provider": provider,
+        "input_type_shape": inputs,
+        "output_type_shape": outputs,
+    }
 
 
 CPU, GPU = "CPUExecutionProvider", "WebGpuExecutionProvider"
@@ -36,7 +43,9 @@ def test_lines_that_are_no_nodes_are_left_out() -> None:
     assert placement.nodes(lines) == [PROFILE[0]]
 
 
-@pytest.mark.parametrize(("index", "expected"), [(1, True), (2, True), (3, False), (5, False), (6, False)])
+@pytest.mark.parametrize(
+    ("index", "expected"), [(1, True), (2, True), (3, False), (5, False), (6, False)]
+)
 def test_shape_arithmetic_is_small_and_whole(index: int, expected: bool) -> None:
     assert placement.is_shape_arithmetic(PROFILE[index]) is expected
 
@@ -51,7 +60,9 @@ def test_what_is_elsewhere_and_what_of_it_is_allowed() -> None:
 
 @pytest.mark.parametrize(("profile", "dispatches"), [(PROFILE, 0), ([], 3)])
 def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches: int) -> None:
-    found = placement.of_profile("webgpu", profile, dispatches, adapter=None, device="gpu", software=False)
+    found = placement.of_profile(
+        "webgpu", profile, dispatches, adapter=None, device="gpu", software=False
+    )
     assert (found.nodes, found.witnesses) == (0, ())
 
 
@@ -65,5 +76,7 @@ def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches
         ("Neg", {"int64": [8]}, {"float": [8]}, False),
     ],
 )
-def test_integers_of_64_bits_end_in_a_cast(op: str, given: dict[str, Any], made: dict[str, Any], expected: bool) -> None:
+def test_integers_of_64_bits_end_in_a_cast(
+    op: str, given: dict[str, Any], made: dict[str, Any], expected: bool
+) -> None:
     assert placement.is_shape_arithmetic(node(op, CPU, [given], [made])) is expected

@@ -1,4 +1,5 @@
-"""The normal form of a graph: the same however it was written, another for every change that matters."""
+"""The normal form of a graph: the same however it was written, another for every change that
+matters."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def set_producer(changed: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("write", [reorder, write_typed, set_producer])
-def test_the_same_graph_written_otherwise(tmp_path: Path, write: Callable[[onnx.ModelProto], None]) -> None:
+def test_the_same_graph_written_otherwise(
+    tmp_path: Path, write: Callable[[onnx.ModelProto], None]
+) -> None:
     other = model()
     write(other)
     assert digest(tmp_path, other) == digest(tmp_path, model())
@@ -92,7 +95,9 @@ def swap_operands(changed: onnx.ModelProto) -> None:
     changed.graph.node[3].input[:] = ["b", "a"]
 
 
-@pytest.mark.parametrize("change", [change_byte, change_attribute, change_name, change_type, change_opset, swap_operands])
+@pytest.mark.parametrize(
+    "change", [change_byte, change_attribute, change_name, change_type, change_opset, swap_operands]
+)
 def test_every_change_is_seen(tmp_path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
     other = model()
     change(other)

@@ -31,7 +31,9 @@ class Net(torch.nn.Module):
 
 def exported(after: Forward, out: Path) -> tuple[ExportInfo, Net]:
     net = Net(after)
-    return _torch.export(_torch.TorchModel(net, (TensorSpec(name="x", dtype="float32", shape=("batch", 4)),)), out), net
+    return _torch.export(
+        _torch.TorchModel(net, (TensorSpec(name="x", dtype="float32", shape=("batch", 4)),)), out
+    ), net
 
 
 def by_sizes(y: torch.Tensor) -> torch.Tensor:
@@ -73,7 +75,9 @@ def test_values_that_python_reads_are_found_and_sizes_are_none(code: Forward) ->
     with _named.quiet():
         torch.jit.trace(Recorded(), (torch.ones(2, 4),), check_trace=False)
     line = code.__code__.co_firstlineno + 1
-    assert recorder.places == ([] if code in (by_sizes, by_constants) else [f"test_decisions.py:{line}"])
+    assert recorder.places == (
+        [] if code in (by_sizes, by_constants) else [f"test_decisions.py:{line}"]
+    )
 
 
 def test_code_that_decides_by_sizes_is_traced_and_right_at_other_sizes(tmp_path: Path) -> None:
@@ -82,7 +86,9 @@ def test_code_that_decides_by_sizes_is_traced_and_right_at_other_sizes(tmp_path:
     x = np.random.default_rng(5).standard_normal((7, 4)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     with torch.inference_mode():
-        assert np.allclose(session.run(None, {"x": x})[0], net(torch.from_numpy(x)).numpy(), atol=1e-5)
+        assert np.allclose(
+            session.run(None, {"x": x})[0], net(torch.from_numpy(x)).numpy(), atol=1e-5
+        )
 
 
 def test_what_is_read_of_a_value_goes_to_the_exporter_that_can(tmp_path: Path) -> None:
@@ -104,7 +110,8 @@ def test_a_decision_by_values_that_no_exporter_can_keep_is_told(tmp_path: Path) 
     assert info.exporter == TRACED
     line = by_values.__code__.co_firstlineno + 1
     assert info.notes == (
-        f"what the code decides by values of tensors, at test_decisions.py:{line}, is fixed as the first sample decided it",
+        f"what the code decides by values of tensors, at test_decisions.py:{line}, is fixed as "
+        "the first sample decided it",
     )
     assert [a.partition(":")[0] for a in info.attempts] == [TRACED, DYNAMO]
     assert "data-dependent" in info.attempts[1]
@@ -118,10 +125,14 @@ def test_a_loop_over_the_batch_fixes_it(tmp_path: Path) -> None:
 
 
 def test_programs_and_scripts_are_not_traced(tmp_path: Path) -> None:
-    """A program of torch.export has its guards, a script its branches: dynamo and TorchScript's own exporter keep them."""
+    """A program of torch.export has its guards, a script its branches: dynamo and TorchScript's own
+    exporter keep them."""
     net, x = Net(torch.relu), torch.ones(2, 4)
     inputs = (TensorSpec(name="x", dtype="float32", shape=(2, 4)),)
-    for module, wanted in ((torch.export.export(net, (x,)).module(), DYNAMO), (torch.jit.script(torch.nn.Linear(4, 4)), TRACED)):
+    for module, wanted in (
+        (torch.export.export(net, (x,)).module(), DYNAMO),
+        (torch.jit.script(torch.nn.Linear(4, 4)), TRACED),
+    ):
         (out := tmp_path / wanted[11:14]).mkdir()
         info = _torch.export(_torch.TorchModel(module, inputs, by_name=False), out)
         assert info.exporter == wanted

@@ -17,19 +17,30 @@ from mconv.values import SourceConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
 
 
 def bert() -> transformers.PreTrainedModel:
-    return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=200, num_labels=3, **SMALL))
+    return transformers.BertForSequenceClassification(
+        transformers.BertConfig(vocab_size=200, num_labels=3, **SMALL)
+    )
 
 
 def vit() -> transformers.PreTrainedModel:
-    return transformers.ViTForImageClassification(transformers.ViTConfig(image_size=32, patch_size=8, num_labels=5, **SMALL))
+    return transformers.ViTForImageClassification(
+        transformers.ViTConfig(image_size=32, patch_size=8, num_labels=5, **SMALL)
+    )
 
 
 def resnet() -> transformers.PreTrainedModel:
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=4)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=4
+    )
     return transformers.ResNetForImageClassification(config)
 
 
@@ -42,7 +53,9 @@ def wav2vec2() -> transformers.PreTrainedModel:
 
 
 def gpt2() -> transformers.PreTrainedModel:
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=2))
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    )
 
 
 FAMILIES = {
@@ -55,7 +68,9 @@ FAMILIES = {
 
 
 def config(path: Path, **options: str) -> SourceConfig:
-    return SourceConfig(format="huggingface", path=str(path), root=str(path.parent), options=dict(options))
+    return SourceConfig(
+        format="huggingface", path=str(path), root=str(path.parent), options=dict(options)
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -92,7 +107,11 @@ def test_minilm_takes_its_own_tokenizer(examples: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(examples / "minilm/model"))
     feeds = model.samples(4, 1, {})
     assert feeds is not None
-    texts = [tokenizer.decode(row, skip_special_tokens=True) for feed in feeds for row in feed["input_ids"]]
+    texts = [
+        tokenizer.decode(row, skip_special_tokens=True)
+        for feed in feeds
+        for row in feed["input_ids"]
+    ]
     assert len(set(texts)) == len(texts) == 7
     assert all(" " in text for text in texts)
     assert len({feed["input_ids"].shape for feed in feeds}) > 1
@@ -106,9 +125,13 @@ def test_minilm_takes_its_own_tokenizer(examples: Path) -> None:
 
 def test_an_output_of_missing_weights_is_left_out(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = transformers.BertModel(transformers.BertConfig(vocab_size=200, **SMALL), add_pooling_layer=False)
+    model = transformers.BertModel(
+        transformers.BertConfig(vocab_size=200, **SMALL), add_pooling_layer=False
+    )
     model.save_pretrained(tmp_path / "headless")
-    assert [o.name for o in huggingface.load(config(tmp_path / "headless")).outputs] == ["last_hidden_state"]
+    assert [o.name for o in huggingface.load(config(tmp_path / "headless")).outputs] == [
+        "last_hidden_state"
+    ]
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -121,7 +144,9 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot load"):
         huggingface.load(config(folder))
     about = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**about, "auto_map": {"AutoModel": "code.Model"}}))
+    (folder / "config.json").write_text(
+        json.dumps({**about, "auto_map": {"AutoModel": "code.Model"}})
+    )
     with pytest.raises(UsageError, match="does not run"):
         huggingface.check(config(folder))
     weights.unlink()

@@ -1,4 +1,5 @@
-"""Functions and Flax modules with parameters from every kind of file, exported and compared with JAX itself."""
+"""Functions and Flax modules with parameters from every kind of file, exported and compared with
+JAX itself."""
 
 from __future__ import annotations
 
@@ -117,7 +118,13 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(path: Path, factory: str, *inputs: TensorSpec) -> SourceConfig:
     root = path.parent
-    return SourceConfig(format="jax", path=str(path), root=str(root), options={"factory": f"jaxnet:{factory}"}, inputs=inputs)
+    return SourceConfig(
+        format="jax",
+        path=str(path),
+        root=str(root),
+        options={"factory": f"jaxnet:{factory}"},
+        inputs=inputs,
+    )
 
 
 def proved(found: SourceConfig, name: str, sizes: tuple[int, ...] = (1, 5)) -> source.JaxModel:
@@ -174,10 +181,13 @@ def test_linen_with_parameters_of_every_format(repository: Path) -> None:
         model = source.load(config(repository / name, "linen", IMAGE))
         assert [o.name for o in model.outputs] == ["scores", "best"]
         assert model.parameters == sum(v.size for v in jax.tree.leaves(plain))
-        np.testing.assert_allclose(model.run({"image": image})["scores"], wanted["scores"], rtol=1e-6)
+        np.testing.assert_allclose(
+            model.run({"image": image})["scores"], wanted["scores"], rtol=1e-6
+        )
     assert source.detect(repository / "orbax")
     assert source.detect(repository / "w.msgpack")
-    assert not source.detect(repository / "w.safetensors")  # PyTorch's, unless the manifest says otherwise
+    # PyTorch's, unless the manifest says otherwise
+    assert not source.detect(repository / "w.safetensors")
     proved(config(repository / "w.npz", "linen", IMAGE), "out")
 
 
@@ -203,14 +213,21 @@ def test_nnx_takes_its_state_from_a_file(repository: Path) -> None:
 
 def test_functions(repository: Path) -> None:
     rng = np.random.default_rng(1)
-    layers = {f"{i}/{k}": rng.standard_normal(s).astype(np.float32) for i in range(2) for k, s in (("w", (6, 6)), ("b", (6,)))}
+    layers = {
+        f"{i}/{k}": rng.standard_normal(s).astype(np.float32)
+        for i in range(2)
+        for k, s in (("w", (6, 6)), ("b", (6,)))
+    }
     np.savez(repository / "layers.npz", **layers)
     model = proved(config(repository / "layers.npz", "function", X), "a")
     x = np.ones((1, 6), np.float32)
     by_hand = (x @ layers["0/w"] + layers["0/b"]) @ layers["1/w"] + layers["1/b"]
     np.testing.assert_allclose(model.run({"x": x})["output"], by_hand, rtol=1e-5)
     model = proved(config(repository / "jaxnet.py", "closed", X), "b")
-    assert [(o.name, o.shape) for o in model.outputs] == [("output_0", ("batch", 4)), ("output_1", ("batch", 6))]
+    assert [(o.name, o.shape) for o in model.outputs] == [
+        ("output_0", ("batch", 4)),
+        ("output_1", ("batch", 6)),
+    ]
     assert proved(config(repository / "jaxnet.py", "pair", X), "c").parameters == 28
 
 
@@ -220,7 +237,14 @@ def test_attention_and_recurrence_at_free_sizes(repository: Path) -> None:
     drawn = {int(i) for f in model.draw(9, 1, {}) for i in f["ids"].ravel()}
     assert drawn <= set(range(50))  # inside the table of 50 rows
     assert len(drawn) > 30  # and all over it
-    proved(config(repository / "jaxnet.py", "recurrent", TensorSpec(name="x", dtype="float32", shape=("batch", 4, 6))), "b")
+    proved(
+        config(
+            repository / "jaxnet.py",
+            "recurrent",
+            TensorSpec(name="x", dtype="float32", shape=("batch", 4, 6)),
+        ),
+        "b",
+    )
 
 
 def test_what_cannot_be_is_named(repository: Path) -> None:
@@ -233,7 +257,13 @@ def test_what_cannot_be_is_named(repository: Path) -> None:
     with pytest.raises(UsageError, match="inputs"):
         source.check(config(repository / "jaxnet.py", "closed"))
     with pytest.raises(UsageError, match="32 bits"):
-        source.check(config(repository / "jaxnet.py", "closed", TensorSpec(name="x", dtype="float64", shape=(6,))))
+        source.check(
+            config(
+                repository / "jaxnet.py",
+                "closed",
+                TensorSpec(name="x", dtype="float64", shape=(6,)),
+            )
+        )
     with pytest.raises(SourceError, match="no parameters of its own"):
         source.load(config(repository / "jaxnet.py", "linen", IMAGE))
     wrong = TensorSpec(name="x", dtype="float32", shape=("batch", 7))

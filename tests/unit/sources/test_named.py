@@ -1,4 +1,5 @@
-"""Names of outputs, names in graphs, and the proof of an export; with NumPy arrays for tensors and graphs made by hand."""
+"""Names of outputs, names in graphs, and the proof of an export; with NumPy arrays for tensors and
+graphs made by hand."""
 
 from __future__ import annotations
 
@@ -52,13 +53,22 @@ def test_answers_that_have_no_names() -> None:
 
 
 def branching() -> onnx.ModelProto:
-    """y = x + 1 if flag else x, from inside of branches, with an inner tensor that has the name an output is to get."""
+    """y = x + 1 if flag else x, from inside of branches, with an inner tensor that has the name an
+    output is to get."""
     value = helper.make_tensor_value_info
     one = helper.make_node("Constant", [], ["one"], value_float=1.0)
     then = helper.make_graph(
-        [one, helper.make_node("Add", ["in0", "one"], ["t"])], "t", [], [value("t", TensorProto.FLOAT, ["b", 3])]
+        [one, helper.make_node("Add", ["in0", "one"], ["t"])],
+        "t",
+        [],
+        [value("t", TensorProto.FLOAT, ["b", 3])],
     )
-    other = helper.make_graph([helper.make_node("Identity", ["in0"], ["e"])], "e", [], [value("e", TensorProto.FLOAT, ["b", 3])])
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["in0"], ["e"])],
+        "e",
+        [],
+        [value("e", TensorProto.FLOAT, ["b", 3])],
+    )
     nodes = [
         helper.make_node("If", ["in1"], ["y"], then_branch=then, else_branch=other),
         helper.make_node("Neg", ["y"], ["out0"]),
@@ -82,7 +92,9 @@ def test_graphs_get_the_models_names_inside_branches_too(tmp_path: Path) -> None
     feeds = [{"x": C, "flag": np.array(flag)} for flag in (True, False)]
     answers = [{"y": -(C + 1)}, {"y": -C}]
     for feed, wanted in zip(feeds, answers, strict=True):
-        np.testing.assert_array_equal(onnx.reference.ReferenceEvaluator(proto).run(None, feed)[0], wanted["y"])
+        np.testing.assert_array_equal(
+            onnx.reference.ReferenceEvaluator(proto).run(None, feed)[0], wanted["y"]
+        )
     target = tmp_path / "model.onnx"
     onnx.save(proto, target)
     _named.prove(target, feeds, answers)

@@ -23,7 +23,9 @@ def config(path: Path) -> SourceConfig:
 @pytest.fixture
 def external(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    onnx.save_model(linear(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        linear(), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     (tmp_path / "unrelated.txt").write_text("x")
     return path
 
@@ -88,7 +90,9 @@ def test_indices_stay_inside_their_table(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length", 3])]
     model = helper.make_model(
-        helper.make_graph(nodes, "g", inputs, outputs, [table]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        helper.make_graph(nodes, "g", inputs, outputs, [table]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
     )
     (tmp_path / "gather.onnx").write_bytes(model.SerializeToString())
     loaded = source.load(config(tmp_path / "gather.onnx"))

@@ -59,7 +59,10 @@ def nested():
     return Nested()
 """
 BLOCK = "import torch\n\n\nclass Block(torch.nn.Linear):\n    pass\n"
-INPUTS = (TensorSpec(name="x", dtype="float32", shape=("batch", 6)), TensorSpec(name="scale", dtype="float32", shape=(1,)))
+INPUTS = (
+    TensorSpec(name="x", dtype="float32", shape=("batch", 6)),
+    TensorSpec(name="scale", dtype="float32", shape=(1,)),
+)
 
 
 @pytest.fixture
@@ -77,12 +80,24 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def weights() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return {"block.weight": torch.randn(5, 6, generator=generator), "block.bias": torch.randn(5, generator=generator)}
+    return {
+        "block.weight": torch.randn(5, 6, generator=generator),
+        "block.bias": torch.randn(5, generator=generator),
+    }
 
 
-def config(path: Path, root: Path, factory: str | None = "net:build", inputs: tuple[TensorSpec, ...] = INPUTS) -> SourceConfig:
+def config(
+    path: Path,
+    root: Path,
+    factory: str | None = "net:build",
+    inputs: tuple[TensorSpec, ...] = INPUTS,
+) -> SourceConfig:
     return SourceConfig(
-        format="pytorch", path=str(path), root=str(root), options={"factory": factory} if factory else {}, inputs=inputs
+        format="pytorch",
+        path=str(path),
+        root=str(root),
+        options={"factory": factory} if factory else {},
+        inputs=inputs,
     )
 
 
@@ -96,7 +111,9 @@ def proved(found: SourceConfig, out: Path) -> None:
     session = onnxruntime.InferenceSession(str(out / "model.onnx"))
     for rows in (1, 7):
         feed = {
-            s.name: np.random.default_rng(rows).standard_normal([rows if d == "batch" else d for d in s.shape]).astype(np.float32)
+            s.name: np.random.default_rng(rows)
+            .standard_normal([rows if d == "batch" else d for d in s.shape])
+            .astype(np.float32)
             for s in model.inputs
         }
         wanted = model.run(feed)
@@ -123,7 +140,10 @@ def test_state_dict_and_safetensors_with_a_factory(repository: Path) -> None:
 
 def test_key_files_are_the_factory_and_its_local_imports_only(repository: Path) -> None:
     torch.save(weights(), repository / "w.pt")
-    found = {p.relative_to(repository).as_posix() for p in pytorch.files(config(repository / "w.pt", repository))}
+    found = {
+        p.relative_to(repository).as_posix()
+        for p in pytorch.files(config(repository / "w.pt", repository))
+    }
     assert found == {"w.pt", "net.py", "layers/__init__.py", "layers/block.py"}
 
 
@@ -134,7 +154,9 @@ def test_torchscript_and_exported_program(repository: Path) -> None:
     assert pytorch.kind(repository / "script.pt") == "torchscript"
     proved(config(repository / "script.pt", repository, None, one), repository / "a")
 
-    program = torch.export.export(module, (torch.zeros(2, 6),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    program = torch.export.export(
+        module, (torch.zeros(2, 6),), dynamic_shapes=({0: torch.export.Dim("n")},)
+    )
     torch.export.save(program, repository / "program.pt2")
     assert pytorch.kind(repository / "program.pt2") == "program"
     proved(config(repository / "program.pt2", repository, None, ()), repository / "b")
@@ -146,19 +168,33 @@ class Pair(torch.nn.Module):
 
 
 def test_several_inputs_of_scripts_and_programs(repository: Path) -> None:
-    left, right = (TensorSpec(name=n, dtype="float32", shape=("batch", 3)) for n in ("left", "right"))
+    left, right = (
+        TensorSpec(name=n, dtype="float32", shape=("batch", 3)) for n in ("left", "right")
+    )
     torch.jit.script(Pair()).save(str(repository / "script.pt"))
     n = torch.export.Dim("n")
     arrays = (torch.zeros(2, 3), torch.ones(2, 3))
-    torch.export.save(torch.export.export(Pair(), arrays, dynamic_shapes=({0: n}, {0: n})), repository / "args.pt2")
-    keywords = torch.export.export(Pair(), arrays[:1], {"right": arrays[1]}, dynamic_shapes={"left": {0: n}, "right": {0: n}})
+    torch.export.save(
+        torch.export.export(Pair(), arrays, dynamic_shapes=({0: n}, {0: n})),
+        repository / "args.pt2",
+    )
+    keywords = torch.export.export(
+        Pair(), arrays[:1], {"right": arrays[1]}, dynamic_shapes={"left": {0: n}, "right": {0: n}}
+    )
     torch.export.save(keywords, repository / "keywords.pt2")
-    for name, inputs in (("script.pt", (right, left)), ("script.pt", (left, right)), ("args.pt2", ()), ("keywords.pt2", ())):
+    for name, inputs in (
+        ("script.pt", (right, left)),
+        ("script.pt", (left, right)),
+        ("args.pt2", ()),
+        ("keywords.pt2", ()),
+    ):
         found = config(repository / name, repository, None, inputs)
         proved(found, repository / f"out-{name}-{len(list(repository.iterdir()))}")
         model = pytorch.load(found)
         assert [s.name for s in model.inputs] == ["left", "right"]
-        got = model.run({"left": np.ones((2, 3), np.float32), "right": np.full((2, 3), 5, np.float32)})
+        got = model.run(
+            {"left": np.ones((2, 3), np.float32), "right": np.full((2, 3), 5, np.float32)}
+        )
         np.testing.assert_array_equal(got["output_0"], np.full((2, 3), -9))  # not swapped
         np.testing.assert_array_equal(got["output_1"], [15, 15])
 
@@ -206,21 +242,31 @@ def unknown():
 def test_custom_operators(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "custom", raising=False)
     (repository / "custom.py").write_text(CUSTOM)
-    torch.save({"linear.weight": torch.ones(5, 6), "linear.bias": torch.zeros(5)}, repository / "w.pt")
+    torch.save(
+        {"linear.weight": torch.ones(5, 6), "linear.bias": torch.zeros(5)}, repository / "w.pt"
+    )
     one = (TensorSpec(name="x", dtype="float32", shape=("batch", 6)),)
     plain = config(repository / "w.pt", repository, "custom:build", one)
     (repository / "refused").mkdir()
-    with pytest.raises(UnsupportedError, match="operator mconvtest::twist has no translation") as caught:
+    with pytest.raises(
+        UnsupportedError, match="operator mconvtest::twist has no translation"
+    ) as caught:
         pytorch.export(plain, repository / "refused")
     assert "translations: module:function" in str(caught.value.hint)
-    translated = msgspec.structs.replace(plain, options={**plain.options, "translations": "custom:translations"})
+    translated = msgspec.structs.replace(
+        plain, options={**plain.options, "translations": "custom:translations"}
+    )
     pytorch.check(translated)
     proved(translated, repository / "out")
     model = pytorch.load(translated)
     x = np.full((1, 6), 0.1, np.float32)
-    np.testing.assert_allclose(model.run({"x": x})["output"], np.full((1, 5), 2 * np.sin(0.6)), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.run({"x": x})["output"], np.full((1, 5), 2 * np.sin(0.6)), rtol=1e-5
+    )
     assert (repository / "custom.py") in pytorch.files(translated)
-    wrong = msgspec.structs.replace(plain, options={**plain.options, "translations": "custom:unknown"})
+    wrong = msgspec.structs.replace(
+        plain, options={**plain.options, "translations": "custom:unknown"}
+    )
     with pytest.raises(SourceError, match="no operator 'mconvtest::nothing'"):
         pytorch.load(wrong)
 
@@ -245,7 +291,13 @@ def test_export_is_the_same_in_another_process(repository: Path) -> None:
     files = []
     for name in ("a", "b"):
         (repository / name).mkdir()
-        argv = [sys.executable, "-c", code, to_json(config(repository / "w.pt", repository)), str(repository / name)]
+        argv = [
+            sys.executable,
+            "-c",
+            code,
+            to_json(config(repository / "w.pt", repository)),
+            str(repository / name),
+        ]
         subprocess.run(argv, check=True, timeout=120, capture_output=True, cwd=repository / name)
         files.append((repository / name / "model.onnx").read_bytes())
     assert files[0] == files[1]
@@ -257,7 +309,9 @@ class Bomb:
         return (Path("exploded").touch, ())
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(repository)
     torch.save({"w": Bomb()}, repository / "bomb.pt")
     (repository / "old.pth").write_bytes(pickle.dumps(Bomb()))
@@ -276,7 +330,9 @@ def test_a_pickle_with_code_is_refused_and_not_run(repository: Path, monkeypatch
         ("net:build", (), "inputs"),
     ],
 )
-def test_check_says_what_is_missing(repository: Path, factory: str | None, inputs: tuple[TensorSpec, ...], words: str) -> None:
+def test_check_says_what_is_missing(
+    repository: Path, factory: str | None, inputs: tuple[TensorSpec, ...], words: str
+) -> None:
     torch.save(weights(), repository / "w.pt")
     with pytest.raises(UsageError, match=words):
         pytorch.check(config(repository / "w.pt", repository, factory, inputs))
@@ -322,9 +378,13 @@ def test_weights_and_nodes_are_named_after_their_modules(exporter: str, tmp_path
     _torch._clean(target, model.inputs)
     _torch._prove(model, _mapped.Weights(module, tmp_path), target, {"batch"})
     proto = onnx.load(target)
-    weights = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) == 2}
+    weights = {
+        t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) == 2
+    }
     assert set(weights) >= {"encoder.first.weight", "encoder.second.weight"}
-    assert np.array_equal(weights["encoder.first.weight"].T, module.encoder.first.weight.detach().numpy())
+    assert np.array_equal(
+        weights["encoder.first.weight"].T, module.encoder.first.weight.detach().numpy()
+    )
     products = [n.name for n in proto.graph.node if n.op_type == "MatMul"]
     assert products[:2] == ["encoder.first/MatMul", "encoder.second/MatMul"]
     assert len(set(products)) == 4
@@ -333,11 +393,20 @@ def test_weights_and_nodes_are_named_after_their_modules(exporter: str, tmp_path
 def test_an_average_over_more_than_the_picture_is_one_over_all_of_it(tmp_path: Path) -> None:
     """As EfficientNet pools; OpenVINO refuses such a window."""
     pads = torch.nn.ZeroPad2d((0, 1, 0, 1))  # a trace computes them in the graph
-    pool = torch.nn.Sequential(pads, torch.nn.Conv2d(3, 4, 3), torch.nn.AvgPool2d(64, ceil_mode=True), torch.nn.Flatten())
-    model = _torch.TorchModel(pool, (TensorSpec(name="image", dtype="float32", shape=("batch", 3, 8, 8)),), by_name=False)
+    pool = torch.nn.Sequential(
+        pads, torch.nn.Conv2d(3, 4, 3), torch.nn.AvgPool2d(64, ceil_mode=True), torch.nn.Flatten()
+    )
+    model = _torch.TorchModel(
+        pool, (TensorSpec(name="image", dtype="float32", shape=("batch", 3, 8, 8)),), by_name=False
+    )
     _torch.export(model, tmp_path)
-    assert {n.op_type for n in onnx.load(tmp_path / "model.onnx").graph.node} >= {"Conv", "GlobalAveragePool"}
+    assert {n.op_type for n in onnx.load(tmp_path / "model.onnx").graph.node} >= {
+        "Conv",
+        "GlobalAveragePool",
+    }
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     for feed in model.samples(2, 7, {}) or []:
         (name,) = model.run(feed)
-        np.testing.assert_allclose(session.run(None, dict(feed))[0], model.run(feed)[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            session.run(None, dict(feed))[0], model.run(feed)[name], rtol=1e-5, atol=1e-6
+        )

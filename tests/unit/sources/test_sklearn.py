@@ -18,7 +18,11 @@ from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestRegressor,
+)
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -35,7 +39,9 @@ NAMES = np.array(["setosa", "versicolor", "virginica"])[Y]
 
 
 def config(path: Path, *inputs: TensorSpec, **options: Any) -> SourceConfig:
-    return SourceConfig(format="sklearn", path=str(path), root=str(path.parent), options=options, inputs=inputs)
+    return SourceConfig(
+        format="sklearn", path=str(path), root=str(path.parent), options=options, inputs=inputs
+    )
 
 
 def saved(path: Path, estimator: Any) -> SourceConfig:
@@ -58,7 +64,9 @@ def converted(found: SourceConfig, feed: dict[str, np.ndarray]) -> dict[str, np.
 
 CLASSIFIERS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
-    "boosting": make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5, random_state=0)),
+    "boosting": make_pipeline(
+        StandardScaler(), GradientBoostingClassifier(n_estimators=5, random_state=0)
+    ),
     "network": make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=50, random_state=0)),
 }
 
@@ -75,7 +83,9 @@ def test_classifiers(tmp_path: Path, name: str, labels: np.ndarray) -> None:
     sure = np.sort(estimator.predict_proba(X), 1)[:, -1] > 0.51
     assert (got["label"] == estimator.predict(X))[sure].all()
     assert set(got["label"]) == set(labels)
-    np.testing.assert_allclose(got["probabilities"], estimator.predict_proba(X.astype(np.float32)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        got["probabilities"], estimator.predict_proba(X.astype(np.float32)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_others(tmp_path: Path) -> None:
@@ -101,10 +111,17 @@ def test_others(tmp_path: Path) -> None:
 
 def test_a_table_has_one_input_a_column(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    table = {"colour": rng.choice(["red", "green", "blue"], 60).tolist(), "size": (rng.standard_normal(60) * 20 + 100).tolist()}
+    table = {
+        "colour": rng.choice(["red", "green", "blue"], 60).tolist(),
+        "size": (rng.standard_normal(60) * 20 + 100).tolist(),
+    }
     wanted = (np.array(table["colour"]) == "red") | (np.array(table["size"]) > 110)
-    columns = ColumnTransformer([("c", OneHotEncoder(), ["colour"]), ("s", StandardScaler(), ["size"])])
-    estimator = make_pipeline(columns, LogisticRegression()).fit(pyarrow.table(table), np.where(wanted, "yes", "no"))
+    columns = ColumnTransformer(
+        [("c", OneHotEncoder(), ["colour"]), ("s", StandardScaler(), ["size"])]
+    )
+    estimator = make_pipeline(columns, LogisticRegression()).fit(
+        pyarrow.table(table), np.where(wanted, "yes", "no")
+    )
     path = tmp_path / "table.skops"
     with pytest.raises(SourceError, match="types of the estimator's inputs") as caught:
         source.load(saved(path, estimator))
@@ -114,7 +131,10 @@ def test_a_table_has_one_input_a_column(tmp_path: Path) -> None:
         TensorSpec(name="size", dtype="float32", shape=("batch", 1)),
     )
     found = config(path, *inputs)
-    feed = {"colour": np.array([["red"], ["blue"]], object), "size": np.array([[90.0], [130.0]], np.float32)}
+    feed = {
+        "colour": np.array([["red"], ["blue"]], object),
+        "size": np.array([[90.0], [130.0]], np.float32),
+    }
     got = converted(found, feed)
     rows = pyarrow.table({"colour": ["red", "blue"], "size": [90.0, 130.0]})
     assert list(got["label"]) == list(estimator.predict(rows))
@@ -156,7 +176,9 @@ def test_factories_and_trusted_pickles(tmp_path: Path, monkeypatch: pytest.Monke
         config(tmp_path / "model.joblib", trust=True),
     ):
         got = converted(found, {"features": X.astype(np.float32)})
-        np.testing.assert_allclose(got["probabilities"], estimator.predict_proba(X), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            got["probabilities"], estimator.predict_proba(X), rtol=1e-3, atol=1e-5
+        )
     with pytest.raises(SourceError, match="not fitted"):
         source.load(config(tmp_path / "skfactory.py", factory="skfactory:bare"))
     with pytest.raises(UsageError, match="factory"):

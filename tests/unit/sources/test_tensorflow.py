@@ -21,17 +21,25 @@ def two_inputs() -> object:
     keras.utils.set_random_seed(1)
     a, b = keras.Input((6,), name="left"), keras.Input((4,), name="right")
     joined = keras.layers.Concatenate()([keras.layers.Dense(5, "relu")(a), b])
-    outputs = [keras.layers.Dense(3, "softmax", name="scores")(joined), keras.layers.Dense(1, name="value")(joined)]
+    outputs = [
+        keras.layers.Dense(3, "softmax", name="scores")(joined),
+        keras.layers.Dense(1, name="value")(joined),
+    ]
     return keras.Model([a, b], outputs)
 
 
 def config(path: Path, **options: str) -> SourceConfig:
-    return SourceConfig(format="tensorflow", path=str(path), root=str(path.parent), options=dict(options))
+    return SourceConfig(
+        format="tensorflow", path=str(path), root=str(path.parent), options=dict(options)
+    )
 
 
 def feed(rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(rows)
-    return {"left": rng.standard_normal((rows, 6)).astype(np.float32), "right": rng.standard_normal((rows, 4)).astype(np.float32)}
+    return {
+        "left": rng.standard_normal((rows, 6)).astype(np.float32),
+        "right": rng.standard_normal((rows, 4)).astype(np.float32),
+    }
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
@@ -41,8 +49,14 @@ def test_keras_files(tmp_path: Path, two_inputs: object, name: str) -> None:
     assert source.detect(tmp_path / name)
     source.check(found)
     model = source.load(found)
-    assert [(s.name, s.shape) for s in model.inputs] == [("left", ("batch", 6)), ("right", ("batch", 4))]
-    assert {o.name: o.shape for o in model.outputs} == {"scores": ("batch", 3), "value": ("batch", 1)}
+    assert [(s.name, s.shape) for s in model.inputs] == [
+        ("left", ("batch", 6)),
+        ("right", ("batch", 4)),
+    ]
+    assert {o.name: o.shape for o in model.outputs} == {
+        "scores": ("batch", 3),
+        "value": ("batch", 1),
+    }
     assert model.parameters == two_inputs.count_params()  # type: ignore[attr-defined]
     (tmp_path / "out").mkdir()
     info = source.export(found, tmp_path / "out")
@@ -72,11 +86,15 @@ def test_saved_model(tmp_path: Path) -> None:
     assert source.detect(tmp_path / "named")
     model = source.load(found)
     assert model.inputs[0].shape == ("batch", 3)
-    np.testing.assert_array_equal(model.run({"x": np.ones((2, 3), np.float32)})["product"], [[1, 2, 3]] * 2)
+    np.testing.assert_array_equal(
+        model.run({"x": np.ones((2, 3), np.float32)})["product"], [[1, 2, 3]] * 2
+    )
     (tmp_path / "out").mkdir()
     source.export(found, tmp_path / "out")
     session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
-    np.testing.assert_array_equal(session.run(["product"], {"x": np.ones((4, 3), np.float32)})[0], [[1, 2, 3]] * 4)
+    np.testing.assert_array_equal(
+        session.run(["product"], {"x": np.ones((4, 3), np.float32)})[0], [[1, 2, 3]] * 4
+    )
     with pytest.raises(SourceError, match="no signature 'other'; it has: scale"):
         source.load(config(tmp_path / "named", signature="other"))
     tf.saved_model.save(module, str(tmp_path / "bare"), signatures={})

@@ -32,7 +32,9 @@ def written(path: Path, quantization: str = "float", module: Any = None) -> Path
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization in ("int8", "uint8"):
         rng = np.random.default_rng(0)
-        converter.representative_dataset = lambda: ([rng.standard_normal((1, 8, 8, 1)).astype(np.float32)] for _ in range(20))
+        converter.representative_dataset = lambda: (
+            [rng.standard_normal((1, 8, 8, 1)).astype(np.float32)] for _ in range(20)
+        )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = getattr(tf, quantization)
     path.write_bytes(converter.convert())
@@ -40,7 +42,9 @@ def written(path: Path, quantization: str = "float", module: Any = None) -> Path
 
 
 def config(path: Path, **options: str) -> SourceConfig:
-    return SourceConfig(format="tflite", path=str(path), root=str(path.parent), options=dict(options))
+    return SourceConfig(
+        format="tflite", path=str(path), root=str(path.parent), options=dict(options)
+    )
 
 
 @pytest.mark.parametrize("quantization", ["float", "dynamic", "int8", "uint8"])
@@ -69,11 +73,17 @@ def test_files(tmp_path: Path, quantization: str) -> None:
         step = 1.01 if "int8" in quantization else 1e-2 if quantization == "dynamic" else 1e-5
         np.testing.assert_allclose(np.float64(got), np.float64(wanted), atol=step)
     if "int8" in quantization:
-        assert np.unique(np.concatenate([f["image"].ravel() for f in feeds])).size > 50  # the whole range, not 0 and 1
+        # the whole range, not 0 and 1
+        assert np.unique(np.concatenate([f["image"].ravel() for f in feeds])).size > 50
 
 
 class TwoByTwo(tf.Module):  # type: ignore[misc]
-    @tf.function(input_signature=[tf.TensorSpec([2, 3], tf.float32, name="b"), tf.TensorSpec([2, 3], tf.float32, name="a")])
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([2, 3], tf.float32, name="b"),
+            tf.TensorSpec([2, 3], tf.float32, name="a"),
+        ]
+    )
     def both(self, b: Any, a: Any) -> dict[str, Any]:
         return {"ratio": b / (1.0 + tf.abs(a)), "difference": a - b}
 
@@ -85,7 +95,9 @@ class TwoByTwo(tf.Module):  # type: ignore[misc]
 def test_several_inputs_keep_their_names(tmp_path: Path) -> None:
     module = TwoByTwo()
     tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"both": module.both})
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"), signature_keys=["both"])
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "saved"), signature_keys=["both"]
+    )
     path = tmp_path / "two.tflite"
     path.write_bytes(converter.convert())
     model = source.load(config(path))
@@ -103,7 +115,9 @@ def test_several_inputs_keep_their_names(tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_named(tmp_path: Path) -> None:
     module = TwoByTwo()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.odd.get_concrete_function()], module)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [module.odd.get_concrete_function()], module
+    )
     converter.allow_custom_ops = True
     (tmp_path / "odd.tflite").write_bytes(converter.convert())
     with pytest.raises(UnsupportedError, match="Erfinv"):

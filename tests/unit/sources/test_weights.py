@@ -1,4 +1,5 @@
-"""Weights by name out of each source, and back into it: nothing of the source's own is left when it answers from a file."""
+"""Weights by name out of each source, and back into it: nothing of the source's own is left when it
+answers from a file."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Tied(torch.nn.Module):
-    """Two layers that share a weight, a part, a buffer of integers, and a module that is not called."""
+    """Two layers that share a weight, a part, a buffer of integers, and a module that is not
+    called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +59,9 @@ FEED = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
 def test_tied_weights_come_once_and_stay_tied() -> None:
     model = tied()
     assert dict(model.aliases) == {"second.weight": "first.weight"}
-    assert [n for n, _ in model.tensors()] == [n for n in Tied().state_dict() if n != "second.weight"]
+    assert [n for n, _ in model.tensors()] == [
+        n for n in Tied().state_dict() if n != "second.weight"
+    ]
     taken = everything(model)
     before = model.run(FEED)["output"]
     taken["first.bias"] = Tensor.of(taken["first.bias"].numpy() + 1)
@@ -65,7 +69,9 @@ def test_tied_weights_come_once_and_stay_tied() -> None:
     module = Tied()
     module.load_state_dict({n: torch.from_numpy(t.numpy().copy()) for n, t in taken.items()})
     with torch.inference_mode():
-        np.testing.assert_array_equal(model.run(FEED)["output"], module(torch.from_numpy(FEED["x"])).numpy())
+        np.testing.assert_array_equal(
+            model.run(FEED)["output"], module(torch.from_numpy(FEED["x"])).numpy()
+        )
     assert not np.array_equal(model.run(FEED)["output"], before)
     assert model.module.first.weight.data_ptr() == model.module.second.weight.data_ptr()
 
@@ -74,16 +80,25 @@ def test_a_weight_that_is_missing_unknown_or_of_another_shape_is_refused() -> No
     model = tied()
     good = everything(model)
     for bad, said in (
-        ({n: t for n, t in good.items() if n != "first.bias"}, "lacks 1 weights of the model: first.bias"),
+        (
+            {n: t for n, t in good.items() if n != "first.bias"},
+            "lacks 1 weights of the model: first.bias",
+        ),
         ({**good, "more": good["first.bias"]}, "has 1 weights that the model has not: more"),
-        ({**good, "first.bias": Tensor.of(np.ones(5, np.float32))}, r"'first.bias' has shape \[5\], the model takes \[4\]"),
+        (
+            {**good, "first.bias": Tensor.of(np.ones(5, np.float32))},
+            r"'first.bias' has shape \[5\], the model takes \[4\]",
+        ),
     ):
         with pytest.raises(StepError, match=said):
             model.replace(bad)
 
 
 def test_weights_of_the_file_keep_their_dtype() -> None:
-    state = {n: v.to(torch.float64) if n == "first.bias" else v for n, v in tied().module.state_dict().items()}
+    state = {
+        n: v.to(torch.float64) if n == "first.bias" else v
+        for n, v in tied().module.state_dict().items()
+    }
     taken = dict(tied(raw=state).tensors())
     assert taken["first.bias"].dtype == "float64"
     assert taken["inner.0.bias"].dtype == "float32"
@@ -98,11 +113,14 @@ def test_a_part_that_runs_alone_and_one_that_runs_inside() -> None:
     module = Tied()
     with torch.inference_mode():
         expected = module.inner(module.first(torch.from_numpy(FEED["x"])) * 2).numpy()
-    np.testing.assert_array_equal(part.run(FEED)["output"], expected)  # its input is no input of the model: the whole runs
+    # its input is no input of the model: the whole runs
+    np.testing.assert_array_equal(part.run(FEED)["output"], expected)
     assert part.outputs[0].shape == ("batch", 4)
     part.replace(everything(part))
     np.testing.assert_array_equal(part.run(FEED)["output"], expected)
-    with pytest.raises(UnsupportedError, match="no part 'vision'; it has: first, inner, second, unused"):
+    with pytest.raises(
+        UnsupportedError, match="no part 'vision'; it has: first, inner, second, unused"
+    ):
         tied("vision")
     with pytest.raises(SourceError, match="does not call this part"):
         tied("unused")
@@ -133,7 +151,9 @@ def test_onnx_initializers_go_out_and_in(tmp_path: Path) -> None:
     taken["w1"] = Tensor.of(taken["w1"].numpy().astype(np.float16))
     model.replace(taken)
     proto = linear()
-    proto.graph.initializer[2].CopyFrom(numpy_helper.from_array(taken["w1"].numpy().astype(np.float32), "w1"))
+    proto.graph.initializer[2].CopyFrom(
+        numpy_helper.from_array(taken["w1"].numpy().astype(np.float32), "w1")
+    )
     feed = {"x": np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)}
     expected = onnx.reference.ReferenceEvaluator(proto).run(None, feed)[0]
     np.testing.assert_allclose(model.run(feed)["y"], expected, rtol=1e-5, atol=1e-5)
@@ -143,10 +163,17 @@ def test_onnx_initializers_go_out_and_in(tmp_path: Path) -> None:
 
 def test_onnx_bodies_and_large_constants_are_weights_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    tables = [numpy_helper.from_array(rng.standard_normal((64, 32)).astype(np.float32), n) for n in ("table", "w", "w")]
+    tables = [
+        numpy_helper.from_array(rng.standard_normal((64, 32)).astype(np.float32), n)
+        for n in ("table", "w", "w")
+    ]
     bodies = [
         helper.make_graph(
-            [helper.make_node("MatMul", ["h", "w"], [out])], name, [], [helper.make_tensor_value_info(out, 1, None)], [w]
+            [helper.make_node("MatMul", ["h", "w"], [out])],
+            name,
+            [],
+            [helper.make_tensor_value_info(out, 1, None)],
+            [w],
         )
         for name, out, w in (
             ("then", "a", numpy_helper.from_array(np.eye(32, dtype=np.float32), "w")),
@@ -156,15 +183,21 @@ def test_onnx_bodies_and_large_constants_are_weights_too(tmp_path: Path) -> None
     nodes = [
         helper.make_node("Constant", [], ["big"], value=tables[0]),
         helper.make_node("MatMul", ["x", "big"], ["h"]),
-        helper.make_node("If", ["yes"], ["y"], name="choice", then_branch=bodies[0], else_branch=bodies[1]),
+        helper.make_node(
+            "If", ["yes"], ["y"], name="choice", then_branch=bodies[0], else_branch=bodies[1]
+        ),
     ]
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64]),
         helper.make_tensor_value_info("yes", TensorProto.BOOL, []),
     ]
-    graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    )
     path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     model = registry.sources()["onnx"].weights(config(path), None)  # type: ignore[misc]
     taken = everything(model)
     assert set(taken) == {"big", "choice/then_branch/w", "choice/else_branch/w"}
@@ -179,7 +212,11 @@ def test_keras_variables_go_out_and_in(tmp_path: Path) -> None:
     import keras
 
     net = keras.Sequential(
-        [keras.Input((4,), name="x"), keras.layers.Dense(3, name="a"), keras.layers.BatchNormalization(name="n")]
+        [
+            keras.Input((4,), name="x"),
+            keras.layers.Dense(3, name="a"),
+            keras.layers.BatchNormalization(name="n"),
+        ]
     )
     net.save(tmp_path / "net.keras")
     at = SourceConfig(format="tensorflow", path=str(tmp_path / "net.keras"), root=str(tmp_path))
@@ -191,13 +228,21 @@ def test_keras_variables_go_out_and_in(tmp_path: Path) -> None:
     model.replace(taken)
     net.layers[0].bias.assign([1, 2, 3])
     feed = {"x": np.ones((2, 4), np.float32)}
-    np.testing.assert_allclose(next(iter(model.run(feed).values())), net(feed["x"]).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        next(iter(model.run(feed).values())), net(feed["x"]).numpy(), rtol=1e-6
+    )
 
 
 def test_a_sharded_checkpoint_of_half_precision_is_read_as_it_is(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 
-    about = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    about = BertConfig(
+        vocab_size=30,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     torch.manual_seed(0)
     module = BertModel(about, add_pooling_layer=False)
     module.config.architectures = ["BertModel"]
@@ -216,7 +261,8 @@ def test_a_sharded_checkpoint_of_half_precision_is_read_as_it_is(tmp_path: Path)
     assert {f"bert.{n}" for n in taken} == set(state)
     for name, tensor in taken.items():
         assert tensor.data.tobytes() == state[f"bert.{name}"].view(torch.uint8).numpy().tobytes()
-    assert any("pooler" in note for note in model.about.notes)  # not in the checkpoint, so not in the file
+    # not in the checkpoint, so not in the file
+    assert any("pooler" in note for note in model.about.notes)
     weights.check_names(taken, dict(model.state), "x")
 
 
@@ -224,5 +270,7 @@ def test_outputs_of_nested_mappings_keep_apart() -> None:
     from mconv.sources import _named
 
     tower = {"hidden": np.zeros(1), "pooled": np.zeros(2)}
-    flat = _named.flatten({"scores": np.ones(1), "text": tower, "vision": {**tower, "grid": np.zeros(3)}}, np.ndarray)
+    flat = _named.flatten(
+        {"scores": np.ones(1), "text": tower, "vision": {**tower, "grid": np.zeros(3)}}, np.ndarray
+    )
     assert list(flat) == ["scores", "hidden", "pooled", "vision_hidden", "vision_pooled", "grid"]

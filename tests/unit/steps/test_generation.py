@@ -1,4 +1,5 @@
-"""Greedy decoding by names, and the comparison of tokens; a model whose next token is known without running one."""
+"""Greedy decoding by names, and the comparison of tokens; a model whose next token is known without
+running one."""
 
 from __future__ import annotations
 
@@ -54,10 +55,13 @@ def test_decoder_only() -> None:
 
 
 def parts(*, past: bool = True) -> dict[str, _greedy.Call]:
-    """The decoder adds what the encoder's states sum up to; the one with past finds that in ``.encoder.key``."""
+    """The decoder adds what the encoder's states sum up to; the one with past finds that in
+    ``.encoder.key``."""
 
     def encoder(feed: Feed) -> dict[str, np.ndarray]:
-        return {"last_hidden_state": feed["input_ids"][:, :, None] * feed["attention_mask"][:, :, None]}
+        return {
+            "last_hidden_state": feed["input_ids"][:, :, None] * feed["attention_mask"][:, :, None]
+        }
 
     def decoder(feed: Feed) -> dict[str, np.ndarray]:
         assert "encoder_attention_mask" in feed
@@ -70,9 +74,14 @@ def parts(*, past: bool = True) -> dict[str, _greedy.Call]:
 
     def with_past(feed: Feed) -> dict[str, np.ndarray]:
         assert feed["input_ids"].shape[1] == 1
-        tokens = np.concatenate([feed["past_key_values.0.decoder.key"][:, 0, :, 0], feed["input_ids"]], 1)
+        tokens = np.concatenate(
+            [feed["past_key_values.0.decoder.key"][:, 0, :, 0], feed["input_ids"]], 1
+        )
         cross = feed["past_key_values.0.encoder.key"][:, 0, 0, 0]
-        return {"logits": logits(tokens.sum(1) + cross), "present.0.decoder.key": tokens[:, None, :, None]}
+        return {
+            "logits": logits(tokens.sum(1) + cross),
+            "present.0.decoder.key": tokens[:, None, :, None],
+        }
 
     made: dict[str, _greedy.Call] = {"encoder": encoder, "decoder": decoder}
     return {**made, "decoder_with_past": with_past} if past else made
@@ -88,11 +97,17 @@ def test_encoder_decoder(past: bool) -> None:
 def test_the_first_token_that_differs_is_named() -> None:
     want, got = np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), np.array([[1, 2, 3, 9], [5, 0, 7, 8]])
     found = generation.compare([want], [got])
-    assert found == Generation(tokens=8, steps=4, agreement=0.75, first_difference=1, expected=6, got=0)
+    assert found == Generation(
+        tokens=8, steps=4, agreement=0.75, first_difference=1, expected=6, got=0
+    )
     assert generation.compare([want], [want]).agreement == 1
     with pytest.raises(StepError, match=r"shape \[2, 3\]"):
         generation.compare([want], [got[:, :3]])
     (reason,) = compare.judge_tokens(found, Tolerance(tokens=1.0))
     assert "75.00% of 8 tokens" in reason
     assert "step 1 gave token 0, the source 6" in reason
-    assert compare.judge_tokens(found, Tolerance()) == compare.judge_tokens(found, Tolerance(tokens=0.7)) == ()
+    assert (
+        compare.judge_tokens(found, Tolerance())
+        == compare.judge_tokens(found, Tolerance(tokens=0.7))
+        == ()
+    )

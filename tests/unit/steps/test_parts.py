@@ -1,4 +1,5 @@
-"""Models of several parts: every step once a part, in subfolders, one answer; real graphs, in onnxruntime."""
+"""Models of several parts: every step once a part, in subfolders, one answer; real graphs, in
+onnxruntime."""
 
 from __future__ import annotations
 
@@ -34,11 +35,15 @@ def _twin() -> registry.Source:
     )  # fmt: skip
 
 
-def run(kind: str, plugin: str, params: dict[str, Any], base: Path, **inputs: str) -> dict[str, Any]:
+def run(
+    kind: str, plugin: str, params: dict[str, Any], base: Path, **inputs: str
+) -> dict[str, Any]:
     """A step in a folder of its kind's name."""
     (base / kind).mkdir()
     named = {"parts": ["first", "second"], **params}
-    return step_run.run(kind, plugin, named, {role: base / folder for role, folder in inputs.items()}, base / kind)
+    return step_run.run(
+        kind, plugin, named, {role: base / folder for role, folder in inputs.items()}, base / kind
+    )
 
 
 @pytest.fixture
@@ -58,28 +63,63 @@ def source(base: Path) -> dict[str, Any]:
 def test_the_whole_chain(base: Path) -> None:
     about = source(base)
     run("export", "twin", about, base)
-    given = {"samples": None, "labels": None, "count": 3, "seed": 7, "static": False, "dims": {}, "shapes": []}
+    given = {
+        "samples": None,
+        "labels": None,
+        "count": 3,
+        "seed": 7,
+        "static": False,
+        "dims": {},
+        "shapes": [],
+    }
     found = run("reference", "twin", {**about, **given}, base, export="export")
     assert [s["name"] for s in found["info"]["inputs"]] == ["first/x", "second/x"]
-    run("optimize", "onnxslim", {"passes": ["onnxslim"], "level": "basic"}, base, model="export", reference="reference")
-    assert sorted(p.relative_to(base / "optimize").as_posix() for p in (base / "optimize").rglob("*.*")) == [
+    run(
+        "optimize",
+        "onnxslim",
+        {"passes": ["onnxslim"], "level": "basic"},
+        base,
+        model="export",
+        reference="reference",
+    )
+    assert sorted(
+        p.relative_to(base / "optimize").as_posix() for p in (base / "optimize").rglob("*.*")
+    ) == [
         "first/model.onnx",
         "second/model.onnx",
     ]
-    made = run("write", "onnx", {"precision": "fp32", "options": {}, "name": "twin"}, base, model="optimize")
+    made = run(
+        "write",
+        "onnx",
+        {"precision": "fp32", "options": {}, "name": "twin"},
+        base,
+        model="optimize",
+    )
     assert made["info"]["parameters"] == 2 * (8 * 32 + 32 + 32 * 16)
     how = {"precision": "fp32", "options": {}, "threads": 1}
     told = run("verify", "onnxruntime", how, base, artifact="write", reference="reference")
     assert [o["name"] for o in told["outputs"]] == ["first/y", "second/y"]
     assert all(o["cosine"] > 0.999999 for o in told["outputs"])
-    timed = run("measure", "onnxruntime", {**about, **how}, base, artifact="write", reference="reference")
-    assert timed["latency"]["p50_ms"] == pytest.approx(sum(p["p50_ms"] for p in timed["parts"].values()))
+    timed = run(
+        "measure", "onnxruntime", {**about, **how}, base, artifact="write", reference="reference"
+    )
+    assert timed["latency"]["p50_ms"] == pytest.approx(
+        sum(p["p50_ms"] for p in timed["parts"].values())
+    )
 
 
 def test_exchanged_parts_are_seen(base: Path) -> None:
     about = source(base)
     run("export", "twin", about, base)
-    given = {"samples": None, "labels": None, "count": 3, "seed": 7, "static": False, "dims": {}, "shapes": []}
+    given = {
+        "samples": None,
+        "labels": None,
+        "count": 3,
+        "seed": 7,
+        "static": False,
+        "dims": {},
+        "shapes": [],
+    }
     run("reference", "twin", {**about, **given}, base, export="export")
     (base / "swapped").mkdir()
     shutil.copytree(base / "export/first", base / "swapped/second")
@@ -106,7 +146,9 @@ def test_evidence_of_one_part_is_not_evidence_of_all() -> None:
         }  # fmt: skip
         return parts.merge("verify", answers)
 
-    assert merged(seen, seen)["placement"] == msgspec.to_builtins(msgspec.structs.replace(seen, nodes=6))
+    assert merged(seen, seen)["placement"] == msgspec.to_builtins(
+        msgspec.structs.replace(seen, nodes=6)
+    )
     assert merged(seen, blind)["placement"]["nodes"] == 0
     assert merged(seen, blind)["placement"]["witnesses"] == ()
     details = merged(seen, seen)["details"]

@@ -16,7 +16,10 @@ INPUTS = (
     TensorSpec(name="x", dtype="float32", shape=("batch", 2)),
     TensorSpec(name="h", dtype="float32", shape=("batch", 2)),
 )
-OUTPUTS = (TensorSpec(name="y", dtype="float32", shape=("batch", 2)), TensorSpec(name="h_out", dtype="float32", shape=("batch", 2)))
+OUTPUTS = (
+    TensorSpec(name="y", dtype="float32", shape=("batch", 2)),
+    TensorSpec(name="h_out", dtype="float32", shape=("batch", 2)),
+)
 PAIRS = {"h_out": "h"}
 
 
@@ -28,7 +31,9 @@ class Sum:
     def __init__(self, decay: float = 1.0) -> None:
         self.decay = decay
 
-    def samples(self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False) -> None:
+    def samples(
+        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+    ) -> None:
         return None
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -37,7 +42,10 @@ class Sum:
 
 
 def test_sequences_carry_state(tmp_path: Path) -> None:
-    starts = [{"x": np.ones((rows, 2), np.float32), "h": np.full((rows, 2), 9, np.float32)} for rows in (1, 3)]
+    starts = [
+        {"x": np.ones((rows, 2), np.float32), "h": np.full((rows, 2), 9, np.float32)}
+        for rows in (1, 3)
+    ]
     feeds, answers, lengths = state.sequences(Sum(), PAIRS, starts, (), 1)
     assert lengths == [state.STEPS] * 2
     assert [f["x"].shape for f in feeds] == [(1, 2)] * 8 + [(3, 2)] * 8
@@ -57,7 +65,8 @@ def test_sequences_carry_state(tmp_path: Path) -> None:
     assert errors[7] > errors[1]
     alone, remark = state.answers(Sum(0.99), feeds, tmp_path / "nowhere")
     assert remark is None
-    assert np.abs(alone[7]["y"] - answers[7]["y"]).max() < errors[7]  # fed the source's state, most of the error is hidden
+    # fed the source's state, most of the error is hidden
+    assert np.abs(alone[7]["y"] - answers[7]["y"]).max() < errors[7]
 
 
 def test_a_users_file_is_one_sequence() -> None:

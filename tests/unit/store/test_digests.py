@@ -21,7 +21,8 @@ def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are really read; a file counts as old as soon as it has been written."""
+    """Names of the files that are really read; a file counts as old as soon as it has been
+    written."""
     found: list[str] = []
     real = digests.sha256
 
@@ -64,7 +65,9 @@ def test_a_change_with_the_same_size_and_mtime_is_seen(tmp_path: Path, reads: li
 
 
 @pytest.mark.parametrize("variable", ["CI", "GITHUB_ACTIONS"])
-def test_in_ci_all_files_are_read(tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_in_ci_all_files_are_read(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     write(tmp_path / "a", b"1")
     known = Digests(tmp_path / digests.FILE)
     known.sha256(tmp_path / "a")
@@ -92,7 +95,9 @@ def test_junk_in_the_memory_is_forgotten(tmp_path: Path, junk: bytes) -> None:
     assert Digests(tmp_path / digests.FILE).sha256(tmp_path / "a") == want
 
 
-def test_many_large_files_are_read_by_threads(tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_large_files_are_read_by_threads(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(digests, "WORTH", 3)
     monkeypatch.setattr("mconv.hardware.cores", lambda: 4)
     want = {tmp_path / str(i): write(tmp_path / str(i), bytes(i)) for i in range(9)}

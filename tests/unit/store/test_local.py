@@ -97,7 +97,9 @@ def test_write_text_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-def test_pruning_takes_the_old_and_then_the_oldest_until_the_rest_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pruning_takes_the_old_and_then_the_oldest_until_the_rest_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(tmp_path)
     now = time.time()
     keys = [f"{index}{index}" + "0" * 62 for index in range(5)]
@@ -112,7 +114,9 @@ def test_pruning_takes_the_old_and_then_the_oldest_until_the_rest_fits(tmp_path:
     assert "'much' is not a size" in capsys.readouterr().err
 
 
-def test_what_a_killed_run_left_in_the_output_folder_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_in_the_output_folder_goes_and_what_a_living_one_writes_stays(
+    tmp_path: Path,
+) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     (tmp_path / "model").mkdir()

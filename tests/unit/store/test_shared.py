@@ -1,4 +1,5 @@
-"""A store shared by URL: what one machine made another one takes, and nothing that goes wrong there breaks a run."""
+"""A store shared by URL: what one machine made another one takes, and nothing that goes wrong there
+breaks a run."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def test_damage_in_the_remote_is_a_miss(suffix: str, damage: str, tmp_path: Path
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes({"flip": bytes(content), "cut": path.read_bytes()[:40], "empty": b""}[damage])
+        path.write_bytes(
+            {"flip": bytes(content), "cut": path.read_bytes()[:40], "empty": b""}[damage]
+        )
     other = shared(tmp_path / "b", url)
     found = other.read(KEY)
     assert found is None or not other.intact(entry)
@@ -84,13 +87,21 @@ def raising(problem: Exception, where: tuple[str, ...] = ("read", "write")) -> A
 @pytest.mark.parametrize(
     ("problem", "where", "words"),
     [
-        (ConnectionError("no route to host"), ("read", "write"), "cannot be read: no route to host"),
+        (
+            ConnectionError("no route to host"),
+            ("read", "write"),
+            "cannot be read: no route to host",
+        ),
         (PermissionError("403 denied"), ("write",), "cannot be written: 403 denied"),
         (OSError(28, "No space left on device"), ("write",), "No space left"),
     ],
 )
 def test_a_remote_that_fails_is_left_out_with_one_sentence(
-    problem: Exception, where: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    problem: Exception,
+    where: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     fsspec.register_implementation("faulty", Faulty, clobber=True)
     Faulty.fault = raising(problem, where)
@@ -124,7 +135,9 @@ def test_a_remote_that_goes_down_half_way_changes_nothing(
     calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_linear(tmp_path / "net.onnx")
-    (tmp_path / "models.yml").write_text("version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n")
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n"
+    )
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--no-measure", "--store", "quiet", "--out", "quiet-out"]) == 0
     capsys.readouterr()
@@ -141,12 +154,17 @@ def test_a_remote_that_goes_down_half_way_changes_nothing(
     said = capsys.readouterr().err
     assert said.count("connection reset by peer; the run goes on without") == 1
     assert "Traceback" not in said
-    files = [json.loads((tmp_path / out / "results.json").read_text())["variants"][0]["files"] for out in ("out", "quiet-out")]
+    files = [
+        json.loads((tmp_path / out / "results.json").read_text())["variants"][0]["files"]
+        for out in ("out", "quiet-out")
+    ]
     assert files[0] == files[1]
     assert not [p for p in (tmp_path / ".mconv").rglob("*") if "tmp-" in p.name]
 
 
-def test_a_remote_that_hangs_costs_its_patience_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_remote_that_hangs_costs_its_patience_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fsspec.register_implementation("faulty", Faulty, clobber=True)
     Faulty.fault = staticmethod(lambda _: time.sleep(20))
     store = shared(tmp_path, "faulty://bucket", patience=0.3)
@@ -164,7 +182,9 @@ def test_runs_share_their_steps_and_a_dead_remote_changes_nothing(
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
         write_linear(tmp_path / name / "net.onnx")
-        (tmp_path / name / "models.yml").write_text("version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n")
+        (tmp_path / name / "models.yml").write_text(
+            "version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx]}]\n"
+        )
     url = f"file://{tmp_path}/remote"
 
     def run(name: str, store: str) -> dict[str, Any]:
@@ -207,6 +227,8 @@ def test_looking_after_a_shared_store(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_bytes(path.read_bytes().replace(b"xxx", b"xyx", 1))
     assert main(["store", "verify", "--store", url]) == 1
     assert "3 entries, 1 damaged" in capsys.readouterr().out
-    size = sum((tmp_path / f"remote/v1/33/{keys[3]}.{suffix}").stat().st_size for suffix in ("json", "zip"))
+    size = sum(
+        (tmp_path / f"remote/v1/33/{keys[3]}.{suffix}").stat().st_size for suffix in ("json", "zip")
+    )
     assert main(["store", "prune", "--store", url, "--max-size", f"{size}B"]) == 0
     assert [p.name[:2] for p in sorted((tmp_path / "remote").rglob("*.*"))] == ["33", "33"]

@@ -12,7 +12,16 @@ from mconv.store.tracked import refuse_tracked
 
 
 def git(folder: Path, *argv: str) -> None:
-    command = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "protocol.file.allow=always", *argv]
+    command = [
+        "git",
+        "-c",
+        "user.name=x",
+        "-c",
+        "user.email=x@x",
+        "-c",
+        "protocol.file.allow=always",
+        *argv,
+    ]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
@@ -68,12 +77,15 @@ def test_a_submodule_is_seen(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_a_repository_among_the_files_runs_nothing(checkout: Path, tmp_path: Path) -> None:
-    """A folder that looks like a bare repository may name a command that git runs when it lists files."""
+    """A folder that looks like a bare repository may name a command that git runs when it lists
+    files."""
     bare = checkout / ".mconv"
     for name in ("objects", "refs"):
         (bare / name).mkdir()
     (bare / "HEAD").write_text("ref: refs/heads/main\n")
-    (bare / "config").write_text(f'[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = "touch {tmp_path}/ran"\n')
+    (bare / "config").write_text(
+        f'[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = "touch {tmp_path}/ran"\n'
+    )
     git(checkout, "add", "-f", ".mconv")
     (checkout / ".git/config").write_text(
         (checkout / ".git/config").read_text() + f'[core]\n\tfsmonitor = "touch {tmp_path}/ran"\n'
@@ -83,7 +95,9 @@ def test_a_repository_among_the_files_runs_nothing(checkout: Path, tmp_path: Pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_where_git_cannot_be_asked_the_store_is_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_where_git_cannot_be_asked_the_store_is_refused(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="git cannot say") as caught:
         refuse_tracked(checkout / ".mconv/store")

@@ -23,26 +23,42 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 OPENVINO_PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def write(target: Any, proto: onnx.ModelProto, folder: Path, precision: str = "fp32", name: str = "m", **options: Any) -> Any:
+def write(
+    target: Any,
+    proto: onnx.ModelProto,
+    folder: Path,
+    precision: str = "fp32",
+    name: str = "m",
+    **options: Any,
+) -> Any:
     folder.mkdir(parents=True)
     source = folder.parent / f"{folder.name}.onnx"
     source.write_bytes(proto.SerializeToString())
-    return target.write(source, folder, precision=precision, options=options, name=name, calibration=None)
+    return target.write(
+        source, folder, precision=precision, options=options, name=name, calibration=None
+    )
 
 
 def constants(folder: Path) -> dict[tuple[int, ...], list[str]]:
-    """Shape → element types of the constants of two axes and more, as OpenVINO itself reads them."""
+    """Shape → element types of the constants of two axes and more, as OpenVINO itself reads
+    them."""
     import openvino
 
     found: dict[tuple[int, ...], list[str]] = {}
     for op in openvino.Core().read_model(str(folder / "openvino_model.xml")).get_ordered_ops():
         if op.get_type_name() == "Constant" and len(op.get_output_shape(0)) > 1:
-            found.setdefault(tuple(op.get_output_shape(0)), []).append(op.get_element_type().get_type_name())
+            found.setdefault(tuple(op.get_output_shape(0)), []).append(
+                op.get_element_type().get_type_name()
+            )
     return found
 
 
-@pytest.mark.parametrize(("precision", "kinds"), [("fp32", {"f32"}), ("fp16", {"f16"}), ("int8", {"u8"})])
-def test_openvino_stores_weights_in_the_precision_asked(tmp_path: Path, precision: str, kinds: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("precision", "kinds"), [("fp32", {"f32"}), ("fp16", {"f16"}), ("int8", {"u8"})]
+)
+def test_openvino_stores_weights_in_the_precision_asked(
+    tmp_path: Path, precision: str, kinds: set[str]
+) -> None:
     write(openvino_target, convolution(), tmp_path / "c", precision)
     found = constants(tmp_path / "c")
     assert set(found[16, 3, 3, 3]) == kinds
@@ -59,7 +75,8 @@ def test_openvino_symmetric_codes_are_signed(tmp_path: Path) -> None:
 
 
 def test_openvino_codes_follow_the_published_formula(tmp_path: Path) -> None:
-    """Asymmetric per-channel codes: w ≈ (q - z) · s with s = (max - min) / 255, so that no weight is off by more than s."""
+    """Asymmetric per-channel codes: w ≈ (q - z) · s with s = (max - min) / 255, so that no weight
+    is off by more than s."""
     import openvino
 
     write(openvino_target, convolution(), tmp_path / "c", "int8")
@@ -71,7 +88,9 @@ def test_openvino_codes_follow_the_published_formula(tmp_path: Path) -> None:
             shaped.setdefault(tuple(op.get_output_shape(0)), []).append(op.get_data())
     (codes,) = shaped[16, 3, 3, 3]
     zero, scale = sorted((a for a in shaped[16, 1, 1, 1]), key=lambda a: a.dtype.kind == "f")
-    weight = numpy_helper.to_array(next(t for t in convolution().graph.initializer if t.name == "w"))
+    weight = numpy_helper.to_array(
+        next(t for t in convolution().graph.initializer if t.name == "w")
+    )
     low = np.minimum(weight.min((1, 2, 3)), 0)
     high = np.maximum(weight.max((1, 2, 3)), 0)
     np.testing.assert_allclose(scale.ravel(), (high - low) / 255, rtol=2e-3)
@@ -80,12 +99,16 @@ def test_openvino_codes_follow_the_published_formula(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", OPENVINO_PRECISIONS)
-def test_openvino_bytes_do_not_depend_on_what_was_converted_before(tmp_path: Path, precision: str) -> None:
+def test_openvino_bytes_do_not_depend_on_what_was_converted_before(
+    tmp_path: Path, precision: str
+) -> None:
     write(openvino_target, convolution(), tmp_path / "a", precision)
     write(openvino_target, linear(), tmp_path / "between", precision)
     write(openvino_target, convolution(), tmp_path / "elsewhere" / "b", precision)
     for file in ("openvino_model.xml", "openvino_model.bin"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "elsewhere" / "b" / file).read_bytes()
+        assert (tmp_path / "a" / file).read_bytes() == (
+            tmp_path / "elsewhere" / "b" / file
+        ).read_bytes()
     text = (tmp_path / "a" / "openvino_model.xml").read_text()
     assert str(tmp_path) not in text
     assert 'name="image"' in text
@@ -97,15 +120,21 @@ def test_openvino_bytes_are_those_of_a_fresh_process(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     code = (
         "import sys; from pathlib import Path; from mconv.targets import openvino as t\n"
-        "t.write(Path(sys.argv[1]), Path(sys.argv[2]), precision='fp32', options={}, name='m', calibration=None)"
+        "t.write(Path(sys.argv[1]), Path(sys.argv[2]), precision='fp32', options={}, name='m', "
+        "calibration=None)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "here.onnx"), str(tmp_path / "there")], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "here.onnx"), str(tmp_path / "there")],
+        check=True,
+        timeout=60,
+    )
     for file in ("openvino_model.xml", "openvino_model.bin"):
         assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
 
 
 def test_openvino_reports_no_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The telemetry that OpenVINO and NNCF bring along stores an id in the home folder before it sends anything."""
+    """The telemetry that OpenVINO and NNCF bring along stores an id in the home folder before it
+    sends anything."""
     monkeypatch.delenv("CI", raising=False)
     home = tmp_path / "home"
     home.mkdir()
@@ -119,7 +148,10 @@ def test_openvino_name_is_escaped(tmp_path: Path) -> None:
     import openvino
 
     write(openvino_target, linear(), tmp_path / "n", name=r"a<b>&\1")
-    assert openvino.Core().read_model(str(tmp_path / "n" / "openvino_model.xml")).get_friendly_name() == r"a<b>&\1"
+    assert (
+        openvino.Core().read_model(str(tmp_path / "n" / "openvino_model.xml")).get_friendly_name()
+        == r"a<b>&\1"
+    )
 
 
 def test_openvino_reports_what_it_wrote(tmp_path: Path) -> None:
@@ -127,12 +159,17 @@ def test_openvino_reports_what_it_wrote(tmp_path: Path) -> None:
     assert info.operators["MatMul"] == 2
     assert info.nodes == sum(info.operators.values())
     assert info.parameters == 8 * 32 + 32 + 32 * 16
-    assert [(s.name, s.shape) for s in (*info.inputs, *info.outputs)] == [("x", ("batch", 8)), ("y", ("batch", 16))]
+    assert [(s.name, s.shape) for s in (*info.inputs, *info.outputs)] == [
+        ("x", ("batch", 8)),
+        ("y", ("batch", 16)),
+    ]
 
 
 def relu(kind: str = "Relu", domain: str = "", opset: int = 17) -> onnx.ModelProto:
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 4]) for n in ("x", "y")]
-    made = helper.make_graph([helper.make_node(kind, ["x"], ["y"], domain=domain)], "g", value[:1], value[1:])
+    made = helper.make_graph(
+        [helper.make_node(kind, ["x"], ["y"], domain=domain)], "g", value[:1], value[1:]
+    )
     opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
     return helper.make_model(made, opset_imports=opsets, ir_version=8)
 
@@ -152,7 +189,9 @@ def test_onnx_is_the_model_in_canonical_form(tmp_path: Path) -> None:
     assert (info.nodes, info.opset, info.operators) == (3, 17, {"Gemm": 1, "MatMul": 1, "Relu": 1})
 
 
-def test_onnx_keeps_large_models_beside_external_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_keeps_large_models_beside_external_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(graph, "INLINE_LIMIT", 1000)
     write(onnx_target, linear(), tmp_path / "a")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["model.onnx", "model.onnx.data"]

@@ -1,4 +1,5 @@
-"""int4 and int8-static of OpenVINO: codes read back, answers against the float graph, what stays in float, refusals."""
+"""int4 and int8-static of OpenVINO: codes read back, answers against the float graph, what stays in
+float, refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +30,11 @@ def spiky() -> onnx.ModelProto:
         node("Mul", "square h", "cube"),
         node("MatMul", "cube W1", "y"),
     ]
-    tensors = [tensor("E", weights(40, 64)), tensor("W0", weights(64, 64, seed=1)), tensor("W1", weights(64, 32, seed=2))]
+    tensors = [
+        tensor("E", weights(40, 64)),
+        tensor("W0", weights(64, 64, seed=1)),
+        tensor("W1", weights(64, 32, seed=2)),
+    ]
     return model(nodes, [value("ids", ["b", "n"], INT64)], [value("y", ["b", "n", 32])], tensors)
 
 
@@ -40,14 +45,19 @@ def ids(count: int = 6, seed: int = 0) -> list[dict[str, np.ndarray]]:
 
 
 def rows(count: int = 6, width: int = 8) -> list[dict[str, np.ndarray]]:
-    return [{"x": np.random.default_rng([1, i]).standard_normal((4, width)).astype("f4")} for i in range(count)]
+    return [
+        {"x": np.random.default_rng([1, i]).standard_normal((4, width)).astype("f4")}
+        for i in range(count)
+    ]
 
 
 def write(proto: Any, folder: Path, precision: str, calibration: Any, **options: Any) -> Any:
     folder.mkdir(parents=True)
     source = folder.parent / f"{folder.name}.onnx"
     source.write_bytes(proto.SerializeToString())
-    return openvino_target.write(source, folder, precision=precision, options=options, name="m", calibration=calibration)
+    return openvino_target.write(
+        source, folder, precision=precision, options=options, name="m", calibration=calibration
+    )
 
 
 def read(folder: Path) -> Any:
@@ -58,19 +68,25 @@ def kinds(folder: Path) -> dict[tuple[int, ...], str]:
     """Shape → element type of every constant of two axes or more."""
     constants = [op for op in read(folder).get_ordered_ops() if op.get_type_name() == "Constant"]
     return {
-        tuple(op.get_output_shape(0)): op.get_element_type().get_type_name() for op in constants if len(op.get_output_shape(0)) > 1
+        tuple(op.get_output_shape(0)): op.get_element_type().get_type_name()
+        for op in constants
+        if len(op.get_output_shape(0)) > 1
     }
 
 
 def noise_db(folder: Path, proto: Any, feeds: list[dict[str, np.ndarray]]) -> float:
     compiled = openvino.compile_model(read(folder), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     exact = [next(iter(answer(proto, feed).values())).astype("f8") for feed in feeds]
-    error = sum(float(np.square(compiled(feed)[0] - r).sum()) for feed, r in zip(feeds, exact, strict=True))
+    error = sum(
+        float(np.square(compiled(feed)[0] - r).sum()) for feed, r in zip(feeds, exact, strict=True)
+    )
     return 10 * np.log10(sum(float(np.square(r).sum()) for r in exact) / error)
 
 
 @pytest.mark.parametrize(("scheme", "kind"), [("asymmetric", "u4"), ("symmetric", "i4")])
-def test_int4_codes_are_in_groups_and_embeddings_too(tmp_path: Path, scheme: str, kind: str) -> None:
+def test_int4_codes_are_in_groups_and_embeddings_too(
+    tmp_path: Path, scheme: str, kind: str
+) -> None:
     write(spiky(), tmp_path / "a", "int4", None, scheme=scheme)
     found = kinds(tmp_path / "a")
     assert {found[40, 2, 32], found[64, 2, 32], found[32, 2, 32]} == {kind}
@@ -88,10 +104,16 @@ def test_int4_codes_are_within_a_step_of_the_weights(tmp_path: Path) -> None:
         if op.get_type_name() == "Constant":
             by_shape.setdefault(tuple(op.get_output_shape(0)), []).append(op)
     (codes,) = by_shape[40, 2, 32]
-    scale = next(op for op in by_shape[40, 2, 1] if op.get_element_type().is_real()).get_data().astype("f4")
+    scale = (
+        next(op for op in by_shape[40, 2, 1] if op.get_element_type().is_real())
+        .get_data()
+        .astype("f4")
+    )
     zero = next(op for op in by_shape[40, 2, 1] if not op.get_element_type().is_real())
     plain = [_unpacked(op) for op in (codes, zero)]
-    table = numpy_helper.to_array(next(t for t in spiky().graph.initializer if t.name == "E")).reshape(40, 2, 32)
+    table = numpy_helper.to_array(
+        next(t for t in spiky().graph.initializer if t.name == "E")
+    ).reshape(40, 2, 32)
     assert (np.abs((plain[0] - plain[1]) * scale - table) <= scale * 1.02).all()
 
 
@@ -118,7 +140,9 @@ def test_learned_int4_needs_calibration_and_lowers_the_error(tmp_path: Path) -> 
         found[name] = noise_db(tmp_path / name, spiky(), ids(24))
     assert found["gptq"] > found["plain"]
     assert found["half"] > found["plain"]
-    assert (tmp_path / "half" / "openvino_model.bin").stat().st_size > (tmp_path / "plain" / "openvino_model.bin").stat().st_size
+    assert (tmp_path / "half" / "openvino_model.bin").stat().st_size > (
+        tmp_path / "plain" / "openvino_model.bin"
+    ).stat().st_size
     assert found["estimated"] != found["plain"]
 
 
@@ -131,7 +155,9 @@ def test_int8_static_leaves_what_is_too_rough_in_float(tmp_path: Path) -> None:
         counts[name] = operators.count("FakeQuantize")
         assert set(kinds(tmp_path / name).values()) & {"i8", "u8"}
     assert counts["all"] > counts["kept"]
-    assert noise_db(tmp_path / "kept", spiky(), ids(seed=5)) > max(25, noise_db(tmp_path / "all", spiky(), ids(seed=5)))
+    assert noise_db(tmp_path / "kept", spiky(), ids(seed=5)) > max(
+        25, noise_db(tmp_path / "all", spiky(), ids(seed=5))
+    )
     small = {kind for shape, kind in kinds(tmp_path / "kept").items() if np.prod(shape) >= 2048}
     assert small <= {"i8", "u8"}  # the weights of what is left in float are stored as int8 as well
 
@@ -152,7 +178,9 @@ def test_the_worst_operator_is_found(tmp_path: Path) -> None:
     low, high = min(c.min() for c in cubes), max(c.max() for c in cubes)
     step = (high - low) / 255
     wrong = sum(np.square(((np.rint((c - low) / step) * step + low) - c) @ w1).sum() for c in cubes)
-    assert errors[second] == pytest.approx(wrong / sum(np.square(c @ w1).sum() for c in cubes), rel=0.02)
+    assert errors[second] == pytest.approx(
+        wrong / sum(np.square(c @ w1).sum() for c in cubes), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8-static"])
@@ -176,14 +204,18 @@ def test_refusals(tmp_path: Path) -> None:
         write(linear(), tmp_path / "a", "int8-static", None)
     with pytest.raises(UsageError, match="sample 0 holds z; the model takes x"):
         write(linear(), tmp_path / "b", "int8-static", [{"z": np.zeros((1, 8), "f4")}])
-    with pytest.raises(UsageError, match=r"x is float32 \[4, 9\], the model takes float32 \['batch', 8\]"):
+    with pytest.raises(
+        UsageError, match=r"x is float32 \[4, 9\], the model takes float32 \['batch', 8\]"
+    ):
         write(linear(), tmp_path / "c", "int4", rows(1, 9))
     for precision in ("int8", "int4", "int8-static"):
         bare = model([node("Relu", "x", "y")], [value("x", ["b", 8])], [value("y", ["b", 8])], [])
         with pytest.raises(UnsupportedError, match="no weights to quantize"):
             write(bare, tmp_path / f"bare-{precision}", precision, rows())
     maps = [value("x", ["b", 8, 6, 6])], [value("y", ["b", 32, 6, 6])]
-    conv = model([node("Conv", "x W", "y", pads=[1] * 4)], *maps, [tensor("W", weights(32, 8, 3, 3))])
+    conv = model(
+        [node("Conv", "x W", "y", pads=[1] * 4)], *maps, [tensor("W", weights(32, 8, 3, 3))]
+    )
     with pytest.raises(UnsupportedError, match="no weight came out in 4 bits"):
         write(conv, tmp_path / "conv", "int4", None)
     coded = model(

@@ -59,7 +59,10 @@ def test_module_and_weights(tmp_path: Path) -> None:
     assert calls(text) == ["gemm", "relu", "matmul"]
     assert result.operators == {"Gemm": 1, "MatMul": 1, "Relu": 1}
     assert result.nodes == 3
-    assert [(s.name, s.shape) for s in (*result.inputs, *result.outputs)] == [("x", (3, 8)), ("y", (3, 16))]
+    assert [(s.name, s.shape) for s in (*result.inputs, *result.outputs)] == [
+        ("x", (3, 8)),
+        ("y", (3, 16)),
+    ]
     assert f"weightsByteLength = {len(data)}" in text
     source = {t.name: numpy_helper.to_array(t) for t in linear().graph.initializer}
     for row in result.weights:
@@ -102,21 +105,27 @@ def test_shape_arithmetic_disappears(tmp_path: Path) -> None:
         helper.make_node("Reshape", ["x", "t"], ["y"]),
     ]
     tensors = {"zero": np.array([0]), "rest": np.array([-1])}
-    result, text, data = write(tmp_path, model(nodes, {"x": (FLOAT, ["b", 3, 4])}, ["y"], tensors), b=2)
+    result, text, data = write(
+        tmp_path, model(nodes, {"x": (FLOAT, ["b", 3, 4])}, ["y"], tensors), b=2
+    )
     assert calls(text) == ["reshape"]
     assert result.outputs[0].shape == (2, 12)
     assert data == b""
 
 
 def test_function_operators_are_expanded_with_their_defaults(tmp_path: Path) -> None:
-    """MeanVarianceNormalization's axes default to [0, 2, 3]; ONNX's inliner alone would drop them."""
+    """MeanVarianceNormalization's axes default to [0, 2, 3]; ONNX's inliner alone would drop
+    them."""
     nodes = [helper.make_node("MeanVarianceNormalization", ["x"], ["y"])]
     _, text, _ = write(tmp_path, model(nodes, {"x": (FLOAT, [2, 3, 4, 4])}, ["y"]))
     assert "axes: [0, 2, 3]" in text
 
 
 def test_range_is_evaluated_not_expanded_to_a_loop(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Range", ["a", "b", "c"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
+    nodes = [
+        helper.make_node("Range", ["a", "b", "c"], ["r"]),
+        helper.make_node("Add", ["x", "r"], ["y"]),
+    ]
     tensors = {k: np.array(v, np.float32) for k, v in (("a", 0), ("b", 4), ("c", 1))}
     result, text, _ = write(tmp_path, model(nodes, {"x": (FLOAT, [2, 4])}, ["y"], tensors))
     assert calls(text) == ["add"]
@@ -126,7 +135,11 @@ def test_range_is_evaluated_not_expanded_to_a_loop(tmp_path: Path) -> None:
 def test_softmax_before_opset_13_is_over_all_later_axes(tmp_path: Path) -> None:
     nodes = [helper.make_node("Softmax", ["x"], ["y"])]
     inputs = {"x": (FLOAT, [2, 3, 4])}
-    assert calls(write(tmp_path, model(nodes, inputs, ["y"], opset=11))[1]) == ["reshape", "softmax", "reshape"]
+    assert calls(write(tmp_path, model(nodes, inputs, ["y"], opset=11))[1]) == [
+        "reshape",
+        "softmax",
+        "reshape",
+    ]
     assert calls(write(tmp_path, model(nodes, inputs, ["y"], opset=13))[1]) == ["softmax"]
 
 
@@ -135,11 +148,24 @@ def test_nbit_codes_become_int4_by_flipping_the_top_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     packed = rng.integers(0, 256, (6, 2, 16), dtype=np.uint8)
     tensors = {"w": packed, "s": rng.random((6, 2)).astype(np.float32)}
-    nodes = [helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", N=6, K=64, bits=4, block_size=32)]
+    nodes = [
+        helper.make_node(
+            "MatMulNBits",
+            ["x", "w", "s"],
+            ["y"],
+            domain="com.microsoft",
+            N=6,
+            K=64,
+            bits=4,
+            block_size=32,
+        )
+    ]
     result, text, data = write(tmp_path, model(nodes, {"x": (FLOAT, [3, 64])}, ["y"], tensors))
     row = next(w for w in result.weights if w.name == "w")
     assert (row.dtype, row.shape, row.bytes) == ("int4", (6, 2, 32), packed.size)
-    assert data[row.offset : row.offset + row.bytes] == bytes(packed.tobytes()[i] ^ 0x88 for i in range(packed.size))
+    assert data[row.offset : row.offset + row.bytes] == bytes(
+        packed.tobytes()[i] ^ 0x88 for i in range(packed.size)
+    )
     assert "dequantizeLinear" in calls(text)
 
 
@@ -177,7 +203,9 @@ def test_columns_in_blocks_are_stored_along_the_last_axis(tmp_path: Path) -> Non
         helper.make_node("MatMul", ["x", "f"], ["y"]),
     ]
     proto = model(nodes, {"x": (FLOAT, [1, 8])}, ["y"], tensors)
-    proto.graph.initializer.append(helper.make_tensor("w", TensorProto.INT4, [8, 2], codes.reshape(-1).tolist()))
+    proto.graph.initializer.append(
+        helper.make_tensor("w", TensorProto.INT4, [8, 2], codes.reshape(-1).tolist())
+    )
     result, _, data = write(tmp_path, proto)
     row = next(w for w in result.weights if w.name == "w")
     assert (row.dtype, row.shape) == ("int4", (2, 2, 4))
@@ -188,7 +216,9 @@ def test_large_constants_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(builder, "CONSTANT_BYTES", 64)
     table = np.arange(5 * 8, dtype=np.float32).reshape(5, 8)  # rows of 32 bytes
     nodes = [helper.make_node("Gather", ["t", "i"], ["y"])]
-    result, text, data = write(tmp_path, model(nodes, {"i": (TensorProto.INT64, [2])}, ["y"], {"t": table}))
+    result, text, data = write(
+        tmp_path, model(nodes, {"i": (TensorProto.INT64, [2])}, ["y"], {"t": table})
+    )
     assert [w.shape for w in result.weights] == [(2, 8), (2, 8), (1, 8)]
     assert "concat" in calls(text)
     assert b"".join(data[w.offset : w.offset + w.bytes] for w in result.weights) == table.tobytes()
@@ -210,17 +240,30 @@ def test_names_cannot_leave_their_comment_or_string(tmp_path: Path) -> None:
 
 def test_outputs_are_operands_of_their_own(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Flatten", ["y"], ["z"])]
-    _, text, _ = write(tmp_path, model(nodes, {"x": (FLOAT, [2, 3]), "unused": (FLOAT, [1])}, ["x", "y", "z"]))
+    _, text, _ = write(
+        tmp_path, model(nodes, {"x": (FLOAT, [2, 3]), "unused": (FLOAT, [1])}, ["x", "y", "z"])
+    )
     returned = re.findall(r'"(\w)": (v\d+)', text.split("return ")[-1])
     assert len({js for _, js in returned}) == 3
     assert 'unusedInputs = ["unused"]' in text
 
 
-@pytest.mark.parametrize("transform", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+@pytest.mark.parametrize(
+    "transform", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]
+)
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 @pytest.mark.parametrize(("size", "out"), [(4, 8), (5, 3), (3, 7)])
-def test_resize_weights_are_those_of_the_reference(transform: str, mode: str, size: int, out: int) -> None:
-    node = helper.make_node("Resize", ["x", "", "", "n"], ["y"], mode=mode, coordinate_transformation_mode=transform, axes=[1])
+def test_resize_weights_are_those_of_the_reference(
+    transform: str, mode: str, size: int, out: int
+) -> None:
+    node = helper.make_node(
+        "Resize",
+        ["x", "", "", "n"],
+        ["y"],
+        mode=mode,
+        coordinate_transformation_mode=transform,
+        axes=[1],
+    )
     proto = model([node], {"x": (FLOAT, [size, size])}, ["y"], {"n": np.array([out])}, opset=18)
     (want,) = ReferenceEvaluator(proto).run(None, {"x": np.eye(size, dtype=np.float32)})
     positions = coordinates(transform, size, out, out / size)
@@ -232,7 +275,8 @@ def test_resize_weights_are_those_of_the_reference(transform: str, mode: str, si
 
 
 def test_ceil_mode_makes_no_window_in_the_end_padding(tmp_path: Path) -> None:
-    """5 elements, window 1, stride 3: windows at 0 and 3; ONNX's inference also counts one at 6, which lies outside."""
+    """5 elements, window 1, stride 3: windows at 0 and 3; ONNX's inference also counts one at 6,
+    which lies outside."""
     node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[1], strides=[3], ceil_mode=1)
     result, _, _ = write(tmp_path, model([node], {"x": (FLOAT, [1, 1, 5])}, ["y"]))
     assert result.outputs[0].shape == (1, 1, 2)
@@ -246,7 +290,9 @@ def test_ceil_mode_makes_no_window_in_the_end_padding(tmp_path: Path) -> None:
         ("LpPool", {"kernel_shape": [2], "p": 3}),
     ],
 )
-def test_pools_that_engines_or_the_browser_do_not_share_are_refused(tmp_path: Path, op: str, attributes: dict[str, object]) -> None:
+def test_pools_that_engines_or_the_browser_do_not_share_are_refused(
+    tmp_path: Path, op: str, attributes: dict[str, object]
+) -> None:
     node = helper.make_node(op, ["x"], ["y"], name="pool", **attributes)
     with pytest.raises(UnsupportedError, match=rf"{op}: .*\(node pool\)"):
         write(tmp_path, model([node], {"x": (FLOAT, [1, 1, 6])}, ["y"]))

@@ -1,4 +1,5 @@
-"""Channels between a process and its child: bounded, never waited for, and not to be written over."""
+"""Channels between a process and its child: bounded, never waited for, and not to be written
+over."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def test_a_process_that_holds_or_fills_the_pipes_is_not_waited_for() -> None:
     with Exchange(b"") as exchange:
         writers = (exchange.answer.writer, exchange.log.writer)
         loops = [code.format(end=time.time() + 20, out=writer) for writer in writers]
-        processes = [subprocess.Popen([sys.executable, "-c", loop], pass_fds=writers) for loop in loops]
+        processes = [
+            subprocess.Popen([sys.executable, "-c", loop], pass_fds=writers) for loop in loops
+        ]
         try:
             time.sleep(0.5)
             begin = time.monotonic()
