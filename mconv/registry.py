@@ -289,7 +289,7 @@ def _from_module(family: Family, name: str, module: ModuleType) -> Any:
         if written is None:
             written = getattr(module, key, defaults.get(key))
         if key == "summary" and written is None:
-            written = (module.__doc__ or "").strip().partition("\n")[0]
+            written = " ".join((module.__doc__ or "").strip().partition("\n\n")[0].split())
         if written is not None:
             values[key] = written
         elif spec.default is spec.default_factory:  # both MISSING: the plug-in must write it

@@ -46,7 +46,18 @@ class Mixed(Frozen, frozen=True, kw_only=True):
 
 def mixed() -> dict[str, Any]:
     """Schema of mixed.json."""
-    return {"$schema": DRAFT, "title": "mconv mixed.json", **msgspec.json.schema(Mixed)}
+    return {"$schema": DRAFT, "title": "mconv mixed.json", **_schema_of(Mixed)}
+
+
+def _schema_of(kind: type[Frozen]) -> dict[str, Any]:
+    """The JSON Schema of a struct, with the docstrings that describe it unwrapped: each paragraph
+    is one line, wherever the source breaks it."""
+    schema = msgspec.json.schema(kind)
+    for definition in schema["$defs"].values():
+        if "description" in definition:
+            paragraphs = definition["description"].split("\n\n")
+            definition["description"] = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+    return schema
 
 
 def mixed_problem(value: Any) -> str | None:
@@ -60,7 +71,7 @@ def mixed_problem(value: Any) -> str | None:
 
 def results() -> dict[str, Any]:
     """Schema of results.json, from the annotations of :class:`mconv.values.Report`."""
-    return {"$schema": DRAFT, "title": "mconv results.json", **msgspec.json.schema(Report)}
+    return {"$schema": DRAFT, "title": "mconv results.json", **_schema_of(Report)}
 
 
 def _object(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
