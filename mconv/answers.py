@@ -1,5 +1,7 @@
-"""What a step of each kind answers: the types that its parent holds a worker's JSON to before
-anything reads it."""
+"""What a step of each kind answers.
+
+A worker's JSON is decoded as one of these types before anything reads it, and the store keeps it
+beside the step's files."""
 
 from __future__ import annotations
 
@@ -18,57 +20,104 @@ from mconv.values import (
 )
 
 
-class ExportAnswer(Frozen, frozen=True, kw_only=True):
-    """How the source became a graph."""
+class StepAnswer(Frozen, frozen=True, kw_only=True, tag_field="kind"):
+    """What every step answers; the tag is its kind.
+
+    Attributes:
+        notes: Remarks for the report.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of step whose answer this is."""
+        return str(self.__struct_config__.tag)
+
+
+class ExportAnswer(StepAnswer, frozen=True, kw_only=True, tag="export"):
+    """How the source became a graph.
+
+    Attributes:
+        export: The exporter used, those that failed before it, and the graph.
+    """
 
     export: ExportInfo
 
 
-class WeightsAnswer(Frozen, frozen=True, kw_only=True):
-    """How many tensors were taken out of the source, and their bytes."""
+class WeightsAnswer(StepAnswer, frozen=True, kw_only=True, tag="weights"):
+    """What was taken out of the source.
+
+    Attributes:
+        tensors: How many weights there are.
+        bytes: Their size together.
+    """
 
     tensors: int
     bytes: int
-    notes: tuple[str, ...] = ()
 
 
-class ReferenceAnswer(Frozen, frozen=True, kw_only=True):
-    """The source in its framework: what it is, how many samples it answered, and which outputs the
-    user's file expects."""
+class ReferenceAnswer(StepAnswer, frozen=True, kw_only=True, tag="reference"):
+    """The source in its framework.
+
+    Attributes:
+        info: Its inputs, outputs and parameters.
+        count: How many samples it answered.
+        expected: The outputs that the user's samples hold.
+    """
 
     info: ModelInfo
     count: int
     expected: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
-class CalibrateAnswer(Frozen, frozen=True, kw_only=True):
-    """How many calibration feeds there are."""
+class CalibrateAnswer(StepAnswer, frozen=True, kw_only=True, tag="calibrate"):
+    """How many calibration feeds there are.
+
+    Attributes:
+        count: Their number.
+    """
 
     count: int
 
 
-class OptimizeAnswer(Frozen, frozen=True, kw_only=True):
-    """What each pass did, or why it was left out."""
-
-    notes: tuple[str, ...] = ()
+class OptimizeAnswer(StepAnswer, frozen=True, kw_only=True, tag="optimize"):
+    """What each pass did, or why it was left out: the notes."""
 
 
-class QuantizeAnswer(Frozen, frozen=True, kw_only=True):
-    """What the quantizer noted, and the error of each layer."""
+class QuantizeAnswer(StepAnswer, frozen=True, kw_only=True, tag="quantize"):
+    """What the quantizer did.
 
-    notes: tuple[str, ...] = ()
+    Attributes:
+        layers: The error of each layer that was quantized.
+    """
+
     layers: tuple[LayerError, ...] = ()
 
 
-class WriteAnswer(Frozen, frozen=True, kw_only=True):
-    """What the artifact is."""
+class WriteAnswer(StepAnswer, frozen=True, kw_only=True, tag="write"):
+    """What the artifact is.
+
+    Attributes:
+        info: Its inputs, outputs, parameters and operators.
+    """
 
     info: ModelInfo
 
 
-class VerifyAnswer(Frozen, frozen=True, kw_only=True):
-    """What running the artifact on the samples showed; the verdict is the parent's."""
+class VerifyAnswer(StepAnswer, frozen=True, kw_only=True, tag="verify"):
+    """What running the artifact on the samples showed; the verdict is the parent's.
+
+    Attributes:
+        runtime: What ran it.
+        placement: Where its nodes ran, with the evidence.
+        samples: How many calls were compared.
+        reference: ``expected`` where the user's own outputs were compared with, else ``source``.
+        outputs: The errors of each output.
+        details: What the runtime tells besides, for the report.
+        evaluation: The task metric, where labels were given.
+        generation: The greedy tokens, of a model that writes text.
+    """
 
     runtime: str
     placement: Placement
@@ -80,6 +129,16 @@ class VerifyAnswer(Frozen, frozen=True, kw_only=True):
     generation: Generation | None = None
 
 
+class MeasureAnswer(StepAnswer, frozen=True, kw_only=True, tag="measure"):
+    """Latency and memory.
+
+    Attributes:
+        benchmark: Of the artifact and of the source framework.
+    """
+
+    benchmark: Benchmark
+
+
 Answer = (
     ExportAnswer
     | WeightsAnswer
@@ -89,17 +148,5 @@ Answer = (
     | QuantizeAnswer
     | WriteAnswer
     | VerifyAnswer
-    | Benchmark
+    | MeasureAnswer
 )
-
-TYPES: dict[str, type[Answer]] = {
-    "export": ExportAnswer,
-    "weights": WeightsAnswer,
-    "reference": ReferenceAnswer,
-    "calibrate": CalibrateAnswer,
-    "optimize": OptimizeAnswer,
-    "quantize": QuantizeAnswer,
-    "write": WriteAnswer,
-    "verify": VerifyAnswer,
-    "measure": Benchmark,
-}

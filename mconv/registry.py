@@ -167,6 +167,7 @@ class Quantizer:
     activations: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
     calibration: bool = False
+    calibration_option: str | None = None
     domains: frozenset[str] = frozenset({""})
     tools: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
@@ -193,6 +194,8 @@ class Target:
     precisions: Mapping[str, str | None]
     write: Callable[..., ModelInfo]
     check: Callable[..., None]
+    sizes: Callable[[Mapping[str, Any]], Sequence[Mapping[str, int]]]
+    part: Callable[[Mapping[str, Any]], str | None]
     options: Options = field(default_factory=dict)
     runtimes: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ("onnx",)
@@ -220,6 +223,7 @@ class Runtime:
     summary: str
     module: str
     load: Callable[..., Session]
+    threads: Callable[[Mapping[str, Any]], int | None]
     options: Options = field(default_factory=dict)
     service: str | None = None
     peers: Callable[..., Any] | None = None
@@ -271,9 +275,18 @@ def _whole(_: SourceConfig) -> tuple[str, ...]:
     return ()
 
 
+def _no_sizes(_: Mapping[str, Any]) -> Sequence[Mapping[str, int]]:
+    return ()
+
+
+def _none(_: Mapping[str, Any]) -> None:
+    return None
+
+
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "sources": {"files": _source_files, "check": _accept, "parts": _whole},
-    "targets": {"check": _accept},
+    "targets": {"check": _accept, "sizes": _no_sizes, "part": _none},
+    "runtimes": {"threads": _none},
 }
 
 

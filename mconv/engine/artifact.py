@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mconv import hardware, registry
+from mconv.answers import VerifyAnswer
 from mconv.engine import run as engine_run
 from mconv.engine.executor import Executor, Progress
 from mconv.errors import StepError, UsageError
@@ -18,7 +19,7 @@ from mconv.planning import planner, step_graph
 from mconv.results import output as results_output
 from mconv.results import verdict
 from mconv.store.digests import sha256
-from mconv.store.local import Entry, Store
+from mconv.store.local import Store
 from mconv.values import Verification
 from mconv.workers.messages import Request
 from mconv.workers.process import run_step
@@ -122,16 +123,14 @@ def manifest_of(provenance: dict[str, Any], against: Path | None, samples: Path 
     )
 
 
-def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -> Entry:
+def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -> VerifyAnswer:
     """Run the verify step on a folder that is not in the store. Raises StepError with the worker's
     reason."""
     workspace = store.workspace()
     try:
         folders = {"artifact": str(artifact), "reference": str(reference)}
         request = Request(
-            kind=step.kind,
-            plugin=step.plugin,
-            params=step.params,
+            step=step.request,
             folders=folders,
             out=str(workspace / "out"),
         )
@@ -146,9 +145,9 @@ def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -
         )
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
-    if done.error is not None or done.result is None:
+    if not isinstance(done.answer, VerifyAnswer):
         reason = done.error.message if done.error else "it gave no answer"
         raise StepError(
             f"the artifact cannot be run: {reason}", hint=done.error.hint if done.error else None
         )
-    return Entry(key=step.key, kind=step.kind, label=step.label, result=done.result)
+    return done.answer

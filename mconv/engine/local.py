@@ -89,9 +89,7 @@ class Local:
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
     ) -> Outcome:
         request = Request(
-            kind=step.kind,
-            plugin=step.plugin,
-            params=step.params,
+            step=step.request,
             folders={role: str(folder) for role, folder in folders.items()},
             out=str(workspace / "out"),
         )

@@ -141,7 +141,7 @@ class Node:
                 hint=hint,
                 step=step.kind,
             )
-            return Outcome(result=None, error=error, seconds=0.0, peak_rss_bytes=None)
+            return Outcome(answer=None, error=error, seconds=0.0, peak_rss_bytes=None)
         return done
 
     def halt(self) -> None:

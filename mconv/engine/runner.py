@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from mconv.errors import StoreError
 from mconv.planning.costs import memory
 from mconv.planning.step_graph import Step
 from mconv.store.local import Entry
@@ -89,13 +90,12 @@ def room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> bool
 
 def entry_of(step: Step, done: Outcome) -> Entry:
     """What the store is to hold of a finished step, beside its files."""
-    result: dict[str, Any] = dict(done.result or {})
+    if done.answer is None:
+        raise StoreError(f"{step.label} has no answer to keep")
     return Entry(
         key=step.key,
-        kind=step.kind,
         label=step.label,
-        notes=tuple(result.pop("notes", ())),
-        result=result,
+        answer=done.answer,
         seconds=round(done.seconds, 4),
         peak_rss_bytes=done.peak_rss_bytes,
         tools=step.tools,

@@ -1,9 +1,10 @@
 """Manifest → a graph of steps with content keys, shared between variants.
 
-A key is the SHA-256 of what the step's result depends on and nothing else: its kind, the code of
-mconv that runs it (the plug-in's file and the mconv modules it imports, found statically), the
-versions of its tools, its parameters, the content of the user's files it reads and the keys of the
-steps before it. Keys of measurements hold the machine as well."""
+A key is the SHA-256 of what the step's result depends on and nothing else: its request, the code of
+mconv that does it (the plug-in's file, the module of that kind of step, and the mconv modules they
+import, found statically), the versions of its tools, the content of the user's files it reads and
+the keys of the steps before it. Keys of measurements hold the machine as well.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +12,44 @@ import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from mconv import hardware, registry
 from mconv.errors import ManifestError
-from mconv.manifest.config import Manifest, ModelConfig, VariantConfig
+from mconv.manifest.config import Evaluate, Manifest, ModelConfig, VariantConfig
 from mconv.planning.keys import code_digest, digest_files, version
 from mconv.planning.step_graph import Plan, Step, VariantPlan
 from mconv.samples import COUNT, SEED
+from mconv.steps.kinds import KINDS
+from mconv.steps.requests import (
+    AnyRequest,
+    CalibrateRequest,
+    EvaluateRequest,
+    ExportRequest,
+    InRuntime,
+    InSource,
+    MeasureRequest,
+    OptimizeRequest,
+    QuantizeRequest,
+    ReferenceRequest,
+    VerifyRequest,
+    WeightedPart,
+    WeightsRequest,
+    WriteRequest,
+)
 from mconv.store.digests import Digests
 from mconv.values import ModelResult
 
 CALIBRATION_COUNT = 256
+
+
+class Used(NamedTuple):
+    """A plug-in that a step uses."""
+
+    family: registry.Family
+    name: str
 
 
 def make(
@@ -45,12 +70,14 @@ def make(
     models: dict[str, ModelResult] = {}
     for model in manifest.models:
         planner = _Planner(manifest, model, steps, threads or hardware.cores(), digests)
-        models[model.name] = planner.summary()
-        variants += [planner.variant(v, measure) for v in model.variants]
+        models[model.name] = planner.summarize()
+        variants += [planner.plan_variant(v, measure) for v in model.variants]
     return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
 
 
 class _Planner:
+    """Plans the variants of one model; ``steps`` are those of the whole run, by key."""
+
     def __init__(
         self,
         manifest: Manifest,
@@ -66,341 +93,375 @@ class _Planner:
         self.source = registry.sources()[model.source.format]
         files = [Path(p) for p in self.source.files(model.source)]
         self.size = sum(p.stat().st_size for p in files)
-        for pattern in model.depends_on:
-            found = [
-                Path(p)
-                for p in glob.glob(str(Path(manifest.root) / pattern), recursive=True)
-                if Path(p).is_file()
-            ]
-            if not found:
-                hint = "globs are relative to the manifest, ** matches folders"
-                raise ManifestError(
-                    f"depends_on {pattern!r} matches no file", hint=hint, place=model.place
-                )
-            files += found
+        files += _find_dependencies(model, Path(manifest.root))
         self.digest = digest_files(files, Path(manifest.root), digests)
-        parts = self.source.parts(model.source)
-        self.parts = {"parts": list(parts)} if parts else {}
-        if model.evaluate and len(parts) > 1:
-            hint = f"`evaluate` takes models of one part; this one has {', '.join(parts)}"
-            raise ManifestError(
-                f"{model.name} has no single output to evaluate", hint=hint, place=model.place
-            )
-        if model.state and len(parts) > 1:
-            raise ManifestError(
-                f"{model.name} is several models: {', '.join(parts)}; `state` is of one",
-                place=model.place,
-            )
-        self.source_params = {"source": msgspec.to_builtins(model.source)}
-        self.state_params = {"state": dict(model.state)} if model.state else {}
+        self.parts = tuple(self.source.parts(model.source))
+        if len(self.parts) > 1:
+            _refuse_several_parts(model, self.parts)
         self.source_key = {
             "digest": self.digest,
-            # not "options": those are the target's, in the parameters of a step
+            # not "options": those are the target's, in the request of a step
             "source options": model.source.options,
             "inputs": msgspec.to_builtins(model.source.inputs),
         }
 
-    def summary(self) -> ModelResult:
+    def summarize(self) -> ModelResult:
+        """The model as the report shows it."""
         source = self.model.source
         path = Path(source.path)
-        shown = (
-            path.relative_to(source.root).as_posix()
-            if path.is_relative_to(source.root)
-            else path.name
-        )
+        inside = path.is_relative_to(source.root)
         return ModelResult(
             name=self.model.name,
             format=source.format,
-            path=shown,
+            path=path.relative_to(source.root).as_posix() if inside else path.name,
             digest=self.digest,
             size_bytes=self.size,
             place=self.model.place,
         )
 
-    def step(
+    def plan_variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
+        """Plan one variant; of ``auto``, those it chooses from."""
+        if config.candidates:
+            candidates = tuple(self.plan_variant(each, measure) for each in config.candidates)
+            steps = candidates[0].steps
+        else:
+            candidates = ()
+            target = registry.targets()[config.target]
+            if target.accepts == ("weights",):
+                steps = self._plan_weights(config, target, measure)
+            else:
+                steps = self._plan_graph(config, target, measure)
+        return VariantPlan(
+            id=f"{self.model.name}/{config.label}/{config.precision}",
+            model=self.model.name,
+            config=config,
+            steps=steps,
+            candidates=candidates,
+        )
+
+    def _plan_graph(
+        self, config: VariantConfig, target: registry.Target, measure: bool
+    ) -> dict[str, str]:
+        """The keys of the steps of a variant whose target takes a graph, by kind."""
+        keys = {"export": self._add_export()}
+        keys["reference"] = self._add_reference(
+            keys["export"], static=target.static, shapes=target.sizes(config.options)
+        )
+        fp32 = keys["export"]
+        if (optimized := self._add_optimize(target, keys["export"])) is not None:
+            keys["optimize"] = fp32 = optimized
+        quantizer = registry.quantizer_for(target, config.precision, config.method)
+        calibration: dict[str, str] = {}
+        if (quantizer and quantizer.calibration) or config.precision in target.calibrated:
+            keys["calibrate"] = calibration["calibration"] = self._add_calibrate(keys["export"])
+        last = fp32
+        if quantizer is not None:
+            keys["quantize"] = last = self._add_quantize(
+                config, quantizer, {"model": fp32, **calibration}
+            )
+        keys["write"] = self._add(
+            Used("targets", target.name),
+            WriteRequest(
+                parts=self.parts,
+                target=target.name,
+                precision=config.precision,
+                options=config.options,
+                name=self.model.name,
+            ),
+            inputs={"model": last, **calibration},
+            lowers=quantizer is None and config.precision not in ("fp32", "fp16"),
+        )
+        if target.runtimes:
+            runtime = registry.runtimes()[target.runtimes[0]]
+            keys |= self._add_runs(config, runtime, keys, fp32, measure)
+        return keys
+
+    def _plan_weights(
+        self, config: VariantConfig, target: registry.Target, measure: bool
+    ) -> dict[str, str]:
+        """The keys of the steps of a variant whose target takes the source's weights by name: there
+        is no graph, and the source itself runs what was written. Its weights are one set, whatever
+        graphs the model is, so no step is done once a part."""
+        part = target.part(config.options)
+        evaluate = self.model.evaluate if part is None else None
+        source = Used("sources", self.source.name)
+        keys = {
+            "weights": self._add(
+                source,
+                WeightsRequest(source=self.model.source, part=part),
+                also=self.source_key,
+            )
+        }
+        keys["reference"] = self._add(
+            source,
+            ReferenceRequest(
+                source=self.model.source,
+                samples=self.model.samples,
+                labels=evaluate.labels if evaluate else None,
+                count=COUNT,
+                seed=SEED,
+                state=dict(self.model.state) if part is None else {},
+                weights=WeightedPart(part=part),
+            ),
+            also={**self.source_key, "samples": self._digest_file(self.model.samples)},
+        )
+        keys["write"] = self._add(
+            Used("targets", target.name),
+            WriteRequest(
+                target=target.name,
+                precision=config.precision,
+                options=config.options,
+                name=self.model.name,
+            ),
+            inputs={"model": keys["weights"]},
+        )
+        artifact = InSource(
+            source=self.model.source,
+            part=part,
+            target=target.name,
+            options=config.options,
+            precision=config.precision,
+            threads=self.threads,
+        )
+        inputs = {"artifact": keys["write"], "reference": keys["reference"]}
+        reader = [Used("targets", target.name)]
+        keys["verify"] = self._add(
+            source,
+            VerifyRequest(artifact=artifact, evaluate=_evaluation_of(evaluate)),
+            inputs=inputs,
+            also=self.source_key,
+            others=reader,
+        )
+        if measure:
+            keys["measure"] = self._add(
+                source,
+                MeasureRequest(artifact=artifact, source=self.model.source),
+                inputs=inputs,
+                also={**self.source_key, "machine": _machine()},
+                others=reader,
+                exclusive=True,
+            )
+        return keys
+
+    def _add_export(self) -> str:
+        return self._add(
+            Used("sources", self.source.name),
+            ExportRequest(parts=self.parts, source=self.model.source),
+            also=self.source_key,
+        )
+
+    def _add_reference(
+        self, export: str, *, static: bool = False, shapes: Sequence[Mapping[str, int]] = ()
+    ) -> str:
+        """Samples and the source framework's answers to them; of each of ``shapes``, sizes of free
+        axes by name, where there are any."""
+        evaluate = self.model.evaluate
+        return self._add(
+            Used("sources", self.source.name),
+            ReferenceRequest(
+                parts=self.parts,
+                source=self.model.source,
+                samples=self.model.samples,
+                labels=evaluate.labels if evaluate else None,
+                count=COUNT,
+                seed=SEED,
+                static=static,
+                shapes=tuple(dict(shape) for shape in shapes),
+                state=dict(self.model.state),
+            ),
+            inputs={"export": export},
+            also={**self.source_key, "samples": self._digest_file(self.model.samples)},
+        )
+
+    def _add_calibrate(self, export: str) -> str:
+        """Calibration feeds: the user's, or plausible ones drawn with another seed than the
+        verification's."""
+        data = self.model.calibration.data if self.model.calibration else None
+        return self._add(
+            Used("sources", self.source.name),
+            CalibrateRequest(
+                parts=self.parts,
+                source=self.model.source,
+                data=data,
+                count=CALIBRATION_COUNT,
+                seed=SEED + 1,
+                state=dict(self.model.state),
+            ),
+            inputs={"export": export},
+            also={**self.source_key, "data": self._digest_file(data)},
+        )
+
+    def _add_optimize(self, target: registry.Target, export: str) -> str | None:
+        """The optimizers of the model's level whose output the target takes, in order; None where
+        there are none."""
+        level = self.model.optimize
+        if level == "none" or target.optimizes:
+            return None
+        passes = [
+            optimizer.name
+            for optimizer in sorted(registry.optimizers().values(), key=lambda o: o.order)
+            if level in optimizer.levels and optimizer.domains <= target.domains
+        ]
+        if not passes:
+            return None
+        return self._add(
+            Used("optimizers", passes[0]),
+            OptimizeRequest(parts=self.parts, passes=tuple(passes), level=level),
+            inputs={"model": export, "reference": self._add_reference(export)},
+            others=[Used("optimizers", name) for name in passes[1:]],
+        )
+
+    def _add_quantize(
+        self, config: VariantConfig, quantizer: registry.Quantizer, inputs: Mapping[str, str]
+    ) -> str:
+        options = config.quantizer_options
+        method = self.model.calibration.method if self.model.calibration else None
+        if method is not None and quantizer.calibration_option is not None:
+            options = {quantizer.calibration_option: method, **options}
+        return self._add(
+            Used("quantizers", quantizer.name),
+            QuantizeRequest(
+                parts=self.parts,
+                quantizer=quantizer.name,
+                precision=config.precision,
+                options=options,
+            ),
+            inputs=inputs,
+        )
+
+    def _add_runs(
         self,
-        kind: str,
-        family: registry.Family,
-        plugin: str,
-        params: dict[str, Any],
+        config: VariantConfig,
+        runtime: registry.Runtime,
+        keys: Mapping[str, str],
+        fp32: str,
+        measure: bool,
+    ) -> dict[str, str]:
+        """The steps that run the artifact in ``runtime``: verification, and measurement where that
+        is asked for."""
+        options = {**config.options, **config.runtime_options}
+        artifact = InRuntime(
+            runtime=runtime.name,
+            options=options,
+            precision=config.precision,
+            threads=runtime.threads(config.runtime_options) or self.threads,
+        )
+        inputs = {"artifact": keys["write"], "reference": keys["reference"]}
+        service = runtime.name if runtime.service else None
+        source = Used("sources", self.source.name)
+        writes_text = self.source.generate is not None  # the source's own loop drives the artifact
+        runs = {
+            "verify": self._add(
+                Used("runtimes", runtime.name),
+                VerifyRequest(
+                    parts=self.parts,
+                    artifact=artifact,
+                    evaluate=_evaluation_of(self.model.evaluate),
+                    source=self.model.source if writes_text else None,
+                ),
+                inputs=inputs,
+                also=self.source_key if writes_text else None,
+                others=[source] if writes_text else [],
+                service=service,
+            )
+        }
+        if measure:
+            runs["measure"] = self._add(
+                Used("runtimes", runtime.name),
+                MeasureRequest(parts=self.parts, artifact=artifact, source=self.model.source),
+                inputs={**inputs, "model": fp32} if runtime.peers else inputs,
+                also={**self.source_key, "machine": [*_machine(), self.threads]},
+                others=[source],
+                exclusive=True,
+                service=service,
+            )
+        return runs
+
+    def _digest_file(self, path: str | None) -> str | None:
+        return None if path is None else self.digests.sha256(Path(path))
+
+    def _add(
+        self,
+        plugin: Used,
+        request: AnyRequest,
         *,
         inputs: Mapping[str, str] | None = None,
         also: Mapping[str, Any] | None = None,
-        others: Sequence[tuple[registry.Family, str]] = (),
-        **settings: Any,
+        others: Sequence[Used] = (),
+        exclusive: bool = False,
+        service: str | None = None,
+        lowers: bool = False,
     ) -> str:
-        """Add a step; ``also`` enters the key in place of what ``params`` says of paths and this
-        machine; ``others``: further plug-ins it uses."""
-        params = {**self.parts, **params}
-        used = [registry.plugins(family)[plugin], *(registry.plugins(f)[n] for f, n in others)]
-        tools = {tool: version(tool) for p in used for tool in p.tools}
+        """Add a step and return its key. ``also`` enters the key in place of what the request says
+        of places on this machine; ``others`` are further plug-ins that it uses."""
+        used = [registry.plugins(each.family)[each.name] for each in (plugin, *others)]
+        tools = {tool: version(tool) for each in used for tool in each.tools}
+        modules = [*(each.module for each in used), *KINDS[request.kind].modules]
         keyed = {
-            k: v for k, v in params.items() if k not in ("source", "samples", "data", "threads")
-        } | dict(also or {})
-        parts = {
-            "kind": kind,
-            "plugin": f"{family}/{plugin}",
-            "code": [code_digest(p.module) for p in used] + [code_digest("mconv.steps.run")],
+            "plugin": f"{plugin.family}/{plugin.name}",
+            "code": [code_digest(module) for module in modules],
             "tools": tools,
-            "params": keyed,
+            "request": request.key_fields() | dict(also or {}),
             "inputs": dict(inputs or {}),
         }
-        key = hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+        key = hashlib.sha256(msgspec.json.encode(keyed, order="sorted")).hexdigest()
         if key not in self.steps:
             self.steps[key] = Step(
                 key=key,
-                kind=kind,
-                plugin=plugin,
-                label=f"{self.model.name}: {kind} {plugin}",
-                params=params,
+                plugin=plugin.name,
+                label=f"{self.model.name}: {request.kind} {plugin.name}",
+                request=request,
                 inputs=dict(inputs or {}),
                 tools=tools,
                 timeout_s=self.model.timeout_s,
                 memory_bytes=self.model.memory_bytes,
+                exclusive=exclusive,
+                service=service,
                 preload=used[0].preload,
                 size_bytes=self.size,
-                **settings,
+                lowers=lowers,
             )
         return key
 
-    def export(self) -> str:
-        return self.step(
-            "export", "sources", self.model.source.format, self.source_params, also=self.source_key
+
+def _find_dependencies(model: ModelConfig, root: Path) -> list[Path]:
+    """The files that ``depends_on`` names. Raises ManifestError for a glob that matches none."""
+    files = []
+    for pattern in model.depends_on:
+        paths = [Path(p) for p in glob.glob(str(root / pattern), recursive=True)]
+        matched = [path for path in paths if path.is_file()]
+        if not matched:
+            raise ManifestError(
+                f"depends_on {pattern!r} matches no file",
+                hint="globs are relative to the manifest, ** matches folders",
+                place=model.place,
+            )
+        files += matched
+    return files
+
+
+def _refuse_several_parts(model: ModelConfig, parts: Sequence[str]) -> None:
+    """Raise ManifestError where the manifest says of a model of several parts what is of one."""
+    listed = ", ".join(parts)
+    if model.evaluate:
+        raise ManifestError(
+            f"{model.name} has no single output to evaluate",
+            hint=f"`evaluate` takes models of one part; this one has {listed}",
+            place=model.place,
+        )
+    if model.state:
+        raise ManifestError(
+            f"{model.name} is several models: {listed}; `state` is of one", place=model.place
         )
 
-    def reference(
-        self,
-        export: str,
-        static: bool,
-        dims: Mapping[str, int],
-        shapes: Sequence[Mapping[str, int]] = (),
-    ) -> str:
-        """Samples and the source framework's answers to them; of each of ``shapes`` laid over
-        ``dims`` where there are any."""
-        samples = self.model.samples
-        evaluate = self.model.evaluate
-        params = {
-            **self.source_params,
-            "samples": samples,
-            "labels": evaluate.labels if evaluate else None,
-            "count": COUNT,
-            "seed": SEED,
-            "static": static,
-            "dims": dict(dims),
-            "shapes": [dict(s) for s in shapes],
-            **self.state_params,
-        }
-        also = {
-            **self.source_key,
-            "samples": self.digests.sha256(Path(samples)) if samples else None,
-        }
-        return self.step(
-            "reference",
-            "sources",
-            self.model.source.format,
-            params,
-            inputs={"export": export},
-            also=also,
-        )
 
-    def calibrate(self, export: str) -> str:
-        """Calibration feeds: the user's, or plausible ones drawn with another seed than the
-        verification's."""
-        data = self.model.calibration.data if self.model.calibration else None
-        params = {
-            **self.source_params,
-            "data": data,
-            "count": CALIBRATION_COUNT,
-            "seed": SEED + 1,
-            **self.state_params,
-        }
-        also = {**self.source_key, "data": self.digests.sha256(Path(data)) if data else None}
-        return self.step(
-            "calibrate",
-            "sources",
-            self.model.source.format,
-            params,
-            inputs={"export": export},
-            also=also,
-        )
+def _evaluation_of(evaluate: Evaluate | None) -> EvaluateRequest | None:
+    if evaluate is None:
+        return None
+    return EvaluateRequest(metric=evaluate.metric, output=evaluate.output)
 
-    def variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
-        if config.candidates:
-            tried = tuple(self.variant(each, measure) for each in config.candidates)
-            return VariantPlan(
-                id=self.id(config),
-                model=self.model.name,
-                config=config,
-                steps=tried[0].steps,
-                candidates=tried,
-            )
-        target = registry.targets()[config.target]
-        if target.accepts == ("weights",):
-            return self.weights_variant(config, target, measure)
-        keys: dict[str, str] = {}
-        keys["export"] = last = self.export()
-        dims = config.options.get("dims") or {}
-        keys["reference"] = self.reference(
-            last, target.static, dims, config.options.get("shapes") or ()
-        )
-        passes = [
-            o.name
-            for o in sorted(registry.optimizers().values(), key=lambda o: o.order)
-            if self.model.optimize in o.levels
-            and o.domains <= target.domains
-            and not target.optimizes
-        ]
-        if passes and self.model.optimize != "none":
-            checked = self.reference(last, False, {})
-            params: dict[str, Any] = {"passes": passes, "level": self.model.optimize}
-            others: list[tuple[registry.Family, str]] = [("optimizers", p) for p in passes[1:]]
-            inputs = {"model": last, "reference": checked}
-            keys["optimize"] = last = self.step(
-                "optimize", "optimizers", passes[0], params, inputs=inputs, others=others
-            )
-        fp32 = last
-        calibration: dict[str, str] = {}
-        quantizer = registry.quantizer_for(target, config.precision, config.method)
-        if (quantizer and quantizer.calibration) or config.precision in target.calibrated:
-            keys["calibrate"] = calibration["calibration"] = self.calibrate(keys["export"])
-        if quantizer:
-            params = {"precision": config.precision, "options": config.quantizer_options}
-            if (
-                self.model.calibration
-                and self.model.calibration.method
-                and "ranges" in quantizer.options
-            ):
-                params["options"] = {
-                    "ranges": self.model.calibration.method,
-                    **config.quantizer_options,
-                }
-            inputs = {"model": last, **calibration}
-            keys["quantize"] = last = self.step(
-                "quantize", "quantizers", quantizer.name, params, inputs=inputs
-            )
-        params = {"precision": config.precision, "options": config.options, "name": self.model.name}
-        inputs = {"model": last, **calibration}
-        lowers = quantizer is None and config.precision not in ("fp32", "fp16")
-        keys["write"] = last = self.step(
-            "write", "targets", target.name, params, inputs=inputs, lowers=lowers
-        )
-        runtime = registry.runtimes()[target.runtimes[0]] if target.runtimes else None
-        if runtime is None:
-            return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
-        options = {**config.options, **config.runtime_options}
-        params = {
-            "precision": config.precision,
-            "options": options,
-            "threads": options.get("threads") or self.threads,
-        }
-        evaluate = self.model.evaluate
-        if evaluate:
-            params["evaluate"] = {"metric": evaluate.metric, "output": evaluate.output}
-        inputs = {"artifact": last, "reference": keys["reference"]}
-        service = runtime.name if runtime.service else None
-        source: tuple[registry.Family, str] = ("sources", self.model.source.format)
-        if self.source.generate:  # the source's own loop drives the artifact
-            checked = self.step(
-                "verify",
-                "runtimes",
-                runtime.name,
-                {**self.source_params, **params},
-                inputs=inputs,
-                also=self.source_key,
-                others=[source],
-                service=service,
-            )
-        else:
-            checked = self.step(
-                "verify", "runtimes", runtime.name, params, inputs=inputs, service=service
-            )
-        keys["verify"] = checked
-        if measure:
-            params = {**self.source_params, **{k: v for k, v in params.items() if k != "evaluate"}}
-            here = hardware.machine()
-            also = {**self.source_key, "machine": [here.cpu, here.cores, here.system, self.threads]}
-            keys["measure"] = self.step(
-                "measure",
-                "runtimes",
-                runtime.name,
-                params,
-                inputs={**inputs, "model": fp32} if runtime.peers else inputs,
-                also=also,
-                others=[source],
-                exclusive=True,
-                service=service,
-            )
-        return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
 
-    def weights_variant(
-        self, config: VariantConfig, target: registry.Target, measure: bool
-    ) -> VariantPlan:
-        """A target that takes the source's weights by name: no graph, and the source itself runs
-        what was written."""
-        source = self.source.name
-        part = config.options.get("part")
-        # one set of weights, whatever graphs the model is
-        opened = {**self.source_params, "part": part, "parts": []}
-        keys = {"weights": self.step("weights", "sources", source, opened, also=self.source_key)}
-        params: dict[str, Any] = {
-            **opened,
-            "samples": self.model.samples,
-            "labels": self.model.evaluate.labels if self.model.evaluate and part is None else None,
-            "count": COUNT,
-            "seed": SEED,
-            "static": False,
-            "dims": {},
-            "shapes": [],
-            **(self.state_params if part is None else {}),
-        }
-        also = {
-            **self.source_key,
-            "samples": self.digests.sha256(Path(self.model.samples))
-            if self.model.samples
-            else None,
-        }
-        keys["reference"] = self.step("reference", "sources", source, params, also=also)
-        params = {
-            "precision": config.precision,
-            "options": config.options,
-            "name": self.model.name,
-            "parts": [],
-        }
-        keys["write"] = self.step(
-            "write", "targets", target.name, params, inputs={"model": keys["weights"]}
-        )
-        params = {
-            **opened,
-            "target": target.name,
-            "precision": config.precision,
-            "options": config.options,
-            "threads": self.threads,
-        }
-        if self.model.evaluate and part is None:
-            params["evaluate"] = {
-                "metric": self.model.evaluate.metric,
-                "output": self.model.evaluate.output,
-            }
-        inputs = {"artifact": keys["write"], "reference": keys["reference"]}
-        reader: list[tuple[registry.Family, str]] = [("targets", target.name)]
-        keys["verify"] = self.step(
-            "verify", "sources", source, params, inputs=inputs, also=self.source_key, others=reader
-        )
-        if measure:
-            params = {k: v for k, v in params.items() if k != "evaluate"}
-            here = hardware.machine()
-            also = {**self.source_key, "machine": [here.cpu, here.cores, here.system]}
-            keys["measure"] = self.step(
-                "measure",
-                "sources",
-                source,
-                params,
-                inputs=inputs,
-                also=also,
-                others=reader,
-                exclusive=True,
-            )
-        return VariantPlan(id=self.id(config), model=self.model.name, config=config, steps=keys)
-
-    def id(self, config: VariantConfig) -> str:
-        return f"{self.model.name}/{config.label}/{config.precision}"
+def _machine() -> list[str | int]:
+    """What tells one machine's latencies from another's."""
+    here = hardware.machine()
+    return [here.cpu, here.cores, here.system]

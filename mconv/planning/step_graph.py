@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mconv.manifest.config import Manifest, VariantConfig
+from mconv.steps.requests import AnyRequest
 from mconv.values import Frozen, ModelResult
 
 
 class Step(Frozen, frozen=True, kw_only=True):
-    """One unit of work. ``inputs``: role → key of the step whose files it reads. ``params`` go to
-    the worker as they are.
+    """One unit of work.
 
-    ``exclusive`` steps run alone on the machine. ``service``: the runtime whose helper process must
-    be there. ``preload``: modules that it will import (:mod:`mconv.workers.forkserver`).
-    ``size_bytes``: of the model's source, which tells what time and memory it will take.
-    ``lowers``: a write that quantizes."""
+    Attributes:
+        key: The digest of all that its result depends on.
+        plugin: The name of the plug-in that does it.
+        label: The step in words, for people.
+        request: What its worker is asked.
+        inputs: The keys of the steps whose files it reads, by role.
+        tools: Versions of the tools that do it.
+        timeout_s: Seconds after which it is stopped.
+        memory_bytes: Memory beyond which it is stopped; None is all that the machine has.
+        exclusive: It runs alone on the machine.
+        service: The runtime whose helper process must be there.
+        preload: Modules that it will import (:mod:`mconv.workers.forkserver`).
+        size_bytes: Of the model's source, which tells what time and memory it will take.
+        lowers: It is a write that quantizes.
+    """
 
     key: str
-    kind: str
     plugin: str
     label: str
-    params: dict[str, Any]
+    request: AnyRequest
     inputs: dict[str, str]
     tools: dict[str, str]
     timeout_s: float
@@ -32,6 +41,11 @@ class Step(Frozen, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()
     size_bytes: int = 0
     lowers: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The kind of step."""
+        return self.request.kind
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ ACTIVATIONS = ("int8-static",)
 CALIBRATION = True
 TOOLS = ("onnx", "onnxruntime")
 MAX_NOISE = 0.003
+CALIBRATION_OPTION = "ranges"
 OPTIONS = {
     "ranges": {
         "enum": ["minmax", "entropy", "percentile"],

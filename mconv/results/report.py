@@ -10,11 +10,12 @@ import msgspec
 
 import mconv
 from mconv import hardware
+from mconv.answers import ExportAnswer, ReferenceAnswer
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
 from mconv.results.variant import build_auto, build_variant
 from mconv.results.verdict import summarize
-from mconv.values import ExportInfo, ModelInfo, ModelResult, Report
+from mconv.values import ModelResult, Report
 
 
 def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
@@ -51,8 +52,11 @@ def _model(outcome: Outcome, model: ModelResult, variant: VariantPlan | None) ->
         return model
     export = outcome.entries.get(variant.steps.get("export", ""))
     reference = outcome.entries.get(variant.steps["reference"])
-    info = msgspec.convert(reference.result["info"], ModelInfo) if reference else None
-    exporter = msgspec.convert(export.result["export"], ExportInfo).exporter if export else None
+    info, exporter = None, None
+    if reference is not None and isinstance(reference.answer, ReferenceAnswer):
+        info = reference.answer.info
+    if export is not None and isinstance(export.answer, ExportAnswer):
+        exporter = export.answer.export.exporter
     return msgspec.structs.replace(model, info=info, exporter=exporter)
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
-import msgspec
+from msgspec.structs import replace
 
+from mconv.answers import (
+    ExportAnswer,
+    MeasureAnswer,
+    QuantizeAnswer,
+    StepAnswer,
+    VerifyAnswer,
+    WeightsAnswer,
+    WriteAnswer,
+)
+from mconv.errors import StoreError
 from mconv.manifest.config import VariantConfig
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
 from mconv.results.verdict import judge_variant, verification
 from mconv.store.local import Entry
-from mconv.values import (
-    Benchmark,
-    Candidate,
-    ExportInfo,
-    LayerError,
-    ModelInfo,
-    StepRecord,
-    VariantResult,
-)
+from mconv.values import Candidate, StepRecord, VariantResult
+
+A = TypeVar("A", bound=StepAnswer)
 
 
 def directory(config: VariantConfig, model: str) -> str:
@@ -31,50 +35,78 @@ def directory(config: VariantConfig, model: str) -> str:
 def build_variant(
     plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool
 ) -> VariantResult:
+    """Return what came of one variant, with its verdict."""
     config = variant.config
-    entries: dict[str, Entry] = {
-        kind: outcome.entries[k] for kind, k in variant.steps.items() if k in outcome.entries
-    }
-    error = next((outcome.errors[k] for k in variant.steps.values() if k in outcome.errors), None)
-    written = entries.get("write")
-    base: dict[str, Any] = {
-        "id": variant.id,
-        "model": variant.model,
-        "target": config.target,
-        "precision": config.precision,
-        "place": config.place,
-        "options": {**config.options, **config.quantizer_options, **config.runtime_options},
-        "steps": _steps(plan, outcome, variant, entries),
-        "notes": _notes(entries),
-    }
-    peak = max((step.peak_rss_bytes or 0 for step in base["steps"]), default=0)
-    if peak and (size := plan.models[variant.model].size_bytes):
-        base["peak_memory_ratio"] = round(peak / size, 3)
-    if "quantize" in entries:
-        base["layers"] = msgspec.convert(
-            entries["quantize"].result.get("layers", ()), tuple[LayerError, ...]
+    parts = _Parts(outcome, variant)
+    written = parts.entry("write")
+    steps = _steps(plan, outcome, variant)
+    result = VariantResult(
+        id=variant.id,
+        model=variant.model,
+        target=config.target,
+        precision=config.precision,
+        status="unverified",
+        place=config.place,
+        options={**config.options, **config.quantizer_options, **config.runtime_options},
+        steps=steps,
+        notes=_notes(parts),
+        peak_memory_ratio=_memory_ratio(steps, plan.models[variant.model].size_bytes),
+    )
+    if (quantized := parts.answer("quantize", QuantizeAnswer)) is not None:
+        result = replace(result, layers=quantized.layers)
+    if written is not None and (artifact := parts.answer("write", WriteAnswer)) is not None:
+        result = replace(
+            result,
+            directory=directory(config, variant.model),
+            files=written.files,
+            size_bytes=sum(f.bytes for f in written.files),
+            info=artifact.info,
         )
-    if written is not None:
-        base |= {
-            "directory": directory(config, variant.model),
-            "files": written.files,
-            "size_bytes": sum(f.bytes for f in written.files),
-            "info": msgspec.convert(written.result["info"], ModelInfo),
-        }
-    if "verify" in entries:
-        verified, evaluation = verification(entries["verify"], config)
-        download = verified.details.get("download_bytes")
-        base |= {"verification": verified, "evaluation": evaluation}
-        base |= {"download_bytes": download} if isinstance(download, int) else {}
-    if "measure" in entries:
-        base["benchmark"] = msgspec.convert(entries["measure"].result, Benchmark)
+    if (verified := parts.answer("verify", VerifyAnswer)) is not None:
+        proof, evaluation = verification(verified, config)
+        download = proof.details.get("download_bytes")
+        result = replace(
+            result,
+            verification=proof,
+            evaluation=evaluation,
+            download_bytes=download if isinstance(download, int) else None,
+        )
+    if (measurement := parts.answer("measure", MeasureAnswer)) is not None:
+        result = replace(result, benchmark=measurement.benchmark)
+    keys = variant.steps.values()
+    error = next((outcome.errors[key] for key in keys if key in outcome.errors), None)
     if error is not None:
-        place = error.place or config.place
-        return VariantResult(
-            **base, status="error", error=msgspec.structs.replace(error, place=place)
-        )
-    status, reasons = judge_variant(base, config.limits, measured)
-    return VariantResult(**base, status=status, reasons=reasons)
+        placed = replace(error, place=error.place or config.place)
+        return replace(result, status="error", error=placed)
+    status, reasons = judge_variant(result, config.limits, measured)
+    return replace(result, status=status, reasons=reasons)
+
+
+class _Parts:
+    """What the steps of one variant left, by kind."""
+
+    def __init__(self, outcome: Outcome, variant: VariantPlan) -> None:
+        self.outcome = outcome
+        self.variant = variant
+
+    def entry(self, kind: str) -> Entry | None:
+        """The entry of the step of a kind, if there is such a step and it did well."""
+        return self.outcome.entries.get(self.variant.steps.get(kind, ""))
+
+    def answer(self, kind: str, type_: type[A]) -> A | None:
+        """The answer of the step of a kind. Raises StoreError for one of another kind."""
+        entry = self.entry(kind)
+        if entry is None:
+            return None
+        if not isinstance(entry.answer, type_):
+            raise StoreError(f"{entry.label} is stored with an answer of {entry.kind!r}")
+        return entry.answer
+
+
+def _memory_ratio(steps: Sequence[StepRecord], source_bytes: int) -> float | None:
+    """The most memory of any step over the size of the model's files."""
+    peak = max((step.peak_rss_bytes or 0 for step in steps), default=0)
+    return round(peak / source_bytes, 3) if peak and source_bytes else None
 
 
 def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) -> VariantResult:
@@ -87,7 +119,7 @@ def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: boo
         pool,
         key=lambda t: (len(t.reasons), t.size_bytes if t.size_bytes is not None else float("inf")),
     )
-    made = msgspec.structs.replace(
+    made = replace(
         taken,
         id=variant.id,
         precision=variant.config.precision,
@@ -98,9 +130,7 @@ def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: boo
     if good or taken.status != "failed":
         return made
     said = tuple(f"{t.precision}: {'; '.join(t.reasons)}" for t in tried if t.status == "failed")
-    return msgspec.structs.replace(
-        made, reasons=("no precision keeps the tolerance and the limits", *said)
-    )
+    return replace(made, reasons=("no precision keeps the tolerance and the limits", *said))
 
 
 def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
@@ -134,29 +164,27 @@ def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
             c != own and all(x <= y for x, y in zip(c, own, strict=True)) for c in others
         )
 
-    return tuple(msgspec.structs.replace(one, front=not beaten(one)) for one in made)
+    return tuple(replace(one, front=not beaten(one)) for one in made)
 
 
-def _steps(
-    plan: Plan, outcome: Outcome, variant: VariantPlan, entries: Mapping[str, Entry]
-) -> tuple[StepRecord, ...]:
+def _steps(plan: Plan, outcome: Outcome, variant: VariantPlan) -> tuple[StepRecord, ...]:
+    """The steps that did well, and those that failed or were skipped for another's failure."""
     records = []
     for kind, key in variant.steps.items():
         step = plan.steps[key]
-        if kind in entries:
-            entry = entries[kind]
-            records.append(
-                StepRecord(
-                    kind=kind,
-                    name=step.plugin,
-                    key=key,
-                    cached=key in outcome.cached,
-                    seconds=entry.seconds,
-                    peak_rss_bytes=entry.peak_rss_bytes,
-                    tools=entry.tools,
-                    notes=entry.notes,
-                )
+        entry = outcome.entries.get(key)
+        if entry is not None:
+            record = StepRecord(
+                kind=kind,
+                name=step.plugin,
+                key=key,
+                cached=key in outcome.cached,
+                seconds=entry.seconds,
+                peak_rss_bytes=entry.peak_rss_bytes,
+                tools=entry.tools,
+                notes=entry.answer.notes,
             )
+            records.append(record)
         elif key in outcome.errors:
             failed = outcome.errors[key].step
             note = "failed" if failed == kind else f"skipped: {failed} failed"
@@ -164,11 +192,12 @@ def _steps(
     return tuple(records)
 
 
-def _notes(entries: Mapping[str, Entry]) -> tuple[str, ...]:
+def _notes(parts: _Parts) -> tuple[str, ...]:
+    """Remarks about the variant as a whole."""
     notes: list[str] = []
-    if "weights" in entries:
-        notes += entries["weights"].notes
-    if "export" in entries:
-        export = msgspec.convert(entries["export"].result["export"], ExportInfo)
-        notes += [*export.notes, *(f"exporter that failed first: {a}" for a in export.attempts)]
+    if (weights := parts.answer("weights", WeightsAnswer)) is not None:
+        notes += weights.notes
+    if (exported := parts.answer("export", ExportAnswer)) is not None:
+        notes += exported.export.notes
+        notes += [f"exporter that failed first: {each}" for each in exported.export.attempts]
     return tuple(notes)

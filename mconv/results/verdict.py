@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 
 from mconv import compare
+from mconv.answers import VerifyAnswer
 from mconv.manifest.config import VariantConfig
-from mconv.store.local import Entry
-from mconv.values import Benchmark, Evaluation, Limits, Status, Summary, VariantResult, Verification
+from mconv.values import Evaluation, Limits, Status, Summary, VariantResult, Verification
 
 STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "unverified")
 
@@ -33,18 +32,25 @@ def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Sum
     )
 
 
-def verification(entry: Entry, config: VariantConfig) -> tuple[Verification, Evaluation | None]:
-    """Errors held to the tolerance, placement to the provider claimed; and the task metric where
-    labels were given."""
-    result = dict(entry.result)
-    labelled = result.pop("evaluation", None)
-    found = msgspec.convert(
-        {**result, "tolerance": msgspec.to_builtins(config.tolerance)}, Verification
+def verification(
+    answer: VerifyAnswer, config: VariantConfig
+) -> tuple[Verification, Evaluation | None]:
+    """Hold errors to the tolerance and placement to the provider claimed; the task metric comes
+    beside it where labels were given."""
+    verified = Verification(
+        runtime=answer.runtime,
+        placement=answer.placement,
+        samples=answer.samples,
+        reference=answer.reference,
+        outputs=answer.outputs,
+        tolerance=config.tolerance,
+        details=answer.details,
+        generation=answer.generation,
     )
-    verdict, reasons = compare.judge(found.outputs, found.tolerance)
-    if wrong := compare.judge_tokens(found.generation, found.tolerance):
+    verdict, reasons = compare.judge(verified.outputs, verified.tolerance)
+    if wrong := compare.judge_tokens(verified.generation, verified.tolerance):
         verdict, reasons = "failed", reasons + wrong
-    placement = found.placement
+    placement = verified.placement
     strays = {
         op: n - placement.allowed.get(op, 0)
         for op, n in placement.elsewhere.items()
@@ -60,25 +66,23 @@ def verification(entry: Entry, config: VariantConfig) -> tuple[Verification, Eva
     elif not placement.witnesses and verdict == "passed":
         reasons += ("there is no evidence of where the nodes ran",)
         verdict = "unverified"
-    evaluation = (
-        msgspec.convert({**labelled, "max_drop": config.limits.max_drop}, Evaluation)
-        if labelled
-        else None
+    evaluation = answer.evaluation and msgspec.structs.replace(
+        answer.evaluation, max_drop=config.limits.max_drop
     )
-    return msgspec.structs.replace(found, verdict=verdict, reasons=reasons), evaluation
+    return msgspec.structs.replace(verified, verdict=verdict, reasons=reasons), evaluation
 
 
 def judge_variant(
-    base: Mapping[str, Any], limits: Limits, measured: bool
+    result: VariantResult, limits: Limits, measured: bool
 ) -> tuple[Status, tuple[str, ...]]:
-    """Verification, task metric and limits together. What could not be checked is ``unverified``,
-    never ``passed``."""
-    verification: Verification | None = base.get("verification")
-    if verification is None:
+    """Hold verification, task metric and measurements of a result to the limits. What could not be
+    checked is ``unverified``, never ``passed``."""
+    verified = result.verification
+    if verified is None:
         return "unverified", ("no runtime here can run this target",)
-    failed = list(verification.reasons) if verification.verdict == "failed" else []
-    open_points = list(verification.reasons) if verification.verdict == "unverified" else []
-    evaluation: Evaluation | None = base.get("evaluation")
+    failed = list(verified.reasons) if verified.verdict == "failed" else []
+    open_points = list(verified.reasons) if verified.verdict == "unverified" else []
+    evaluation = result.evaluation
     if limits.max_drop is not None:
         if evaluation is None:
             open_points.append("max_drop is set, but no labels were evaluated")
@@ -86,10 +90,10 @@ def judge_variant(
             failed.append(
                 f"{evaluation.metric} drops by {evaluation.drop:.4f}, more than {limits.max_drop:g}"
             )
-    size = base.get("size_bytes")
+    size = result.size_bytes
     if limits.max_size is not None and size is not None and size > limits.max_size:
         failed.append(f"size is {size:,} bytes, the limit is {limits.max_size:,}")
-    benchmark: Benchmark | None = base.get("benchmark")
+    benchmark = result.benchmark
     if limits.max_latency_ms is not None:
         if benchmark is None:
             open_points.append(

@@ -191,6 +191,11 @@ class OnnxRuntimeSession:
         self.session = None
 
 
+def threads(options: Mapping[str, Any]) -> int | None:
+    """How many threads the options ask for; None leaves it to the machine."""
+    return options.get("threads")
+
+
 def load(
     directory: Path, *, options: dict[str, Any], threads: int, precision: str
 ) -> OnnxRuntimeSession:

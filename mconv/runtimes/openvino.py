@@ -153,6 +153,11 @@ def _spec(port: Any, written: Any) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
+def threads(options: Mapping[str, Any]) -> int | None:
+    """How many threads the options ask for; None leaves it to the machine."""
+    return options.get("threads")
+
+
 def load(
     directory: Path, *, options: dict[str, Any], threads: int, precision: str
 ) -> OpenVinoSession:

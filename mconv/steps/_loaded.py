@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import msgspec
+from pathlib import Path
 
 from mconv import registry
 from mconv.steps import reload
-from mconv.steps._files import Folders
+from mconv.steps.requests import InRuntime, InSource
 from mconv.values import SourceConfig
 
 
-def open_model(config: SourceConfig, params: Mapping[str, Any]) -> registry.Model:
-    """The source in its framework; the part that ``params`` names where the variant is of
-    weights."""
-    return (
-        reload.opened(config, params["part"])
-        if "part" in params
-        else registry.sources()[config.format].load(config)
-    )
+def open_model(config: SourceConfig) -> registry.Model:
+    """Load a source in its framework. Raises SourceError."""
+    return registry.sources()[config.format].load(config)
 
 
-def load_session(plugin: str, params: dict[str, Any], folders: Folders) -> registry.Session:
-    if "target" in params:  # weights, which the source runs
-        return reload.load(
-            folders["artifact"], msgspec.convert(params["source"], SourceConfig), params
-        )
-    return registry.runtimes()[plugin].load(
-        folders["artifact"],
-        options=params["options"],
-        threads=params["threads"],
-        precision=params["precision"],
+def load_artifact(artifact: InRuntime | InSource, folder: Path) -> registry.Session:
+    """Load the artifact in ``folder`` into what runs it. Raises StepError."""
+    if isinstance(artifact, InSource):
+        return reload.load(folder, artifact)
+    return registry.runtimes()[artifact.runtime].load(
+        folder,
+        options=artifact.options,
+        threads=artifact.threads,
+        precision=artifact.precision,
     )

@@ -1,4 +1,4 @@
-"""The steps that make files: export, optimize, quantize, write, and the weights of a source."""
+"""The steps that make files out of a graph: export, optimize, quantize, write."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mconv import compare, graph, registry, samples
-from mconv.errors import MconvError, StepError, UnsupportedError
-from mconv.steps import reload
-from mconv.steps._files import LARGE, SAMPLES_FILE, Folders
-from mconv.values import SourceConfig
+from mconv.answers import ExportAnswer, OptimizeAnswer, QuantizeAnswer, WriteAnswer
+from mconv.errors import MconvError, StepError, UnsupportedError, one_line
+from mconv.steps._files import LARGE, SAMPLES_FILE
+from mconv.steps.requests import (
+    ExportRequest,
+    Folders,
+    OptimizeRequest,
+    QuantizeRequest,
+    WriteRequest,
+)
+from mconv.values import LayerError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,27 +31,21 @@ if TYPE_CHECKING:
 PASS_TOLERANCE = 1e-4
 
 
-def export(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
-    """Source → ``model.onnx``."""
-    config = msgspec.convert(params["source"], SourceConfig)
-    info = registry.sources()[config.format].export(config, out)
+def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
+    """Write the source as ``model.onnx``."""
+    info = registry.sources()[request.source.format].export(request.source, out)
     model = out / graph.MODEL_FILE
     opset = graph.describe(model).opset
     if opset is None or opset > graph.MAX_OPSET:
         raise UnsupportedError(
             f"the export is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}"
         )
-    return {"export": msgspec.to_builtins(info)}
+    return ExportAnswer(export=info)
 
 
-def weights(params: dict[str, Any], _: Folders, out: Path) -> dict[str, Any]:
-    """Source → its weights by name (:mod:`mconv.weights`), and the files that go beside them."""
-    return reload.extract(msgspec.convert(params["source"], SourceConfig), params["part"], out)
-
-
-def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
-    """Each pass in turn; one that fails, changes the numbers or makes the graph larger in nodes is
-    left out, and said so."""
+def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeAnswer:
+    """Run each pass in turn. One that fails or changes the numbers is left out, and a note says
+    so."""
     current = folders["model"] / graph.MODEL_FILE
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
     # beside the first pass: the engine works outside of Python
@@ -53,12 +54,12 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
         wait([before])
     scratch = Path(tempfile.mkdtemp())  # in the worker's own home, which goes with it
     notes = []
-    for name in params["passes"]:
+    for name in request.passes:
         folder = scratch / name
         folder.mkdir()
         made = folder / graph.MODEL_FILE
         try:
-            registry.optimizers()[name].optimize(current, made, level=params["level"])
+            registry.optimizers()[name].optimize(current, made, level=request.level)
             after = _run_onnx(made, feeds)
             drift = _drift(before.result(), after)
         except Exception as problem:  # any failure of a third-party pass leaves the graph as it was
@@ -77,7 +78,7 @@ def optimize(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, A
     for path in sorted(current.parent.iterdir()):
         if path.name.startswith(graph.MODEL_FILE):
             keep(path, out / path.name)
-    return {"notes": notes}
+    return OptimizeAnswer(notes=tuple(notes))
 
 
 def _run_onnx(
@@ -107,47 +108,40 @@ def _drift(
     return float(np.float64(worst))
 
 
-def quantize(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
-    """ONNX → ONNX of fewer bits."""
-    calibration = (
-        samples.load_feeds(folders["calibration"] / SAMPLES_FILE)
-        if "calibration" in folders
-        else None
-    )
-    found = registry.quantizers()[plugin].quantize(
+def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeAnswer:
+    """Write the graph with fewer bits."""
+    remarks = registry.quantizers()[request.quantizer].quantize(
         folders["model"] / graph.MODEL_FILE,
         out / graph.MODEL_FILE,
-        precision=params["precision"],
-        options=params["options"],
-        calibration=calibration,
+        precision=request.precision,
+        options=request.options,
+        calibration=_read_calibration(folders),
     )
-    layers = found.pop("layers", [])
-    return {"notes": _notes(found), "layers": layers}
+    layers = msgspec.convert(remarks.pop("layers", ()), tuple[LayerError, ...])
+    notes = tuple(f"{name}: {remark}" for name, remark in sorted(remarks.items()))
+    return QuantizeAnswer(notes=notes, layers=layers)
 
 
-def write(params: dict[str, Any], folders: Folders, out: Path, *, plugin: str) -> dict[str, Any]:
-    """ONNX, or weights → the target's files."""
-    calibration = (
-        samples.load_feeds(folders["calibration"] / SAMPLES_FILE)
-        if "calibration" in folders
-        else None
-    )
-    target = registry.targets()[plugin]
+def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
+    """Write the target's files from a graph, or from weights."""
+    target = registry.targets()[request.target]
     info = target.write(
         folders["model"] if target.accepts == ("weights",) else folders["model"] / graph.MODEL_FILE,
         out,
-        precision=params["precision"],
-        options=params["options"],
-        name=params["name"],
-        calibration=calibration,
+        precision=request.precision,
+        options=request.options,
+        name=request.name,
+        calibration=_read_calibration(folders),
     )
     if not any(out.iterdir()):
-        raise StepError(f"target {plugin} wrote no file")
-    return {"info": msgspec.to_builtins(info)}
+        raise StepError(f"target {request.target} wrote no file")
+    return WriteAnswer(info=info)
 
 
-def _notes(found: Mapping[str, Any] | None) -> list[str]:
-    return [f"{key}: {value}" for key, value in sorted((found or {}).items())]
+def _read_calibration(folders: Folders) -> list[dict[str, np.ndarray]] | None:
+    if "calibration" not in folders:
+        return None
+    return samples.load_feeds(folders["calibration"] / SAMPLES_FILE)
 
 
 def _sentence(problem: Exception) -> str:
@@ -156,4 +150,4 @@ def _sentence(problem: Exception) -> str:
         if isinstance(problem, MconvError)
         else f"{type(problem).__name__}: {problem}"
     )
-    return " ".join(text.split())[:300]
+    return one_line(text)

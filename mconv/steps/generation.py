@@ -8,73 +8,79 @@ share that agrees says how far they went together, not how right the rest is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mconv import graph, registry, samples
+from mconv.answers import ReferenceAnswer, VerifyAnswer
 from mconv.errors import StepError
-from mconv.values import Generation, SourceConfig
+from mconv.steps._loaded import load_artifact
+from mconv.steps.requests import Folders, ReferenceRequest, VerifyRequest
+from mconv.values import Generation
 
 if TYPE_CHECKING:
     import numpy as np
 
 FILE = "generation.npz"
 TOKENS = "tokens"  # the source's, beside a prompt's own arrays
-Open = Callable[[Path], registry.Session]
 
 
-def prepare(params: Mapping[str, Any], export: Path, out: Path) -> tuple[str, ...]:
-    """Write prompts and the source's tokens where the model generates. Returns a remark where
-    generation cannot be checked, since lengths are fixed, which grow from step to step."""
-    config = msgspec.convert(params["source"], SourceConfig)
-    source = registry.sources()[config.format]
-    found = source.prompts(config) if source.prompts else None
-    if not found:
-        return ()
+def prepare(
+    request: ReferenceRequest, folders: Folders, out: Path, answer: ReferenceAnswer
+) -> ReferenceAnswer:
+    """Write prompts and the source's tokens where the model generates.
+
+    A note says where generation cannot be checked, since lengths are fixed, which grow from step to
+    step."""
+    source = registry.sources()[request.source.format]
+    if "export" not in folders or source.prompts is None:
+        return answer
+    prompts = source.prompts(request.source)
+    if not prompts:
+        return answer
     lengths = [
         spec.shape[1]
-        for path in export.rglob(graph.MODEL_FILE)
+        for path in folders["export"].rglob(graph.MODEL_FILE)
         for spec in graph.describe(path).inputs
         if spec.name == "input_ids" and len(spec.shape) == 2
     ]
-    if (
-        params["static"]
-        or params["dims"]
-        or params["shapes"]
-        or any(isinstance(n, int) and n != 1 for n in lengths)
-    ):
-        return ("generation is not checked: it needs a length that is free",)
-    samples.save_feeds(out / FILE, found)
-    return ()
+    fixed = any(isinstance(length, int) and length != 1 for length in lengths)
+    if request.static or request.shapes or fixed:
+        note = "generation is not checked: it needs a length that is free"
+        return msgspec.structs.replace(answer, notes=(*answer.notes, note))
+    samples.save_feeds(out / FILE, prompts)
+    return answer
 
 
-def check(
-    params: Mapping[str, Any], reference: Path, artifact: Path, parts: Sequence[str], opened: Open
-) -> Generation | None:
-    """Decode with the artifact; None where :func:`prepare` wrote nothing. Raises StepError where a
-    part does not take a feed."""
-    if not (reference / FILE).is_file():
-        return None
-    config = msgspec.convert(params["source"], SourceConfig)
+def check(request: VerifyRequest, folders: Folders, _: Path, answer: VerifyAnswer) -> VerifyAnswer:
+    """Decode with the artifact where :func:`prepare` wrote prompts, and add how its tokens compare.
+
+    Raises StepError where a part does not take a feed.
+    """
+    config = request.source
+    if config is None or not (folders["reference"] / FILE).is_file():
+        return answer
     source = registry.sources()[config.format]
     if source.generate is None:
         raise StepError(f"{config.format} sources have prompts, but no generate()")
+    several = len(request.parts) > 1
     with ExitStack() as stack:
         run = {}
-        for part in parts or ("",):
-            session = opened(artifact / part if len(parts) > 1 else artifact)
+        for part in request.parts or ("",):
+            folder = folders["artifact"] / part if several else folders["artifact"]
+            session = load_artifact(request.artifact, folder)
             stack.callback(session.close)
             run[part] = session.run
         wanted, got = [], []
-        for prompt in samples.load_feeds(reference / FILE):
+        for prompt in samples.load_feeds(folders["reference"] / FILE):
             tokens = prompt.pop(TOKENS)
             wanted.append(tokens)
             got.append(source.generate(config, run, prompt, tokens.shape[1]))
-    return compare(wanted, got)
+    return msgspec.structs.replace(answer, generation=compare(wanted, got))
 
 
 def compare(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Generation:

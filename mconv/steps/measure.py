@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from mconv import graph, registry, samples
-from mconv.steps._files import LARGE, SAMPLES_FILE, Folders
-from mconv.steps._loaded import load_session, open_model
-from mconv.values import Latency, SourceConfig
+from mconv.answers import MeasureAnswer
+from mconv.steps import reload
+from mconv.steps._files import LARGE, SAMPLES_FILE
+from mconv.steps._loaded import load_artifact, open_model
+from mconv.steps.requests import Folders, InRuntime, InSource, MeasureRequest
+from mconv.values import Benchmark, Latency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
 
 
-def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -> dict[str, Any]:
-    """Latency of artifact and source framework in alternating rounds of one process; memory before
-    the framework is loaded.
+def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer:
+    """Measure the latency of artifact and source framework in alternating rounds of one process,
+    and the memory before the framework is loaded.
 
     Where the two are too large to be in memory together, all rounds of the one come before those of
     the other."""
@@ -36,7 +37,8 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
     )
     _reset_peak()
     start = time.perf_counter()
-    session = load_session(plugin, params, folders)
+    artifact = request.artifact
+    session = load_artifact(artifact, folders["artifact"])
     load_ms = (time.perf_counter() - start) * 1e3
     start = time.perf_counter()
     session.run(feed)
@@ -47,24 +49,20 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
     timer = getattr(session, "benchmark", None)
     placement = session.placement()
     details = session.details()
-    config = msgspec.convert(params["source"], SourceConfig)
+    config = request.source
     files = [Path(p) for p in registry.sources()[config.format].files(config)]
     files += [p for p in folders["artifact"].rglob("*") if p.is_file()]
     apart = sum(p.stat().st_size for p in files) > LARGE
     ours: list[float] = []
     theirs: list[float] = []
     others: dict[str, list[float]] = {}
-    peers = (
-        registry.runtimes()[plugin].peers
-        if plugin in registry.runtimes() and "target" not in params
-        else None
-    )
+    peers = registry.runtimes()[artifact.runtime].peers if isinstance(artifact, InRuntime) else None
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
-        model = None if apart else _warm(config, params, feed)
+        model = None if apart else _warm(request, feed)
         beside = (
             stack.enter_context(
-                peers(session, folders["model"] / graph.MODEL_FILE, params["threads"])
+                peers(session, folders["model"] / graph.MODEL_FILE, artifact.threads)
             )
             if peers
             else {}
@@ -78,24 +76,25 @@ def measure(params: dict[str, Any], folders: Folders, _: Path, *, plugin: str) -
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
     if model is None:
         _give_back()
-        model = _warm(config, params, feed)
+        model = _warm(request, feed)
         theirs = [each for _round in range(ROUNDS) for each in _time(partial(model.run, feed))]
     ran, source = _latency(ours), _latency(theirs)
-    return {
-        "runtime": plugin,
-        "device": placement.device,
-        "threads": params["threads"],
-        "latency": msgspec.to_builtins(ran),
-        "load_ms": details.get("load_ms", load_ms),
-        "first_run_ms": details.get("first_run_ms", first_ms),
-        "peak_rss_bytes": peak,
-        "reference_runtime": config.format,
-        "reference": msgspec.to_builtins(source),
-        "speedup": source.p50_ms / ran.p50_ms,
-        "comparable": not placement.software,
-        "others": {name: msgspec.to_builtins(_latency(times)) for name, times in others.items()},
-        "shapes": {name: list(array.shape) for name, array in feed.items()},
-    }
+    benchmark = Benchmark(
+        runtime=artifact.name,
+        device=placement.device,
+        threads=artifact.threads,
+        latency=ran,
+        load_ms=details.get("load_ms", load_ms),
+        first_run_ms=details.get("first_run_ms", first_ms),
+        peak_rss_bytes=peak,
+        reference_runtime=config.format,
+        reference=source,
+        speedup=source.p50_ms / ran.p50_ms,
+        comparable=not placement.software,
+        others={name: _latency(times) for name, times in others.items()},
+        shapes={name: array.shape for name, array in feed.items()},
+    )
+    return MeasureAnswer(benchmark=benchmark)
 
 
 def _give_back() -> None:
@@ -105,16 +104,19 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _warm(
-    config: SourceConfig, params: Mapping[str, Any], feed: Mapping[str, np.ndarray]
-) -> registry.Model:
-    model = open_model(config, params)
+def _warm(request: MeasureRequest, feed: Mapping[str, np.ndarray]) -> registry.Model:
+    """The source in its framework, after a few calls."""
+    artifact = request.artifact
+    if isinstance(artifact, InSource):
+        model: registry.Model = reload.open_weighted(artifact.source, artifact.part)
+    else:
+        model = open_model(request.source)
     for _round in range(WARM_UP):
         model.run(feed)
     return model
 
 
-def _time(call: Callable[[], Any]) -> list[float]:
+def _time(call: Callable[[], object]) -> list[float]:
     """Milliseconds of each call, for about 0.4 s, at least 5 and at most 200 calls."""
     times: list[float] = []
     begin = time.perf_counter()

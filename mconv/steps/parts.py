@@ -8,89 +8,174 @@ subfolder, and none of this touches it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from mconv.values import ExportInfo, Latency, ModelInfo, Placement, TensorSpec
+from mconv.answers import (
+    CalibrateAnswer,
+    ExportAnswer,
+    MeasureAnswer,
+    OptimizeAnswer,
+    QuantizeAnswer,
+    ReferenceAnswer,
+    StepAnswer,
+    VerifyAnswer,
+    WeightsAnswer,
+    WriteAnswer,
+)
+from mconv.steps.requests import StepRequest, WriteRequest
+from mconv.values import Benchmark, ExportInfo, Latency, ModelInfo, Placement, TensorSpec
 
-Answers = Mapping[str, Mapping[str, Any]]  # part → what its step answered
 # details that add up; of the others, those that all parts share are kept
 SUMMED = ("download_bytes", "load_ms", "first_run_ms")
+Named = TypeVar("Named", bound=msgspec.Struct)
 
 
-def params_of(params: Mapping[str, Any], part: str, *, alone: bool) -> dict[str, Any]:
-    """A step's parameters for one part; packages of a model of several get the part's name behind
-    the model's."""
-    found = {key: value for key, value in params.items() if key != "parts"}
-    if "source" in found:
-        found["source"] = {**found["source"], "part": part}
-    if "name" in found and not alone:
-        found["name"] = f"{found['name']}-{part.replace('_', '-')}"
-    return found
+def request_of(request: StepRequest, part: str, *, alone: bool) -> StepRequest:
+    """A step's request for one part. Packages of a model of several get the part's name behind the
+    model's."""
+    changes: dict[str, Any] = {"parts": ()}
+    source = getattr(request, "source", None)
+    if source is not None:
+        changes["source"] = msgspec.structs.replace(source, part=part)
+    if isinstance(request, WriteRequest) and not alone:
+        changes["name"] = f"{request.name}-{part.replace('_', '-')}"
+    return msgspec.structs.replace(request, **changes)
 
 
 def folders_of(folders: Mapping[str, Path], part: str) -> dict[str, Path]:
+    """The part's subfolder of each folder."""
     return {role: folder / part for role, folder in folders.items()}
 
 
-def merge(kind: str, answers: Answers) -> dict[str, Any]:
-    """One answer of a step of ``kind`` from those of its parts."""
-    merged: dict[str, Any] = {}
-    if any("notes" in a for a in answers.values()):
-        merged["notes"] = _labelled(answers, "notes")
-    if kind == "export":
-        merged["export"] = msgspec.to_builtins(
-            _export({p: msgspec.convert(a["export"], ExportInfo) for p, a in answers.items()})
-        )
-    elif kind in ("reference", "write"):
-        infos = {p: msgspec.convert(a["info"], ModelInfo) for p, a in answers.items()}
-        merged["info"] = msgspec.to_builtins(_info(infos, shared=kind == "reference"))
-        if kind == "reference":
-            merged["count"] = min(a["count"] for a in answers.values())
-            merged["expected"] = [
-                f"{p}/{name}" for p, a in answers.items() for name in a["expected"]
-            ]
-    elif kind == "calibrate":
-        merged["count"] = min(a["count"] for a in answers.values())
-    elif kind == "quantize":
-        merged["layers"] = _named(answers, "layers")
-    elif kind == "verify":
-        merged |= _verification(answers)
-    elif kind == "measure":
-        merged |= _benchmark(answers)
-    return merged
+def merge_exports(answers: Mapping[str, ExportAnswer]) -> ExportAnswer:
+    """One answer of the exports of all parts."""
+    infos = {part: answer.export for part, answer in answers.items()}
+    used: dict[str, list[str]] = {}
+    for part, info in infos.items():
+        used.setdefault(info.exporter, []).append(part)
+    exporters = [f"{name} ({', '.join(parts)})" for name, parts in used.items()]
+    export = ExportInfo(
+        exporter=next(iter(used)) if len(used) == 1 else "; ".join(exporters),
+        model=_merge_infos({part: info.model for part, info in infos.items()}, shared=False),
+        attempts=_label({part: info.attempts for part, info in infos.items()}),
+        notes=_label({part: info.notes for part, info in infos.items()}),
+    )
+    return ExportAnswer(export=export, notes=_label_notes(answers))
 
 
-def _labelled(answers: Answers, key: str) -> list[str]:
-    """Remarks by part; what every part says stands once, without a name."""
-    lists = {part: list(a.get(key, ())) for part, a in answers.items()}
-    first = next(iter(lists.values()))
-    shared = [text for text in first if all(text in texts for texts in lists.values())]
-    return shared + [
-        f"{part}: {text}" for part, texts in lists.items() for text in texts if text not in shared
-    ]
-
-
-def _named(answers: Answers, key: str) -> list[dict[str, Any]]:
-    return [
-        {**item, "name": f"{part}/{item['name']}"}
-        for part, a in answers.items()
-        for item in a.get(key, ())
-    ]
-
-
-def _specs(infos: Mapping[str, ModelInfo], which: str) -> tuple[TensorSpec, ...]:
-    return tuple(
-        msgspec.structs.replace(spec, name=f"{part}/{spec.name}")
-        for part, info in infos.items()
-        for spec in getattr(info, which)
+def merge_weights(answers: Mapping[str, WeightsAnswer]) -> WeightsAnswer:
+    """One answer of the weights of all parts."""
+    return WeightsAnswer(
+        tensors=sum(answer.tensors for answer in answers.values()),
+        bytes=sum(answer.bytes for answer in answers.values()),
+        notes=_label_notes(answers),
     )
 
 
-def _info(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
+def merge_references(answers: Mapping[str, ReferenceAnswer]) -> ReferenceAnswer:
+    """One answer of the references of all parts, which are views of one model in memory."""
+    return ReferenceAnswer(
+        info=_merge_infos({part: answer.info for part, answer in answers.items()}, shared=True),
+        count=min(answer.count for answer in answers.values()),
+        expected=tuple(
+            f"{part}/{name}" for part, answer in answers.items() for name in answer.expected
+        ),
+        notes=_label_notes(answers),
+    )
+
+
+def merge_calibrations(answers: Mapping[str, CalibrateAnswer]) -> CalibrateAnswer:
+    """One answer of the calibration feeds of all parts: the least count."""
+    return CalibrateAnswer(
+        count=min(answer.count for answer in answers.values()), notes=_label_notes(answers)
+    )
+
+
+def merge_optimizations(answers: Mapping[str, OptimizeAnswer]) -> OptimizeAnswer:
+    """One answer of the optimizations of all parts."""
+    return OptimizeAnswer(notes=_label_notes(answers))
+
+
+def merge_quantizations(answers: Mapping[str, QuantizeAnswer]) -> QuantizeAnswer:
+    """One answer of the quantizations of all parts."""
+    layers = _prefix({part: answer.layers for part, answer in answers.items()})
+    return QuantizeAnswer(layers=layers, notes=_label_notes(answers))
+
+
+def merge_artifacts(answers: Mapping[str, WriteAnswer]) -> WriteAnswer:
+    """One answer of the files of all parts, each of which holds its own parameters."""
+    infos = {part: answer.info for part, answer in answers.items()}
+    return WriteAnswer(info=_merge_infos(infos, shared=False), notes=_label_notes(answers))
+
+
+def merge_verifications(answers: Mapping[str, VerifyAnswer]) -> VerifyAnswer:
+    """One answer of the verifications of all parts."""
+    all_expected = all(answer.reference == "expected" for answer in answers.values())
+    return VerifyAnswer(
+        runtime=next(iter(answers.values())).runtime,
+        placement=_merge_placements([answer.placement for answer in answers.values()]),
+        samples=min(answer.samples for answer in answers.values()),
+        reference="expected" if all_expected else "source",
+        outputs=_prefix({part: answer.outputs for part, answer in answers.items()}),
+        details=_merge_details({part: answer.details for part, answer in answers.items()}),
+        notes=_label_notes(answers),
+    )
+
+
+def merge_measurements(answers: Mapping[str, MeasureAnswer]) -> MeasureAnswer:
+    """One call of every part in turn: times add up, memory is that of the largest."""
+    measured = {part: answer.benchmark for part, answer in answers.items()}
+    benchmarks = list(measured.values())
+    total = _add([benchmark.latency for benchmark in benchmarks])
+    source = _add([b.reference for b in benchmarks if b.reference is not None])
+    peaks = [b.peak_rss_bytes for b in benchmarks if b.peak_rss_bytes is not None]
+    shared = [name for name in benchmarks[0].others if all(name in b.others for b in benchmarks)]
+    benchmark: Benchmark = msgspec.structs.replace(
+        benchmarks[0],
+        latency=total,
+        load_ms=sum(b.load_ms for b in benchmarks),
+        first_run_ms=sum(b.first_run_ms or 0.0 for b in benchmarks),
+        peak_rss_bytes=max(peaks) if peaks else None,
+        reference=source,
+        speedup=source.p50_ms / total.p50_ms,
+        comparable=all(b.comparable for b in benchmarks),
+        others={name: _add([b.others[name] for b in benchmarks]) for name in shared},
+        shapes={
+            f"{part}/{name}": shape
+            for part, b in measured.items()
+            for name, shape in b.shapes.items()
+        },
+        parts={part: b.latency for part, b in measured.items()},
+    )
+    return MeasureAnswer(benchmark=benchmark, notes=_label_notes(answers))
+
+
+def _label_notes(answers: Mapping[str, StepAnswer]) -> tuple[str, ...]:
+    return _label({part: answer.notes for part, answer in answers.items()})
+
+
+def _label(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Remarks by part; what every part says stands once, without a name."""
+    first = next(iter(texts.values()))
+    shared = [text for text in first if all(text in own for own in texts.values())]
+    own = [f"{part}: {text}" for part, each in texts.items() for text in each if text not in shared]
+    return (*shared, *own)
+
+
+def _prefix(items: Mapping[str, Iterable[Named]]) -> tuple[Named, ...]:
+    """What the parts name, with ``part/`` before each name."""
+    return tuple(
+        msgspec.structs.replace(item, name=f"{part}/{item.name}")  # type: ignore[attr-defined]
+        for part, each in items.items()
+        for item in each
+    )
+
+
+def _merge_infos(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
     """``shared``: the parts are views of one model in memory, whose parameters count once; files
     hold what each of them holds."""
     known = [i.parameters for i in infos.values() if i.parameters is not None]
@@ -100,9 +185,11 @@ def _info(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
     for info in infos.values():
         for name, count in info.operators.items():
             operators[name] = operators.get(name, 0) + count
+    inputs: tuple[TensorSpec, ...] = _prefix({part: i.inputs for part, i in infos.items()})
+    outputs: tuple[TensorSpec, ...] = _prefix({part: i.outputs for part, i in infos.items()})
     return ModelInfo(
-        inputs=_specs(infos, "inputs"),
-        outputs=_specs(infos, "outputs"),
+        inputs=inputs,
+        outputs=outputs,
         parameters=(max(known) if shared else sum(known)) if known else None,
         nodes=sum(nodes) if nodes else None,
         operators=dict(sorted(operators.items())),
@@ -110,109 +197,49 @@ def _info(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
     )
 
 
-def _export(infos: Mapping[str, ExportInfo]) -> ExportInfo:
-    used: dict[str, list[str]] = {}
-    for part, info in infos.items():
-        used.setdefault(info.exporter, []).append(part)
-    raw = {part: {"attempts": i.attempts, "notes": i.notes} for part, i in infos.items()}
-    return ExportInfo(
-        exporter=next(iter(used))
-        if len(used) == 1
-        else "; ".join(f"{name} ({', '.join(p)})" for name, p in used.items()),
-        model=_info({part: info.model for part, info in infos.items()}, shared=False),
-        attempts=tuple(_labelled(raw, "attempts")),
-        notes=tuple(_labelled(raw, "notes")),
-    )
-
-
-def _verification(answers: Answers) -> dict[str, Any]:
-    first = next(iter(answers.values()))
-    return {
-        "runtime": first["runtime"],
-        "placement": msgspec.to_builtins(
-            _placement([msgspec.convert(a["placement"], Placement) for a in answers.values()])
-        ),
-        "samples": min(a["samples"] for a in answers.values()),
-        "reference": "expected"
-        if all(a["reference"] == "expected" for a in answers.values())
-        else "source",
-        "outputs": _named(answers, "outputs"),
-        "details": _details({part: a["details"] for part, a in answers.items()}),
-    }
-
-
-def _placement(found: Sequence[Placement]) -> Placement:
+def _merge_placements(placements: Sequence[Placement]) -> Placement:
     """Fail closed: a part without nodes or witnesses leaves the whole without."""
     elsewhere: dict[str, int] = {}
     allowed: dict[str, int] = {}
-    for place in found:
-        for total, counts in ((elsewhere, place.elsewhere), (allowed, place.allowed)):
+    for placement in placements:
+        for total, counts in ((elsewhere, placement.elsewhere), (allowed, placement.allowed)):
             for name, count in counts.items():
                 total[name] = total.get(name, 0) + count
-    nodes = [p.nodes for p in found if p.nodes is not None]
-    seen = all(p.witnesses for p in found)
-    return msgspec.structs.replace(
-        found[0],
-        nodes=None if len(nodes) < len(found) else 0 if 0 in nodes else sum(nodes),
+    nodes = [p.nodes for p in placements if p.nodes is not None]
+    if len(nodes) < len(placements):
+        total_nodes = None
+    else:
+        total_nodes = 0 if 0 in nodes else sum(nodes)
+    witnesses = tuple(dict.fromkeys(w for p in placements for w in p.witnesses))
+    merged: Placement = msgspec.structs.replace(
+        placements[0],
+        nodes=total_nodes,
         elsewhere=elsewhere,
         allowed=allowed,
-        software=any(p.software for p in found),
-        witnesses=tuple(dict.fromkeys(w for p in found for w in p.witnesses)) if seen else (),
+        software=any(p.software for p in placements),
+        witnesses=witnesses if all(p.witnesses for p in placements) else (),
     )
+    return merged
 
 
-def _details(found: Answers) -> dict[str, Any]:
-    first = next(iter(found.values()))
+def _merge_details(details: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    first = next(iter(details.values()))
     merged = {
         key: value
         for key, value in first.items()
-        if all(d.get(key) == value for d in found.values())
+        if all(d.get(key) == value for d in details.values())
     }
     for key in SUMMED:
-        numbers = [d[key] for d in found.values() if isinstance(d.get(key), int | float)]
-        if len(numbers) == len(found):
+        numbers = [d[key] for d in details.values() if isinstance(d.get(key), int | float)]
+        if len(numbers) == len(details):
             merged[key] = sum(numbers)
-    return {**merged, "parts": {part: dict(details) for part, details in found.items()}}
+    return {**merged, "parts": {part: dict(own) for part, own in details.items()}}
 
 
-def _benchmark(answers: Answers) -> dict[str, Any]:
-    """One call of every part in turn: times add up, memory is that of the largest."""
-    first = next(iter(answers.values()))
-    ran = {part: msgspec.convert(a["latency"], Latency) for part, a in answers.items()}
-    total = _sum(list(ran.values()))
-    source = _sum([msgspec.convert(a["reference"], Latency) for a in answers.values()])
-    peaks = [a["peak_rss_bytes"] for a in answers.values() if a["peak_rss_bytes"] is not None]
-    others = [
-        name for name in first["others"] if all(name in a["others"] for a in answers.values())
-    ]
-    return {
-        **first,
-        "latency": msgspec.to_builtins(total),
-        "load_ms": sum(a["load_ms"] for a in answers.values()),
-        "first_run_ms": sum(a["first_run_ms"] for a in answers.values()),
-        "peak_rss_bytes": max(peaks) if peaks else None,
-        "reference": msgspec.to_builtins(source),
-        "speedup": source.p50_ms / total.p50_ms,
-        "comparable": all(a["comparable"] for a in answers.values()),
-        "others": {
-            name: msgspec.to_builtins(
-                _sum([msgspec.convert(a["others"][name], Latency) for a in answers.values()])
-            )
-            for name in others
-        },
-        "shapes": {
-            f"{part}/{name}": shape
-            for part, a in answers.items()
-            for name, shape in a["shapes"].items()
-        },
-        "parts": msgspec.to_builtins(ran),
-    }
-
-
-def _sum(found: Sequence[Latency]) -> Latency:
+def _add(latencies: Sequence[Latency]) -> Latency:
     return Latency(
-        p50_ms=sum(one.p50_ms for one in found),
-        p90_ms=sum(one.p90_ms for one in found),
-        min_ms=sum(one.min_ms for one in found),
-        runs=min(one.runs for one in found),
+        p50_ms=sum(one.p50_ms for one in latencies),
+        p90_ms=sum(one.p90_ms for one in latencies),
+        min_ms=sum(one.min_ms for one in latencies),
+        runs=min(one.runs for one in latencies),
     )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from mconv import graph, registry, samples
+from mconv.answers import CalibrateAnswer, ReferenceAnswer
 from mconv.errors import StepError, UsageError
-from mconv.steps import state
-from mconv.steps._files import EXPECTED_FILE, LABELS_FILE, REFERENCE_FILE, SAMPLES_FILE, Folders
+from mconv.steps import reload, state
+from mconv.steps._files import EXPECTED_FILE, LABELS_FILE, REFERENCE_FILE, SAMPLES_FILE
 from mconv.steps._loaded import open_model
-from mconv.values import ModelInfo, SourceConfig
+from mconv.steps.requests import CalibrateRequest, Folders, ReferenceRequest
+from mconv.values import ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
+
+    Feed = Mapping[str, np.ndarray]
 
 
 def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
@@ -35,48 +37,37 @@ def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
     return fixed
 
 
-def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
-    """Samples (the user's or plausible ones), and what the source framework answers to them."""
-    config = msgspec.convert(params["source"], SourceConfig)
-    model = open_model(config, params)
-    fixed = _exported_dims(model, folders) if "export" in folders else {}
-    base = {
-        **(
-            samples.static_dims(model.inputs, params["dims"])
-            if params["static"]
-            else params["dims"]
-        ),
-        **fixed,
-    }
-    pairs: dict[str, str] = params.get("state") or {}
+def reference(request: ReferenceRequest, folders: Folders, out: Path) -> ReferenceAnswer:
+    """Write samples (the user's or plausible ones), and what the source framework answers to
+    them."""
+    config = request.source
+    if request.weights is None:
+        model = open_model(config)
+    else:
+        model = reload.open_weighted(config, request.weights.part)
+    base = samples.static_dims(model.inputs, {}) if request.static else {}
+    if "export" in folders:
+        base |= _exported_dims(model, folders)
+    pairs = request.state
     if pairs:
         state.check(pairs, model.inputs, model.outputs)
     expected: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     lengths: list[int] = []
-    feeds: list[Mapping[str, np.ndarray]] = []
-    for shape in params["shapes"] or [{}]:
+    feeds: list[Feed] = []
+    for shape in request.shapes or ({},):
         dims = {**base, **shape}
-        if params["samples"]:
-            given, answers, others = _given(
-                model, pairs, Path(params["samples"]), dims, config.part
-            )
-            feeds += given
-            lengths.append(len(given))
-            expected += answers
-            if params["labels"]:
-                labels.append(_labels(others, params["labels"]))
+        if request.samples is None:
+            feeds += _make_feeds(model, request.count, request.seed, dims, calibration=False)
             continue
-        found = model.samples(params["count"], params["seed"], dims)
-        feeds += (
-            found
-            if found is not None
-            else samples.draw_feeds(
-                model.inputs, count=params["count"], seed=params["seed"], dims=dims
-            )
-        )
+        own, outputs, others = _read_feeds(model, pairs, Path(request.samples), dims, config.part)
+        feeds += own
+        lengths.append(len(own))
+        expected += outputs
+        if request.labels is not None:
+            labels.append(_labels(others, request.labels))
     if pairs:
-        feeds, answers, lengths = state.sequences(model, pairs, feeds, lengths, params["seed"])
+        feeds, answers, lengths = state.sequences(model, pairs, feeds, lengths, request.seed)
         state.save(out, pairs, lengths)
     else:
         answers = [model.run(feed) for feed in feeds]
@@ -89,16 +80,24 @@ def reference(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, 
 
         samples.save_feeds(out / LABELS_FILE, [{"labels": np.concatenate(labels)}])
     info = ModelInfo(inputs=model.inputs, outputs=model.outputs, parameters=model.parameters)
-    return {
-        "info": msgspec.to_builtins(info),
-        "count": len(feeds),
-        "expected": sorted(expected[0]) if expected else [],
-    }
+    return ReferenceAnswer(
+        info=info, count=len(feeds), expected=tuple(sorted(expected[0])) if expected else ()
+    )
 
 
-def _given(
+def _make_feeds(
+    model: registry.Model, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool
+) -> Sequence[Feed]:
+    """Plausible feeds: the source's own, or drawn from the types of its inputs."""
+    feeds = model.samples(count, seed, dims, calibration=calibration)
+    if feeds is not None:
+        return feeds
+    return samples.draw_feeds(model.inputs, count=count, seed=seed, dims=dims)
+
+
+def _read_feeds(
     model: registry.Model, pairs: Mapping[str, str], path: Path, dims: Mapping[str, int], part: str
-) -> Any:
+) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """Feeds, expected outputs and the rest of a user's file; of a model with state a row is a step,
     and the state not in it."""
     inputs = tuple(s for s in model.inputs if s.name not in pairs.values())
@@ -119,26 +118,21 @@ def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return others[name]
 
 
-def calibrate(params: dict[str, Any], folders: Folders, out: Path) -> dict[str, Any]:
-    """Calibration feeds; none of them is a verification sample."""
-    config = msgspec.convert(params["source"], SourceConfig)
-    model = registry.sources()[config.format].load(config)
+def calibrate(request: CalibrateRequest, folders: Folders, out: Path) -> CalibrateAnswer:
+    """Write calibration feeds, none of which is a sample of the verification."""
+    config = request.source
+    model = open_model(config)
     dims = _exported_dims(model, folders)
-    pairs: dict[str, str] = params.get("state") or {}
+    pairs = request.state
     lengths: list[int] = []
-    feeds: Sequence[Mapping[str, np.ndarray]]
-    if params["data"]:
-        feeds, _, _ = _given(model, pairs, Path(params["data"]), dims, config.part)
+    feeds: Sequence[Feed]
+    if request.data is not None:
+        feeds, _, _ = _read_feeds(model, pairs, Path(request.data), dims, config.part)
         lengths = [len(feeds)]
     else:
-        count = max(1, params["count"] // state.STEPS) if pairs else params["count"]
-        found = model.samples(count, params["seed"], dims, calibration=True)
-        feeds = (
-            found
-            if found is not None
-            else samples.draw_feeds(model.inputs, count=count, seed=params["seed"], dims=dims)
-        )
+        count = max(1, request.count // state.STEPS) if pairs else request.count
+        feeds = _make_feeds(model, count, request.seed, dims, calibration=True)
     if pairs:
-        feeds, _, _ = state.sequences(model, pairs, feeds, lengths, params["seed"])
+        feeds, _, _ = state.sequences(model, pairs, feeds, lengths, request.seed)
     samples.save_feeds(out / SAMPLES_FILE, feeds)
-    return {"count": len(feeds)}
+    return CalibrateAnswer(count=len(feeds))

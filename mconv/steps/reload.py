@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import registry
 from mconv import weights as neutral
+from mconv.answers import WeightsAnswer
 from mconv.errors import StepError, UnsupportedError
+from mconv.steps.requests import Folders, InSource, WeightsRequest
 from mconv.values import Placement, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def opened(config: SourceConfig, part: str | None) -> registry.WeightedModel:
+def open_weighted(config: SourceConfig, part: str | None) -> registry.WeightedModel:
     """The source, or a part of it, with its weights by name. Raises UnsupportedError where it gives
     none."""
     source = registry.sources()[config.format]
@@ -32,9 +34,13 @@ def opened(config: SourceConfig, part: str | None) -> registry.WeightedModel:
     return source.weights(config, part)
 
 
-def extract(config: SourceConfig, part: str | None, out: Path) -> dict[str, Any]:
-    """Write the weights to a folder. Raises UnsupportedError where the model has none by name."""
-    model = opened(config, part)
+def extract(request: WeightsRequest, _: Folders, out: Path) -> WeightsAnswer:
+    """Write the source's weights by name (:mod:`mconv.weights`), and the files that go beside them.
+
+    Raises UnsupportedError where the model has none by name.
+    """
+    config = request.source
+    model = open_weighted(config, request.part)
     index = neutral.save(out, model.about, model.tensors(), model.aliases)
     if not index.tensors:
         raise UnsupportedError(
@@ -43,11 +49,11 @@ def extract(config: SourceConfig, part: str | None, out: Path) -> dict[str, Any]
         )
     (out / neutral.FILES).mkdir()
     model.copy_files(out / neutral.FILES)
-    return {
-        "notes": list(model.about.notes),
-        "tensors": len(index.tensors),
-        "bytes": sum(r.bytes for r in index.tensors),
-    }
+    return WeightsAnswer(
+        notes=tuple(model.about.notes),
+        tensors=len(index.tensors),
+        bytes=sum(record.bytes for record in index.tensors),
+    )
 
 
 class ReloadedSession:
@@ -76,18 +82,18 @@ class ReloadedSession:
         del self.model
 
 
-def load(directory: Path, config: SourceConfig, params: Mapping[str, Any]) -> ReloadedSession:
+def load(directory: Path, artifact: InSource) -> ReloadedSession:
     """The source with the artifact's weights in place of its own. Raises StepError where those are
     not its own by name, by shape, or in fp32 by a single bit."""
-    reader = registry.targets()[params["target"]].read
+    reader = registry.targets()[artifact.target].read
     if reader is None:
-        raise UnsupportedError(f"target {params['target']} cannot read what it wrote")
-    model = opened(config, params["part"])
-    tensors, details = reader(directory, options=params["options"])
+        raise UnsupportedError(f"target {artifact.target} cannot read what it wrote")
+    model = open_weighted(artifact.source, artifact.part)
+    tensors, details = reader(directory, options=artifact.options)
     names = [*(n for n, _ in model.tensors()), *model.aliases]
     neutral.check_names(names, tensors, "the artifact")
     changed = neutral.differing(tensors, model.tensors())
-    if changed and params["precision"] == "fp32":
+    if changed and artifact.precision == "fp32":
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise StepError(
             f"weights are not the source's, bit for bit: {', '.join(changed[:5])}{more}"

@@ -14,11 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from mconv import plain_files
+from mconv.answers import Answer
 from mconv.errors import StoreError
 from mconv.store import digests as hashing
 from mconv.store.digests import Digests
@@ -63,18 +64,30 @@ def largest_output(source_bytes: int) -> int:
 
 
 class Entry(Frozen, frozen=True, kw_only=True):
-    """What a finished step left: its result (JSON), files, seconds and peak memory of the run that
-    made it."""
+    """What a finished step left.
+
+    Attributes:
+        key: The step's key.
+        label: The step in words, for people.
+        answer: What it answered.
+        files: What it wrote, with sizes and digests.
+        seconds: How long the run that made it took.
+        peak_rss_bytes: The most memory that run had in use.
+        tools: Versions of the tools that made it.
+    """
 
     key: str
-    kind: str
     label: str
-    result: dict[str, Any] = {}
+    answer: Answer
     files: tuple[FileRecord, ...] = ()
     seconds: float = 0.0
     peak_rss_bytes: int | None = None
     tools: dict[str, str] = {}
-    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of step that made it."""
+        return self.answer.kind
 
 
 class Sealed(Frozen, frozen=True, kw_only=True):

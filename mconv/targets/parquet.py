@@ -60,6 +60,11 @@ def implied_precision(options: Mapping[str, Any]) -> str | None:
     return DTYPES.get(str(options.get("dtype")))
 
 
+def part(options: Mapping[str, Any]) -> str | None:
+    """The part of a model of several that is delivered; None is the whole."""
+    return options.get("part")
+
+
 def check(*, precision: str, options: Mapping[str, Any], method: str | None) -> None:
     """Raises UnsupportedError where precision and dtype, or codec and level, contradict each other,
     or a rule cannot be read."""

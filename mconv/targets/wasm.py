@@ -13,6 +13,7 @@ RUNTIMES = ("browser",)
 DOMAINS = frozenset({"", "com.microsoft"})
 TOOLS = ("onnx",)
 OPTIONS = ort.OPTIONS
+sizes = ort.sizes
 
 
 def write(

@@ -15,6 +15,7 @@ RUNTIMES = ("browser",)
 STATIC = True
 TOOLS = ("onnx",)
 OPTIONS = ort.OPTIONS
+sizes = ort.sizes
 
 
 def write(

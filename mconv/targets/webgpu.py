@@ -14,6 +14,7 @@ RUNTIMES = ("browser",)
 DOMAINS = frozenset({"", "com.microsoft"})
 TOOLS = ("onnx",)
 OPTIONS = ort.OPTIONS
+sizes = ort.sizes
 
 
 def check(*, precision: str, options: dict[str, Any], method: str | None) -> None:

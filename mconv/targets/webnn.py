@@ -4,6 +4,7 @@ onnxruntime-web's provider."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ OPTIONS = {
     },
     "vendor": ort.OPTIONS["vendor"],
 }
+
+
+def sizes(options: Mapping[str, Any]) -> list[dict[str, int]]:
+    """The sizes of free axes that the package is compiled for: `dims`, or `shapes` laid over it."""
+    dims = options.get("dims") or {}
+    shapes = [{**dims, **each} for each in options.get("shapes") or [{}]]
+    return [shape for shape in shapes if shape]
 
 
 def check(*, precision: str, options: dict[str, Any], method: str | None) -> None:

@@ -32,17 +32,13 @@ def main(answer: int) -> int:
     os.set_inheritable(answer, False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    from mconv.steps import run as step_run
+    from mconv.steps.run import run_step
 
     request = from_json(channels.take_over_input(), Request)
     folders = {name: Path(path) for name, path in request.folders.items()}
     try:
         registry.restore(request.plugins)
-        response = Response(
-            result=step_run.run(
-                request.kind, request.plugin, request.params, folders, Path(request.out)
-            )
-        )
+        response = Response(answer=run_step(request.step, folders, Path(request.out)))
     except MconvError as problem:
         traceback.print_exc()
         response = Response(error=_problem(problem, type(problem).__name__))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from mconv import answers, registry
+from mconv import registry
+from mconv.answers import Answer
 from mconv.errors import WorkerCrashError, one_line
+from mconv.steps.requests import AnyRequest
 from mconv.values import ErrorInfo, Frozen, Place, from_json
 from mconv.workers import channels
 
@@ -15,12 +17,16 @@ LONGEST_MESSAGE = 4000  # characters of an error's message or hint
 
 
 class Request(Frozen, frozen=True, kw_only=True):
-    """What a worker is asked: the step, the folders of its inputs, the folder it writes into;
-    ``plugins`` to register first."""
+    """What a worker is asked.
 
-    kind: str
-    plugin: str
-    params: dict[str, Any]
+    Attributes:
+        step: The step to do.
+        folders: The folders of the steps before it, by role.
+        out: The folder that it writes into.
+        plugins: What to register first.
+    """
+
+    step: AnyRequest
     folders: dict[str, str]
     out: str
     plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
@@ -36,24 +42,30 @@ class Problem(Frozen, frozen=True, kw_only=True):
 
 
 class Response(Frozen, frozen=True, kw_only=True):
-    """What a worker answers: the step's result, or an error."""
+    """What a worker answers: the step's answer, or an error."""
 
-    result: dict[str, Any] | None = None
+    answer: Answer | None = None
     error: Problem | None = None
 
 
 class Outcome(Frozen, frozen=True, kw_only=True):
-    """A finished step as the parent saw it."""
+    """A finished step as its parent saw it.
 
-    result: dict[str, Any] | None
+    Attributes:
+        answer: What it answered, if it did well.
+        error: Why it did not.
+        seconds: How long it took.
+        peak_rss_bytes: The most memory that it and its children had in use.
+    """
+
+    answer: Answer | None
     error: ErrorInfo | None
     seconds: float
     peak_rss_bytes: int | None
 
 
-def read_response(kind: str, answer: bytes | None) -> tuple[dict[str, Any] | None, Problem | None]:
-    """The result and the error in a worker's answer, exactly one of which is there; None is an
-    answer that was too large.
+def read_response(kind: str, data: bytes | None) -> Response:
+    """What a worker of a step of ``kind`` answered; None is an answer that was too large.
 
     Raises WorkerCrashError where it is not what a step of this kind answers. Nothing in the message
     is the worker's own text."""
@@ -61,19 +73,19 @@ def read_response(kind: str, answer: bytes | None) -> tuple[dict[str, Any] | Non
         "code of the repository may have written to the channel of the answer; the log below "
         "is the last it printed"
     )
-    if answer is None:
+    if data is None:
         raise WorkerCrashError(
             f"the answer of the worker is larger than {channels.ANSWER_LIMIT:,} bytes", hint=hint
         )
     try:
-        response = from_json(answer, Response)
-        if (response.result is None) == (response.error is None):
-            raise ValueError("it holds no result or error, or both")
-        if response.result is not None:
-            msgspec.convert(response.result, answers.TYPES[kind])
+        response = from_json(data, Response)
+        if (response.answer is None) == (response.error is None):
+            raise ValueError("it holds no answer or error, or both")
+        if response.answer is not None and response.answer.kind != kind:
+            raise ValueError("it is that of another kind of step")
     except (ValueError, RecursionError) as problem:
         said = one_line(problem, 200)
         raise WorkerCrashError(
             f"the answer of the worker is not that of a step {kind!r}: {said}", hint=hint
         ) from problem
-    return response.result, response.error
+    return response

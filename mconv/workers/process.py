@@ -18,11 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from mconv import hardware
+from mconv.answers import Answer
 from mconv.errors import (
     MconvError,
     OutOfMemoryError,
@@ -170,7 +171,7 @@ def run_step(
     ``start`` makes the child: from nothing, or out of a server that has imported what it needs
     (:mod:`mconv.workers.forkserver`)."""
     # the source framework's too, where it is measured
-    threads = int(request.params.get("threads") or threads)
+    threads = request.step.threads or threads
     home = workspace / "home"
     for folder in (home, Path(request.out)):
         make_worker_folder(folder)
@@ -182,26 +183,28 @@ def run_step(
         seconds = time.monotonic() - begin
         answer = exchange.read_answer()
         tail = exchange.log.text()
-    result: dict[str, Any] | None = None
+    kind = request.step.kind
+    done: Answer | None = None
     error: ErrorInfo | None = None
     if verdict is not None:
-        error = _error(verdict, request.kind, tail)
+        error = _error(verdict, kind, tail)
     elif answer == b"":  # it died
         died: MconvError = WorkerCrashError(
             death(process.returncode), hint="the log below is the last it printed"
         )
         if shutil.disk_usage(workspace).free < SPARE:
             died = StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
-        error = _error(died, request.kind, tail)
+        error = _error(died, kind, tail)
     else:
         try:
-            result, problem = read_response(request.kind, answer)
+            response = read_response(kind, answer)
         except WorkerCrashError as malformed:
-            error = _error(malformed, request.kind, tail)
+            error = _error(malformed, kind, tail)
         else:
-            if problem is not None:
-                error = ErrorInfo(**msgspec.structs.asdict(problem), step=request.kind, log=tail)
-    return Outcome(result=result, error=error, seconds=seconds, peak_rss_bytes=peak)
+            done = response.answer
+            if response.error is not None:
+                error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
+    return Outcome(answer=done, error=error, seconds=seconds, peak_rss_bytes=peak)
 
 
 def make_worker_folder(folder: Path) -> None:

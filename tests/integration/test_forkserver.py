@@ -20,7 +20,9 @@ import pytest
 from mconv import registry
 from mconv.engine import local as engine_local
 from mconv.planning.step_graph import Step
+from mconv.steps.requests import ExportRequest, WriteRequest
 from mconv.store.local import Store
+from mconv.values import SourceConfig
 from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
 from mconv.workers.forkserver import Forked, Server
@@ -108,11 +110,9 @@ def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path)
         folder = tmp_path / name
         folder.mkdir()
         model = write_linear(folder / "model.onnx")
-        source = {"format": "onnx", "path": str(model), "root": str(folder)}
+        source = SourceConfig(format="onnx", path=str(model), root=str(folder))
         request = Request(
-            kind="export",
-            plugin="onnx",
-            params={"source": source},
+            step=ExportRequest(source=source),
             folders={},
             out=str(folder / "out"),
         )
@@ -190,10 +190,9 @@ def test_children_die_with_a_server_that_is_killed_and_another_takes_its_place(
 def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
     """They import in threads of their own, and would die with these."""
     settings = {
-        "kind": "write",
         "plugin": "p",
         "label": "l",
-        "params": {},
+        "request": WriteRequest(target="t", precision="fp32", options={}, name="m"),
         "inputs": {},
         "tools": {},
         "timeout_s": 1.0,

@@ -15,11 +15,21 @@ import numpy as np
 import pytest
 
 from mconv import compare, parquet, registry
+from mconv.answers import VerifyAnswer
 from mconv.errors import StepError
 from mconv.steps import convert as steps_convert
 from mconv.steps import reference as steps_reference
+from mconv.steps import reload
 from mconv.steps import verify as steps_verify
-from mconv.values import OutputError, SourceConfig, TensorSpec
+from mconv.steps.requests import (
+    InSource,
+    ReferenceRequest,
+    VerifyRequest,
+    WeightedPart,
+    WeightsRequest,
+    WriteRequest,
+)
+from mconv.values import SourceConfig, TensorSpec
 from tests.models import write_linear
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def deliver(
     folder: Path, config: SourceConfig, *, precision: str = "fp32", **options: Any
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, VerifyAnswer]:
     """The steps of a variant, as workers do them: the artifact's folder, and what its verification
     found."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -35,45 +45,40 @@ def deliver(
     for path in paths.values():
         path.mkdir(parents=True)
     part = options.get("part")
-    opened = {"source": msgspec.to_builtins(config), "part": part}
-    steps_convert.weights(opened, {}, paths["weights"])
-    asked = {
-        "samples": None,
-        "labels": None,
-        "count": 2,
-        "seed": 1,
-        "static": False,
-        "dims": {},
-        "shapes": [],
-    }
-    steps_reference.reference({**opened, **asked}, {}, paths["reference"])
-    written = {"precision": precision, "options": options, "name": "m"}
-    steps_convert.write(written, {"model": paths["weights"]}, paths["artifact"], plugin="parquet")
+    reload.extract(WeightsRequest(source=config, part=part), {}, paths["weights"])
+    request = ReferenceRequest(
+        source=config,
+        samples=None,
+        labels=None,
+        count=2,
+        seed=1,
+        weights=WeightedPart(part=part),
+    )
+    steps_reference.reference(request, {}, paths["reference"])
+    write = WriteRequest(target="parquet", precision=precision, options=options, name="m")
+    steps_convert.write(write, {"model": paths["weights"]}, paths["artifact"])
     return paths["artifact"], verify(folder, config, precision, options)
 
 
 def verify(
     folder: Path, config: SourceConfig, precision: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    params = {
-        "source": msgspec.to_builtins(config),
-        "part": options.get("part"),
-        "target": "parquet",
-        "threads": 1,
-    }
-    folders = {name: folder / name for name in ("reference", "artifact")}
-    return steps_verify.verify(
-        {**params, "precision": precision, "options": options},
-        folders,
-        folder,
-        plugin=config.format,
+) -> VerifyAnswer:
+    artifact = InSource(
+        source=config,
+        part=options.get("part"),
+        target="parquet",
+        threads=1,
+        precision=precision,
+        options=options,
     )
+    folders = {name: folder / name for name in ("reference", "artifact")}
+    return steps_verify.verify(VerifyRequest(artifact=artifact), folders, folder)
 
 
-def exact(found: dict[str, Any]) -> bool:
-    details = found["details"]
-    same = all(o["max_abs"] in (0.0, None) for o in found["outputs"])
-    return bool(found["outputs"]) and same and details["bit_exact"] == details["tensors"] > 0
+def exact(answer: VerifyAnswer) -> bool:
+    same = all(o.max_abs in (0.0, None) for o in answer.outputs)
+    whole = answer.details["bit_exact"] == answer.details["tensors"] > 0
+    return bool(answer.outputs) and same and whole
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +115,7 @@ def test_the_vision_part_of_clip_is_a_model_of_its_own(tmp_path: Path, clip: Sou
 
     out, found = deliver(tmp_path / "v", clip, part="vision", map={"vision_model.": ""})
     assert exact(found)
-    assert [o["name"] for o in found["outputs"]] == ["last_hidden_state", "pooler_output"]
+    assert [o.name for o in found.outputs] == ["last_hidden_state", "pooler_output"]
     assert {p.name for p in out.iterdir()} == {
         "weights.parquet",
         "config.json",
@@ -171,10 +176,10 @@ def test_the_encoder_of_whisper_keeps_bfloat16_and_takes_float16(tmp_path: Path)
     assert {n.removeprefix("model.encoder.") for n in weights} == set(encoder)
     assert all(torch.equal(weights[f"model.encoder.{n}"], v) for n, v in encoder.items())
     _, found = deliver(tmp_path / "h", config, part="audio", precision="fp16")
-    assert found["details"]["dtypes"] == {"float16": len(encoder)}
+    assert found.details["dtypes"] == {"float16": len(encoder)}
     assert (
         compare.judge(
-            [msgspec.convert(o, OutputError) for o in found["outputs"]],
+            found.outputs,
             compare.DEFAULT_TOLERANCES["fp16"],
         )[0]
         == "passed"
@@ -264,7 +269,7 @@ def test_another_models_weights_do_not_pass(tmp_path: Path) -> None:
                 verify(tmp_path / "ours", configs[0], precision, {})
         else:  # the answers are those of the file, not of the source that it was put into
             found = verify(tmp_path / "ours", configs[0], precision, {})
-            assert found["outputs"][0]["cosine"] < 0.9
+            assert found.outputs[0].cosine < 0.9
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
@@ -310,6 +315,4 @@ def test_every_source_gives_weights_or_is_refused() -> None:
         if source.weights is None:
             config = SourceConfig(format=source.name, path="x", root=".")
             with pytest.raises(StepError, match="do not give their weights"):
-                steps_convert.weights(
-                    {"source": msgspec.to_builtins(config), "part": None}, {}, Path()
-                )
+                reload.extract(WeightsRequest(source=config), {}, Path())

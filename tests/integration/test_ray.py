@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mconv.store.local import sha256
+from mconv.store.digests import sha256
 from tests.models import write_linear
 
 pytest.importorskip("ray")

@@ -52,6 +52,12 @@ OPTIONS = {
 }
 
 
+def sizes(options: Mapping[str, Any]) -> list[dict[str, int]]:
+    """The sizes of free axes that `dims` fixes, if any."""
+    dims = options.get("dims")
+    return [dict(dims)] if dims else []
+
+
 def write(
     model: Path,
     out: Path,

@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from mconv import registry
+from mconv.answers import WriteAnswer
 from mconv.engine import local as engine_local
 from mconv.engine.local import BASE, Local, merged
-from mconv.planning import costs
 from mconv.planning.costs import memory
 from mconv.planning.step_graph import Step
+from mconv.steps.requests import WriteRequest
 from mconv.store.local import Store
-from mconv.values import ErrorInfo
+from mconv.values import ErrorInfo, ModelInfo
 from mconv.workers.messages import Outcome, Request
 
 
-def step(size: int = 0, kind: str = "write", **settings: object) -> Step:
+def step(size: int = 0, **settings: object) -> Step:
     base = {
-        "key": f"{kind}{size}",
-        "kind": kind,
+        "key": f"write{size}",
         "plugin": "p",
         "label": "l",
-        "params": {},
+        "request": WriteRequest(target="t", precision="fp32", options={}, name="m"),
         "inputs": {},
         "tools": {},
     }
@@ -57,20 +57,6 @@ def test_one_too_large_for_the_machine_runs_alone(local: Local) -> None:
 def test_a_limit_of_its_own_is_what_a_step_takes_at_most() -> None:
     assert memory(step(10**11, memory_bytes=10**9)) == 10**9
     assert memory(step(10**9, service="browser")) > memory(step(10**9))
-
-
-def test_every_kind_of_step_has_an_estimate() -> None:
-    assert set(costs.MEMORY) == {
-        "export",
-        "weights",
-        "reference",
-        "calibrate",
-        "optimize",
-        "quantize",
-        "write",
-        "verify",
-        "measure",
-    }
 
 
 def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:
@@ -113,7 +99,8 @@ def test_preloads_name_modules() -> None:
 
 def outcome(error: str | None = None) -> Outcome:
     info = ErrorInfo(type=error, message="m") if error else None
-    return Outcome(result=None if error else {}, error=info, seconds=0.0, peak_rss_bytes=None)
+    answer = None if error else WriteAnswer(info=ModelInfo())
+    return Outcome(answer=answer, error=info, seconds=0.0, peak_rss_bytes=None)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +119,7 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
     other_may_end, refused = threading.Event(), threading.Event()
 
     def run(request: Request, workspace: Path, **_: object) -> Outcome:
-        if request.plugin == "other":
+        if request.step.target == "other":
             assert refused.wait(10)
             other_may_end.set()
             return outcome()
@@ -147,7 +134,12 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
 
     monkeypatch.setattr(engine_local, "run_step", run)
     other = threading.Thread(
-        target=lambda: local.run(step(plugin="other"), {}, tmp_path, threading.Event())
+        target=lambda: local.run(
+            step(request=WriteRequest(target="other", precision="fp32", options={}, name="m")),
+            {},
+            tmp_path,
+            threading.Event(),
+        )
     )
     if beside:
         other.start()

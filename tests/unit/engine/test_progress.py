@@ -7,14 +7,14 @@ import pytest
 from mconv.engine.progress import Bar, Lines, reporter
 from mconv.errors import log_line
 from mconv.planning.step_graph import Step
-from mconv.values import ErrorInfo
+from mconv.steps.requests import ExportRequest
+from mconv.values import ErrorInfo, SourceConfig
 
 STEP = Step(
     key="k",
-    kind="export",
     plugin="onnx",
     label="a\n::error::b: export",
-    params={},
+    request=ExportRequest(source=SourceConfig(format="onnx", path="m.onnx", root=".")),
     inputs={},
     tools={},
     timeout_s=1,

@@ -10,16 +10,16 @@ from mconv.__main__ import main
 from mconv.engine import trace
 from mconv.planning import step_graph
 from mconv.planning.outcome import Outcome, Span
+from mconv.steps.requests import WriteRequest
 from tests.models import write_linear
 
 
 def step(key: str, *inputs: str) -> step_graph.Step:
     return step_graph.Step(
         key=key,
-        kind="write",
         plugin="onnx",
         label=key,
-        params={},
+        request=WriteRequest(target="onnx", precision="fp32", options={}, name="m"),
         inputs={i: i for i in inputs},
         tools={},
         timeout_s=1.0,

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mconv.manifest import reader
-from mconv.planning import costs, planner
+from mconv.planning import costs, keys, planner
+from mconv.steps.requests import EvaluateRequest
 from tests.models import write_linear
 
 TEXT = """
@@ -41,8 +44,8 @@ def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
         "own/onnx/int8-static",
     }
     by_id = {v.id: {kind: made.steps[key] for kind, key in v.steps.items()} for v in made.variants}
-    assert by_id["m/onnx/int8-static"]["quantize"].params["options"]["ranges"] == "percentile"
-    assert by_id["own/onnx/int8-static"]["quantize"].params["options"]["ranges"] == "entropy"
+    assert by_id["m/onnx/int8-static"]["quantize"].request.options["ranges"] == "percentile"
+    assert by_id["own/onnx/int8-static"]["quantize"].request.options["ranges"] == "entropy"
     for variant in by_id.values():
         last = variant["quantize"] if "quantize" in variant else variant["write"]
         assert ("calibration" in last.inputs) == ("calibrate" in variant)
@@ -57,9 +60,55 @@ def test_the_machine_is_in_the_keys_of_measurements_alone(tmp_path: Path) -> Non
     one, many = (planner.make(loaded, threads=threads) for threads in (1, 8))
     changed = {one.steps[key].kind for key in one.steps.keys() - many.steps.keys()}
     assert changed == {"measure"}
-    assert {
-        s.params["threads"] for s in many.steps.values() if s.kind in ("verify", "measure")
-    } == {8}
+    requests = [many.steps[key].request for key in many.steps]
+    assert {r.threads for r in requests if r.kind in ("verify", "measure")} == {8}
+
+
+MODULES = {
+    "measure": {"measure"},
+    "verify": {"verify"},
+    "reference": {"reference", "calibrate"},
+    "convert": {"export", "optimize", "quantize", "write"},
+    "reload": {"weights", "reference", "calibrate", "verify", "measure"},
+}
+
+
+@pytest.mark.parametrize(("module", "kinds"), MODULES.items(), ids=MODULES)
+def test_a_change_of_a_step_redoes_what_it_does_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, kinds: set[str]
+) -> None:
+    """What else changes reads files of a step that changed."""
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "models.yml").write_text(TEXT + WEIGHTS_TARGET)
+    loaded = reader.load(tmp_path / "models.yml")
+    before = planner.make(loaded)
+    real = keys.sha256
+
+    def change(path: Path) -> str:
+        changed = path.parent.name == "steps" and path.name == f"{module}.py"
+        return "changed" if changed else real(path)
+
+    monkeypatch.setattr(keys, "sha256", change)
+    for cached in (keys.code_digest, keys._source):
+        cached.cache_clear()
+    after = planner.make(loaded)
+    for cached in (keys.code_digest, keys._source):
+        cached.cache_clear()
+    redone = [after.steps[key] for key in after.steps.keys() - before.steps.keys()]
+    first = {
+        step.kind for step in redone if all(key in before.steps for key in step.inputs.values())
+    }
+    assert first <= kinds
+    assert kinds & {step.kind for step in redone}
+    if module == "measure":
+        assert {step.kind for step in redone} == {"measure"}
+
+
+WEIGHTS_TARGET = """
+  - name: weights
+    source: m.onnx
+    targets: [parquet]
+"""
 
 
 def test_planning_imports_no_plug_in_helper_and_no_numpy() -> None:
@@ -101,9 +150,9 @@ def test_weights_need_no_graph_and_are_taken_once(tmp_path: Path) -> None:
         != by_id["m/part/fp32"]["weights"]
     )
     assert by_id["m/parquet/fp16"]["write"] != by_id["m/parquet/fp32"]["write"]
-    verified = {name: made.steps[steps["verify"]].params for name, steps in by_id.items()}
-    assert verified["m/parquet/fp32"]["evaluate"] == {"metric": "accuracy", "output": None}
-    assert "evaluate" not in verified["m/part/fp32"]  # the labels are of the whole model
+    verified = {name: made.steps[steps["verify"]].request for name, steps in by_id.items()}
+    assert verified["m/parquet/fp32"].evaluate == EvaluateRequest(metric="accuracy")
+    assert verified["m/part/fp32"].evaluate is None  # the labels are of the whole model
     for step in made.steps.values():
         assert costs.seconds(step) > 0
         assert costs.memory(step) > 0

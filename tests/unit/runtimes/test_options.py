@@ -17,6 +17,7 @@ from mconv.manifest import reader
 from mconv.planning import planner, step_graph
 from mconv.runtimes import onnxruntime as ort
 from mconv.runtimes import openvino
+from mconv.steps.requests import MeasureRequest, VerifyRequest
 from tests.models import write_linear
 from tests.unit.formats.files import MADE
 
@@ -57,10 +58,11 @@ def test_they_change_how_it_is_run_and_not_what_is_written(tmp_path: Path) -> No
     before, after = (p.variants[0].steps for p in (plain, tuned))
     assert {k for k in before if before[k] != after[k]} == {"verify", "measure"}
     for kind in ("verify", "measure"):
-        params = tuned.steps[after[kind]].params
-        assert params["threads"] == 2
-        assert params["options"]["arena"] is False
-        assert plain.steps[before[kind]].params["threads"] == 4
+        request = tuned.steps[after[kind]].request
+        assert isinstance(request, VerifyRequest | MeasureRequest)
+        assert request.threads == 2
+        assert request.artifact.options["arena"] is False
+        assert plain.steps[before[kind]].request.threads == 4
 
 
 def test_a_measurement_is_of_its_options(tmp_path: Path) -> None:

@@ -5,17 +5,27 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from mconv import registry, samples
+from mconv.answers import Answer, MeasureAnswer, ReferenceAnswer, VerifyAnswer, WriteAnswer
 from mconv.errors import UnsupportedError
 from mconv.sources import onnx as onnx_source
 from mconv.steps import parts
-from mconv.steps import run as step_run
+from mconv.steps.requests import (
+    ExportRequest,
+    InRuntime,
+    MeasureRequest,
+    OptimizeRequest,
+    ReferenceRequest,
+    StepRequest,
+    VerifyRequest,
+    WriteRequest,
+)
+from mconv.steps.run import run_step
 from mconv.values import Placement, SourceConfig
 from tests import models
 
@@ -35,15 +45,14 @@ def _twin() -> registry.Source:
     )  # fmt: skip
 
 
-def run(
-    kind: str, plugin: str, params: dict[str, Any], base: Path, **inputs: str
-) -> dict[str, Any]:
+PARTS = ("first", "second")
+
+
+def run(request: StepRequest, base: Path, **inputs: str) -> Answer:
     """A step in a folder of its kind's name."""
-    (base / kind).mkdir()
-    named = {"parts": ["first", "second"], **params}
-    return step_run.run(
-        kind, plugin, named, {role: base / folder for role, folder in inputs.items()}, base / kind
-    )
+    (base / request.kind).mkdir()
+    folders = {role: base / folder for role, folder in inputs.items()}
+    return run_step(request, folders, base / request.kind)
 
 
 @pytest.fixture
@@ -56,102 +65,84 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def source(base: Path) -> dict[str, Any]:
-    return {"source": {"format": "twin", "path": str(base / "model"), "root": str(base)}}
+def source(base: Path) -> SourceConfig:
+    return SourceConfig(format="twin", path=str(base / "model"), root=str(base))
+
+
+def references(base: Path) -> ReferenceRequest:
+    return ReferenceRequest(
+        parts=PARTS, source=source(base), samples=None, labels=None, count=3, seed=7
+    )
+
+
+RUN = InRuntime(runtime="onnxruntime", precision="fp32", options={}, threads=1)
 
 
 def test_the_whole_chain(base: Path) -> None:
-    about = source(base)
-    run("export", "twin", about, base)
-    given = {
-        "samples": None,
-        "labels": None,
-        "count": 3,
-        "seed": 7,
-        "static": False,
-        "dims": {},
-        "shapes": [],
-    }
-    found = run("reference", "twin", {**about, **given}, base, export="export")
-    assert [s["name"] for s in found["info"]["inputs"]] == ["first/x", "second/x"]
-    run(
-        "optimize",
-        "onnxslim",
-        {"passes": ["onnxslim"], "level": "basic"},
-        base,
-        model="export",
-        reference="reference",
-    )
-    assert sorted(
-        p.relative_to(base / "optimize").as_posix() for p in (base / "optimize").rglob("*.*")
-    ) == [
-        "first/model.onnx",
-        "second/model.onnx",
-    ]
-    made = run(
-        "write",
-        "onnx",
-        {"precision": "fp32", "options": {}, "name": "twin"},
-        base,
-        model="optimize",
-    )
-    assert made["info"]["parameters"] == 2 * (8 * 32 + 32 + 32 * 16)
-    how = {"precision": "fp32", "options": {}, "threads": 1}
-    told = run("verify", "onnxruntime", how, base, artifact="write", reference="reference")
-    assert [o["name"] for o in told["outputs"]] == ["first/y", "second/y"]
-    assert all(o["cosine"] > 0.999999 for o in told["outputs"])
-    timed = run(
-        "measure", "onnxruntime", {**about, **how}, base, artifact="write", reference="reference"
-    )
-    assert timed["latency"]["p50_ms"] == pytest.approx(
-        sum(p["p50_ms"] for p in timed["parts"].values())
+    run(ExportRequest(parts=PARTS, source=source(base)), base)
+    made = run(references(base), base, export="export")
+    assert isinstance(made, ReferenceAnswer)
+    assert [s.name for s in made.info.inputs] == ["first/x", "second/x"]
+    optimize = OptimizeRequest(parts=PARTS, passes=("onnxslim",), level="basic")
+    run(optimize, base, model="export", reference="reference")
+    files = [p.relative_to(base / "optimize") for p in (base / "optimize").rglob("*.*")]
+    assert sorted(map(str, files)) == ["first/model.onnx", "second/model.onnx"]
+    write = WriteRequest(parts=PARTS, target="onnx", precision="fp32", options={}, name="twin")
+    written = run(write, base, model="optimize")
+    assert isinstance(written, WriteAnswer)
+    assert written.info.parameters == 2 * (8 * 32 + 32 + 32 * 16)
+    verify = VerifyRequest(parts=PARTS, artifact=RUN)
+    verified = run(verify, base, artifact="write", reference="reference")
+    assert isinstance(verified, VerifyAnswer)
+    assert [o.name for o in verified.outputs] == ["first/y", "second/y"]
+    assert all(o.cosine is not None and o.cosine > 0.999999 for o in verified.outputs)
+    measure = MeasureRequest(parts=PARTS, artifact=RUN, source=source(base))
+    measured = run(measure, base, artifact="write", reference="reference", model="optimize")
+    assert isinstance(measured, MeasureAnswer)
+    assert measured.benchmark.latency.p50_ms == pytest.approx(
+        sum(latency.p50_ms for latency in measured.benchmark.parts.values())
     )
 
 
 def test_exchanged_parts_are_seen(base: Path) -> None:
-    about = source(base)
-    run("export", "twin", about, base)
-    given = {
-        "samples": None,
-        "labels": None,
-        "count": 3,
-        "seed": 7,
-        "static": False,
-        "dims": {},
-        "shapes": [],
-    }
-    run("reference", "twin", {**about, **given}, base, export="export")
+    run(ExportRequest(parts=PARTS, source=source(base)), base)
+    run(references(base), base, export="export")
     (base / "swapped").mkdir()
     shutil.copytree(base / "export/first", base / "swapped/second")
     shutil.copytree(base / "export/second", base / "swapped/first")
-    how = {"precision": "fp32", "options": {}, "threads": 1}
-    told = run("verify", "onnxruntime", how, base, artifact="swapped", reference="reference")
-    assert all(o["cosine"] < 0.9 for o in told["outputs"])
+    verify = VerifyRequest(parts=PARTS, artifact=RUN)
+    verified = run(verify, base, artifact="swapped", reference="reference")
+    assert isinstance(verified, VerifyAnswer)
+    assert all(o.cosine is not None and o.cosine < 0.9 for o in verified.outputs)
 
 
 def test_an_error_names_its_part(base: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"^third: there is no 'third'"):
-        run("export", "twin", {**source(base), "parts": ["first", "third"]}, base)
+        run(ExportRequest(parts=("first", "third"), source=source(base)), base)
 
 
 def test_evidence_of_one_part_is_not_evidence_of_all() -> None:
     seen = Placement(provider="P", device="cpu", nodes=3, witnesses=("profile",))
     blind = Placement(provider="P", device="cpu", nodes=0)
 
-    def merged(*found: Placement) -> dict[str, Any]:
+    def merge(*placements: Placement) -> VerifyAnswer:
         answers = {
-            str(i): {"runtime": "r", "placement": msgspec.to_builtins(p), "samples": 1, "reference": "source", "outputs": [],
-                     "details": {"version": "1", "load_ms": 2.0, "at": i}}
-            for i, p in enumerate(found)
-        }  # fmt: skip
-        return parts.merge("verify", answers)
+            str(index): VerifyAnswer(
+                runtime="r",
+                placement=placement,
+                samples=1,
+                reference="source",
+                outputs=(),
+                details={"version": "1", "load_ms": 2.0, "at": index},
+            )
+            for index, placement in enumerate(placements)
+        }
+        return parts.merge_verifications(answers)
 
-    assert merged(seen, seen)["placement"] == msgspec.to_builtins(
-        msgspec.structs.replace(seen, nodes=6)
-    )
-    assert merged(seen, blind)["placement"]["nodes"] == 0
-    assert merged(seen, blind)["placement"]["witnesses"] == ()
-    details = merged(seen, seen)["details"]
+    assert merge(seen, seen).placement == msgspec.structs.replace(seen, nodes=6)
+    assert merge(seen, blind).placement.nodes == 0
+    assert merge(seen, blind).placement.witnesses == ()
+    details = merge(seen, seen).details
     assert (details["version"], details["load_ms"], details["parts"]["1"]["at"]) == ("1", 4.0, 1)
     assert "at" not in details
 

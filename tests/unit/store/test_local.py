@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mconv.__main__ import main
+from mconv.answers import CalibrateAnswer
 from mconv.errors import StoreError
 from mconv.store.digests import Digests
 from mconv.store.local import Entry, Store, copy_files, records, sweep, write_text
@@ -21,7 +22,7 @@ def put(store: Store, key: str = KEY, text: str = "data") -> Entry:
     folder = store.workspace()
     (folder / "out").mkdir()
     (folder / "out" / "file.txt").write_text(text)
-    entry = store.put(Entry(key=key, kind="write", label="x", result={"a": 1}), folder / "out")
+    entry = store.put(Entry(key=key, label="x", answer=CalibrateAnswer(count=1)), folder / "out")
     folder.rmdir()
     return entry
 
@@ -42,7 +43,7 @@ def test_flipped_bytes_are_misses(tmp_path: Path) -> None:
     (store.files(KEY) / "file.txt").write_text("dat4")
     assert not store.intact(entry)
     path = store.path(KEY) / "entry.json"
-    path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
+    path.write_text(path.read_text().replace('"count": 1', '"count": 2'))
     assert store.read(KEY) is None
     again = put(store)  # a damaged entry is replaced
     assert store.read(KEY) == again

@@ -1,0 +1,276 @@
+"""What a step of each kind is asked to do: types only, which the planner writes and the workers
+read.
+
+What a step reads lies in the folders of the steps before it, by role; a request holds the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from mconv.values import Frozen, SourceConfig
+
+Folders = Mapping[str, Path]  # role → the folder of the step whose files play it
+
+
+class StepRequest(Frozen, frozen=True, kw_only=True, tag_field="kind"):
+    """What every step is asked; the tag is its kind.
+
+    Attributes:
+        UNKEYED: Fields that name places on this machine, or its cores. They are no part of a step's
+            key: the planner puts the content of what they name in their place.
+        parts: The parts of a model that is several, each of which is done on its own; none of a
+            model that is one.
+    """
+
+    UNKEYED: ClassVar[frozenset[str]] = frozenset()
+
+    parts: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of step that is asked for."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads the step's engines are to use, where it says so."""
+        return None
+
+    def key_fields(self) -> dict[str, Any]:
+        """The fields that the step's result depends on, as JSON."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in fields.items() if name not in self.UNKEYED}
+
+
+class ExportRequest(StepRequest, frozen=True, kw_only=True, tag="export"):
+    """Source → ``model.onnx``."""
+
+    UNKEYED = frozenset({"source"})
+
+    source: SourceConfig
+
+
+class WeightsRequest(StepRequest, frozen=True, kw_only=True, tag="weights"):
+    """Source → its weights by name.
+
+    Attributes:
+        part: The part of the model whose weights they are; None is the whole.
+    """
+
+    UNKEYED = frozenset({"source"})
+
+    source: SourceConfig
+    part: str | None = None
+
+
+class WeightedPart(Frozen, frozen=True, kw_only=True):
+    """Which part of a source is opened with its weights by name; None is the whole."""
+
+    part: str | None = None
+
+
+class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
+    """Samples, and what the source framework answers to them.
+
+    Attributes:
+        samples: The user's file; None has plausible ones made.
+        labels: The array of it that holds labels, if one does.
+        count: How many samples are made.
+        seed: What they are made from.
+        static: Every axis is given a size, since the target needs it.
+        shapes: Sizes of free axes by name, a mapping a shape that the artifact is made for;
+            samples are made of each.
+        state: Outputs that are inputs of the next call: output → input.
+        weights: The model is opened with its weights by name.
+    """
+
+    UNKEYED = frozenset({"source", "samples"})
+
+    source: SourceConfig
+    samples: str | None
+    labels: str | None
+    count: int
+    seed: int
+    static: bool = False
+    shapes: tuple[dict[str, int], ...] = ()
+    state: dict[str, str] = {}
+    weights: WeightedPart | None = None
+
+
+class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
+    """Calibration feeds, none of which is a sample of the verification.
+
+    Attributes:
+        data: The user's file; None has plausible ones made.
+        count: How many are made.
+        seed: What they are made from.
+        state: Outputs that are inputs of the next call: output → input.
+    """
+
+    UNKEYED = frozenset({"source", "data"})
+
+    source: SourceConfig
+    data: str | None
+    count: int
+    seed: int
+    state: dict[str, str] = {}
+
+
+class OptimizeRequest(StepRequest, frozen=True, kw_only=True, tag="optimize"):
+    """ONNX → ONNX that does the same.
+
+    Attributes:
+        passes: Optimizers by name, in order.
+        level: How far they go.
+    """
+
+    passes: tuple[str, ...]
+    level: str
+
+
+class QuantizeRequest(StepRequest, frozen=True, kw_only=True, tag="quantize"):
+    """ONNX → ONNX of fewer bits.
+
+    Attributes:
+        quantizer: The quantizer's name.
+        precision: What it is to make.
+        options: Its options, by their schemas.
+    """
+
+    quantizer: str
+    precision: str
+    options: dict[str, Any]
+
+
+class WriteRequest(StepRequest, frozen=True, kw_only=True, tag="write"):
+    """ONNX, or weights → the target's files.
+
+    Attributes:
+        target: The target's name.
+        precision: What is delivered.
+        options: The target's options, by their schemas.
+        name: The model's name, for packages that carry one.
+    """
+
+    target: str
+    precision: str
+    options: dict[str, Any]
+    name: str
+
+
+class InRuntime(Frozen, frozen=True, kw_only=True, tag="runtime"):
+    """An artifact that a runtime runs.
+
+    Attributes:
+        runtime: The runtime's name.
+        options: Options of the target and of the runtime together.
+        precision: The artifact's.
+        threads: How many threads it runs with.
+    """
+
+    runtime: str
+    options: dict[str, Any]
+    precision: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """What runs the artifact."""
+        return self.runtime
+
+
+class InSource(Frozen, frozen=True, kw_only=True, tag="source"):
+    """An artifact of weights, which the source's own framework runs.
+
+    Attributes:
+        source: The source, whose own weights are erased.
+        part: The part of it that the weights are of; None is the whole.
+        target: The target that reads its files.
+        options: The target's options.
+        precision: The artifact's.
+        threads: How many threads it runs with.
+    """
+
+    source: SourceConfig
+    part: str | None
+    target: str
+    options: dict[str, Any]
+    precision: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """What runs the artifact."""
+        return self.source.format
+
+
+class EvaluateRequest(Frozen, frozen=True, kw_only=True):
+    """A task metric.
+
+    Attributes:
+        metric: Its name.
+        output: The output that is held to the labels; None is the first.
+    """
+
+    metric: str
+    output: str | None = None
+
+
+class _RunRequest(StepRequest, frozen=True, kw_only=True):
+    """A step that runs an artifact."""
+
+    UNKEYED = frozenset({"source"})
+
+    artifact: InRuntime | InSource
+
+    @property
+    def threads(self) -> int | None:
+        return self.artifact.threads
+
+    def key_fields(self) -> dict[str, Any]:
+        fields = super().key_fields()
+        for name in ("source", "threads"):
+            fields["artifact"].pop(name, None)
+        return fields
+
+
+class VerifyRequest(_RunRequest, frozen=True, kw_only=True, tag="verify"):
+    """The artifact's answers against the reference.
+
+    Attributes:
+        artifact: How the artifact is run.
+        evaluate: The task metric, if there is one.
+        source: The source whose loop makes an artifact write text, if it writes any.
+    """
+
+    evaluate: EvaluateRequest | None = None
+    source: SourceConfig | None = None
+
+
+class MeasureRequest(_RunRequest, frozen=True, kw_only=True, tag="measure"):
+    """Latency and memory of the artifact and of the source framework.
+
+    Attributes:
+        artifact: How the artifact is run.
+        source: What it is measured beside.
+    """
+
+    source: SourceConfig
+
+
+AnyRequest = (
+    ExportRequest
+    | WeightsRequest
+    | ReferenceRequest
+    | CalibrateRequest
+    | OptimizeRequest
+    | QuantizeRequest
+    | WriteRequest
+    | VerifyRequest
+    | MeasureRequest
+)
