@@ -22,9 +22,9 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from mconv.__main__ import main as mconv
+from mconv.api import read_results
 from mconv.errors import MconvError
 from mconv.github import workflow
-from mconv.results.baseline import read
 
 PR_SET_DUMPABLE = 4
 USAGE = 2
@@ -171,7 +171,7 @@ def outputs(
     counts = {"passed": 0, "failed": 0, "errors": 0}
     found, conclusion = "", "failure"
     with contextlib.suppress(MconvError):
-        summary = read(results).summary
+        summary = read_results(results).summary
         counts = {
             "passed": summary.passed,
             "failed": summary.failed + summary.unverified,

@@ -1,27 +1,14 @@
-"""What `run`, `convert` and `advise` share: the engine's arguments, and the engine with them and
-with progress on stderr."""
+"""What `run`, `convert`, `plan` and `advise` share: the engine's arguments, and how a report is
+shown."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import sys
 from typing import Any
 
-from mconv.engine import run as engine_run
-from mconv.engine.progress import reporter
-from mconv.engine.run import LOCAL, Done, open_store, store_name
-from mconv.manifest.config import Manifest
-
-__all__ = [
-    "LOCAL",
-    "Done",
-    "add_engine_arguments",
-    "carry_out",
-    "open_store",
-    "positive",
-    "settings",
-    "store_name",
-]
+from mconv import api
+from mconv.values import Report
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,21 +52,12 @@ def positive(text: str) -> int:
     return value
 
 
-def carry_out(
-    manifest: Manifest,
-    args: argparse.Namespace,
-    out: Path | None = None,
-    *,
-    keep: tuple[str, ...] = (),
-    only: tuple[str, ...] = (),
-) -> Done:
-    """:func:`mconv.engine.run.carry_out` with the arguments of the command line."""
-    return engine_run.carry_out(
-        manifest, out, progress=reporter(), keep=keep, only=only, **settings(args)
-    )
-
-
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The engine's arguments as :mod:`mconv.api` takes them."""
     names = ("store", "jobs", "measure", "executor", "ray_address")
     return {name: getattr(args, name) for name in names}
+
+
+def show(report: Report) -> None:
+    """Print a report for a person on stderr."""
+    print(api.render_text(report, color=sys.stderr.isatty()), file=sys.stderr)

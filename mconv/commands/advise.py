@@ -1,31 +1,18 @@
-"""What a model is made of, where it runs, and what to deliver.
-
-Every target is tried in fp32, the precisions are weighed up, and the first of them tried too where
-asked for."""
+"""What a model is made of, where it runs, and what to deliver: tried, and ranked."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-import msgspec
-
-from mconv import compare, graph, registry, samples
+from mconv import api
+from mconv.api import Advice, Compatibility, Recommendation, Share
 from mconv.commands import _engine, convert
-from mconv.engine import advisor
-from mconv.engine.advisor import Advice, Compatibility, Preview, Recommendation, Share
-from mconv.errors import SourceError, StepError, UsageError, log_line
-from mconv.manifest.config import AUTO
-from mconv.values import VariantResult, to_json
-
-if TYPE_CHECKING:
-    import numpy as np
+from mconv.errors import log_line
+from mconv.values import to_json
 
 HELP = "say what to convert a model to, and why"
-TRIED_FOR_LATENCY = 3
 SHOWN = 12
 
 
@@ -44,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="median of one inference, such as 10ms; the first few are then tried",
     )
-    default = compare.DEFAULT_TOLERANCES[AUTO].cosine
+    default = api.ADVISED_COSINE
     parser.add_argument(
         "--tolerance",
         metavar="COSINE",
@@ -60,118 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="convert, verify and measure the first N recommendations",
     )
     _engine.add_engine_arguments(parser)
-    parser.set_defaults(optimize="basic")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    advice = advise(args)
+    advice = api.advise(
+        args.source,
+        **convert.source_of(args),
+        targets=args.target,
+        tolerance=args.tolerance,
+        max_size=args.max_size,
+        max_latency=args.max_latency,
+        tries=args.tries,
+        progress=api.progress_reporter(),
+        **_engine.settings(args),
+    )
     if args.json:
         sys.stdout.write(to_json(advice))
     else:
         print(render(advice))
     return 0
-
-
-def advise(args: argparse.Namespace) -> Advice:
-    """Try, weigh up, try again. Raises StepError where the model cannot be exported or run,
-    UsageError for an unknown target."""
-    # weights alone run nowhere
-    targets = {name: t for name, t in registry.targets().items() if "onnx" in t.accepts}
-    if unknown := sorted(set(args.target) - targets.keys()):
-        raise UsageError(
-            f"there is no target {', '.join(unknown)}", hint=f"there are: {', '.join(targets)}"
-        )
-    asked = [
-        f"{name}:fp32"
-        for name in targets
-        if "fp32" in targets[name].precisions and (not args.target or name in args.target)
-    ]
-    args.measure = bool(args.measure and (args.tries or args.max_latency))
-    # of a precision that reads calibration data, under the limits that hold for what is delivered
-    weighed = convert.manifest_of(args, {"targets": ["onnx:int4"], "limits": _limits(args)})
-    done = _engine.carry_out(
-        convert.manifest_of(args, {"targets": asked}),
-        args,
-        keep=("export", "optimize", "reference"),
-    )
-    if inner := sorted(
-        p.parent.name for p in _made(done, ("export",)).glob(f"*/{graph.MODEL_FILE}")
-    ):
-        parts = ", ".join(inner)
-        raise UsageError(
-            f"the model is several: {parts}",
-            hint=f"ask for one, with --option 'parts=[{inner[0]}]'",
-        )
-    model, reference = (
-        _made(done, ("optimize", "export")) / graph.MODEL_FILE,
-        _made(done, ("reference",)),
-    )
-    calibration = samples.load_feeds(
-        _made(_engine.carry_out(weighed, args, only=("calibrate",)), ("calibrate",)) / samples.FILE
-    )
-    held_out = samples.load_feeds(reference / samples.FILE)
-    preview = _preview(model, calibration, held_out)
-    time = advisor.profile(
-        model, max(held_out, key=lambda feed: sum(a.size for a in feed.values()))
-    )
-    about = advisor.architecture(model, preview, time)
-    compatible = [advisor.compatibility(result, about.dynamic) for result in done.report.variants]
-    limits = weighed.models[0].variants[0].limits
-    ranked = advisor.recommend(compatible, preview, args.tolerance, limits)
-    tries = args.tries or (TRIED_FOR_LATENCY if args.max_latency else 0)
-    if tries and ranked:
-        ranked = advisor.recommend(
-            compatible, preview, args.tolerance, limits, _tried(args, ranked[:tries])
-        )
-    source = done.report.models[0]
-    return Advice(
-        model=source.path,
-        format=source.format,
-        exporter=source.exporter,
-        architecture=about,
-        targets=tuple(compatible),
-        recommendations=ranked,
-    )
-
-
-def _made(done: _engine.Done, kinds: Sequence[str]) -> Path:
-    """The files of the first of ``kinds`` that was planned. Raises StepError with the reason why
-    they are not there."""
-    steps = done.plan.variants[0].steps
-    key = next(steps[kind] for kind in kinds if kind in steps)
-    if (error := done.outcome.errors.get(key)) is not None:
-        raise StepError(f"the model cannot be weighed up: {error.message}", hint=error.hint)
-    return done.store.files(key)
-
-
-def _limits(args: argparse.Namespace) -> dict[str, str]:
-    asked = {"max_size": args.max_size, "max_latency": args.max_latency}
-    return {name: text for name, text in asked.items() if text is not None}
-
-
-def _tried(args: argparse.Namespace, ranked: Sequence[Recommendation]) -> Sequence[VariantResult]:
-    """The recommendations, converted, verified and measured, held to the tolerance and the
-    limits."""
-    more = {
-        "targets": [f"{one.target}:{one.precision}" for one in ranked],
-        "tolerance": {"cosine": args.tolerance},
-        "limits": _limits(args),
-    }
-    return _engine.carry_out(convert.manifest_of(args, more), args).report.variants
-
-
-def _preview(
-    model: Path,
-    calibration: Sequence[Mapping[str, np.ndarray]],
-    held_out: Sequence[Mapping[str, np.ndarray]],
-) -> Preview:
-    for quantizer in registry.quantizers().values():
-        if quantizer.preview is not None:
-            return msgspec.convert(
-                quantizer.preview(model, calibration=calibration, held_out=held_out), Preview
-            )
-    raise SourceError("no quantizer here can preview a model")
 
 
 def render(advice: Advice) -> str:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from mconv import api
 from mconv.commands import _engine
-from mconv.commands import run as run_command
-from mconv.engine import run as engine_run
-from mconv.engine.progress import reporter
 from mconv.errors import UsageError
-from mconv.manifest import config as manifest_config
-from mconv.manifest.config import Manifest
 from mconv.values import to_json
 
 HELP = "convert one model, no manifest"
@@ -27,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", metavar="TARGET[:PRECISION]", action="append", required=True, help="repeatable"
     )
-    parser.add_argument("--optimize", choices=manifest_config.OPTIMIZE_LEVELS, default="basic")
+    parser.add_argument("--optimize", choices=api.OPTIMIZE_LEVELS, default="basic")
     parser.add_argument(
         "-o", "--out", metavar="OUT", type=Path, default=Path("out"), help="default: out"
     )
@@ -36,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """What names a model without a manifest; :func:`manifest_of` reads them."""
+    """What names a model without a manifest; :func:`source_of` reads them."""
     parser.add_argument("source", metavar="SOURCE", help="a model file or folder")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT", help="source format (default: detected)"
@@ -65,21 +60,30 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    report = api.run(manifest_of(args), out=args.out, progress=reporter(), **_engine.settings(args))
+    manifest = api.make_manifest(
+        args.source,
+        args.to,
+        **source_of(args),
+        model={"optimize": args.optimize},
+        said_by="the command line",
+    )
+    report = api.run(
+        manifest, out=args.out, progress=api.progress_reporter(), **_engine.settings(args)
+    )
     if args.json:
         sys.stdout.write(to_json(report))
     else:
-        run_command.show(report)
+        _engine.show(report)
     return 0 if report.summary.conclusion == "success" else 1
 
 
-def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = None) -> Manifest:
-    """The manifest that the arguments stand for, with ``more`` keys of the model. Raises
-    UsageError, ManifestError."""
+def source_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say of the source, as :func:`mconv.api.make_manifest` takes it. Raises
+    UsageError."""
     options: dict[str, object] = {"format": args.format, "factory": args.factory, "task": args.task}
     for text in args.option:
-        name, found, value = text.partition("=")
-        if not found:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise UsageError(
                 f"--option {text!r} is not NAME=VALUE", hint="for example --option cache=true"
             )
@@ -92,16 +96,7 @@ def manifest_of(args: argparse.Namespace, more: Mapping[str, object] | None = No
                 f"--input {text!r} is not NAME:DTYPE:AXIS,AXIS…",
                 hint="for example image:float32:batch,3,224,224",
             )
-        inputs[parts[0]] = {
-            "dtype": parts[1],
-            "shape": [int(a) if a.isdigit() else a for a in parts[2].split(",") if a],
-        }
-    return engine_run.manifest_of(
-        args.source,
-        getattr(args, "to", []),
-        options=options,
-        inputs=inputs,
-        samples=args.samples,
-        more={"optimize": args.optimize, **(more or {})},
-        said_by="the command line",
-    )
+        axes = [axis for axis in parts[2].split(",") if axis]
+        shape = [int(axis) if axis.isdigit() else axis for axis in axes]
+        inputs[parts[0]] = {"dtype": parts[1], "shape": shape}
+    return {"options": options, "inputs": inputs, "samples": args.samples}

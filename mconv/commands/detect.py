@@ -9,7 +9,6 @@ import textwrap
 
 from mconv import api
 from mconv.commands import _engine
-from mconv.discovery import devices
 from mconv.errors import log_line
 from mconv.values import Device, to_json
 
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="SECONDS",
         type=_engine.positive,
-        default=int(devices.SECONDS),
+        default=int(api.DETECT_SECONDS),
         help="for each engine (default: 120)",
     )
 

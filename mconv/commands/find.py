@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mconv.discovery import find as discovery_find
+from mconv import api
 from mconv.errors import log_line
 from mconv.values import Found, to_json
 
@@ -30,11 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = discovery_find.find(args.folder)
+    found = api.find(args.folder)
     if args.manifest:
-        text = discovery_find.draft(args.folder, found)
-        discovery_find.validate(text, args.folder)
-        sys.stdout.write(text)
+        sys.stdout.write(api.draft_manifest(args.folder, found))
     elif args.json:
         sys.stdout.write(to_json(found))
     else:

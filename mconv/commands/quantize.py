@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mconv import api, registry
-from mconv.engine import quantize
+from mconv import api
 from mconv.values import to_json
 
 HELP = "quantize one ONNX file"
@@ -17,16 +16,15 @@ HELP = "quantize one ONNX file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
-    target = registry.targets()[quantize.TARGET]
     parser.add_argument(
         "--precision",
         "-p",
-        choices=[p for p in target.precisions if p != "fp32"],
+        choices=api.quantized_precisions(),
         help="default: what --config says",
     )
     parser.add_argument(
         "--method",
-        choices=sorted(registry.quantizers()),
+        choices=sorted(api.catalogue()["quantizers"]),
         help="the quantizer, in place of the precision's own",
     )
     parser.add_argument("--scheme", choices=["symmetric", "asymmetric"])
@@ -70,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
         "method": args.method,
         "options": _options(args),
         "calibration": args.calibration,
-        "config": quantize.read_config(args.config) if args.config else None,
+        "config": api.read_mixed(args.config) if args.config else None,
     }
     if args.emit_config:
-        made = quantize.configure(args.model, args.precision, **settings)
+        made = api.configure_quantization(args.model, args.precision, **settings)
         args.emit_config.write_text(to_json(made))
         print(f"{args.emit_config}: {len(made['layers'])} layers", file=sys.stderr)
         return 0

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from mconv import api
 from mconv.commands import _engine
-from mconv.engine.progress import reporter
-from mconv.values import Report, to_json
+from mconv.values import to_json
 
 HELP = "convert, verify and measure everything in models.yml"
 
@@ -63,18 +62,12 @@ def run(args: argparse.Namespace) -> int:
         baseline=args.baseline,
         fail_on=args.fail_on,
         trace=args.trace,
-        progress=reporter(),
+        progress=api.progress_reporter(),
         **_engine.settings(args),
     )
     if args.json:
         sys.stdout.write(to_json(report))
     else:
-        show(report)
+        _engine.show(report)
         print(f"report: {args.out / 'report.html'}", file=sys.stderr)
     return 0 if report.summary.conclusion == "success" else 1
-
-
-def show(report: Report) -> None:
-    from mconv.reports import text
-
-    print(text.render(report, color=sys.stderr.isatty()), file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mconv.manifest import schema
+from mconv import api
 from mconv.values import to_json
 
 HELP = "print a JSON Schema"
@@ -13,10 +13,10 @@ HELP = "print a JSON Schema"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", nargs="?", choices=schema.NAMES, default="models", help="default: models"
+        "name", nargs="?", choices=api.SCHEMAS, default="models", help="default: models"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    sys.stdout.write(to_json(schema.get(args.name)))
+    sys.stdout.write(to_json(api.schema(args.name)))
     return 0

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
-import time
 
-from mconv.commands import _engine
-from mconv.errors import UsageError
-from mconv.manifest.yaml import UNITS
-from mconv.store import maintenance
+from mconv import api
 
 HELP = "list, prune or verify the store"
 
@@ -32,44 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    kept = maintenance.of(_engine.store_name(args.store))
-    items = kept.items(entries=args.action != "prune")
     if args.action == "list":
-        for item in items:
-            if item.entry is not None:
-                print(
-                    f"{item.key[:12]}  {item.bytes:>12,} bytes  {item.entry.seconds:>8.1f} s  "
-                    f"{item.entry.label}"
-                )
-    elif args.action == "verify":
-        damaged = [item.key for item in items if not kept.intact(item)]
-        for key in damaged:
-            kept.remove(key)
+        for item in api.list_store(args.store):
+            print(f"{item.key[:12]}  {item.bytes:>12,} bytes  {item.seconds:>8.1f} s  {item.label}")
+        return 0
+    if args.action == "verify":
+        verified = api.verify_store(args.store)
+        for key in verified.removed:
             print(f"{key[:12]}  damaged, removed")
-        print(f"{len(items)} entries, {len(damaged)} damaged")
-        return 1 if damaged else 0
-    else:
-        limit = _size(args.max_size) if args.max_size else None
-        doomed = {
-            item.key
-            for item in maintenance.old(
-                items, before=time.time() - args.days * 86400, max_bytes=limit
-            )
-        }
-        for key in sorted(doomed):
-            kept.remove(key)
-        print(
-            f"{len(doomed)} of {len(items)} entries removed, {kept.sweep()} leftovers of broken "
-            "runs"
-        )
+        print(f"{verified.entries} entries, {len(verified.removed)} damaged")
+        return 1 if verified.removed else 0
+    pruned = api.prune_store(args.store, days=args.days, max_size=args.max_size)
+    print(
+        f"{len(pruned.removed)} of {pruned.entries} entries removed, {pruned.leftovers} leftovers "
+        "of broken runs"
+    )
     return 0
-
-
-def _size(text: str) -> int:
-    """Bytes of a size as models.yml writes it. Raises UsageError."""
-    match = re.fullmatch(r"([\d.]+)\s*([a-zA-Z]*)", text)
-    try:
-        assert match is not None
-        return int(float(match[1]) * UNITS[match[2].upper()])
-    except (AssertionError, KeyError, ValueError) as problem:
-        raise UsageError(f"{text!r} is not a size", hint="for example 5GB or 500MiB") from problem

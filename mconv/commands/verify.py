@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 from mconv import api
-from mconv.engine.progress import reporter
 from mconv.errors import log_line
-from mconv.results import output as results_output
 from mconv.values import to_json
 
 HELP = "check a model file, or an artifact against its source"
@@ -37,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.against or args.samples or (args.artifact / results_output.PROVENANCE).is_file():
+    if args.against or args.samples or (args.artifact / api.PROVENANCE).is_file():
         return _artifact(args)
     found = api.check(args.artifact)
     if args.json:
@@ -64,7 +62,7 @@ def _artifact(args: argparse.Namespace) -> int:
         against=args.against,
         samples=args.samples,
         store=args.store,
-        progress=reporter(),
+        progress=api.progress_reporter(),
     )
     if args.json:
         sys.stdout.write(to_json(found))

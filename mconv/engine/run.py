@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,10 @@ from mconv.manifest.config import Manifest
 from mconv.manifest.yaml import Node, Problems
 from mconv.planning import planner, step_graph
 from mconv.planning.outcome import Outcome
-from mconv.results import output as results_output
 from mconv.results import report as results_report
 from mconv.store import shared
 from mconv.store.local import Store, write_text
-from mconv.values import ErrorInfo, Report, to_json
+from mconv.values import ErrorInfo, Report
 
 LOCAL = ".mconv/store"
 
@@ -110,35 +109,6 @@ def carry_out(
     opened.digests.save()
     report = results_report.build(plan, outcome, seconds=time.monotonic() - begin, measured=measure)
     return Done(plan, outcome, opened, report)
-
-
-def execute(
-    manifest: Manifest,
-    out: Path | None,
-    finish: Callable[[Report], Report] = lambda report: report,
-    **settings: Any,
-) -> Report:
-    """:func:`carry_out`; artifacts, their provenance and the report's files go to ``out``.
-    ``finish`` adds to the report."""
-    done = carry_out(manifest, out, **settings)
-    report = done.report
-    if out is not None:
-        report = results_output.write_artifacts(done.plan, report, done.outcome, done.store, out)
-    report = finish(report)
-    if out is not None:
-        results_output.write_sums(out, report)
-        done.store.digests.save()
-        write_reports(out, report)
-    return report
-
-
-def write_reports(out: Path, report: Report) -> None:
-    """results.json, report.md and report.html in ``out``."""
-    from mconv.reports import html, markdown
-
-    write_text(out / "results.json", to_json(report))
-    write_text(out / "report.md", markdown.render(report, limit=10_000_000))
-    write_text(out / "report.html", html.render(report))
 
 
 def manifest_of(

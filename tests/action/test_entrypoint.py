@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import entrypoint
-from mconv.commands.report import read
+from mconv.api import read_results as read
 from mconv.errors import UsageError
 from mconv.github import publish
 from mconv.values import to_json

@@ -37,8 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "workers": LEAVES | {"registry", "steps"},
     "planning": LEAVES | {"registry", "manifest", "steps", "store"},
     "results": LEAVES | {"manifest", "planning", "store"},
-    "engine": LEAVES
-    | {"registry", "manifest", "planning", "steps", "workers", "store", "results", "reports"},
+    "engine": LEAVES | {"registry", "manifest", "planning", "steps", "workers", "store", "results"},
     "discovery": LEAVES | {"registry", "workers", "manifest"},
     "reports": LEAVES,
     "github": LEAVES,
@@ -55,19 +54,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "reports",
         "github",
     },
-    "commands": LEAVES
-    | {
-        "api",
-        "registry",
-        "manifest",
-        "planning",
-        "store",
-        "results",
-        "engine",
-        "discovery",
-        "reports",
-        "github",
-    },
+    "commands": LEAVES | {"api"},
     "__main__": LEAVES | {"commands", "github"},
     "__init__": frozenset(),
 }

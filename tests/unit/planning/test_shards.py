@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from mconv.__main__ import main
-from mconv.commands import report as reports
+from mconv.api import _results as reports
 from mconv.errors import UsageError
 from mconv.manifest import reader
 from mconv.planning import planner, shards, step_graph
@@ -91,14 +91,14 @@ def test_merged_parts_say_which_are_missing() -> None:
         found = report(passed=0, variants=())
         return msgspec.structs.replace(found, shard=Shard(index=index, count=count))
 
-    whole = reports.merge([part(1), part(3), part(2)])  # type: ignore[list-item]
+    whole = reports.merge_results([part(1), part(3), part(2)])  # type: ignore[list-item]
     assert (whole.missing_shards, whole.shard, whole.summary.conclusion) == ((), None, "success")
-    lacking = reports.merge([part(3)])  # type: ignore[list-item]
+    lacking = reports.merge_results([part(3)])  # type: ignore[list-item]
     assert lacking.missing_shards == (1, 2)
     assert lacking.summary.conclusion == "failure"
-    assert "missing: the results of shard 1, 2" in reports.render(lacking, "markdown")
+    assert "missing: the results of shard 1, 2" in reports.render_results(lacking, "markdown")
     with pytest.raises(UsageError, match="not the parts of one run"):
-        reports.merge([part(1), part(1, 2)])  # type: ignore[list-item]
+        reports.merge_results([part(1), part(1, 2)])  # type: ignore[list-item]
 
 
 def test_two_shards_make_what_one_run_makes(tmp_path: Path) -> None:

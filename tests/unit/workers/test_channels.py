@@ -16,7 +16,7 @@ from mconv.workers.channels import Exchange, Intake
 
 ECHO = """
 import sys
-from mconv import channels
+from mconv.workers import channels
 channels.write_answer(int(sys.argv[1]), channels.take_over_input().decode().upper())
 print("said", sys.stdin.read() == "")
 """

@@ -15,21 +15,37 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import registry
+from mconv import compare, registry
+from mconv.api import _results as results
+from mconv.api._plan import (
+    Planned,
+    PlannedShard,
+    PlannedStep,
+    PlannedVariant,
+    make_plan,
+    shard_matrix,
+    split_plan,
+)
+from mconv.api._results import compare_results, merge_results, read_results, render_results
+from mconv.api._store import Maintained, StoredStep, list_store, prune_store, verify_store
 from mconv.discovery import devices
 from mconv.discovery import find as discovery_find
 from mconv.engine import artifact
 from mconv.engine import quantize as engine_quantize
 from mconv.engine import run as engine_run
+from mconv.engine.advisor import Advice, Compatibility, Recommendation, Share
 from mconv.engine.executor import Progress
 from mconv.errors import MconvError, UsageError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
-from mconv.manifest.config import Manifest
+from mconv.manifest import schema as schemas
+from mconv.manifest.config import AUTO, OPTIMIZE_LEVELS, Manifest
 from mconv.manifest.yaml import nearest
 from mconv.planning import planner, shards
 from mconv.results import baseline as baselines
-from mconv.results import verdict
+from mconv.results import output, verdict
+from mconv.results.output import PROVENANCE
+from mconv.store import local
 from mconv.values import (
     Checked,
     Device,
@@ -47,35 +63,82 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "ADVISED_COSINE",
+    "Advice",
     "Checked",
+    "Compatibility",
+    "DETECT_SECONDS",
     "Device",
+    "EVENT_TAG",
+    "FAIL_ON",
     "Found",
+    "Maintained",
     "MconvError",
+    "OPTIMIZE_LEVELS",
+    "PROVENANCE",
     "Pair",
+    "Planned",
+    "PlannedShard",
+    "PlannedStep",
+    "PlannedVariant",
     "Progress",
     "Quantized",
+    "REPORT_FORMATS",
+    "Recommendation",
     "Report",
+    "SCHEMAS",
+    "Share",
+    "StoredStep",
     "VariantResult",
     "Verification",
+    "advise",
+    "catalogue",
     "check",
+    "compare_results",
+    "configure_quantization",
     "convert",
     "detect",
+    "draft_manifest",
+    "fetch_baseline",
     "find",
     "formats",
+    "list_store",
     "load_manifest",
+    "make_manifest",
+    "merge_results",
     "pair",
     "pairs",
+    "plan",
+    "progress_reporter",
+    "prune_store",
+    "publish_results",
     "quantize",
+    "quantized_precisions",
+    "read_mixed",
+    "read_results",
     "register",
     "register_source",
     "register_target",
+    "render_comment",
+    "render_results",
+    "render_text",
     "run",
+    "schema",
+    "shard_matrix",
     "sources",
+    "split_plan",
     "targets",
     "verify",
+    "verify_store",
+    "write_text",
 ]
 PathLike = str | os.PathLike[str]
 CHECK_SECONDS = 600.0
+DETECT_SECONDS = devices.SECONDS
+ADVISED_COSINE = compare.DEFAULT_TOLERANCES[AUTO].cosine or 0.0
+SCHEMAS = schemas.NAMES
+REPORT_FORMATS = results.FORMATS
+EVENT_TAG = ""  # a release that is named by the event alone
 FAIL_ON = ("error", "failed", "regression", "never")
 
 
@@ -107,11 +170,10 @@ def run(
     chosen = manifest_config.select(
         manifest if isinstance(manifest, Manifest) else load_manifest(manifest), only
     )
-    base = (
-        baseline
-        if isinstance(baseline, Report) or baseline is None
-        else baselines.read(Path(baseline))
-    )
+    if baseline is None or isinstance(baseline, Report):
+        base = baseline
+    else:
+        base = results.read_results(baseline)
     part = None
     if shard:
         index, count = shards.parse(shard)
@@ -128,10 +190,10 @@ def run(
         report = msgspec.structs.replace(report, shard=part)
         return msgspec.structs.replace(report, summary=verdict.summarize(report.variants, fail_on))
 
-    return engine_run.execute(
+    folder = Path(out) if out is not None else None
+    done = engine_run.carry_out(
         chosen,
-        Path(out) if out is not None else None,
-        finish,
+        folder,
         store=store,
         jobs=jobs,
         measure=measure,
@@ -140,6 +202,14 @@ def run(
         ray_address=ray_address,
         progress=progress,
     )
+    if folder is None:
+        return finish(done.report)
+    delivered = output.write_artifacts(done.plan, done.report, done.outcome, done.store, folder)
+    report = finish(delivered)
+    output.write_sums(folder, report)
+    done.store.digests.save()
+    results.write_results(report, folder)
+    return report
 
 
 def load_manifest(path: PathLike) -> Manifest:
@@ -171,15 +241,235 @@ def convert(
     further keys of a ``model`` (``tolerance``, ``limits``, ``calibration`` …) as in models.yml.
     Raises ManifestError for what models.yml may not say."""
     wanted = [to] if isinstance(to, str | Mapping) else list(to)
-    manifest = engine_run.manifest_of(
-        Path(source),
+    manifest = make_manifest(
+        source,
         wanted,
         options={"format": format, **options},
-        inputs=inputs or {},
-        samples=Path(samples) if samples is not None else None,
-        more={"optimize": optimize, **(model or {})},
+        inputs=inputs,
+        samples=samples,
+        model={"optimize": optimize, **(model or {})},
     )
     return run(manifest, out=out, store=store, jobs=jobs, measure=measure, progress=progress)
+
+
+def make_manifest(
+    source: PathLike,
+    targets: Sequence[str | Mapping[str, Any]],
+    *,
+    options: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    samples: PathLike | None = None,
+    model: Mapping[str, Any] | None = None,
+    said_by: str = "the call",
+) -> Manifest:
+    """Return the manifest of one model, checked as a file is.
+
+    ``options`` are those of the source, ``inputs`` and the further keys of a ``model`` as in
+    models.yml. ``said_by`` names in errors where they come from. Raises UsageError, and
+    ManifestError for what models.yml may not say.
+    """
+    return engine_run.manifest_of(
+        Path(source),
+        targets,
+        options=options or {},
+        inputs=inputs or {},
+        samples=Path(samples) if samples is not None else None,
+        more=model,
+        said_by=said_by,
+    )
+
+
+def plan(
+    manifest: PathLike | Manifest = "models.yml",
+    *,
+    only: Sequence[str] = (),
+    store: str | None = None,
+    measure: bool = True,
+) -> Planned:
+    """Say what :func:`run` would do, and which of its steps are finished already.
+
+    Raises ManifestError, UsageError, StoreError.
+    """
+    chosen = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    return make_plan(chosen, only=only, store=store, measure=measure)
+
+
+def advise(
+    source: PathLike,
+    *,
+    options: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    samples: PathLike | None = None,
+    targets: Sequence[str] = (),
+    tolerance: float = ADVISED_COSINE,
+    max_size: str | None = None,
+    max_latency: str | None = None,
+    tries: int | None = None,
+    store: str | None = None,
+    jobs: int | None = None,
+    measure: bool = True,
+    executor: str = "local",
+    ray_address: str | None = None,
+    progress: Progress | None = None,
+) -> Advice:
+    """Say what a model is made of, which targets run it right, and what to deliver.
+
+    ``targets`` restricts what is tried; ``tolerance`` is the least cosine, ``max_size`` and
+    ``max_latency`` are limits as models.yml writes them; the first ``tries`` recommendations are
+    converted and measured. Raises ManifestError, UsageError, StepError.
+    """
+    from mconv.api import _advise as advising
+
+    def make(wanted: Sequence[str], more: Mapping[str, Any]) -> Manifest:
+        return make_manifest(
+            source,
+            wanted,
+            options=options,
+            inputs=inputs,
+            samples=samples,
+            model={"optimize": "basic", **more},
+            said_by="the command line",
+        )
+
+    wish = advising.Wish(
+        targets=tuple(targets),
+        tolerance=tolerance,
+        max_size=max_size,
+        max_latency=max_latency,
+        tries=tries,
+    )
+    settings = advising.Settings(
+        store=store, jobs=jobs, measure=measure, executor=executor, ray_address=ray_address
+    )
+    return advising.advise(make, wish, settings, progress)
+
+
+def publish_results(
+    path: PathLike,
+    variables: Mapping[str, str],
+    *,
+    comment: bool = False,
+    comment_id: str = "default",
+    comment_author: str = "github-actions[bot]",
+    checks: bool = False,
+    release: str | None = None,
+) -> tuple[str, ...]:
+    """Publish a results.json on GitHub: what is asked for, annotations and job summary always.
+
+    ``variables`` are the environment of the GitHub job, the token in it. Returns a sentence for
+    each thing that could not be published. Raises UsageError.
+    """
+    from mconv.api import _publish as publishing
+
+    wanted = publishing.Publication(
+        comment=comment,
+        comment_id=comment_id,
+        comment_author=comment_author,
+        checks=checks,
+        release=release,
+    )
+    return publishing.publish_results(Path(path), wanted, variables)
+
+
+def render_comment(path: PathLike, variables: Mapping[str, str]) -> str:
+    """Return the comment that :func:`publish_results` would make of a results.json."""
+    from mconv.api import _publish as publishing
+
+    return publishing.render_comment(Path(path), variables)
+
+
+def fetch_baseline(
+    out: PathLike, variables: Mapping[str, str], *, artifact: str, branch: str | None = None
+) -> bool:
+    """Write the base branch's newest results.json to ``out``; False where there is none.
+
+    Raises UsageError outside of a GitHub job, and for results that cannot be read.
+    """
+    from mconv.api import _publish as publishing
+
+    return publishing.fetch_baseline(Path(out), variables, artifact=artifact, branch=branch)
+
+
+def render_text(report: Report, *, color: bool = False) -> str:
+    """Render a report as a table for a terminal."""
+    from mconv.reports import text
+
+    return text.render(report, color=color)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a file whole or not at all, and the folders it lies in. Raises OSError."""
+    local.write_text(Path(path), text)
+
+
+def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:
+    """Return a models.yml for the models that :func:`find` told of, checked. Raises
+    ManifestError."""
+    text = discovery_find.draft(Path(folder), tuple(models))
+    discovery_find.validate(text, Path(folder))
+    return text
+
+
+def schema(name: str = "models") -> dict[str, Any]:
+    """Return a JSON Schema, one of :data:`SCHEMAS`."""
+    return schemas.get(name)
+
+
+def read_mixed(path: PathLike) -> dict[str, Any]:
+    """Read a mixed.json, the bits of each layer. Raises UsageError, ManifestError."""
+    return engine_quantize.read_config(Path(path))
+
+
+def configure_quantization(
+    model: PathLike,
+    precision: str | None = None,
+    *,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    calibration: PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Say what :func:`quantize` would do to each layer, as mixed.json holds it. Raises UsageError,
+    UnsupportedError."""
+    return engine_quantize.configure(
+        Path(model),
+        precision,
+        method=method,
+        options=options,
+        calibration=Path(calibration) if calibration is not None else None,
+        config=config,
+    )
+
+
+def quantized_precisions() -> tuple[str, ...]:
+    """The precisions that :func:`quantize` makes."""
+    target = registry.targets()[engine_quantize.TARGET]
+    return tuple(precision for precision in target.precisions if precision != "fp32")
+
+
+def catalogue() -> dict[str, dict[str, dict[str, Any]]]:
+    """Every plug-in that does steps, by family and name, with its options: ready for JSON."""
+    keys = {
+        "sources": ("summary", "options"),
+        "targets": ("summary", "precisions", "options", "runtimes"),
+        "quantizers": ("summary", "precisions", "options"),
+        "optimizers": ("summary", "levels"),
+        "runtimes": ("summary", "options"),
+    }
+    return {
+        family: {
+            name: {key: getattr(plugin, key) for key in shown}
+            for name, plugin in registry.plugins(family).items()
+        }
+        for family, shown in keys.items()
+    }
+
+
+def progress_reporter() -> Progress:
+    """Return what shows progress on stderr: a bar on a terminal, else lines."""
+    from mconv.engine import progress
+
+    return progress.reporter()
 
 
 def verify(

@@ -1,0 +1,174 @@
+"""What a model is made of, where it runs, and what to deliver.
+
+Every target is tried in fp32, the precisions are weighed up, and the first of them are tried too
+where that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mconv import graph, registry, samples
+from mconv.engine import advisor
+from mconv.engine.advisor import Advice, Preview, Recommendation
+from mconv.engine.executor import Progress
+from mconv.engine.run import Done, carry_out
+from mconv.errors import SourceError, StepError, UsageError
+from mconv.manifest.config import Manifest
+from mconv.values import Frozen, VariantResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    Feeds = Sequence[Mapping[str, np.ndarray]]
+    # targets and further keys of the model → the manifest of the model to be weighed up
+    MakeManifest = Callable[[Sequence[str], Mapping[str, Any]], Manifest]
+
+TRIED_FOR_LATENCY = 3
+
+
+class Wish(Frozen, frozen=True, kw_only=True):
+    """What is wanted of the model that is delivered.
+
+    Attributes:
+        targets: Only these are tried; none means all that take a graph.
+        tolerance: The least cosine of any output.
+        max_size: Of the files, as models.yml writes it: ``20MB``.
+        max_latency: The median of one inference, as models.yml writes it: ``10ms``.
+        tries: How many of the recommendations are converted, verified and measured.
+    """
+
+    targets: tuple[str, ...] = ()
+    tolerance: float
+    max_size: str | None = None
+    max_latency: str | None = None
+    tries: int | None = None
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The limits as models.yml holds them."""
+        limits = {"max_size": self.max_size, "max_latency": self.max_latency}
+        return {name: text for name, text in limits.items() if text is not None}
+
+
+class Settings(Frozen, frozen=True, kw_only=True):
+    """How the steps are run; see :func:`mconv.engine.run.carry_out`."""
+
+    store: str | None = None
+    jobs: int | None = None
+    measure: bool = True
+    executor: str = "local"
+    ray_address: str | None = None
+
+
+def advise(
+    make: MakeManifest, wish: Wish, settings: Settings, progress: Progress | None = None
+) -> Advice:
+    """Try every target, weigh up the precisions, try again.
+
+    Raises StepError where the model cannot be exported or run, and UsageError for an unknown target
+    or a model of several parts.
+    """
+    targets = {name: t for name, t in registry.targets().items() if "onnx" in t.accepts}
+    if unknown := sorted(set(wish.targets) - targets.keys()):
+        raise UsageError(
+            f"there is no target {', '.join(unknown)}", hint=f"there are: {', '.join(targets)}"
+        )
+    measured = settings.measure and bool(wish.tries or wish.max_latency)
+    run = _Runs(msgspec.structs.replace(settings, measure=measured), progress)
+    tried = [
+        f"{name}:fp32"
+        for name, target in targets.items()
+        if "fp32" in target.precisions and (not wish.targets or name in wish.targets)
+    ]
+    # of a precision that reads calibration data, under the limits that hold for what is delivered
+    weighed = make(["onnx:int4"], {"limits": wish.limits})
+    done = run(make(tried, {}), keep=("export", "optimize", "reference"))
+    exported = _find_files(done, ("export",))
+    if inner := sorted(path.parent.name for path in exported.glob(f"*/{graph.MODEL_FILE}")):
+        raise UsageError(
+            f"the model is several: {', '.join(inner)}",
+            hint=f"ask for one, with --option 'parts=[{inner[0]}]'",
+        )
+    model = _find_files(done, ("optimize", "export")) / graph.MODEL_FILE
+    reference = _find_files(done, ("reference",))
+    calibrated = _find_files(run(weighed, only=("calibrate",)), ("calibrate",))
+    held_out = samples.load_feeds(reference / samples.FILE)
+    preview = _preview(model, samples.load_feeds(calibrated / samples.FILE), held_out)
+    largest = max(held_out, key=lambda feed: sum(array.size for array in feed.values()))
+    about = advisor.architecture(model, preview, advisor.profile(model, largest))
+    compatible = [advisor.compatibility(result, about.dynamic) for result in done.report.variants]
+    limits = weighed.models[0].variants[0].limits
+    ranked = advisor.recommend(compatible, preview, wish.tolerance, limits)
+    tries = wish.tries or (TRIED_FOR_LATENCY if wish.max_latency else 0)
+    if tries and ranked:
+        results = _try(make, run, wish, ranked[:tries])
+        ranked = advisor.recommend(compatible, preview, wish.tolerance, limits, results)
+    source = done.report.models[0]
+    return Advice(
+        model=source.path,
+        format=source.format,
+        exporter=source.exporter,
+        architecture=about,
+        targets=tuple(compatible),
+        recommendations=ranked,
+    )
+
+
+class _Runs:
+    """Runs manifests with the same settings."""
+
+    def __init__(self, settings: Settings, progress: Progress | None) -> None:
+        self.settings = settings
+        self.progress = progress
+
+    def __call__(
+        self, manifest: Manifest, *, keep: tuple[str, ...] = (), only: tuple[str, ...] = ()
+    ) -> Done:
+        return carry_out(
+            manifest,
+            store=self.settings.store,
+            jobs=self.settings.jobs,
+            measure=self.settings.measure,
+            executor=self.settings.executor,
+            ray_address=self.settings.ray_address,
+            progress=self.progress,
+            keep=keep,
+            only=only,
+        )
+
+
+def _find_files(done: Done, kinds: Sequence[str]) -> Path:
+    """The files of the first of ``kinds`` that was planned. Raises StepError with the reason why
+    they are not there."""
+    steps = done.plan.variants[0].steps
+    key = next(steps[kind] for kind in kinds if kind in steps)
+    if (error := done.outcome.errors.get(key)) is not None:
+        raise StepError(f"the model cannot be weighed up: {error.message}", hint=error.hint)
+    return done.store.files(key)
+
+
+def _try(
+    make: MakeManifest, run: _Runs, wish: Wish, ranked: Sequence[Recommendation]
+) -> Sequence[VariantResult]:
+    """The recommendations, converted, verified and measured, held to the tolerance and the
+    limits."""
+    targets = [f"{one.target}:{one.precision}" for one in ranked]
+    more = {"tolerance": {"cosine": wish.tolerance}, "limits": wish.limits}
+    return run(make(targets, more)).report.variants
+
+
+def _preview(model: Path, calibration: Feeds, held_out: Feeds) -> Preview:
+    """What the first quantizer that can tell expects of each precision. Raises SourceError where
+    none can."""
+    for quantizer in registry.quantizers().values():
+        if quantizer.preview is not None:
+            preview = quantizer.preview(model, calibration=calibration, held_out=held_out)
+            return msgspec.convert(preview, Preview)
+    raise SourceError("no quantizer here can preview a model")

@@ -1,0 +1,102 @@
+"""results.json read, merged, compared with another, and rendered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mconv.errors import UsageError
+from mconv.reports import html, junit, markdown, text
+from mconv.results import baseline, verdict
+from mconv.store.local import write_text
+from mconv.values import Report, Summary, to_json
+
+RESULTS = "results.json"
+FORMATS = ("markdown", "html", "json", "junit", "text")
+WHOLE = 10_000_000  # characters: of a report that nothing limits
+
+
+def read_results(path: str | os.PathLike[str]) -> Report:
+    """Read a results.json. Raises UsageError where it cannot be read or is none."""
+    return baseline.read(Path(path))
+
+
+def compare_results(report: Report, base: Report) -> Report:
+    """Return ``report`` with what differs from ``base``, and what is a regression."""
+    return baseline.compare(report, base)
+
+
+def merge_results(reports: Sequence[Report]) -> Report:
+    """Return one report of several, such as the shards of a run. One that lacks shards fails.
+
+    Raises UsageError where two hold the same variant, or are parts of different runs.
+    """
+    first = reports[0]
+    variants = [v for r in reports for v in r.variants]
+    twice = (
+        sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1})
+        if len(reports) > 1
+        else []
+    )
+    if twice:
+        raise UsageError(
+            f"several files hold the variant {', '.join(twice[:5])}",
+            hint="give each shard's file once",
+        )
+    summary = verdict.summarize(variants) if len(reports) > 1 else first.summary
+    missing = find_missing_shards(reports)
+    models = {m.name: m for r in reports for m in r.models}
+    tools = {name: version for r in reports for name, version in r.tools.items()}
+    return msgspec.structs.replace(
+        first,
+        variants=tuple(variants),
+        models=tuple(models.values()),
+        tools=tools,
+        seconds=sum(r.seconds for r in reports),
+        summary=_failing(summary) if missing else summary,
+        shard=None if len(reports) > 1 or missing else first.shard,
+        missing_shards=missing,
+    )
+
+
+def _failing(summary: Summary) -> Summary:
+    return msgspec.structs.replace(summary, conclusion="failure")
+
+
+def find_missing_shards(reports: Sequence[Report]) -> tuple[int, ...]:
+    """Parts of one run that are not among ``reports``. Raises UsageError where they are parts of
+    different splits."""
+    parts = [r.shard for r in reports if r.shard]
+    if not parts:
+        return ()
+    counts = sorted({part.count for part in parts})
+    if len(counts) > 1 or len(parts) < len(reports):
+        raise UsageError(
+            f"these are not the parts of one run: of {', '.join(map(str, counts))} shards",
+            hint="give one run's files",
+        )
+    return tuple(sorted(set(range(1, counts[0] + 1)) - {part.index for part in parts}))
+
+
+def render_results(report: Report, form: str = "markdown") -> str:
+    """Render a report in one of :data:`FORMATS`. Raises UsageError for another."""
+    if form == "json":
+        return to_json(report)
+    if form == "text":
+        return text.render(report) + "\n"
+    if form == "markdown":
+        return markdown.render(report, limit=WHOLE)
+    if form == "html":
+        return html.render(report)
+    if form == "junit":
+        return junit.render(report)
+    raise UsageError(f"there is no report {form!r}", hint=f"there are: {', '.join(FORMATS)}")
+
+
+def write_results(report: Report, out: Path) -> None:
+    """Write results.json, report.md and report.html into ``out``."""
+    for name, form in ((RESULTS, "json"), ("report.md", "markdown"), ("report.html", "html")):
+        write_text(out / name, render_results(report, form))
