@@ -76,6 +76,17 @@ def row_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+def source_of(node: ast.ImportFrom, module: str) -> str:
+    """The full name of what a ``from`` statement of a module imports from, relative or not."""
+    if node.level == 0:
+        return node.module or ""
+    is_package = MODULES[module].name == "__init__.py"
+    package = module if is_package else module.rpartition(".")[0]
+    above = package.split(".")
+    above = above[: len(above) - (node.level - 1)]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
 @cache
 def imports_of(module: str) -> frozenset[str]:
     """The modules of mconv that a module imports, anywhere in it."""
@@ -83,10 +94,12 @@ def imports_of(module: str) -> frozenset[str]:
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names if alias.name.split(".")[0] == "mconv"}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mconv":
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                imported.add(full if full in MODULES else str(node.module))
+        elif isinstance(node, ast.ImportFrom):
+            source = source_of(node, module)
+            if source.split(".")[0] == "mconv":
+                for alias in node.names:
+                    full = f"{source}.{alias.name}"
+                    imported.add(full if full in MODULES else source)
     return frozenset(imported - {"mconv"})
 
 
