@@ -1,5 +1,5 @@
 """Where a step runs: on this machine, in a worker process of its own. An executor elsewhere is
-another :class:`Runner`."""
+another :class:`mconv.engine.runner.Runner`."""
 
 from __future__ import annotations
 

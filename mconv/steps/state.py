@@ -2,7 +2,7 @@
 them in sequences.
 
 The reference is the source fed its own state for ``STEPS`` calls from zeros; the artifact is fed
-*its* own, so that an error which grows from call to call is found. A leaf: steps.py uses it."""
+*its* own, so that an error which grows from call to call is found."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 
 The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment,
 watches its time and memory, and turns every way of dying into an error value. The child side
-(:func:`main`) does the step and writes the response. What the child answers is believed no further
-than its types go (:mod:`mconv.answers`)."""
+(:mod:`mconv.workers.child`) does the step and writes the response. What the child answers is
+believed no further than its types go (:mod:`mconv.answers`)."""
 
 from __future__ import annotations
 

@@ -12,8 +12,6 @@ from mconv import samples
 from mconv.values import TensorSpec
 
 ASSETS = Path(__file__).parent
-# and vendor/, which is onnxruntime-web's
-NOT_FETCHED = ("README.md", "demo.html", "package.json", "index.d.ts")
 ARRAYS = {
     "float32": "Float32Array",
     "float64": "Float64Array",
