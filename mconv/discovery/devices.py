@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from mconv import hardware, registry
+from mconv.contracts import Runtime, Source
 from mconv.errors import MconvError
 from mconv.values import Device
 from mconv.workers import isolated_call
@@ -21,13 +22,9 @@ AT_ONCE = 4
 def detect(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
     """Every device that an engine here knows of. An engine that fails is a device that is not
     available, with its words."""
-    families: tuple[registry.Family, ...] = ("sources", "runtimes")
-    asked = [
-        (family, p.name)
-        for family in families
-        for p in registry.plugins(family).values()
-        if p.devices is not None
-    ]
+    asked: list[tuple[registry.Family, str]] = []
+    asked += [("sources", s.name) for s in registry.sources().values() if s.devices is not None]
+    asked += [("runtimes", r.name) for r in registry.runtimes().values() if r.devices is not None]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda each: _ask(each[0], each[1], timeout_s), asked))
     return (hardware.cpu_device(), *(device for found in answers for device in found))
@@ -51,4 +48,7 @@ def _ask(family: registry.Family, name: str, timeout_s: float) -> list[Device]:
 
 def probe(family: registry.Family, name: str) -> list[Device]:
     """Child side: what one plug-in says."""
-    return list(registry.plugins(family)[name].devices())
+    plugin = registry.plugins(family)[name]
+    assert isinstance(plugin, Source | Runtime)
+    assert plugin.devices is not None
+    return list(plugin.devices())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mconv import registry
 from mconv.engine import trace as tracing
 from mconv.engine.executor import Executor, Progress
 from mconv.engine.ray import Cluster
@@ -131,8 +132,9 @@ def manifest_of(
         raise UsageError(f"there is no file {str(source)!r}")
     here = Path.cwd()
     given = {k: v for k, v in options.items() if v is not None}
-    # the factory's module is found from here
-    folder = here if given.get("factory") and path.is_relative_to(here) else path.parent
+    # code of the repository is found from here
+    imports_code = any(each.imports_code(given) for each in registry.sources().values())
+    folder = here if imports_code and path.is_relative_to(here) else path.parent
     name = manifest_config.NAME.match(path.stem.lstrip("._-"))
     model: dict[str, Any] = {
         "name": name.group() if name else "model",

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mconv import registry
+from mconv.contracts import Schemas
 from mconv.manifest.yaml import nearest
 
 
-def runtime_options(target: registry.Target) -> registry.Options:
+def runtime_options(target: registry.Target) -> Schemas:
     """Options of the runtime that verifies a target; none where the target has one of that name
     itself."""
     found = registry.runtimes()[target.runtimes[0]].options if target.runtimes else {}

@@ -15,6 +15,7 @@ import msgspec
 
 from mconv import registry
 from mconv.compare import DEFAULT_TOLERANCES
+from mconv.contracts import Schemas
 from mconv.errors import MconvError, UnsupportedError
 from mconv.manifest import recognise
 from mconv.manifest.config import (
@@ -524,7 +525,7 @@ class _Reader:
         return None
 
     def options(
-        self, fields: Mapping[str, Node], options: registry.Options, defaults: bool = True
+        self, fields: Mapping[str, Node], options: Schemas, defaults: bool = True
     ) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, schema in options.items():

@@ -16,6 +16,7 @@ from mconv.answers import (
     WeightsAnswer,
     WriteAnswer,
 )
+from mconv.contracts import read_carried
 from mconv.errors import StoreError
 from mconv.manifest.config import VariantConfig
 from mconv.planning.outcome import Outcome
@@ -64,12 +65,11 @@ def build_variant(
         )
     if (verified := parts.answer("verify", VerifyAnswer)) is not None:
         proof, evaluation = verification(verified, config)
-        download = proof.details.get("download_bytes")
         result = replace(
             result,
             verification=proof,
             evaluation=evaluation,
-            download_bytes=download if isinstance(download, int) else None,
+            download_bytes=read_carried(proof.details).get("download_bytes"),
         )
     if (measurement := parts.answer("measure", MeasureAnswer)) is not None:
         result = replace(result, benchmark=measurement.benchmark)

@@ -64,6 +64,11 @@ def detect(path: Path) -> bool:
     return bool(head) and (0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF))
 
 
+def imports_code(options: Mapping[str, Any]) -> bool:
+    """Return whether a factory builds the model."""
+    return bool(options.get("factory"))
+
+
 def check(config: SourceConfig) -> None:
     """Raises UsageError where the factory or the inputs are not given, or the file is none that
     holds parameters."""

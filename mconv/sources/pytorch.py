@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ def kind(path: Path) -> str | None:
 
 def detect(path: Path) -> bool:
     return kind(path) is not None
+
+
+def imports_code(options: Mapping[str, Any]) -> bool:
+    """Return whether a factory builds the model."""
+    return bool(options.get("factory"))
 
 
 def check(config: SourceConfig) -> None:

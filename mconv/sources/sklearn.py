@@ -60,6 +60,11 @@ def detect(path: Path) -> bool:
     return kind(path) in ("skops", "pickle")
 
 
+def imports_code(options: Mapping[str, Any]) -> bool:
+    """Return whether a factory builds the model."""
+    return bool(options.get("factory"))
+
+
 def check(config: SourceConfig) -> None:
     """Raises UsageError for what is no estimator, and for a pickle without ``trust: true``."""
     path = Path(config.path)

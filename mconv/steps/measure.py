@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mconv import graph, registry, samples
 from mconv.answers import MeasureAnswer
+from mconv.contracts import TimedSession, read_carried
 from mconv.steps import reload
 from mconv.steps._files import LARGE, SAMPLES_FILE
 from mconv.steps._loaded import load_artifact, open_model
@@ -46,9 +47,8 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     for _round in range(WARM_UP):
         session.run(feed)
     peak = _peak()
-    timer = getattr(session, "benchmark", None)
     placement = session.placement()
-    details = session.details()
+    details = read_carried(session.details())
     config = request.source
     files = [Path(p) for p in registry.sources()[config.format].files(config)]
     files += [p for p in folders["artifact"].rglob("*") if p.is_file()]
@@ -70,7 +70,10 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
         # a large model is loaded again here, where asking for the placement took it out of memory
         session.run(feed)
         for _round in range(ROUNDS):
-            ours += timer(feed, MIN_RUNS) if timer else _time(lambda: session.run(feed))
+            if isinstance(session, TimedSession):
+                ours += session.benchmark(feed, MIN_RUNS)
+            else:
+                ours += _time(lambda: session.run(feed))
             theirs += _time(partial(model.run, feed)) if model else []
             for name, clock in beside.items():
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)

@@ -24,6 +24,7 @@ LEAVES = frozenset(
         "hardware",
         "answers",
         "plain_files",
+        "contracts",
     }
 )
 # What each folder may import beside itself. A row of the flow imports rows above it, never below.
