@@ -20,7 +20,8 @@ CODE = """
 import gc, json, sys
 from pathlib import Path
 import onnxruntime.transformers.float16, onnxscript.optimizer, onnxslim
-from mconv import graph, registry, steps
+from mconv import graph, registry
+from mconv.steps import measure
 from mconv.quantizers._nbits import tensors
 from mconv.values import SourceConfig
 
@@ -37,9 +38,9 @@ def step(name, call):
     out.mkdir()
     gc.collect()
     before = resident()
-    steps._reset_peak()
+    measure._reset_peak()
     call(out / "model.onnx")
-    used[name] = steps._peak() - before
+    used[name] = measure._peak() - before
 
 optimizers, quantizers, targets = registry.optimizers(), registry.quantizers(), registry.targets()
 quantize = lambda which, precision: lambda out: quantizers[which].quantize(
@@ -58,7 +59,8 @@ TORCH = f"""
 import gc, json, sys
 from pathlib import Path
 import onnxruntime, torch, torch._dynamo, torch.onnx
-from mconv import graph, steps
+from mconv import graph
+from mconv.steps import measure
 from mconv.sources import _mapped, _torch
 from mconv.values import TensorSpec
 
@@ -76,9 +78,9 @@ _torch._dynamo(_torch.TorchModel(small, (TensorSpec(name="x", dtype="float32", s
 (out / "large").mkdir()
 gc.collect()
 before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-steps._reset_peak()
+measure._reset_peak()
 info = _torch.export(_torch.TorchModel(module, inputs, by_name=False), out / "large")
-print(json.dumps([info.exporter, steps._peak() - before]))
+print(json.dumps([info.exporter, measure._peak() - before]))
 """
 # Of the model's size, beside what the imports take: a tensor or two, where onnxruntime tries the
 # model the model itself once, and for int4 some seven times a tensor, which is an eighth of this
