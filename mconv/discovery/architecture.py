@@ -116,7 +116,8 @@ _NAMES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "resnet",
         (
-            r"(layer1\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0|conv2_block1_1_conv|\bresnet\.)",
+            r"(layer1\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0|"
+            r"conv2_block1_1_conv|\bresnet\.)",
         ),
         (),
     ),

@@ -215,7 +215,8 @@ class Cluster:
         if len(nodes) > 1 and "://" not in self.named:
             raise UsageError(
                 f"the cluster has {len(nodes)} nodes, which do not share the store {self.named}",
-                hint="name one that they all reach by URL: --store s3://bucket/path, or file:///shared/folder",
+                hint="name one that they all reach by URL: --store s3://bucket/path, or "
+                "file:///shared/folder",
             )
         if isinstance(self.store, shared.SharedStore):
             self.store.remote.mark(self.probe)

@@ -13,7 +13,7 @@ from mconv.values import Facts
 
 SUFFIXES = (".tflite", ".lite")
 MAGIC = b"TFL3"
-# https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs,
+# tensorflow/compiler/mlir/lite/schema/schema.fbs in github.com/tensorflow/tensorflow,
 # field by field
 CODES, SUBGRAPHS, BUFFERS = 1, 2, 4
 CUSTOM = 32

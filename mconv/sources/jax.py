@@ -466,7 +466,8 @@ def _converter() -> Callable[..., Any]:
     ]
     hidden = [name for name in idle if name not in sys.modules]
     try:
-        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: importing it raises ModuleNotFoundError
+        # None: importing it raises ModuleNotFoundError
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
         from jax2onnx import to_onnx
         from jax2onnx.plugins.plugin_system import import_all_plugins
 

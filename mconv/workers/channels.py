@@ -139,7 +139,8 @@ class Exchange:
     """
 
     def __init__(self, request: bytes) -> None:
-        self.request: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - close_child_ends() closes it
+        # close_child_ends() closes it
+        self.request: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.request.write(request)
         self.request.seek(0)
         self.answer = Intake(ANSWER_LIMIT, keep_last=False)
