@@ -40,8 +40,13 @@ def from_json(data: bytes | str, kind: type[T]) -> T:
 
 
 class Place(Frozen, frozen=True, kw_only=True):
-    """Where in a user's file something stands; lines and columns count from 1. ``file`` is relative
-    to the repository."""
+    """Where in a user's file something stands.
+
+    Attributes:
+        file: The file, relative to the repository.
+        line: The line, counted from 1.
+        column: The column, counted from 1.
+    """
 
     file: str
     line: int = 1
@@ -52,8 +57,13 @@ class Place(Frozen, frozen=True, kw_only=True):
 
 
 class TensorSpec(Frozen, frozen=True, kw_only=True):
-    """A named tensor. ``dtype`` is NumPy's name (``float32``, ``int64`` …); a dimension is a size
-    or the name of a free axis."""
+    """A named tensor.
+
+    Attributes:
+        name: The tensor's name.
+        dtype: NumPy's name of its type: ``float32``, ``int64`` …
+        shape: Its dimensions: a size, or the name of a free axis.
+    """
 
     name: str
     dtype: str
@@ -61,7 +71,13 @@ class TensorSpec(Frozen, frozen=True, kw_only=True):
 
 
 class FileRecord(Frozen, frozen=True, kw_only=True):
-    """A file of an artifact: path relative to the artifact's folder, size, SHA-256 in hex."""
+    """A file of an artifact.
+
+    Attributes:
+        path: Its path, relative to the artifact's folder.
+        bytes: Its size.
+        sha256: The SHA-256 of its content, in hex.
+    """
 
     path: Inside
     bytes: int
@@ -69,11 +85,17 @@ class FileRecord(Frozen, frozen=True, kw_only=True):
 
 
 class Tolerance(Frozen, frozen=True, kw_only=True):
-    """What an output may differ by. A field of None is not checked.
+    """What an output may differ by; what is None is not checked.
 
-    ``cosine`` and ``top1_agreement`` and ``sqnr_db`` are minima, ``max_abs``, ``mean_abs`` and
-    ``max_rel`` maxima. ``max_rel`` is ``max|a-b| / max|b|``: relative to the reference's largest
-    magnitude. ``tokens``: the least share of equal generated tokens."""
+    Attributes:
+        cosine: The least cosine.
+        max_abs: The largest absolute difference of an element.
+        mean_abs: The largest mean of absolute differences.
+        max_rel: The largest ``max|a-b| / max|b|``: relative to the reference's largest magnitude.
+        sqnr_db: The least ratio of signal to quantization noise, in decibels.
+        top1_agreement: The least share of rows in which the largest element is the same.
+        tokens: The least share of generated tokens that are equal.
+    """
 
     cosine: float | None = None
     max_abs: float | None = None
@@ -85,7 +107,13 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
 
 
 class Limits(Frozen, frozen=True, kw_only=True):
-    """Gates the manifest sets: bytes on disk, milliseconds of median latency."""
+    """Gates that the manifest sets.
+
+    Attributes:
+        max_size: Bytes on disk.
+        max_latency_ms: The median latency, in milliseconds.
+        max_drop: What the task metric may lose against the source.
+    """
 
     max_size: int | None = None
     max_latency_ms: float | None = None
@@ -93,12 +121,16 @@ class Limits(Frozen, frozen=True, kw_only=True):
 
 
 class SourceConfig(Frozen, frozen=True, kw_only=True):
-    """A source as the manifest names it. Paths are absolute; ``root`` is the folder of the manifest
-    (the repository).
+    """A source as the manifest names it.
 
-    ``options`` are the source plug-in's own (``factory``, ``task`` …). ``inputs`` are the inputs
-    declared in the manifest, if any. ``part``: which part of a model of several a step is about;
-    empty of a model that is one."""
+    Attributes:
+        format: The source plug-in.
+        path: The model's file or folder, absolute.
+        root: The folder of the manifest, which is the repository's; absolute.
+        options: The plug-in's own options (``factory``, ``task`` …).
+        inputs: The inputs that the manifest declares, if it does.
+        part: The part of a model of several that a step is about; empty of a model that is one.
+    """
 
     format: str
     path: str
@@ -109,8 +141,16 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
 
 
 class ModelInfo(Frozen, frozen=True, kw_only=True):
-    """What a source or an artifact is: parameter count, nodes (graph operators, or layers), opset,
-    inputs and outputs."""
+    """What a source or an artifact is.
+
+    Attributes:
+        inputs: Its inputs.
+        outputs: Its outputs.
+        parameters: How many weights it has.
+        nodes: How many operators or layers it has.
+        operators: How often each operator stands in it.
+        opset: The version of ONNX's operators, of a graph.
+    """
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
@@ -121,8 +161,14 @@ class ModelInfo(Frozen, frozen=True, kw_only=True):
 
 
 class ExportInfo(Frozen, frozen=True, kw_only=True):
-    """How a source became ONNX: the exporter used, those that failed before it and why, and remarks
-    for the report."""
+    """How a source became ONNX.
+
+    Attributes:
+        exporter: The exporter that was used.
+        model: The graph.
+        attempts: The exporters that failed before it, and why.
+        notes: Remarks for the report.
+    """
 
     exporter: str
     model: ModelInfo
@@ -131,8 +177,18 @@ class ExportInfo(Frozen, frozen=True, kw_only=True):
 
 
 class StepRecord(Frozen, frozen=True, kw_only=True):
-    """One step as it went: kind, plug-in, content key, whether it came from the store, wall
-    seconds, peak resident memory."""
+    """One step as it went.
+
+    Attributes:
+        kind: What kind of step it was.
+        name: The plug-in that did it.
+        key: Its content key.
+        cached: It came from the store.
+        seconds: How long the run that made it took.
+        peak_rss_bytes: The most memory that run had in use.
+        tools: Versions of its tools.
+        notes: Remarks for the report.
+    """
 
     kind: str
     name: str
@@ -145,8 +201,20 @@ class StepRecord(Frozen, frozen=True, kw_only=True):
 
 
 class OutputError(Frozen, frozen=True, kw_only=True):
-    """Errors of one output over all samples, see :mod:`mconv.compare` for the formulas. None: not
-    defined for this output."""
+    """Errors of one output over all samples; see :mod:`mconv.compare` for the formulas. What is not
+    defined for this output is None.
+
+    Attributes:
+        name: The output.
+        elements: How many elements were compared.
+        max_abs: The largest absolute difference.
+        mean_abs: The mean of absolute differences.
+        max_rel: The largest difference, relative to the reference's largest magnitude.
+        cosine: The cosine of all answers as one vector.
+        cosine_min: The least cosine of one sample.
+        sqnr_db: Signal over noise, in decibels.
+        top1_agreement: The share of rows in which the largest element is the same.
+    """
 
     name: str
     elements: int
@@ -160,11 +228,18 @@ class OutputError(Frozen, frozen=True, kw_only=True):
 
 
 class Placement(Frozen, frozen=True, kw_only=True):
-    """Evidence of where nodes ran. ``nodes``: how many on the provider claimed. ``elsewhere``:
-    operator → count on other providers.
+    """Evidence of where nodes ran.
 
-    ``allowed``: the part of ``elsewhere`` that is shape arithmetic, accepted by design.
-    ``witnesses`` says what observed it."""
+    Attributes:
+        provider: What is claimed to have run them.
+        device: The kind of device.
+        nodes: How many ran on the provider.
+        elsewhere: How many of each operator ran on other providers.
+        allowed: The part of ``elsewhere`` that is shape arithmetic, which is accepted.
+        adapter: The adapter's own name, in a browser.
+        software: The device is a stand-in for real hardware.
+        witnesses: What observed it.
+    """
 
     provider: str
     device: str
@@ -177,9 +252,16 @@ class Placement(Frozen, frozen=True, kw_only=True):
 
 
 class Generation(Frozen, frozen=True, kw_only=True):
-    """Greedy tokens of the artifact against those of the source framework: how many in all, in how
-    many steps, the share that is equal, the first step (from 0) at which a token differs, with the
-    token ``expected`` there and the one it ``got``."""
+    """Greedy tokens of the artifact against those of the source framework.
+
+    Attributes:
+        tokens: How many were compared.
+        steps: In how many steps they were made.
+        agreement: The share that is equal.
+        first_difference: The first step, from 0, at which a token differs.
+        expected: The source's token there.
+        got: The artifact's token there.
+    """
 
     tokens: int
     steps: int
@@ -192,9 +274,18 @@ class Generation(Frozen, frozen=True, kw_only=True):
 class Verification(Frozen, frozen=True, kw_only=True):
     """What running the artifact on the samples showed, and the verdict.
 
-    ``reference`` is ``source`` (the source framework's answer) or ``expected`` (the user's own
-    outputs). ``reasons`` says why the verdict is not ``passed``. ``generation``: of models that
-    write text."""
+    Attributes:
+        runtime: What ran it.
+        placement: Where its nodes ran.
+        samples: How many calls were compared.
+        reference: ``source``, the source framework's answers, or ``expected``, the user's own.
+        outputs: The errors of each output.
+        tolerance: What they were held to.
+        verdict: The verdict on them.
+        reasons: Why it is not ``passed``.
+        details: What the runtime tells besides.
+        generation: The greedy tokens, of a model that writes text.
+    """
 
     runtime: str
     placement: Placement
@@ -209,8 +300,14 @@ class Verification(Frozen, frozen=True, kw_only=True):
 
 
 class Latency(Frozen, frozen=True, kw_only=True):
-    """Wall time of one inference, warmed up: milliseconds; ``runs`` timed calls; ``noise`` = (p90 -
-    p50) / p50."""
+    """Wall time of one inference, warmed up.
+
+    Attributes:
+        p50_ms: The median, in milliseconds.
+        p90_ms: The 90th percentile, in milliseconds.
+        min_ms: The shortest, in milliseconds.
+        runs: How many calls were timed.
+    """
 
     p50_ms: Milliseconds
     p90_ms: Milliseconds
@@ -219,12 +316,26 @@ class Latency(Frozen, frozen=True, kw_only=True):
 
 
 class Benchmark(Frozen, frozen=True, kw_only=True):
-    """Artifact and source framework measured in one run, one thread count for both.
+    """Artifact and source framework measured in one run, with one thread count for both.
 
-    ``speedup`` is reference p50 / artifact p50. ``comparable`` is False where the device is a
-    software stand-in (SwiftShader): such a latency compares variants on that adapter only and gates
-    nothing. ``parts``: of a model of several parts, the latency of each; ``latency`` and
-    ``reference`` are then of one call of every part, added up."""
+    Attributes:
+        runtime: What ran the artifact.
+        device: The kind of device it ran on.
+        threads: How many threads both had.
+        latency: The artifact's.
+        load_ms: Milliseconds to load the artifact.
+        first_run_ms: Milliseconds of its first call.
+        peak_rss_bytes: The most memory in use before the source framework was loaded.
+        reference_runtime: The source framework.
+        reference: The source framework's latency.
+        speedup: The reference's median over the artifact's.
+        comparable: False where the device is a software stand-in (SwiftShader): such a latency
+            compares variants on that adapter only, and gates nothing.
+        shapes: The shape of each input that was measured.
+        others: Latencies of other ways to run the model, measured beside it.
+        parts: The latency of each part of a model of several; ``latency`` and ``reference`` are
+            then of one call of every part, added up.
+    """
 
     runtime: str
     device: str
@@ -243,8 +354,16 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
 
 
 class Evaluation(Frozen, frozen=True, kw_only=True):
-    """Task metric of the source and of the variant on the labelled samples; ``drop`` = source -
-    variant."""
+    """The task metric of the source and of the variant on the labelled samples.
+
+    Attributes:
+        metric: Its name.
+        source: The source's.
+        variant: The variant's.
+        drop: What the variant lost: source - variant.
+        samples: How many labels there are.
+        max_drop: What it may lose.
+    """
 
     metric: str
     source: float
@@ -255,8 +374,15 @@ class Evaluation(Frozen, frozen=True, kw_only=True):
 
 
 class Delta(Frozen, frozen=True, kw_only=True):
-    """One number against the baseline's; ``regression`` where it got worse by more than what the
-    gate allows."""
+    """One number against the baseline's.
+
+    Attributes:
+        name: What it is.
+        before: The baseline's.
+        after: This run's.
+        regression: It got worse by more than what the gate allows.
+        note: The difference in words.
+    """
 
     name: str
     before: float | None
@@ -266,7 +392,16 @@ class Delta(Frozen, frozen=True, kw_only=True):
 
 
 class ErrorInfo(Frozen, frozen=True, kw_only=True):
-    """Why a variant has no verdict of its own. ``log`` is the tail of the worker's output."""
+    """Why a variant has no verdict of its own.
+
+    Attributes:
+        type: The error's class.
+        message: What happened.
+        hint: What to do about it.
+        step: The kind of step that failed.
+        place: Where in the user's file.
+        log: The end of the worker's output.
+    """
 
     type: str
     message: str
@@ -277,11 +412,18 @@ class ErrorInfo(Frozen, frozen=True, kw_only=True):
 
 
 class Candidate(Frozen, frozen=True, kw_only=True):
-    """One precision that ``auto`` tried. ``front``: no other is at least as small, as right and as
-    quick.
+    """One precision that ``auto`` tried.
 
-    ``error`` is 1 - cosine of the worst output; ``shortfall`` says which limits it breaks and by
-    how much."""
+    Attributes:
+        precision: The precision.
+        status: Its verdict.
+        size_bytes: The size of its files.
+        error: 1 - cosine of the worst output.
+        drop: What its task metric lost.
+        p50_ms: Its median latency, in milliseconds.
+        front: No other is at least as small, as right and as quick.
+        shortfall: Which limits it breaks, and by how much.
+    """
 
     precision: str
     status: Status
@@ -294,9 +436,16 @@ class Candidate(Frozen, frozen=True, kw_only=True):
 
 
 class LayerError(Frozen, frozen=True, kw_only=True):
-    """One layer's weights in fewer bits. ``sqnr_db`` is 10 log10 of signal over noise: of what the
-    layer answers to its calibration inputs where ``of`` is ``outputs``, else of the weights
-    themselves."""
+    """One layer's weights in fewer bits.
+
+    Attributes:
+        name: The layer.
+        bits: Bits of a weight.
+        elements: How many weights it has.
+        sqnr_db: 10 log10 of signal over noise.
+        of: What that is of: of what the layer answers to its calibration inputs, or of the weights
+            themselves.
+    """
 
     name: str
     bits: int
@@ -306,8 +455,17 @@ class LayerError(Frozen, frozen=True, kw_only=True):
 
 
 class Quantized(Frozen, frozen=True, kw_only=True):
-    """One ONNX file quantized: where it lies, its size and its source's with external data, and
-    what the quantizer noted."""
+    """One ONNX file quantized.
+
+    Attributes:
+        path: Where it lies.
+        precision: What it is.
+        quantizer: What made it.
+        size_bytes: Its size, with external data.
+        source_bytes: Its source's size, with external data.
+        notes: What the quantizer noted.
+        layers: The error of each layer.
+    """
 
     path: str
     precision: str
@@ -319,8 +477,14 @@ class Quantized(Frozen, frozen=True, kw_only=True):
 
 
 class Pair(Frozen, frozen=True, kw_only=True):
-    """A conversion that is offered: from a source format to a target format, in these precisions,
-    proved in ``runtimes``."""
+    """A conversion that is offered.
+
+    Attributes:
+        source: The source format.
+        target: The target format.
+        precisions: The precisions it is offered in.
+        runtimes: What proves it.
+    """
 
     source: str
     target: str
@@ -329,12 +493,34 @@ class Pair(Frozen, frozen=True, kw_only=True):
 
 
 class VariantResult(Frozen, frozen=True, kw_only=True):
-    """Everything known of one variant; ``id`` is ``model/target/precision``. ``directory`` is
-    relative to OUT.
+    """Everything that is known of one variant.
 
-    ``chosen`` and ``candidates``: of precision ``auto``, what was taken and what was tried.
-    ``layers``: in the graph's order. ``peak_memory_ratio``: the largest ``peak_rss_bytes`` of the
-    steps over the bytes of the model's files."""
+    Attributes:
+        id: ``model/target/precision``.
+        model: The model's name.
+        target: The target's name.
+        precision: The precision that was asked for.
+        status: The verdict.
+        place: Where in models.yml it is asked for.
+        directory: The folder of its files, relative to OUT.
+        options: The options that it was made and run with.
+        files: Its files.
+        size_bytes: Their size together.
+        download_bytes: What a page downloads, compressed.
+        info: What the artifact is.
+        steps: The steps that made it.
+        verification: How it was proved.
+        benchmark: How it was measured.
+        evaluation: The task metric.
+        reasons: Why it is not ``passed``.
+        notes: Remarks.
+        baseline: What differs from the base branch.
+        error: Why it could not be made.
+        chosen: The precision that ``auto`` took.
+        candidates: The precisions that ``auto`` tried.
+        layers: The error of each quantized layer, in the graph's order.
+        peak_memory_ratio: The most memory of any step over the bytes of the model's files.
+    """
 
     id: str
     model: str
@@ -363,8 +549,18 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
 
 
 class ModelResult(Frozen, frozen=True, kw_only=True):
-    """One model of the manifest: its source, digest of everything the conversion depends on, size
-    and signature."""
+    """One model of the manifest.
+
+    Attributes:
+        name: Its name.
+        format: Its source format.
+        path: Its path, relative to the repository.
+        digest: The digest of everything that its conversion depends on.
+        size_bytes: The size of its files.
+        place: Where it stands in models.yml.
+        exporter: The exporter that was used.
+        info: What it is.
+    """
 
     name: str
     format: str
@@ -377,8 +573,17 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
 
 
 class Device(Frozen, frozen=True, kw_only=True):
-    """Something that can run models, as ``engine`` itself tells of it; ``reason`` says why it is
-    not available."""
+    """Something that can run models, as an engine itself tells of it.
+
+    Attributes:
+        engine: The engine that tells of it.
+        name: Its name there.
+        available: The engine ran something on it.
+        description: What it is.
+        reason: Why it is not available.
+        software: It stands in for real hardware.
+        details: What the engine tells besides.
+    """
 
     engine: str
     name: str
@@ -390,11 +595,18 @@ class Device(Frozen, frozen=True, kw_only=True):
 
 
 class Facts(Frozen, frozen=True, kw_only=True):
-    """What a model file says of itself without being loaded. ``tensors``: name → shape of its
-    weights, where they can be read.
+    """What a model file says of itself without being loaded.
 
-    ``names``: of operators and layers; ``companions``: files beside it that belong to it;
-    ``config``: a model's own description."""
+    Attributes:
+        kind: ``model``, ``weights`` …
+        tensors: The shape of each weight, where they can be read.
+        operators: How often each operator stands in it.
+        names: Names of operators and layers.
+        config: A model's own description.
+        parameters: How many weights it has.
+        companions: Files beside it that belong to it.
+        problems: What is wrong with it.
+    """
 
     kind: str
     tensors: dict[str, tuple[int, ...]] = {}
@@ -407,12 +619,21 @@ class Facts(Frozen, frozen=True, kw_only=True):
 
 
 class Found(Frozen, frozen=True, kw_only=True):
-    """A model in a folder tree. ``path`` is relative to it; ``source`` is what converts it, None
-    where nothing here does.
+    """A model in a folder tree.
 
-    ``model_type`` is known by ``evidence``: its own config, the names of its parameters, or the
-    structure of its graph. ``needs`` says what has to be given before it converts, ``problems``
-    what is wrong with it."""
+    Attributes:
+        path: Its path, relative to the tree.
+        format: Its format; None where nothing here knows it.
+        kind: What the file holds.
+        source: The source that converts it; None where nothing here does.
+        size_bytes: Its size.
+        parameters: How many weights it has.
+        model_type: Its architecture.
+        evidence: What that is known by: its own config, the names of its parameters, or the
+            structure of its graph.
+        needs: What has to be given before it converts.
+        problems: What is wrong with it.
+    """
 
     path: str
     format: str | None
@@ -427,8 +648,18 @@ class Found(Frozen, frozen=True, kw_only=True):
 
 
 class Checked(Frozen, frozen=True, kw_only=True):
-    """The structure of one file or folder: ``failed`` with its problems, ``unverified`` where
-    nothing here can check it."""
+    """The structure of one file or folder.
+
+    Attributes:
+        path: The file or folder.
+        verdict: ``failed`` with its problems; ``unverified`` where nothing here can check it.
+        format: Its format.
+        kind: What it holds.
+        size_bytes: Its size.
+        model_type: Its architecture.
+        evidence: What that is known by.
+        problems: What is wrong with it.
+    """
 
     path: str
     verdict: Status
@@ -441,7 +672,15 @@ class Checked(Frozen, frozen=True, kw_only=True):
 
 
 class Machine(Frozen, frozen=True, kw_only=True):
-    """Where the run happened."""
+    """Where the run happened.
+
+    Attributes:
+        system: The operating system.
+        cpu: The processor.
+        cores: How many cores the run may use.
+        memory_bytes: How much memory there is.
+        python: The version of Python.
+    """
 
     system: str
     cpu: str
@@ -451,7 +690,17 @@ class Machine(Frozen, frozen=True, kw_only=True):
 
 
 class Summary(Frozen, frozen=True, kw_only=True):
-    """Counts by status, and the conclusion of the whole run."""
+    """Counts of variants by status, and the conclusion of the whole run.
+
+    Attributes:
+        passed: How many passed.
+        failed: How many are wrong or break a limit.
+        error: How many could not be made.
+        skipped: How many were skipped.
+        unverified: How many could not be checked.
+        regressions: How many got worse than the baseline.
+        conclusion: What the gate says of them all.
+    """
 
     passed: int = 0
     failed: int = 0
@@ -463,18 +712,36 @@ class Summary(Frozen, frozen=True, kw_only=True):
 
 
 class Shard(Frozen, frozen=True, kw_only=True):
-    """The ``index``-th (from 1) of ``count`` parts of a run."""
+    """One part of a run that several machines share.
+
+    Attributes:
+        index: Its number, from 1.
+        count: How many parts there are.
+    """
 
     index: int
     count: int
 
 
 class Report(Frozen, frozen=True, kw_only=True):
-    """The one value that every output is rendered from; results.json is its JSON form. ``created``
-    is ISO 8601, UTC.
+    """The one value that every output is rendered from; results.json is its JSON form.
 
-    ``shard`` is set in the part that one machine made, ``missing_shards`` where parts were merged
-    and these were not among them."""
+    Attributes:
+        schema: The version of this form.
+        mconv: The version of mconv.
+        created: When, as ISO 8601 in UTC.
+        manifest: The manifest's file.
+        seconds: How long the run took.
+        machine: Where it happened.
+        tools: Versions of all tools.
+        commit: The repository's commit.
+        summary: The counts and the conclusion.
+        models: The models.
+        variants: The variants.
+        removed: The ids of variants that only the baseline has.
+        shard: Which part of a run this is, if it is one.
+        missing_shards: The parts that were not among those that were merged.
+    """
 
     schema: Literal[1] = 1
     mconv: str

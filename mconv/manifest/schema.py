@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +17,7 @@ from mconv.manifest import options as manifest_options
 from mconv.values import Frozen, Report
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+ATTRIBUTES = "\n\nAttributes:\n"
 NAMES = ("models", "results", "mixed")
 
 
@@ -50,14 +53,30 @@ def mixed() -> dict[str, Any]:
 
 
 def _schema_of(kind: type[Frozen]) -> dict[str, Any]:
-    """The JSON Schema of a struct, with the docstrings that describe it unwrapped: each paragraph
-    is one line, wherever the source breaks it."""
+    """The JSON Schema of a struct. Its docstring describes it, and the docstring's ``Attributes:``
+    describe the properties, without the line breaks of the source."""
     schema = msgspec.json.schema(kind)
     for definition in schema["$defs"].values():
-        if "description" in definition:
-            paragraphs = definition["description"].split("\n\n")
-            definition["description"] = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+        if "description" not in definition:
+            continue
+        text, _, attributes = inspect.cleandoc(definition["description"]).partition(ATTRIBUTES)
+        paragraphs = text.split("\n\n")
+        definition["description"] = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+        for name, words in _read_attributes(attributes).items():
+            definition["properties"][name]["description"] = words
     return schema
+
+
+def _read_attributes(text: str) -> dict[str, str]:
+    """The words on each attribute in the ``Attributes:`` of a docstring (Google's style)."""
+    words: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        start = re.match(r" {4}(\w+): (.*)", line)
+        if start is not None:
+            words[start[1]] = [start[2]]
+        elif words and line.strip():
+            words[next(reversed(words))].append(line.strip())
+    return {name: " ".join(parts) for name, parts in words.items()}
 
 
 def mixed_problem(value: Any) -> str | None:
