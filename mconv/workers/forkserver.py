@@ -21,7 +21,6 @@ import gc
 import importlib
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -38,9 +37,10 @@ import msgspec
 from mconv import registry
 from mconv.values import Frozen, from_json
 from mconv.workers import child as workers_child
-from mconv.workers import process as workers_process
-from mconv.workers.channels import LOG_LIMIT, Collector, Exchange, Intake
-from mconv.workers.process import POLL_SECONDS, environment, worker_uid
+from mconv.workers.channels import Exchange
+from mconv.workers.process import POLL_SECONDS
+from mconv.workers.serve import die_with_parent
+from mconv.workers.spawn import Helper, environment
 
 START_SECONDS = 180
 STOP_SECONDS = 5
@@ -83,10 +83,11 @@ class Forked:
         return True
 
     def poll(self) -> int | None:
+        """Return the exit code, or None while the child runs."""
         return self._read(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Raises TimeoutExpired as Popen does."""
+        """Wait for the end and return the exit code. Raises TimeoutExpired as Popen does."""
         if self._read(timeout) is None:
             raise subprocess.TimeoutExpired("step", timeout or 0.0)
         assert self.returncode is not None
@@ -124,8 +125,13 @@ class Forked:
 
 
 class Server:
-    """The parent's side of one server; safe for several threads. ``folder``: one of the parent's
-    own, which goes with the server; the server's home is made in it."""
+    """The parent's side of one server; safe for several threads.
+
+    Attributes:
+        modules: What it imports.
+        ready: It has imported them and can be forked.
+        refused: Why it cannot be asked, in words; empty where it can.
+    """
 
     def __init__(
         self,
@@ -135,20 +141,21 @@ class Server:
         threads: int,
         extra: Mapping[str, str],
     ) -> None:
+        """``folder`` is one of the parent's own, which goes with the server."""
         self.modules = tuple(modules)
-        self.folder = folder
-        self.home = folder / "home"
-        workers_process.make_worker_folder(self.home)
+        self.helper = Helper(folder)
         self.root = root
         self.threads = threads
         self.extra = extra
-        self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
         self.ready = False
         self.refused = ""
-        self.log: Intake | None = None
-        self.collector: Collector | None = None
         self.lock = threading.Lock()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The server's process, while there is one."""
+        return self.helper.process
 
     def warm(self, stop: threading.Event) -> None:
         """Start it, if it does not run, and wait for its imports."""
@@ -157,40 +164,28 @@ class Server:
             self._await(stop)
 
     def _launch(self) -> None:
-        if self.refused or (self.process is not None and self.process.poll() is None):
+        if self.refused or self.helper.runs():
             return
         self._stop()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        uid = worker_uid()
-        self.log = Intake(LOG_LIMIT, keep_last=True)
-        self.collector = Collector(self.log)
+        variables = environment(self.helper.home, self.root, self.threads, self.extra)
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "mconv.workers.forkserver", *self.modules],
-                stdin=theirs.fileno(),
-                stdout=self.log.writer,
-                stderr=subprocess.STDOUT,
-                env=environment(self.home, self.root, self.threads, self.extra),
-                cwd=self.home,
-                start_new_session=True,
-                user=uid,
-                group=uid,
-                extra_groups=[] if uid is not None else None,
+            self.helper.start(
+                "mconv.workers.forkserver", self.modules, variables, stdin=theirs.fileno()
             )
-        self.log.close_writer()
 
     def start(
         self, exchange: Exchange, home: Path, env: Mapping[str, str], stop: threading.Event
     ) -> Forked | None:
-        """A child that does what ``python -m mconv.workers.child`` would; None where the server
-        cannot, for whatever reason."""
+        """Return a child that does what ``python -m mconv.workers.child`` would; None where the
+        server cannot start one, for whatever reason."""
         with self.lock:
             self._launch()
             if not self._await(stop):
                 return None
             assert self.control is not None
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            asked = msgspec.json.encode(Child(home=str(home), env=dict(env)))
+            request = msgspec.json.encode(Child(home=str(home), env=dict(env)))
             handed = [
                 theirs.fileno(),
                 exchange.request.fileno(),
@@ -199,7 +194,7 @@ class Server:
             ]
             with theirs:
                 try:
-                    socket.send_fds(self.control, [asked], handed)
+                    socket.send_fds(self.control, [request], handed)
                 except OSError:
                     ours.close()
                     return None
@@ -233,10 +228,7 @@ class Server:
 
     def _last_words(self) -> str:
         """Why it died while it imported, with the end of what it printed."""
-        if self.collector is None or self.log is None:
-            return "it did not start"
-        self.collector.finish()
-        printed = self.log.text()
+        printed = self.helper.read_log()
         return "it died while it imported" + (f": {printed}" if printed else "")
 
     def stop(self) -> None:
@@ -244,26 +236,19 @@ class Server:
         with self.lock:
             self._stop()
             self.refused = "it is not needed any more"
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.helper.remove()
 
     def _stop(self) -> None:
         self.ready = False
         if self.control is not None:
             self.control.close()
             self.control = None
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # its children die with it
-            self.process.wait()
-            self.process = None
-        if self.collector is not None:
-            self.collector.finish()
-            self.collector = None
+        self.helper.kill()  # its children die with it
 
 
 def main(modules: Sequence[str]) -> int:
     """The server's side: import, prove, fork when asked, until standard input ends."""
-    workers_child.die_with_parent()
+    die_with_parent()
     # a step of the same user can neither read nor change what others come from
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
@@ -311,6 +296,7 @@ class _Loop:
         self.poll.register(self.woken, selectors.EVENT_READ, "dead")
 
     def run(self) -> None:
+        """Serve until standard input ends."""
         while True:
             for key, _ in self.poll.select():
                 if key.data == "control":
@@ -327,6 +313,8 @@ class _Loop:
                     _kill(key.data)
 
     def fork(self, asked: Child, channel_fd: int, request: int, answer: int, log: int) -> None:
+        """Make a child with these descriptors, and remember the channel on which it is asked
+        for."""
         channel = socket.socket(fileno=channel_fd)
         server = os.getpid()
         pid = os.fork()
@@ -346,7 +334,7 @@ class _Loop:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            workers_child.die_with_parent()
+            die_with_parent()
             if os.getppid() != server:
                 os._exit(WRONG)
             with contextlib.suppress(OSError, AttributeError):
@@ -380,14 +368,14 @@ class _Loop:
         before its id is free again."""
         while True:
             try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if found is None:
+            if ended is None:
                 return
-            _kill(found.si_pid)
-            code = os.waitstatus_to_exitcode(os.waitpid(found.si_pid, 0)[1])
-            channel = self.channels.pop(found.si_pid, None)
+            _kill(ended.si_pid)
+            code = os.waitstatus_to_exitcode(os.waitpid(ended.si_pid, 0)[1])
+            channel = self.channels.pop(ended.si_pid, None)
             if channel is None:  # of an import
                 continue
             with contextlib.suppress(KeyError, ValueError):

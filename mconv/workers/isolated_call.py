@@ -1,8 +1,8 @@
 """One function call in a child process of its own, with a time limit: what it does cannot harm or
 hang the caller.
 
-For probes of engines and drivers, and for reading files that may crash what reads them. JSON in,
-JSON out."""
+It is for probes of engines and drivers, and for reading files that may crash what reads them.
+"""
 
 from __future__ import annotations
 
@@ -12,43 +12,54 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from mconv import registry
-from mconv.errors import MconvError, SourceError, TimeLimitError, WorkerCrashError, one_line
-from mconv.values import ErrorInfo, Frozen, from_json, to_json
-from mconv.workers import channels
-from mconv.workers import process as workers_process
+from mconv.errors import SourceError, TimeLimitError, WorkerCrashError, one_line
+from mconv.values import Frozen, to_json
 from mconv.workers.channels import Exchange
+from mconv.workers.messages import Response, read_response
+from mconv.workers.serve import serve_request
+from mconv.workers.spawn import (
+    describe_death,
+    environment,
+    make_worker_folder,
+    start_exchange,
+    worker_uid,
+)
 
 
-class _Request(Frozen, frozen=True, kw_only=True):
-    """What the child is asked: keyword arguments, and the plug-ins to register first."""
+class Call(Frozen, frozen=True, kw_only=True):
+    """What the child is asked.
+
+    Attributes:
+        arguments: Keyword arguments of the function, as JSON.
+        plugins: What to register first.
+    """
 
     arguments: dict[str, Any]
     plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
 
 
-class _Answer(Frozen, frozen=True, kw_only=True):
-    """What the child says; ``result`` is JSON-ready."""
+class Returned(Frozen, frozen=True, kw_only=True):
+    """What the function returned, as JSON."""
 
-    result: Any = None
-    error: ErrorInfo | None = None
+    value: Any
 
 
 def call(
     function: str, arguments: Mapping[str, Any], *, timeout_s: float, trusted: bool = False
 ) -> Any:
-    """``module:function(**arguments)`` in a child process. ``trusted``: it sees this process's
-    environment (as devices need), else the clean one of a worker, as its user.
+    """Return ``module:function(**arguments)`` of a child process, as JSON.
 
-    Raises TimeLimitError, WorkerCrashError with the last it printed, and SourceError with the words
-    of any exception."""
+    It sees the clean environment of a worker and runs as its user; where it is ``trusted``, this
+    process's own, as devices need. Raises TimeLimitError, WorkerCrashError with the last it
+    printed, and SourceError with the words of any exception.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mconv-call-"))
     home = folder / "home"
     try:
@@ -56,19 +67,17 @@ def call(
             home.mkdir()
         else:
             folder.chmod(0o711)
-            workers_process.make_worker_folder(home)
-        environment = workers_process.environment(home, str(home), os.cpu_count() or 1)
-        if trusted:
-            environment = {
-                **os.environ,
-                "PYTHONPATH": environment["PYTHONPATH"],
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-            }
-        asked = _Request(arguments=dict(arguments))
-        with Exchange(to_json(asked).encode()) as exchange:
-            uid = None if trusted else workers_process.worker_uid()
-            process = workers_process.spawn_module(
-                "mconv.workers.isolated_call", [function], exchange, home, environment, uid
+            make_worker_folder(home)
+        clean = environment(home, str(home), os.cpu_count() or 1)
+        own = {"PYTHONPATH": clean["PYTHONPATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
+        with Exchange(to_json(Call(arguments=dict(arguments))).encode()) as exchange:
+            process = start_exchange(
+                "mconv.workers.isolated_call",
+                [function],
+                exchange,
+                home=home,
+                env={**os.environ, **own} if trusted else clean,
+                uid=None if trusted else worker_uid(),
             )
             exchange.close_child_ends()
             try:
@@ -77,64 +86,31 @@ def call(
                 raise TimeLimitError(f"no answer in {timeout_s:g} s") from problem
             finally:
                 process.kill()
-            answer = _read_answer(exchange, process.returncode)
+            answer = exchange.read_answer()
+            printed = one_line(exchange.log.text()[-400:], 400)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if answer.error is not None:
-        raise SourceError(answer.error.message, hint=answer.error.hint)
-    return answer.result
+    if answer == b"":
+        death = describe_death(process.returncode)
+        raise WorkerCrashError(f"{death}: {printed}" if printed else death)
+    response = read_response(answer, Response[Returned], f"a call of {function}")
+    if response.error is not None:
+        raise SourceError(response.error.message, hint=response.error.hint)
+    return response.answer.value if response.answer is not None else None
 
 
-def _read_answer(exchange: Exchange, code: int | None) -> _Answer:
-    """The answer of a child that ended with ``code``. Raises WorkerCrashError where there is none
-    that can be read."""
-    data = exchange.read_answer()
-    if data:
-        try:
-            return from_json(data, _Answer)
-        except (ValueError, RecursionError) as problem:
-            raise WorkerCrashError(
-                f"the answer of the process cannot be read: {one_line(problem, 200)}"
-            ) from problem
-    printed = one_line(exchange.log.text()[-400:], 400)
-    ended = (
-        workers_process.death(code)
-        if data is not None
-        else "the answer of the process is too large"
-    )
-    raise WorkerCrashError(ended + (f": {printed}" if printed else ""))
-
-
-def main(function: str, answer: int) -> int:
-    """The child's side: call ``function`` with what standard input holds, write what it returns to
-    the descriptor ``answer``."""
-    os.set_inheritable(answer, False)
-    asked = from_json(channels.take_over_input(), _Request)
+def main(function: str, answer: int) -> NoReturn:
+    """Call ``function`` with what standard input holds, and write what it returns to the descriptor
+    ``answer``."""
     module, _, name = function.partition(":")
-    try:
-        registry.restore(asked.plugins)
-        result = getattr(importlib.import_module(module), name)(**asked.arguments)
-        text = to_json(_Answer(result=msgspec.to_builtins(result)))
-    except MconvError as problem:
-        text = to_json(
-            _Answer(
-                error=ErrorInfo(
-                    type=type(problem).__name__, message=problem.message, hint=problem.hint
-                )
-            )
-        )
-    except BaseException as problem:  # the child's only boundary: whatever it was is the answer
-        traceback.print_exc()
-        said = one_line(problem, 1000)
-        kind = type(problem).__name__
-        text = to_json(
-            _Answer(error=ErrorInfo(type=kind, message=f"{kind}: {said}" if said else kind))
-        )
-    channels.write_answer(answer, text)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # engines with threads of their own can crash while the interpreter shuts down
+
+    def work(request: Call) -> Returned:
+        registry.restore(request.plugins)
+        result = getattr(importlib.import_module(module), name)(**request.arguments)
+        return Returned(value=msgspec.to_builtins(result))
+
+    serve_request(answer, Call, work)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from mconv.steps.requests import AnyRequest
 from mconv.values import ErrorInfo, Frozen, Place, from_json
 from mconv.workers import channels
 
+T = TypeVar("T")
 LONGEST_MESSAGE = 4000  # characters of an error's message or hint
 
 
@@ -41,11 +42,19 @@ class Problem(Frozen, frozen=True, kw_only=True):
     place: Place | None = None
 
 
-class Response(Frozen, frozen=True, kw_only=True):
-    """What a worker answers: the step's answer, or an error."""
+class Response(Frozen, Generic[T], frozen=True, kw_only=True):
+    """What a child answers.
 
-    answer: Answer | None = None
+    Attributes:
+        answer: Its answer, if it did well.
+        error: Why it did not.
+    """
+
+    answer: T | None = None
     error: Problem | None = None
+
+
+StepResponse = Response[Answer]
 
 
 class Outcome(Frozen, frozen=True, kw_only=True):
@@ -64,28 +73,28 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     peak_rss_bytes: int | None
 
 
-def read_response(kind: str, data: bytes | None) -> Response:
-    """What a worker of a step of ``kind`` answered; None is an answer that was too large.
+def read_response(data: bytes | None, kind: type[Response[T]], what: str) -> Response[T]:
+    """Return what a child answered, in which exactly one of answer and error is there. ``what`` it
+    was asked for is for people; None is an answer that was too large.
 
-    Raises WorkerCrashError where it is not what a step of this kind answers. Nothing in the message
-    is the worker's own text."""
-    hint = (
-        "code of the repository may have written to the channel of the answer; the log below "
-        "is the last it printed"
-    )
+    Raises WorkerCrashError where it cannot be read as ``kind``. Nothing in the message is the
+    child's own text.
+    """
     if data is None:
-        raise WorkerCrashError(
-            f"the answer of the worker is larger than {channels.ANSWER_LIMIT:,} bytes", hint=hint
-        )
+        raise malformed(what, f"it is larger than {channels.ANSWER_LIMIT:,} bytes")
     try:
-        response = from_json(data, Response)
-        if (response.answer is None) == (response.error is None):
-            raise ValueError("it holds no answer or error, or both")
-        if response.answer is not None and response.answer.kind != kind:
-            raise ValueError("it is that of another kind of step")
+        response = from_json(data, kind)
     except (ValueError, RecursionError) as problem:
-        said = one_line(problem, 200)
-        raise WorkerCrashError(
-            f"the answer of the worker is not that of a step {kind!r}: {said}", hint=hint
-        ) from problem
+        raise malformed(what, one_line(problem, 200)) from problem
+    if (response.answer is None) == (response.error is None):
+        raise malformed(what, "it holds no answer or error, or both")
     return response
+
+
+def malformed(what: str, reason: str) -> WorkerCrashError:
+    """Return the error of a child that answered what nobody asked for."""
+    return WorkerCrashError(
+        f"the answer of the worker is not that of {what}: {reason}",
+        hint="code of the repository may have written to the channel of the answer; the log "
+        "below is the last it printed",
+    )

@@ -9,21 +9,17 @@ believed no further than its types go (:mod:`mconv.answers`)."""
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from mconv import hardware
-from mconv.answers import Answer
 from mconv.errors import (
     MconvError,
     OutOfMemoryError,
@@ -35,20 +31,17 @@ from mconv.errors import (
 from mconv.values import ErrorInfo, to_json
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS, resident
-from mconv.workers.messages import Outcome, Request, read_response
+from mconv.workers.messages import Outcome, Request, StepResponse, malformed, read_response
+from mconv.workers.spawn import (
+    describe_death,
+    environment,
+    make_worker_folder,
+    start_exchange,
+    worker_uid,
+)
 
 POLL_SECONDS = 0.05
 
-PASSED_ON = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "SSL_CERT_FILE",
-    "MCONV_BROWSER",
-    "MCONV_NODE_MODULES",
-    "LD_LIBRARY_PATH",
-)
 SPARE = 64 * 2**10  # bytes of a disk that is as good as full
 FULL = "free some space, or name another store with --store"
 
@@ -69,88 +62,9 @@ class Process(Protocol):
 Start = Callable[[Exchange, Path, Mapping[str, str]], Process]
 
 
-class Spawned(subprocess.Popen[bytes]):
-    """A worker started from nothing, in a session of its own."""
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.wait()
-
-
 def spawn(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
-    """Start ``python -m mconv.workers.child`` with the descriptors of ``exchange``."""
-    return spawn_module("mconv.workers.child", [], exchange, home, env, worker_uid())
-
-
-def spawn_module(
-    module: str,
-    arguments: Sequence[str],
-    exchange: Exchange,
-    home: Path,
-    env: Mapping[str, str],
-    uid: int | None,
-) -> Spawned:
-    """Start ``python -m MODULE ARGUMENTS… ANSWER``: the request on its standard input, the log as
-    its output, and the number of the descriptor for its answer as the last argument. ``uid``: the
-    user it runs as, if not this process's own."""
-    answer = exchange.answer.writer
-    return Spawned(
-        [sys.executable, "-P", "-m", module, *arguments, str(answer)],
-        stdin=exchange.request,
-        stdout=exchange.log.writer,
-        stderr=subprocess.STDOUT,
-        pass_fds=(answer,),
-        env=dict(env),
-        cwd=home,
-        start_new_session=True,
-        user=uid,
-        group=uid,
-        extra_groups=[] if uid is not None else None,
-    )
-
-
-def environment(
-    home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """The worker's whole environment: no token, no runner variables, nothing that reaches a network
-    hub; and ``extra``."""
-    clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    count = str(threads)
-    return {
-        **clean,
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "XDG_CACHE_HOME": str(home / "cache"),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONHASHSEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONIOENCODING": "utf-8",
-        "MCONV_ROOT": root,
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "TF_NUM_INTRAOP_THREADS": count,
-        "TF_NUM_INTEROP_THREADS": "1",
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "CUDA_VISIBLE_DEVICES": "",
-        "TOKENIZERS_PARALLELISM": "false",
-        **(extra or {}),
-    }
-
-
-def worker_uid() -> int | None:
-    """The uid that workers run as where the parent is root and the image names one
-    (``MCONV_WORKER_UID``)."""
-    value = os.environ.get("MCONV_WORKER_UID", "")
-    return int(value) if value.isdigit() and hasattr(os, "geteuid") and os.geteuid() == 0 else None
+    """Start a worker from nothing, with the descriptors of ``exchange``."""
+    return start_exchange("mconv.workers.child", [], exchange, home=home, env=env, uid=worker_uid())
 
 
 def run_step(
@@ -184,35 +98,32 @@ def run_step(
         answer = exchange.read_answer()
         tail = exchange.log.text()
     kind = request.step.kind
-    done: Answer | None = None
-    error: ErrorInfo | None = None
-    if verdict is not None:
-        error = _error(verdict, kind, tail)
-    elif answer == b"":  # it died
-        died: MconvError = WorkerCrashError(
-            death(process.returncode), hint="the log below is the last it printed"
+    try:
+        if verdict is not None:
+            raise verdict
+        if answer == b"":
+            raise _died(process.returncode, workspace)
+        response = read_response(answer, StepResponse, f"a step {kind!r}")
+        if response.answer is not None and response.answer.kind != kind:
+            raise malformed(f"a step {kind!r}", "it is that of another kind of step")
+    except MconvError as problem:
+        return Outcome(
+            answer=None,
+            error=_error(problem, kind, tail),
+            seconds=seconds,
+            peak_rss_bytes=peak,
         )
-        if shutil.disk_usage(workspace).free < SPARE:
-            died = StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
-        error = _error(died, kind, tail)
-    else:
-        try:
-            response = read_response(kind, answer)
-        except WorkerCrashError as malformed:
-            error = _error(malformed, kind, tail)
-        else:
-            done = response.answer
-            if response.error is not None:
-                error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
-    return Outcome(answer=done, error=error, seconds=seconds, peak_rss_bytes=peak)
+    error: ErrorInfo | None = None
+    if response.error is not None:
+        error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
+    return Outcome(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
 
 
-def make_worker_folder(folder: Path) -> None:
-    """Make a folder for a worker to write into, in one that the worker cannot change."""
-    folder.mkdir()
-    uid = worker_uid()
-    if uid is not None:
-        os.chown(folder, uid, uid, follow_symlinks=False)
+def _died(code: int | None, workspace: Path) -> MconvError:
+    """Why a worker that ended with ``code`` has no answer."""
+    if shutil.disk_usage(workspace).free < SPARE:
+        return StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
+    return WorkerCrashError(describe_death(code), hint="the log below is the last it printed")
 
 
 def _watch(
@@ -260,19 +171,3 @@ def _error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
         place=problem.place,
         log=log,
     )
-
-
-def death(code: int | None) -> str:
-    """How a process with this return code died, in words."""
-    if code is None or code >= 0:
-        return f"the worker process ended with exit code {code} without an answer"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    words = {
-        "SIGABRT": " (abort)",
-        "SIGSEGV": " (segmentation fault)",
-        "SIGKILL": " (killed, perhaps by the system for lack of memory)",
-    }
-    return f"the worker process died of {name}{words.get(name, '')}"

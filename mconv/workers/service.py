@@ -7,11 +7,7 @@ its standard input ends. Workers find the endpoint in the environment variable t
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -19,8 +15,7 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.errors import StepError
-from mconv.workers.channels import LOG_LIMIT, Collector, Intake
-from mconv.workers.process import environment, make_worker_folder, worker_uid
+from mconv.workers.spawn import Helper, environment
 
 START_SECONDS = 60
 STOP_SECONDS = 5
@@ -38,77 +33,64 @@ class Service:
     several threads."""
 
     def __init__(self, runtime: registry.Runtime, folder: Path) -> None:
-        """``folder``: one of the parent's own, which goes when the service stops; the helper's home
-        is made in it."""
+        """``folder`` is one of the parent's own, which goes when the service stops."""
         self.runtime = runtime
-        self.folder = folder
-        self.home = folder / "home"
-        make_worker_folder(self.home)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.helper = Helper(folder)
         self.endpoint = ""
-        self.log: Intake | None = None
-        self.collector: Collector | None = None
         self.lock = threading.Lock()
 
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The helper's process, while there is one."""
+        return self.helper.process
+
     def variables(self) -> dict[str, str]:
-        """What a worker's environment gets. Raises StepError where the helper does not start."""
+        """Return what a worker's environment gets. Raises StepError where the helper does not
+        start."""
         with self.lock:
-            if self.process is None or self.process.poll() is not None:
+            if not self.helper.runs():
                 self._stop()
                 self._start()
             assert self.runtime.service is not None
             return {self.runtime.service: self.endpoint}
 
     def _start(self) -> None:
-        uid = worker_uid()
-        self.log = Intake(LOG_LIMIT, keep_last=True)
-        self.collector = Collector(self.log)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", self.runtime.module],
+        home = self.helper.home
+        process = self.helper.start(
+            self.runtime.module,
+            [],
+            environment(home, str(home), hardware.cores()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.log.writer,
-            env=environment(self.home, str(self.home), hardware.cores()),
-            cwd=self.home,
-            start_new_session=True,
-            user=uid,
-            group=uid,
-            extra_groups=[] if uid is not None else None,
         )
-        self.log.close_writer()
-        assert self.process.stdout is not None
-        timer = threading.Timer(START_SECONDS, self.process.kill)
+        assert process.stdout is not None
+        timer = threading.Timer(START_SECONDS, process.kill)
         timer.start()
-        line = self.process.stdout.readline(LONGEST_LINE)
+        line = process.stdout.readline(LONGEST_LINE)
         timer.cancel()
         try:
             self.endpoint = msgspec.json.decode(line, type=_Ready).endpoint
         except (ValueError, RecursionError) as problem:
             self._stop()
-            said = self.log.text()[-1500:] or "it said nothing"
+            printed = self.helper.read_log()[-1500:] or "it said nothing"
             raise StepError(
-                f"the helper of runtime {self.runtime.name} did not start: {said}"
+                f"the helper of runtime {self.runtime.name} did not start: {printed}"
             ) from problem
 
     def stop(self) -> None:
         """End the helper, and whatever it started, and remove its folder."""
         with self.lock:
             self._stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.helper.remove()
 
     def _stop(self) -> None:
-        if self.process is None:
-            return
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process = None
-        if self.collector is not None:
-            self.collector.finish()
-            self.collector = None
+        """End the helper: its input first, so that it can clean up."""
+        process = self.helper.process
+        if process is not None:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+        self.helper.kill()

@@ -27,7 +27,8 @@ from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
 from mconv.workers.forkserver import Forked, Server
 from mconv.workers.messages import Request
-from mconv.workers.process import environment, run_step
+from mconv.workers.process import run_step
+from mconv.workers.spawn import environment
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
