@@ -51,7 +51,7 @@ __all__ = [
     "WeightedModel",
     "formats",
     "optimizers",
-    "own",
+    "own_modules",
     "plugins",
     "quantizer_for",
     "quantizers",
@@ -60,7 +60,7 @@ __all__ = [
     "restore",
     "runtimes",
     "sources",
-    "taking",
+    "sources_taking",
     "targets",
 ]
 
@@ -92,10 +92,10 @@ def register(family: Family, module: ModuleType | str) -> None:
     if (family, name) in _REGISTERED:
         return
     try:
-        found = importlib.import_module(name) if isinstance(module, str) else module
+        imported = importlib.import_module(name) if isinstance(module, str) else module
     except ImportError as problem:
         raise MconvError(f"the plug-in {name} cannot be imported: {problem}") from problem
-    file = getattr(found, "__file__", None)
+    file = getattr(imported, "__file__", None)
     if name == "__main__" or file is None:
         raise MconvError(
             f"{name} cannot be a plug-in: its workers could not import it",
@@ -107,14 +107,14 @@ def register(family: Family, module: ModuleType | str) -> None:
             f"there is a plug-in {short} in mconv.{family} already",
             hint="call the module something else",
         )
-    check_signatures(build_plugin(_KINDS[family], short, found))
+    check_signatures(build_plugin(_KINDS[family], short, imported))
     steps = name.count(".") + (Path(file).name == "__init__.py")
     _REGISTERED[family, name] = str(Path(file).resolve().parents[steps])
     plugins.cache_clear()
 
 
 def registered() -> tuple[str, ...]:
-    """What :func:`register` was given, for a worker's :func:`restore`."""
+    """Return what :func:`register` was given, for a worker's :func:`restore`."""
     return tuple(f"{family}:{name}:{folder}" for (family, name), folder in _REGISTERED.items())
 
 
@@ -127,8 +127,9 @@ def restore(entries: Sequence[str]) -> None:
         register(family, name)  # type: ignore[arg-type]
 
 
-def own(family: Family) -> dict[str, ModuleType]:
-    """The modules of mconv's own plug-ins of a family, by name. None of them imports an engine."""
+def own_modules(family: Family) -> dict[str, ModuleType]:
+    """Import mconv's own plug-ins of a family and return them by name. None of them imports an
+    engine."""
     package = importlib.import_module(f"mconv.{family}")
     names = [
         i.name
@@ -140,67 +141,74 @@ def own(family: Family) -> dict[str, ModuleType]:
 
 @cache
 def plugins(family: Family) -> Mapping[str, Plugin]:
-    """Every plug-in of a family by name, in name order. Raises MconvError for one that does not
-    keep the contract."""
-    found = {
-        name: build_plugin(_KINDS[family], name, module) for name, module in own(family).items()
+    """Return every plug-in of a family by name, in name order. Raises MconvError for one that does
+    not keep the contract."""
+    by_name = {
+        name: build_plugin(_KINDS[family], name, module)
+        for name, module in own_modules(family).items()
     }
     for entry in importlib.metadata.entry_points(group=f"mconv.{family}"):
-        if entry.name in found:
+        if entry.name in by_name:
             raise MconvError(
                 f"two plug-ins are named {entry.name} in mconv.{family}",
                 hint=f"rename the one in {entry.value}",
             )
         plugin = build_plugin(_KINDS[family], entry.name, entry.load())
         check_signatures(plugin)
-        found[entry.name] = plugin
+        by_name[entry.name] = plugin
     for kind, name in _REGISTERED:
         if kind == family:
             short = name.rpartition(".")[2]
             module = importlib.import_module(name)
-            found[short] = build_plugin(_KINDS[family], short, module)
-    return dict(sorted(found.items()))
+            by_name[short] = build_plugin(_KINDS[family], short, module)
+    return dict(sorted(by_name.items()))
 
 
 def sources() -> Mapping[str, Source]:
+    """Return the source formats by name."""
     return cast("Mapping[str, Source]", plugins("sources"))
 
 
 def optimizers() -> Mapping[str, Optimizer]:
+    """Return the optimizers by name."""
     return cast("Mapping[str, Optimizer]", plugins("optimizers"))
 
 
 def quantizers() -> Mapping[str, Quantizer]:
+    """Return the quantizers by name."""
     return cast("Mapping[str, Quantizer]", plugins("quantizers"))
 
 
 def targets() -> Mapping[str, Target]:
+    """Return the target formats by name."""
     return cast("Mapping[str, Target]", plugins("targets"))
 
 
 def runtimes() -> Mapping[str, Runtime]:
+    """Return the runtimes by name."""
     return cast("Mapping[str, Runtime]", plugins("runtimes"))
 
 
 def formats() -> Mapping[str, Format]:
+    """Return the file formats by name."""
     return cast("Mapping[str, Format]", plugins("formats"))
 
 
-def taking(path: Path) -> list[str]:
-    """Names of the sources that say they take ``path``. One that fails over it, as over a damaged
-    archive, does not."""
-    found = []
+def sources_taking(path: Path) -> list[str]:
+    """Return the names of the sources that say they take ``path``. One that fails over it, as over
+    a damaged archive, does not."""
+    names = []
     for source in sources().values():
         try:
             if source.detect(path):
-                found.append(source.name)
+                names.append(source.name)
         except Exception:  # plug-ins read files of any content with libraries of any kind
             continue
-    return found
+    return names
 
 
 def quantizer_for(target: Target, precision: str, method: str | None) -> Quantizer | None:
-    """The quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's choice)
-    overrides the target's default."""
+    """Return the quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's
+    choice) overrides the target's default."""
     name = method or target.precisions[precision]
     return quantizers()[name] if name else None

@@ -17,6 +17,7 @@ SHOWN = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     convert.add_source_arguments(parser)
     parser.add_argument(
         "--target",
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     advice = api.advise(
         args.source,
         **convert.source_of(args),
@@ -71,27 +73,27 @@ def run(args: argparse.Namespace) -> int:
 
 def render(advice: Advice) -> str:
     """For a terminal: the parts, the targets, the ranking."""
-    about = advice.architecture
-    parameters = about.info.parameters or 0
+    architecture = advice.architecture
+    parameters = architecture.info.parameters or 0
     lines = [
         f"{log_line(advice.model)} ({advice.format}): {_count(parameters)} parameters, "
-        f"{_size(about.size_bytes)} as ONNX fp32, "
-        f"{about.info.nodes} nodes, opset {about.info.opset}"
+        f"{_size(architecture.size_bytes)} as ONNX fp32, "
+        f"{architecture.info.nodes} nodes, opset {architecture.info.opset}"
         + (f", exported by {advice.exporter}" if advice.exporter else "")
     ]
-    for spec in about.info.inputs:
+    for spec in architecture.info.inputs:
         lines.append(
             f"  input {log_line(spec.name)}: {spec.dtype} [{', '.join(map(str, spec.shape))}]"
         )
-    if about.dynamic:
-        lines.append(f"  free axes: {', '.join(map(log_line, about.dynamic))}")
-    lines += ["", "where the parameters are", *_shares(about.roles, _count)]
-    lines += ["", "the largest weights", *_shares(about.largest, _count)]
-    total = sum(share.amount for share in about.time)
+    if architecture.dynamic:
+        lines.append(f"  free axes: {', '.join(map(log_line, architecture.dynamic))}")
+    lines += ["", "where the parameters are", *_shares(architecture.roles, _count)]
+    lines += ["", "the largest weights", *_shares(architecture.largest, _count)]
+    total = sum(share.amount for share in architecture.time)
     lines += [
         "",
-        f"where the time is ({about.runtime}, CPU, {total:.3g} ms)",
-        *_shares(about.time[:8], lambda ms: f"{ms:.3g} ms"),
+        f"where the time is ({architecture.runtime}, CPU, {total:.3g} ms)",
+        *_shares(architecture.time[:8], lambda ms: f"{ms:.3g} ms"),
     ]
     lines += ["", "targets, tried in fp32"]
     width = max((len(target.target) for target in advice.targets), default=0)
@@ -113,13 +115,13 @@ def render(advice: Advice) -> str:
 
 
 def _target(target: Compatibility, width: int) -> list[str]:
-    said = {"passed": "yes", "unverified": "not known", "error": "no", "failed": "no"}[
+    answer = {"passed": "yes", "unverified": "not known", "error": "no", "failed": "no"}[
         target.status
     ]
     facts = [_size(target.size_bytes)] if target.size_bytes else []
     facts += [f"cosine {target.cosine:.7g}"] if target.cosine is not None else []
     facts += [f"{target.p50_ms:.3g} ms"] if target.p50_ms is not None else []
-    head = f"  {target.target:<{width}}  {said:<3}  {', '.join(facts)}".rstrip()
+    head = f"  {target.target:<{width}}  {answer:<3}  {', '.join(facts)}".rstrip()
     return [
         head,
         *(f"  {'':<{width}}       {log_line(text)}" for text in (*target.reasons, *target.remarks)),

@@ -12,6 +12,7 @@ HELP = "fetch the base branch's results from GitHub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "--artifact", metavar="NAME", default="mconv-results", help="default: mconv-results"
     )
@@ -31,5 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     fetched = api.fetch_baseline(args.out, os.environ, artifact=args.artifact, branch=args.branch)
     return 0 if fetched else 1

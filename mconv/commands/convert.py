@@ -18,6 +18,7 @@ HELP = "convert one model, no manifest"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     add_source_arguments(parser)
     parser.add_argument(
         "--to", metavar="TARGET[:PRECISION]", action="append", required=True, help="repeatable"
@@ -60,6 +61,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     manifest = api.make_manifest(
         args.source,
         args.to,

@@ -16,6 +16,7 @@ HELP = "show what this machine can run models on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "--json", action="store_true", help="print JSON on stdout, with every limit and operator"
     )
@@ -29,12 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = api.detect(timeout_s=args.timeout)
+    """Run the command and return the exit code."""
+    devices = api.detect(timeout_s=args.timeout)
     if args.json:
-        sys.stdout.write(to_json(found))
+        sys.stdout.write(to_json(devices))
         return 0
-    width = max(len(device.name) for device in found if device.available)
-    for engine, members in itertools.groupby(found, key=lambda device: device.engine):
+    width = max(len(device.name) for device in devices if device.available)
+    for engine, members in itertools.groupby(devices, key=lambda device: device.engine):
         print(engine)
         absent: dict[str, list[str]] = {}
         for device in members:
@@ -59,17 +61,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _more(device: Device) -> list[str]:
     """What a person wants of the details; the rest is in the JSON."""
-    about = device.details
-    if sets := about.get("instruction_sets"):
+    details = device.details
+    if sets := details.get("instruction_sets"):
         return [
-            f"{about['vendor']}, {about['cores']} cores, {about['memory_bytes'] / 1e9:.1f} GB",
+            f"{details['vendor']}, {details['cores']} cores, "
+            f"{details['memory_bytes'] / 1e9:.1f} GB",
             " ".join(sets),
         ]
-    if "features" in about:
-        sizes = about["limits"]
-        half = "has shader-f16" if "shader-f16" in about["features"] else "no shader-f16"
+    if "features" in details:
+        sizes = details["limits"]
+        half = "has shader-f16" if "shader-f16" in details["features"] else "no shader-f16"
         return [
             f"{half}; buffers up to {sizes['maxBufferSize'] / 2**20:.0f} MiB, "
-            f"{len(about['features'])} features"
+            f"{len(details['features'])} features"
         ]
     return []

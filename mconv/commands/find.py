@@ -14,6 +14,7 @@ HELP = "list the models in a folder tree"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "folder",
         nargs="?",
@@ -30,34 +31,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = api.find(args.folder)
+    """Run the command and return the exit code."""
+    models = api.find(args.folder)
     if args.manifest:
-        sys.stdout.write(api.draft_manifest(args.folder, found))
+        sys.stdout.write(api.draft_manifest(args.folder, models))
     elif args.json:
-        sys.stdout.write(to_json(found))
+        sys.stdout.write(to_json(models))
     else:
-        print(render(found, args.folder))
+        print(render(models, args.folder))
     return 0
 
 
-def render(found: tuple[Found, ...], folder: Path) -> str:
+def render(models: tuple[Found, ...], folder: Path) -> str:
     """For a terminal: a line a model, and under it what it needs or what is wrong."""
-    if not found:
+    if not models:
         return f"no model under {log_line(str(folder))}"
-    rows = [(log_line(f.path), _form(f), _size(f.size_bytes), _type(f)) for f in found]
+    rows = [(log_line(f.path), _form(f), _size(f.size_bytes), _type(f)) for f in models]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = []
-    for each, (path, form, size, kind) in zip(found, rows, strict=True):
+    for each, (path, form, size, kind) in zip(models, rows, strict=True):
         lines.append(
             f"{path:<{widths[0]}}  {form:<{widths[1]}}  {size:>{widths[2]}}  {kind}".rstrip()
         )
-        lines += [f"    wrong: {log_line(said)}" for said in each.problems]
-        lines += [f"    needs: {log_line(said)}" for said in each.needs]
-    ready = sum(bool(f.source) and not f.needs and not f.problems for f in found)
+        lines += [f"    wrong: {log_line(sentence)}" for sentence in each.problems]
+        lines += [f"    needs: {log_line(sentence)}" for sentence in each.needs]
+    ready = sum(bool(f.source) and not f.needs and not f.problems for f in models)
     return "\n".join(
         [
             *lines,
-            f"{len(found)} models, {ready} convert as they are (--manifest prints a models.yml)",
+            f"{len(models)} models, {ready} convert as they are (--manifest prints a models.yml)",
         ]
     )
 
@@ -78,5 +80,7 @@ def _type(each: Found) -> str:
         if each.parameters and each.parameters >= 1e4
         else ""
     )
-    told = f"{log_line(each.model_type)} (by its {each.evidence})" if each.model_type else ""
-    return ", ".join(filter(None, (told, parameters)))
+    architecture = (
+        f"{log_line(each.model_type)} (by its {each.evidence})" if each.model_type else ""
+    )
+    return ", ".join(filter(None, (architecture, parameters)))

@@ -14,6 +14,7 @@ HELP = "show the steps a run would take"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("manifest", nargs="?", default="models.yml", help="default: models.yml")
     parser.add_argument(
         "--only",
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     planned = api.plan(args.manifest, only=args.only, store=args.store, measure=args.measure)
     if args.shards or args.format == "github":
         _show_shards(planned, args.shards or 1, args.format)

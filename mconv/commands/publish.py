@@ -14,6 +14,7 @@ HELP = "publish results.json on GitHub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
     parser.add_argument(
         "--comment", action="store_true", help="create or update the comment on the pull request"
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     if args.dry_run:
         sys.stdout.write(api.render_comment(args.results, os.environ) + "\n")
         return 0

@@ -15,6 +15,7 @@ HELP = "quantize one ONNX file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
     parser.add_argument(
         "--precision",
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     settings = {
         "method": args.method,
         "options": _options(args),
@@ -75,13 +77,13 @@ def run(args: argparse.Namespace) -> int:
         args.emit_config.write_text(to_json(made))
         print(f"{args.emit_config}: {len(made['layers'])} layers", file=sys.stderr)
         return 0
-    found = api.quantize(args.model, args.precision, out=args.out, **settings)
-    for note in found.notes:
+    quantized = api.quantize(args.model, args.precision, out=args.out, **settings)
+    for note in quantized.notes:
         print(note, file=sys.stderr)
-    share = found.size_bytes / found.source_bytes
+    share = quantized.size_bytes / quantized.source_bytes
     print(
-        f"{found.path}: {found.size_bytes / 1e6:.2f} MB, {share:.1%} of "
-        f"{found.source_bytes / 1e6:.2f} MB",
+        f"{quantized.path}: {quantized.size_bytes / 1e6:.2f} MB, {share:.1%} of "
+        f"{quantized.source_bytes / 1e6:.2f} MB",
         file=sys.stderr,
     )
     return 0
@@ -89,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Options by name; what is JSON is read as such, the rest is text."""
-    found: dict[str, Any] = {"scheme": args.scheme} if args.scheme else {}
+    options: dict[str, Any] = {"scheme": args.scheme} if args.scheme else {}
     for name, _, text in (item.partition("=") for item in args.option):
         try:
-            found[name] = json.loads(text)
+            options[name] = json.loads(text)
         except ValueError:
-            found[name] = text
-    return found
+            options[name] = text
+    return options

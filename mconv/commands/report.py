@@ -12,6 +12,7 @@ HELP = "render results.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.json")
     parser.add_argument("--format", choices=api.REPORT_FORMATS, default="markdown")
     parser.add_argument(
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     report = api.merge_results([api.read_results(path) for path in args.results])
     if args.baseline:
         report = api.compare_results(report, api.read_results(args.baseline))

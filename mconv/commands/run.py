@@ -15,6 +15,7 @@ HELP = "convert, verify and measure everything in models.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "manifest", nargs="?", default="models.yml", type=Path, help="default: models.yml"
     )
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     report = api.run(
         args.manifest,
         only=args.only,

@@ -12,11 +12,13 @@ HELP = "print a JSON Schema"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "name", nargs="?", choices=api.SCHEMAS, default="models", help="default: models"
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     sys.stdout.write(to_json(api.schema(args.name)))
     return 0

@@ -10,6 +10,7 @@ HELP = "list, prune or verify the store"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("action", choices=("list", "prune", "verify"))
     parser.add_argument("--store", metavar="DIR|URL", help="default: $MCONV_STORE or .mconv/store")
     parser.add_argument(
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     if args.action == "list":
         for item in api.list_store(args.store):
             print(f"{item.key[:12]}  {item.bytes:>12,} bytes  {item.seconds:>8.1f} s  {item.label}")

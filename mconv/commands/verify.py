@@ -15,6 +15,7 @@ HELP = "check a model file, or an artifact against its source"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "artifact",
         metavar="PATH",
@@ -35,29 +36,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
     if args.against or args.samples or (args.artifact / api.PROVENANCE).is_file():
         return _artifact(args)
-    found = api.check(args.artifact)
+    checked = api.check(args.artifact)
     if args.json:
-        sys.stdout.write(to_json(found))
-    what = " ".join(filter(None, (found.format, found.kind)))
-    told = f", {found.model_type} by its {found.evidence}" if found.model_type else ""
+        sys.stdout.write(to_json(checked))
+    what = " ".join(filter(None, (checked.format, checked.kind)))
+    architecture = f", {checked.model_type} by its {checked.evidence}" if checked.model_type else ""
     print(
-        f"{log_line(found.path)}: {what or 'of unknown format'}{log_line(told)}, "
-        f"{found.size_bytes:,} bytes",
+        f"{log_line(checked.path)}: {what or 'of unknown format'}{log_line(architecture)}, "
+        f"{checked.size_bytes:,} bytes",
         file=sys.stderr,
     )
-    for problem in found.problems:
+    for problem in checked.problems:
         print(
-            f"{'error' if found.verdict == 'failed' else 'note'}: {log_line(problem)}",
+            f"{'error' if checked.verdict == 'failed' else 'note'}: {log_line(problem)}",
             file=sys.stderr,
         )
-    print(found.verdict, file=sys.stderr)
-    return 0 if found.verdict == "passed" else 1
+    print(checked.verdict, file=sys.stderr)
+    return 0 if checked.verdict == "passed" else 1
 
 
 def _artifact(args: argparse.Namespace) -> int:
-    found = api.verify(
+    verified = api.verify(
         args.artifact,
         against=args.against,
         samples=args.samples,
@@ -65,14 +67,14 @@ def _artifact(args: argparse.Namespace) -> int:
         progress=api.progress_reporter(),
     )
     if args.json:
-        sys.stdout.write(to_json(found))
-    for output in found.outputs:
+        sys.stdout.write(to_json(verified))
+    for output in verified.outputs:
         print(
             f"{log_line(output.name)}: cosine {output.cosine}, max abs {output.max_abs}, SQNR "
             f"{output.sqnr_db} dB",
             file=sys.stderr,
         )
-    for reason in found.reasons:
+    for reason in verified.reasons:
         print(log_line(reason), file=sys.stderr)
-    print(found.verdict, file=sys.stderr)
-    return 0 if found.verdict == "passed" else 1
+    print(verified.verdict, file=sys.stderr)
+    return 0 if verified.verdict == "passed" else 1

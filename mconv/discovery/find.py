@@ -38,7 +38,7 @@ def inspect(path: Path) -> Found | None:
 
 def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
     form, promised = sniff(path), named(path)
-    takers = registry.taking(path)
+    takers = registry.sources_taking(path)
     source = takers[0] if len(takers) == 1 else None
     facts = Facts(kind="")
     if form is None and promised is not None and path.is_file():

@@ -229,7 +229,7 @@ class _Reader:
         return self.checked(node, format_, path, values, inputs)
 
     def detected(self, node: Node, path: str) -> str | None:
-        found = registry.taking(Path(path))
+        found = registry.sources_taking(Path(path))
         if len(found) == 1:
             return found[0]
         problem = (

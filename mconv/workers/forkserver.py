@@ -255,7 +255,7 @@ def main(modules: Sequence[str]) -> int:
     gc.disable()  # a fifth of the time of an import; what it leaves to collect is a few megabytes
     importlib.import_module("mconv.steps.run")
     for family in registry.FAMILIES:
-        registry.own(family)
+        registry.own_modules(family)
     for name in modules:
         with contextlib.suppress(ImportError):  # the step that needs it will say so
             importlib.import_module(name)
