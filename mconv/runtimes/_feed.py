@@ -1,5 +1,5 @@
-"""What every runtime owes a feed: nothing is taken on trust, since engines cast, broadcast or
-ignore in silence."""
+"""Checks a feed before an engine gets it: nothing is taken on trust, since engines cast, broadcast
+or ignore in silence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from mconv.values import TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
+    Feed = Mapping[str, np.ndarray]
 
-def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, np.ndarray]) -> None:
-    """Every input fed by name and nothing else, in its type and shape. Raises StepError naming the
-    input that is wrong."""
+
+def check_feed(inputs: tuple[TensorSpec, ...], feed: Feed) -> None:
+    """Check that ``feed`` holds every input by name and nothing else, each in its type and shape.
+
+    Raises StepError naming the input that is wrong.
+    """
     names = {spec.name for spec in inputs}
     if missing := sorted(names - feed.keys()):
         raise StepError(f"the input {', '.join(missing)} was not fed")
@@ -27,12 +31,18 @@ def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, np.ndarray]) -
         array = feed[spec.name]
         if str(array.dtype) != spec.dtype:
             raise StepError(f"input {spec.name} is {array.dtype}, the artifact takes {spec.dtype}")
-        fits = len(array.shape) == len(spec.shape) and all(
-            isinstance(want, str) or want == got
-            for want, got in zip(spec.shape, array.shape, strict=True)
-        )
-        if not fits:
+        if not _fits_shape(array.shape, spec.shape):
             raise StepError(
                 f"input {spec.name} has shape {list(array.shape)}, the artifact takes "
                 f"{list(spec.shape)}"
             )
+
+
+def _fits_shape(shape: tuple[int, ...], taken: tuple[int | str, ...]) -> bool:
+    """Whether ``shape`` has the sizes that ``taken`` fixes; an axis with a name takes any."""
+    if len(shape) != len(taken):
+        return False
+    for size, wanted in zip(shape, taken, strict=True):
+        if isinstance(wanted, int) and size != wanted:
+            return False
+    return True

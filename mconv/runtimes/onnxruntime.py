@@ -5,25 +5,53 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from mconv import graph
-from mconv.errors import StepError, UnsupportedError
+from mconv.errors import StepError, UnsupportedError, one_line
 from mconv.runtimes._feed import check_feed
-from mconv.values import Device, ModelInfo, Placement, TensorSpec
+from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
+    import onnxruntime
+
+    from mconv.runtimes._feed import Feed
 
 TOOLS = ("onnxruntime",)
 PROVIDER = "CPUExecutionProvider"
 # bytes of the files of a model that is not in memory twice; what an engine makes of them may be
 # larger
 LARGE = 1 << 28
-LEVELS = {"all": "ALL", "extended": "EXTENDED", "basic": "BASIC", "none": "DISABLE_ALL"}
-OPTIONS: dict[str, dict[str, Any]] = {
+LEVELS = {  # the option graph_optimization → a member of onnxruntime.GraphOptimizationLevel
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "none": "ORT_DISABLE_ALL",
+}
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of a run; ``OPTIONS`` says what each does."""
+
+    threads: int
+    graph_optimization: str
+    arena: bool
+    spinning: bool
+    flush_denormals: bool
+    qdq_matmul_accuracy: str
+
+
+DEFAULTS: RunOptions = {
+    "graph_optimization": "all",
+    "arena": True,
+    "spinning": True,
+    "flush_denormals": False,
+    "qdq_matmul_accuracy": "float",
+}
+OPTIONS: dict[str, dict[str, object]] = {
     "threads": {
         "type": "integer",
         "minimum": 1,
@@ -32,32 +60,33 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "graph_optimization": {
         "enum": list(LEVELS),
-        "default": "all",
+        "default": DEFAULTS["graph_optimization"],
         "description": "what onnxruntime does to the graph when it is loaded",
     },
     "arena": {
         "type": "boolean",
-        "default": True,
+        "default": DEFAULTS["arena"],
         "description": "keep memory between inferences; off takes less of it, and longer",
     },
     "spinning": {
         "type": "boolean",
-        "default": True,
+        "default": DEFAULTS["spinning"],
         "description": "threads that wait keep the processor; off leaves it to others",
     },
     "flush_denormals": {
         "type": "boolean",
-        "default": False,
+        "default": DEFAULTS["flush_denormals"],
         "description": "numbers below 1.2e-38 count as zero",
     },
     "qdq_matmul_accuracy": {
         "enum": ["float", "int8"],
-        "default": "float",
+        "default": DEFAULTS["qdq_matmul_accuracy"],
         "description": "products with block-wise weights: as written, or quicker with activations "
         "rounded to 8 bits",
     },
 }
-PROVIDERS = {  # what people call them, and the package that has them
+# execution provider → what people call it, and the package that has it
+PROVIDERS = {
     "CPUExecutionProvider": ("CPU", "every build"),
     "CUDAExecutionProvider": ("NVIDIA CUDA", "onnxruntime-gpu"),
     "TensorrtExecutionProvider": ("NVIDIA TensorRT", "onnxruntime-gpu"),
@@ -74,39 +103,74 @@ PROVIDERS = {  # what people call them, and the package that has them
 }
 
 
-class OnnxRuntimeSession:
-    """``model.onnx`` of a folder. Profiling of a second session on the first feed shows where the
-    nodes ran."""
+class Kernel(NamedTuple):
+    """One node as onnxruntime's profile shows it.
 
-    def __init__(self, path: Path, threads: int, options: Mapping[str, Any] | None = None) -> None:
+    Attributes:
+        operator: The ONNX operator, ``?`` where the profile names none.
+        provider: The execution provider that ran it.
+    """
+
+    operator: str
+    provider: str
+
+
+class OnnxRuntimeSession:
+    """``model.onnx`` of a folder in onnxruntime.
+
+    A second session, profiled on the first feed, shows where the nodes ran.
+
+    Attributes:
+        inputs: The graph's inputs as the file has them.
+        outputs: The graph's outputs as the file has them.
+        version: onnxruntime's.
+        providers: The execution providers that the session was given.
+    """
+
+    def __init__(self, path: Path, threads: int, options: RunOptions | None = None) -> None:
         import onnxruntime
 
         self.path = path
         self.threads = threads
-        self.options: dict[str, Any] = {
-            name: schema.get("default") for name, schema in OPTIONS.items()
-        } | dict(options or {})
-        self.first: dict[str, np.ndarray] | None = None
-        info: ModelInfo = graph.describe(path)
+        self.options: RunOptions = DEFAULTS | (options or {})
+        self.first_feed: dict[str, np.ndarray] | None = None
+        info = graph.describe(path)
         self.inputs: tuple[TensorSpec, ...] = info.inputs
         self.outputs: tuple[TensorSpec, ...] = info.outputs
-        self.version = onnxruntime.__version__
-        self.session: Any = self._open(None)
-        self.providers: list[str] = self.session.get_providers()
+        self.version: str = onnxruntime.__version__
+        session = self._open_session()
+        self.session: onnxruntime.InferenceSession | None = session
+        self.providers: list[str] = session.get_providers()
 
-    def _open(self, profile: str | None) -> Any:
+    def _open_session(self, profile: Path | None = None) -> onnxruntime.InferenceSession:
+        """Load the file; ``profile`` is the beginning of the name of a file to profile into.
+
+        Raises UnsupportedError where onnxruntime refuses the file.
+        """
+        import onnxruntime
+
+        options = self._make_session_options()
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
+        try:
+            return onnxruntime.InferenceSession(str(self.path), options, providers=[PROVIDER])
+        except Exception as problem:  # onnxruntime's exceptions share no public base class
+            raise UnsupportedError(
+                f"onnxruntime cannot load the artifact: {one_line(problem, 800)}"
+            ) from problem
+
+    def _make_session_options(self) -> onnxruntime.SessionOptions:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        level = LEVELS[self.options["graph_optimization"]]
         options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel,
-            f"ORT_{level if level[0] == 'D' else f'ENABLE_{level}'}",
+            onnxruntime.GraphOptimizationLevel, LEVELS[self.options["graph_optimization"]]
         )
-        options.enable_cpu_mem_arena = bool(self.options["arena"])
+        options.enable_cpu_mem_arena = self.options["arena"]
         # Unless told not to, DequantizeLinear + MatMul is fused at accuracy level 4, which
         # quantizes the activations too.
         accuracy = "0" if self.options["qdq_matmul_accuracy"] == "float" else "4"
@@ -117,163 +181,163 @@ class OnnxRuntimeSession:
         options.add_session_config_entry(
             "session.set_denormal_as_zero", str(int(self.options["flush_denormals"]))
         )
-        if profile:
-            options.enable_profiling = True
-            options.profile_file_prefix = profile
-        try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=[PROVIDER])
-        except Exception as problem:  # onnxruntime's exceptions share no public base class
-            said = " ".join(str(problem).split())[:800]
-            raise UnsupportedError(f"onnxruntime cannot load the artifact: {said}") from problem
+        return options
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs as copies. Raises StepError for a feed that does not fit, or where onnxruntime
-        fails."""
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
+        """Return every output by name, as copies.
+
+        Raises StepError for a feed that does not fit, or where onnxruntime fails.
+        """
         import numpy as np
 
         check_feed(self.inputs, feed)
         if self.session is None:
-            self.session = self._open(None)
-        names = [o.name for o in self.outputs]
+            self.session = self._open_session()
+        names = [spec.name for spec in self.outputs]
         try:
-            answers = self.session.run(names, dict(feed))
+            arrays = self.session.run(names, dict(feed))
         except Exception as problem:  # onnxruntime's exceptions share no public base class
-            raise StepError(
-                f"onnxruntime failed: {' '.join(str(problem).split())[:800]}"
-            ) from problem
-        if self.first is None:
-            self.first = {name: np.array(array) for name, array in feed.items()}
-        return {name: np.array(answer) for name, answer in zip(names, answers, strict=True)}
+            raise StepError(f"onnxruntime failed: {one_line(problem, 800)}") from problem
+        if self.first_feed is None:
+            self.first_feed = {name: np.array(array) for name, array in feed.items()}
+        return {name: np.array(array) for name, array in zip(names, arrays, strict=True)}
 
     def placement(self) -> Placement:
-        """Nodes by provider, from onnxruntime's own profile of one run in a second session; the
+        """Count nodes by provider in onnxruntime's own profile of one run in a second session; the
         first stays unprofiled.
 
-        Of a large model there is only one session at a time.
+        Of a large model there is only one session at a time. Raises StepError before a run.
         """
-        if self.first is None:
+        if self.first_feed is None:
             raise StepError("placement asked for before a run")
         if sum(file.stat().st_size for file in self.path.parent.iterdir()) > LARGE:
             self.session = None
         with tempfile.TemporaryDirectory() as folder:
-            session = self._open(str(Path(folder) / "profile"))
-            session.run([o.name for o in self.outputs], self.first)
-            events = json.loads(Path(session.end_profiling()).read_text())
-        ran: Counter[str] = Counter()
-        strays: Counter[str] = Counter()
-        for event in events:
-            args = event.get("args") or {}
-            if (
-                event.get("cat") == "Node"
-                and event.get("name", "").endswith("_kernel_time")
-                and "provider" in args
-            ):
-                (ran if args["provider"] == PROVIDER else strays)[args.get("op_name", "?")] += 1
+            session = self._open_session(Path(folder) / "profile")
+            session.run([spec.name for spec in self.outputs], self.first_feed)
+            kernels = _read_kernels(Path(session.end_profiling()))
+        here = [kernel for kernel in kernels if kernel.provider == PROVIDER]
+        elsewhere = Counter(kernel.operator for kernel in kernels if kernel.provider != PROVIDER)
         return Placement(
             provider=PROVIDER,
             device="cpu",
-            nodes=sum(ran.values()),
-            elsewhere=dict(sorted(strays.items())),
-            witnesses=("profile",) if ran or strays else (),
+            nodes=len(here),
+            elsewhere=dict(sorted(elsewhere.items())),
+            witnesses=("profile",) if kernels else (),
         )
 
-    def details(self) -> dict[str, Any]:
-        """The options as they were in force; ``qdq_matmul_accuracy``: ``float`` as written,
-        ``int8`` with rounded activations."""
+    def details(self) -> dict[str, object]:
+        """Return the options as they were in force; ``qdq_matmul_accuracy`` is ``float`` where
+        products run as written, ``int8`` where activations are rounded."""
         return {
             "onnxruntime": self.version,
             "providers": self.providers,
             "threads": self.threads,
-            **{name: self.options[name] for name in OPTIONS if name != "threads"},
+            "graph_optimization": self.options["graph_optimization"],
+            "arena": self.options["arena"],
+            "spinning": self.options["spinning"],
+            "flush_denormals": self.options["flush_denormals"],
+            "qdq_matmul_accuracy": self.options["qdq_matmul_accuracy"],
         }
 
     def close(self) -> None:
+        """Release the engine."""
         self.session = None
 
 
-def threads(options: Mapping[str, Any]) -> int | None:
-    """How many threads the options ask for; None leaves it to the machine."""
+def _read_kernels(profile: Path) -> list[Kernel]:
+    """Return the nodes of a profile that onnxruntime wrote, in the order in which they ran."""
+    kernels = []
+    for event in json.loads(profile.read_text()):
+        if event.get("cat") != "Node" or not event.get("name", "").endswith("_kernel_time"):
+            continue
+        arguments = event.get("args") or {}
+        if "provider" in arguments:
+            kernels.append(Kernel(arguments.get("op_name", "?"), arguments["provider"]))
+    return kernels
+
+
+def threads(options: RunOptions) -> int | None:
+    """Return how many threads the options ask for; None leaves it to the machine."""
     return options.get("threads")
 
 
 def load(
-    directory: Path, *, options: dict[str, Any], threads: int, precision: str
+    directory: Path, *, options: RunOptions, threads: int, precision: str
 ) -> OnnxRuntimeSession:
-    """Load ``model.onnx`` of an artifact's folder. Raises UnsupportedError where onnxruntime
-    refuses it."""
-    return OnnxRuntimeSession(
-        directory / graph.MODEL_FILE, threads, {k: v for k, v in options.items() if k in OPTIONS}
-    )
+    """Load ``model.onnx`` of an artifact's folder.
+
+    Raises UnsupportedError where onnxruntime refuses it.
+    """
+    return OnnxRuntimeSession(directory / graph.MODEL_FILE, threads, options)
 
 
 def devices() -> list[Device]:
-    """Every execution provider that onnxruntime knows. One that this build has counts as available
-    where a product ran on it."""
+    """List every execution provider that onnxruntime knows.
+
+    One that this build has counts as available where a matrix product ran on it.
+    """
     import onnxruntime
 
-    here = onnxruntime.get_available_providers()
+    included = onnxruntime.get_available_providers()
     build = f"onnxruntime {onnxruntime.__version__}"
-    found = []
+    providers = []
     for name in onnxruntime.get_all_providers():
-        what, package = PROVIDERS.get(name, ("", "another build"))
-        reason = (
-            _why_not(name)
-            if name in here
-            else f"not in the onnxruntime that is installed; {package} has it"
-        )
-        said = f"{build}, {what}" if what else build
-        found.append(
+        common_name, package = PROVIDERS.get(name, ("", "another build"))
+        if name in included:
+            reason = _probe_provider(name)
+        else:
+            reason = f"not in the onnxruntime that is installed; {package} has it"
+        providers.append(
             Device(
                 engine="onnxruntime",
                 name=name,
                 available=reason is None,
-                description=said,
+                description=f"{build}, {common_name}" if common_name else build,
                 reason=reason,
             )
         )
-    return found
+    return providers
 
 
-def _why_not(provider: str) -> str | None:
-    """None where a matrix product runs on ``provider`` by onnxruntime's own profile and is right,
-    else the reason."""
+def _probe_provider(provider: str) -> str | None:
+    """Run a matrix product on ``provider``. Return None where it ran there, by onnxruntime's own
+    profile, and is right, else the reason."""
     import numpy as np
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
 
-    weight = np.arange(64, dtype=np.float32).reshape(8, 8) / 64
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 8]) for n in ("x", "y")]
-    proto = helper.make_graph(
-        [node], "probe", value[:1], value[1:], [numpy_helper.from_array(weight, "w")]
-    )
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    weight: np.ndarray = np.arange(64, dtype=np.float32).reshape(8, 8) / 64
+    x: np.ndarray = np.ones((2, 8), np.float32)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_profiling = True
-    feed: Any = np.ones((2, 8), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
             session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=[provider]
+                _make_product(weight).SerializeToString(), options, providers=[provider]
             )
-            answer = session.run(None, {"x": feed})[0]
-            events = json.loads(Path(session.end_profiling()).read_text())
+            product = session.run(None, {"x": x})[0]
+            kernels = _read_kernels(Path(session.end_profiling()))
         except Exception as problem:  # onnxruntime's exceptions share no public base class
-            return f"it runs nothing here: {' '.join(str(problem).split())[:300]}"
-    ran = {
-        (e.get("args") or {}).get("provider")
-        for e in events
-        if e.get("name", "").endswith("_kernel_time")
-    }
+            return f"it runs nothing here: {one_line(problem)}"
+    ran = {kernel.provider for kernel in kernels}
     if provider not in ran:
-        return (
-            "onnxruntime gave a matrix product to "
-            f"{', '.join(sorted(filter(None, ran))) or 'no provider'} instead"
-        )
-    return (
-        None
-        if np.allclose(answer, feed @ weight, rtol=1e-2)
-        else "a matrix product came out wrong on it"
-    )
+        others = ", ".join(sorted(ran)) or "no provider"
+        return f"onnxruntime gave a matrix product to {others} instead"
+    if not np.allclose(product, x @ weight, rtol=1e-2):
+        return "a matrix product came out wrong on it"
+    return None
+
+
+def _make_product(weight: np.ndarray) -> onnx.ModelProto:
+    """Return the model ``y = x @ weight`` for ``x`` of two rows."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rows, columns = weight.shape
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, rows])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, columns])
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    weights = [numpy_helper.from_array(weight, "w")]
+    proto = helper.make_graph([node], "probe", [x], [y], weights)
+    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -203,8 +203,8 @@ def test_nodes_on_another_provider_are_counted_elsewhere(
     session = ort_runtime.load(tmp_path, options={}, threads=1, precision="fp32")
     session.run(feed())
     honest = session.placement()
-    on_the_cpu = session._open(str(tmp_path / "profile"))
-    monkeypatch.setattr(session, "_open", lambda profile: on_the_cpu)
+    on_the_cpu = session._open_session(tmp_path / "profile")
+    monkeypatch.setattr(session, "_open_session", lambda profile: on_the_cpu)
     monkeypatch.setattr(ort_runtime, "PROVIDER", "CUDAExecutionProvider")
     claimed = session.placement()
     assert sum(claimed.elsewhere.values()) == honest.nodes
