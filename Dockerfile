@@ -19,7 +19,7 @@ COPY mconv /src/mconv
 RUN /opt/mconv/bin/pip install --no-deps /src
 COPY --from=browser /src/node_modules /browser/node_modules
 WORKDIR /browser
-RUN /opt/mconv/bin/python -c "from mconv.runtimes import _browser; print(_browser.find())" \
+RUN /opt/mconv/bin/python -c "from mconv.runtimes import _browser; print(_browser.find_browser())" \
     && rm -r node_modules/@sparticuz
 
 FROM ${BASE}

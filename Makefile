@@ -33,7 +33,7 @@ node_modules/.mconv-chromium/.done: node_modules/.done $(VENV)/.done
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends libnss3 libnspr4 libexpat1; \
 	  else echo "the browser needs libnss3, libnspr4 and libexpat1: install them" >&2; exit 1; fi; fi
 	rm -rf node_modules/.mconv-chromium
-	$(BIN)/python -c "from mconv.runtimes import _browser; print(_browser.find())"
+	$(BIN)/python -c "from mconv.runtimes import _browser; print(_browser.find_browser())"
 	touch $@
 
 demo: setup

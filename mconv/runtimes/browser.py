@@ -5,185 +5,155 @@ from __future__ import annotations
 import base64
 import contextlib
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from mconv.errors import MconvError, StepError, UnsupportedError
+from mconv.errors import MconvError
 from mconv.runtimes import _browser
+from mconv.runtimes._browser import devices as browser_devices
 from mconv.runtimes._browser import placement, service
+from mconv.runtimes._browser.page import Page, PageSpec, ServedFile, Witnesses
 from mconv.runtimes._feed import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-Clock = Callable[[Mapping[str, Any], int], list[float]]  # (feed, runs) → milliseconds of each
+    from mconv.runtimes._feed import Feed
+
+    Clock = Callable[[Feed, int], list[float]]  # (feed, runs) → milliseconds of each
+
 SERVICE = service.ENDPOINT  # `python -m mconv.runtimes.browser` keeps one browser for a run
 TOOLS = ("playwright", "brotli")
-WEB = Path(__file__).parent / "web"
-SECONDS = 300  # for loading, or for one call: a software adapter takes its time
-BENCHMARK_MS = 3000  # a round of slow runs ends after this much
 BUILDER_INFRASTRUCTURE = ("input", "constant", "build")  # methods that add no operator
-SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "software")
+BROTLI_QUALITY = 5  # what static hosts use
 
 
-class Page:
-    """An empty page of a served folder, with counters and the harness in it."""
+class PackageOptions(TypedDict, total=False):
+    """What the runtime reads of a web target's options: ``device``, the WebNN device asked for."""
 
-    def __init__(self, context: Any, address: str) -> None:
-        from playwright.sync_api import Error
-
-        self.requests: list[str] = []
-        try:
-            self.page = context.new_page()
-            self.page.on(
-                "request", lambda request: self.requests.append(request.url.removeprefix(address))
-            )
-            self.page.add_init_script(path=WEB / "hooks.js")
-            self.page.goto(f"{address}/")
-            self.page.evaluate((WEB / "harness.js").read_text(encoding="utf-8"))
-        except Error as problem:
-            raise StepError(
-                f"the browser opened no page: {problem.message.splitlines()[0]}"
-            ) from problem
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        """A function of the harness in the page. Raises StepError where the page fails, dies or
-        does not answer."""
-        from playwright.sync_api import Error
-
-        try:
-            return self.page.evaluate(f"(given) => mconvHarness.{name}(...given)", list(arguments))
-        except Error as problem:
-            first = problem.message.splitlines()[0].removeprefix("Page.evaluate: ")
-            if "closed" in first or "crashed" in first:
-                raise StepError(
-                    f"the browser died during {name}: {first}", hint="it may have run out of memory"
-                ) from problem
-            kind = UnsupportedError if name == "load" else StepError
-            raise kind(
-                f"the package failed in the browser during {name}: {first[:800]}"
-            ) from problem
+    device: str
 
 
 class BrowserSession:
-    """One page in a context of its own. What is loaded is the package as users get it, through its
-    public API."""
+    """A package in a page of a context of its own. What is loaded is the package as users get it,
+    through its public API.
 
-    def __init__(self, directory: Path, options: Mapping[str, Any], threads: int) -> None:
+    Attributes:
+        inputs: What the package says it takes.
+        outputs: What the package says it gives.
+        version: The browser's.
+        device: The WebNN device that was asked for.
+        provider: That of onnxruntime-web; None of a package without it.
+    """
+
+    def __init__(self, directory: Path, options: PackageOptions, threads: int) -> None:
         self.directory = directory
+        self.device = options.get("device", "cpu")
         self.stack = contextlib.ExitStack()
         try:
-            address = self.stack.enter_context(_browser.serve(directory))
-            browser, self.context = self.stack.enter_context(service.connected())
+            address = self.stack.enter_context(_browser.serve_folder(directory))
+            browser, self.context = self.stack.enter_context(service.connect())
             self.version: str = browser.version
-            self.device = str(options.get("device", "cpu"))
             self.page = Page(self.context, address)
-            self.about = self.page.call(
-                "load", {"deviceType": self.device, "numThreads": threads}, SECONDS
-            )
-            # of onnxruntime-web; None without it
-            self.provider: str | None = self.about.get("provider")
-            self.adapter = self.page.call("adapter", SECONDS) if self.provider == "webgpu" else None
+            self.loaded = self.page.load({"deviceType": self.device, "numThreads": threads})
+            self.provider = self.loaded.get("provider")
+            self.adapter = self.page.request_adapter() if self.provider == "webgpu" else None
         except BaseException:
             self.stack.close()
             raise
-        self.inputs: tuple[TensorSpec, ...] = _specs(self.about["inputs"])
-        self.outputs: tuple[TensorSpec, ...] = _specs(self.about["outputs"])
+        self.inputs: tuple[TensorSpec, ...] = _make_specs(self.loaded["inputs"])
+        self.outputs: tuple[TensorSpec, ...] = _make_specs(self.loaded["outputs"])
         self.first_run_ms: float | None = None
-        self.seen: dict[str, Any] | None = None
+        self.witnesses: Witnesses | None = None
 
     @contextlib.contextmanager
-    def beside(self, directory: Path) -> Iterator[Page]:
-        """Another page of the same browser, that of ``directory``."""
-        with _browser.serve(directory) as address:
+    def open_beside(self, directory: Path) -> Iterator[Page]:
+        """Open another page of the same browser, that of ``directory``."""
+        with _browser.serve_folder(directory) as address:
             yield Page(self.context, address)
 
-    def _feeds(self, feed: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-        check_feed(self.inputs, feed)
-        return _encoded(feed)
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
+        """Return every output by name.
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        Raises StepError for a feed that does not fit, or where the page fails.
+        """
         import numpy as np
 
-        answer = self.page.call("run", self._feeds(feed), SECONDS)
-        if self.first_run_ms is None:
-            self.first_run_ms = answer["took"]
-            self.seen = self.page.call("witnesses")
-        got = {spec.name: answer["outputs"][spec.name] for spec in self.outputs}
-        return {
-            spec.name: np.frombuffer(base64.b64decode(got[spec.name]["data"]), spec.dtype)
-            .reshape(got[spec.name]["shape"])
-            .copy()  # type: ignore[arg-type]
-            for spec in self.outputs
-        }
+        check_feed(self.inputs, feed)
+        ran = self.page.run(feed)
+        if self.witnesses is None:
+            self.first_run_ms = ran["took"]
+            self.witnesses = self.page.read_witnesses()
+        outputs = {}
+        for spec in self.outputs:
+            tensor = ran["outputs"][spec.name]
+            flat = np.frombuffer(base64.b64decode(tensor["data"]), spec.dtype)
+            outputs[spec.name] = flat.reshape(tensor["shape"]).copy()
+        return outputs
 
-    def benchmark(self, feed: Mapping[str, np.ndarray], runs: int) -> list[float]:
-        """Milliseconds of each of ``runs`` calls, measured in the page; fewer (at least one) where
-        they are slow."""
-        return [
-            float(t)
-            for t in self.page.call("benchmark", self._feeds(feed), runs, BENCHMARK_MS, SECONDS)
-        ]
+    def benchmark(self, feed: Feed, runs: int) -> list[float]:
+        """Return the milliseconds of each of ``runs`` calls, measured in the page; fewer (at least
+        one) where they are slow."""
+        check_feed(self.inputs, feed)
+        return self.page.benchmark(feed, runs)
 
     def placement(self) -> Placement:
-        """Where the first run's nodes went. onnxruntime-web's own profile names the provider of
-        each; without it, what reached WebNN is counted at MLGraphBuilder's and MLContext's own
-        methods."""
-        seen = self.seen or self.page.call("witnesses")
+        """Tell where the first run's nodes went.
+
+        onnxruntime-web's own profile names the provider of each. Without it, what reached WebNN is
+        counted at MLGraphBuilder's and MLContext's own methods, and what reached WebGL at its
+        drawing methods.
+        """
+        witnesses = self.witnesses or self.page.read_witnesses()
         if self.provider is None:
-            return self._native(seen)
+            return self._place_in_webnn(witnesses)
         if self.provider == "webgl":
-            return self._webgl(seen)
-        adapter, software = describe_adapter(self.adapter)
-        return placement.of_profile(
+            return self._place_in_webgl(witnesses)
+        adapter, software = browser_devices.describe_adapter(self.adapter)
+        dispatches, device = witnesses["dispatches"], self.device
+        if self.provider == "webgpu":
+            dispatches = witnesses["gpu"]
+            device = "gpu (software)" if software else "gpu"
+        elif self.provider == "wasm":
+            device = "cpu"
+        return placement.place_nodes(
             self.provider,
-            placement.nodes(seen["profile"]),
-            seen["gpu"] if self.provider == "webgpu" else seen["dispatches"],
+            placement.read_nodes(witnesses["profile"]),
+            dispatches,
             adapter=adapter,
-            device={"webgpu": "gpu (software)" if software else "gpu", "wasm": "cpu"}.get(
-                self.provider, self.device
-            ),
+            device=device,
             software=software,
         )
 
-    def _native(self, seen: Mapping[str, Any]) -> Placement:
-        """There is no silent fall-back: an operator that WebNN cannot run is refused when the graph
-        is built."""
-        operators = {
-            name: count
-            for name, count in seen["calls"].items()
-            if name not in BUILDER_INFRASTRUCTURE
-        }
-        strays = {
-            url: 1
-            for url in self.page.requests
-            if "ort" in url.rpartition("/")[2] and url.endswith((".wasm", ".mjs"))
-        }
-        ran = seen["dispatches"] > 0
+    def _place_in_webnn(self, witnesses: Witnesses) -> Placement:
+        """Place the nodes of a native package. There is no silent fall-back: an operator that WebNN
+        cannot run is refused when the graph is built."""
+        operators = 0
+        for method, count in witnesses["calls"].items():
+            if method not in BUILDER_INFRASTRUCTURE:
+                operators += count
+        evidence: tuple[str, ...] = ()
+        if witnesses["dispatches"] > 0:
+            dispatches = f"MLContext.dispatch ×{witnesses['dispatches']}"
+            evidence = (dispatches, "MLGraphBuilder calls", "network log")
         return Placement(
             provider="WebNN",
             device=self.device,
-            nodes=sum(operators.values()) if ran else 0,
-            elsewhere=strays,
-            adapter=", ".join(self.about["devices"] or ()) or None,
-            witnesses=(
-                f"MLContext.dispatch ×{seen['dispatches']}",
-                "MLGraphBuilder calls",
-                "network log",
-            )
-            if ran
-            else (),
+            nodes=operators if evidence else 0,
+            elsewhere={url: 1 for url in self.page.requests if _is_of_onnxruntime(url)},
+            adapter=", ".join(self.loaded["devices"] or ()) or None,
+            witnesses=evidence,
         )
 
-    def _webgl(self, seen: Mapping[str, Any]) -> Placement:
-        """The WebGL bundle has no other provider for a node to go to; what it draws is counted."""
-        draws = int(seen["draws"])
-        renderer = self.page.call("renderer")
-        software = is_software(renderer)
+    def _place_in_webgl(self, witnesses: Witnesses) -> Placement:
+        """Place the nodes of a WebGL package. Its bundle has no other provider for a node to go to;
+        what it draws is counted."""
+        draws = witnesses["draws"]
+        renderer = self.page.read_renderer()
+        software = browser_devices.is_software(renderer)
         return Placement(
             provider="webgl",
             device="gpu (software)" if software else "gpu",
@@ -193,231 +163,125 @@ class BrowserSession:
             witnesses=(f"WebGL draws ×{draws}",) if draws else (),
         )
 
-    def details(self) -> dict[str, Any]:
-        """``download_bytes``: what the page fetched of the package, ``runtime_bytes``: of
-        onnxruntime-web; brotli."""
-        fetched = sorted(set(self.page.requests) - {"/"})
-        own = [path for path in fetched if not path.startswith(_browser.ORT_URL)]
-        runtime = [
-            path.removeprefix(_browser.ORT_URL)
-            for path in fetched
-            if path.startswith(_browser.ORT_URL)
-        ]
-        found: dict[str, Any] = {
+    def details(self) -> dict[str, object]:
+        """Return what the page fetched and how long it took.
+
+        ``download_bytes`` is what it fetched of the package, ``runtime_bytes`` of onnxruntime-web,
+        both compressed as a static host does it.
+        """
+        requests = sorted(set(self.page.requests) - {"/"})
+        of_package = []
+        of_onnxruntime = []
+        for path in requests:
+            if path.startswith(_browser.ORT_URL):
+                of_onnxruntime.append(path.removeprefix(_browser.ORT_URL))
+            elif path.startswith("/"):
+                of_package.append(self.directory / path.removeprefix("/"))
+        details: dict[str, object] = {
             "browser": f"Chromium {self.version}",
-            "download_bytes": sum(
-                _compressed(self.directory / path.removeprefix("/"))
-                for path in own
-                if path.startswith("/")
-            ),
-            "load_ms": self.about["load_ms"],
+            "download_bytes": sum(map(_count_compressed_bytes, of_package)),
+            "load_ms": self.loaded["load_ms"],
             "first_run_ms": self.first_run_ms,
-            "requests": fetched,
+            "requests": requests,
         }
         ort = _browser.find_ort()
         if self.provider and ort:
-            found["bundle"] = next((name for name in runtime if name.startswith("ort.")), None)
-            found["runtime_bytes"] = sum(_compressed(ort / name) for name in runtime)
+            bundles = [name for name in of_onnxruntime if name.startswith("ort.")]
+            details["bundle"] = bundles[0] if bundles else None
+            details["runtime_bytes"] = sum(
+                _count_compressed_bytes(ort / name) for name in of_onnxruntime
+            )
         if self.adapter:
-            found["adapter_features"] = self.adapter["features"]
-        return found
+            details["adapter_features"] = self.adapter["features"]
+        return details
 
     def close(self) -> None:
+        """Close the page and, where it is this session's own, the browser."""
         self.stack.close()
 
 
-def _compressed(path: Path) -> int:
-    """Bytes of a file as a static host sends it: brotli, quality 5."""
+def _is_of_onnxruntime(url: str) -> bool:
+    """Whether a page that fetched ``url`` uses onnxruntime-web."""
+    return "ort" in url.rpartition("/")[2] and url.endswith((".wasm", ".mjs"))
+
+
+def _count_compressed_bytes(path: Path) -> int:
+    """Return the bytes of a file as a static host sends it, in brotli; 0 where there is none."""
     import brotli
 
-    return len(brotli.compress(path.read_bytes(), quality=5)) if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    return len(brotli.compress(path.read_bytes(), quality=BROTLI_QUALITY))
 
 
-def _specs(table: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+def _make_specs(table: Mapping[str, PageSpec]) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name=n, dtype=t["dataType"], shape=tuple(t["shape"])) for n, t in table.items()
+        TensorSpec(name=name, dtype=spec["dataType"], shape=tuple(spec["shape"]))
+        for name, spec in table.items()
     )
 
 
 @contextlib.contextmanager
 def peers(session: BrowserSession, model: Path, threads: int) -> Iterator[dict[str, Clock]]:
-    """The fp32 graph in onnxruntime on the CPU, and on WebAssembly in the same browser, in a page
-    of its own.
+    """Open the fp32 graph ``model`` in onnxruntime on the CPU, and on WebAssembly in a page of its
+    own of the same browser.
 
-    A graph that one of them does not take is left out.
+    Yields what times each of them by name; a graph that one of them does not take is left out.
     """
-    import onnxruntime
-
-    found: dict[str, Clock] = {}
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = (
-        threads,
-        1,
-        3,
-    )
+    clocks: dict[str, Clock] = {}
     with contextlib.suppress(Exception):  # whatever it refuses: this is a comparison, not a check
-        native = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
-        found["onnxruntime"] = lambda feed, runs: _times(lambda: native.run(None, dict(feed)), runs)
+        clocks["onnxruntime"] = _make_native_clock(model, threads)
     with contextlib.ExitStack() as stack:
         if session.provider != "wasm" and _browser.find_ort():
             with contextlib.suppress(MconvError):
-                page = stack.enter_context(session.beside(model.parent))
-                files = [
-                    p.name
-                    for p in sorted(model.parent.iterdir(), key=lambda p: (p != model, p.name))
-                    if p.is_file()
-                ]
-                page.call(
-                    "peer", [{"path": name, "url": f"/{name}"} for name in files], threads, SECONDS
-                )
-                found["wasm"] = lambda feed, runs: page.call(
-                    "benchmarkPeer", _encoded(feed), runs, BENCHMARK_MS, SECONDS
-                )
-        yield found
+                page = stack.enter_context(session.open_beside(model.parent))
+                page.load_peer(_list_served_files(model), threads)
+                clocks["wasm"] = page.benchmark_peer
+        yield clocks
 
 
-def _times(call: Callable[[], Any], runs: int) -> list[float]:
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e3)
-    return times
+def _make_native_clock(model: Path, threads: int) -> Clock:
+    """Open a graph in onnxruntime on the CPU and return what times it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+    def time_calls(feed: Feed, runs: int) -> list[float]:
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            session.run(None, dict(feed))
+            times.append((time.perf_counter() - start) * 1e3)
+        return times
+
+    return time_calls
 
 
-def _encoded(feed: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """A feed as the harness takes it."""
-    import numpy as np
-
-    return {
-        name: {
-            "dataType": array.dtype.name,
-            "shape": list(array.shape),
-            "data": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode(),
-        }
-        for name, array in feed.items()
-    }
+def _list_served_files(model: Path) -> list[ServedFile]:
+    """Return ``model`` and then the other files of its folder, which hold its external data."""
+    others = sorted(path for path in model.parent.iterdir() if path.is_file() and path != model)
+    return [{"path": path.name, "url": f"/{path.name}"} for path in (model, *others)]
 
 
 def load(
-    directory: Path, *, options: dict[str, Any], threads: int, precision: str
+    directory: Path, *, options: PackageOptions, threads: int, precision: str
 ) -> BrowserSession:
-    """Load an npm package's folder in a page. Raises UnsupportedError with the browser's own words
-    where it is refused."""
+    """Load an npm package's folder in a page.
+
+    Raises UnsupportedError with the browser's own words where it is refused, StepError where no
+    browser can be started.
+    """
     return BrowserSession(directory, options, threads)
 
 
 def devices() -> list[Device]:
-    """WebGPU's adapters and WebNN's device types of every browser here, as its own pages see them;
-    the software adapter, on which web outputs are proved, where there is no other."""
-    found: list[Device] = []
-    with tempfile.TemporaryDirectory() as empty, _browser.serve(Path(empty)) as address:
-        for origin, path in _browser.find_all().items():
-            try:
-                with service.connected(str(path), software=False) as (browser, context):
-                    engine = f"Chromium {browser.version} ({origin})"
-                    page = Page(context, address)
-                    adapters, nets = _adapters(engine, page, str(path)), _webnn(engine, page)
-                if not any(device.available for device in adapters):
-                    with service.connected(str(path)) as (_, context):
-                        adapters = _adapters(engine, Page(context, address), str(path))
-                found += [*adapters, *nets]
-            except StepError as problem:
-                found.append(
-                    Device(
-                        engine=f"browser ({origin})",
-                        name="browser",
-                        available=False,
-                        reason=problem.message,
-                    )
-                )
-    if not found:
-        found.append(
-            Device(
-                engine="browser",
-                name="browser",
-                available=False,
-                reason=f"there is no browser: {service.HINT}",
-            )
-        )
-    reason = "it is no Chromium: mconv cannot ask it, nor prove outputs in it"
-    return found + [
-        Device(engine="browser", name=name, available=False, reason=reason)
-        for name in _browser.strangers()
-    ]
-
-
-def _adapters(engine: str, page: Page, path: str) -> list[Device]:
-    found = []
-    for number, adapter in enumerate(page.call("adapters", SECONDS)):
-        words, software = describe_adapter(adapter)
-        name = "webgpu" if not number else f"webgpu {number + 1}"
-        details = {"path": path, **adapter}
-        found.append(
-            Device(
-                engine=engine,
-                name=name,
-                available=True,
-                description=words or "",
-                software=software,
-                details=details,
-            )
-        )
-    nothing = Device(
-        engine=engine,
-        name="webgpu",
-        available=False,
-        reason="requestAdapter() gives none",
-        details={"path": path},
-    )
-    return found or [nothing]
-
-
-def _webnn(engine: str, page: Page) -> list[Device]:
-    found = []
-    for kind in ("cpu", "gpu", "npu"):
-        about = page.call("webnn", kind, SECONDS)
-        error = about.get("error")
-        said = (
-            ""
-            if error
-            else f"{len(about['operators'])} operators; the browser may run graphs on another "
-            "device"
-        )
-        details = {} if error else about
-        found.append(
-            Device(
-                engine=engine,
-                name=f"webnn {kind}",
-                available=error is None,
-                description=said,
-                reason=error,
-                details=details,
-            )
-        )
-    return found
-
-
-def describe_adapter(adapter: Mapping[str, Any] | None) -> tuple[str | None, bool]:
-    """(vendor, architecture, device in words, whether it is software) of a GPUAdapterInfo."""
-    if not adapter:
-        return None, False
-    words = (
-        ", ".join(
-            str(adapter[k])
-            for k in ("vendor", "architecture", "device", "description")
-            if adapter.get(k)
-        )
-        or None
-    )
-    return words, bool(adapter.get("fallback")) or is_software(words)
-
-
-def is_software(words: str | None) -> bool:
-    """Whether an adapter's or renderer's own name is that of a rasterizer on the CPU."""
-    return any(word in (words or "").lower() for word in SOFTWARE)
+    """List WebGPU's adapters and WebNN's device types of every browser here, as its own pages see
+    them."""
+    return browser_devices.list_devices()
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ ARRAYS = {
 
 def find_browser() -> Path | None:
     """The browser that mconv itself would take; None leaves it to Playwright."""
-    return _browser.find()
+    return _browser.find_browser()
 
 
 class PageError(Exception):
@@ -122,7 +122,7 @@ def open_page(root: Path, browser: Path | None) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
     (root / "runtime.mjs").write_bytes(RUNTIME.read_bytes())
-    with _browser.serve(root) as address, sync_playwright() as playwright:
+    with _browser.serve_folder(root) as address, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=browser, args=list(_browser.ARGUMENTS)
         )

@@ -40,7 +40,7 @@ WITNESS = {
 @pytest.fixture(scope="module", autouse=True)
 def shared() -> Any:
     """One browser for all tests of this module, as a run has it."""
-    with pytest.MonkeyPatch.context() as patch, service.started() as about:
+    with pytest.MonkeyPatch.context() as patch, service.start_browser() as about:
         patch.setenv(service.ENDPOINT, about.endpoint)
         yield about
 
@@ -228,9 +228,9 @@ def test_vendored_packages_need_no_installation(tmp_path: Path) -> None:
     assert '"./vendor/ort.wasm.bundle.min.mjs"' in demo
 
 
-def test_the_demo_as_a_person_uses_it(tmp_path: Path, shared: service.Started) -> None:
+def test_the_demo_as_a_person_uses_it(tmp_path: Path, shared: service.RunningBrowser) -> None:
     package = write("wasm", tmp_path, vendor=True)
-    with _browser.serve(package) as address, service.connected() as (_, context):
+    with _browser.serve_folder(package) as address, service.connect() as (_, context):
         page = context.new_page()
         page.goto(f"{address}/demo.html")
         assert page.get_by_role("heading").inner_text() == "</script><b>net (fp32)"

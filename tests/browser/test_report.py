@@ -49,7 +49,7 @@ def made() -> Report:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
-        path = _browser.find()
+        path = _browser.find_browser()
         yield (
             chromium := playwright.chromium.launch(executable_path=str(path), args=["--no-sandbox"])
         )

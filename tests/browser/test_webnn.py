@@ -175,9 +175,9 @@ def test_what_webnn_lacks_is_named_with_its_nodes(tmp_path: Path) -> None:
 def page(copy: Path) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    with _browser.serve(copy) as address, sync_playwright() as playwright:
+    with _browser.serve_folder(copy) as address, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=_browser.find(), args=list(_browser.ARGUMENTS)
+            executable_path=_browser.find_browser(), args=list(_browser.ARGUMENTS)
         )
         found = chromium.new_page()
         found.goto(f"{address}/demo.html")
@@ -219,4 +219,4 @@ def test_package_json_and_types(package: Path) -> None:
 def test_a_browser_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCONV_BROWSER", "/nowhere/chromium")
     with pytest.raises(StepError, match="not there"):
-        _browser.find()
+        _browser.find_browser()

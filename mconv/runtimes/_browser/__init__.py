@@ -1,7 +1,23 @@
-"""Helpers of the browser runtime: finding and starting a browser, serving a package to it, reading
-where its nodes ran."""
+"""Helpers of the browser runtime: finding and starting a browser, serving a package to it, talking
+to its pages, reading where its nodes ran."""
 
-from mconv.runtimes._browser.find import ARGUMENTS, find, find_all, find_ort, strangers, unpack
-from mconv.runtimes._browser.serve import ORT_URL, serve
+from mconv.runtimes._browser.executables import (
+    ARGUMENTS,
+    find_browser,
+    find_browsers,
+    find_ort,
+    find_other_browsers,
+    unpack_browser,
+)
+from mconv.runtimes._browser.server import ORT_URL, serve_folder
 
-__all__ = ["ARGUMENTS", "ORT_URL", "find", "find_all", "find_ort", "serve", "strangers", "unpack"]
+__all__ = [
+    "ARGUMENTS",
+    "ORT_URL",
+    "find_browser",
+    "find_browsers",
+    "find_ort",
+    "find_other_browsers",
+    "serve_folder",
+    "unpack_browser",
+]

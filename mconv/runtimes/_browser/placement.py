@@ -1,26 +1,32 @@
-"""Where nodes ran, from the profile that onnxruntime-web prints and the counters hooked into the
-page."""
+"""Tells where nodes ran, from the profile that onnxruntime-web prints and the counters hooked into
+the page."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NotRequired, TypedDict
 
 from mconv.values import Placement
 
+# provider of onnxruntime-web → what its profile calls it
 PROVIDERS = {
     "webgpu": ("WebGpuExecutionProvider", "JsExecutionProvider"),
     "webnn": ("WebNNExecutionProvider", "WEBNN"),
     "wasm": ("CPUExecutionProvider",),
 }
+# provider → the method by which its work reaches the device
+DISPATCHES = {
+    "webgpu": "GPUComputePassEncoder.dispatchWorkgroups",
+    "webnn": "MLContext.dispatch",
+}
 # Operators of shape arithmetic: accepted on the CPU where every tensor they touch is of integers or
 # booleans. A Cast may have floats on one side where int64 is on the other: GPUs in browsers have no
 # int64, so that is where such arithmetic ends.
-SHAPE_ARITHMETIC = {
-    *(
+SHAPE_ARITHMETIC = frozenset(
+    {
         "Abs",
         "Add",
         "And",
@@ -33,8 +39,6 @@ SHAPE_ARITHMETIC = {
         "Expand",
         "Flatten",
         "Gather",
-    ),
-    *(
         "GatherElements",
         "GatherND",
         "Greater",
@@ -46,8 +50,6 @@ SHAPE_ARITHMETIC = {
         "Min",
         "Mod",
         "Mul",
-    ),
-    *(
         "Neg",
         "Not",
         "Or",
@@ -59,8 +61,6 @@ SHAPE_ARITHMETIC = {
         "Reshape",
         "ScatterElements",
         "ScatterND",
-    ),
-    *(
         "Shape",
         "Size",
         "Slice",
@@ -72,83 +72,92 @@ SHAPE_ARITHMETIC = {
         "Trilu",
         "Unsqueeze",
         "Where",
-    ),
-}
+    }
+)
 # onnxruntime's own, between a provider's memory and the CPU's
 COPIES = frozenset({"MemcpyToHost", "MemcpyFromHost"})
 SMALL = 4096  # elements a tensor of shape arithmetic has at most
-WHOLE = ("int", "uint", "bool")
+WHOLE = ("int", "uint", "bool")  # how the types of shape arithmetic begin
 
 
-def nodes(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The nodes of a profile: one JSON object a line, with a trailing comma. Lines that are none
-    are left out."""
-    found = []
+class ProfileNode(TypedDict):
+    """One node as onnxruntime's profile tells of it; its shapes are [{type: shape}, …]."""
+
+    op_name: str
+    provider: str
+    input_type_shape: NotRequired[list[dict[str, list[int]]]]
+    output_type_shape: NotRequired[list[dict[str, list[int]]]]
+
+
+def read_nodes(lines: Iterable[str]) -> list[ProfileNode]:
+    """Return the nodes of a profile: one JSON object a line, with a trailing comma. Lines that are
+    none are left out."""
+    nodes = []
     for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
+        try:
             event = json.loads(line.strip().rstrip(","))
-            if event.get("cat") == "Node" and event.get("args", {}).get("provider"):
-                found.append(event["args"])
-    return found
+        except json.JSONDecodeError:
+            continue
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider"):
+            nodes.append(event["args"])
+    return nodes
 
 
-def is_shape_arithmetic(node: Mapping[str, Any]) -> bool:
-    """Small and of integers or booleans, as far as the profile shows: ``input_type_shape`` is
-    [{type: shape}, …]."""
-    touched = [*node.get("input_type_shape", ()), *node.get("output_type_shape", ())]
-    if node["op_name"] == "Shape":
-        # reads a tensor of any type, not its elements
-        touched = list(node.get("output_type_shape", ()))
-    if node["op_name"] not in SHAPE_ARITHMETIC or not touched:
+def is_shape_arithmetic(node: ProfileNode) -> bool:
+    """Whether a node is shape arithmetic: small and of integers or booleans, as far as the profile
+    shows."""
+    inputs, outputs = node.get("input_type_shape", []), node.get("output_type_shape", [])
+    # Shape reads a tensor of any type, but not its elements
+    tensors = outputs if node["op_name"] == "Shape" else [*inputs, *outputs]
+    if node["op_name"] not in SHAPE_ARITHMETIC or not tensors:
         return False
-    wide = node["op_name"] == "Cast" and any("int64" in tensor for tensor in touched)
-    for tensor in touched:
-        for kind, shape in tensor.items():
-            size = 1
-            for dim in shape:
-                size *= dim
-            if not (kind.startswith(WHOLE) or wide) or size > SMALL:
+    any_type = node["op_name"] == "Cast" and any("int64" in tensor for tensor in tensors)
+    for tensor in tensors:
+        for dtype, shape in tensor.items():
+            if not (dtype.startswith(WHOLE) or any_type) or math.prod(shape) > SMALL:
                 return False
     return True
 
 
-def of_profile(
+def place_nodes(
     provider: str,
-    profile: list[dict[str, Any]],
+    profile: Sequence[ProfileNode],
     dispatches: int,
     *,
     adapter: str | None,
     device: str,
     software: bool,
 ) -> Placement:
-    """Evidence of one profiled run. Without a dispatch seen, nothing counts as run on a provider
-    that dispatches."""
-    here: Counter[str] = Counter()
+    """Return where the nodes of one profiled run went, with the evidence.
+
+    ``dispatches`` is how often the page was seen to hand work to the provider; where it was not
+    seen to, nothing counts as run on a provider that dispatches.
+    """
+    here = 0
     elsewhere: Counter[str] = Counter()
     allowed: Counter[str] = Counter()
     for node in profile:
         op = node["op_name"]
         if node["provider"].startswith(PROVIDERS[provider]):
-            here[op] += 1
+            here += 1
             continue
         elsewhere[op] += 1
         if op in COPIES or is_shape_arithmetic(node):
             allowed[op] += 1
-    proof = {
-        "webgpu": "GPUComputePassEncoder.dispatchWorkgroups",
-        "webnn": "MLContext.dispatch",
-    }.get(provider)
-    ran = bool(profile) and (proof is None or dispatches > 0)
-    witnesses = ["onnxruntime profile"] if profile else []
-    if proof and dispatches:
-        witnesses.append(f"{proof} ×{dispatches}")
+    method = DISPATCHES.get(provider)
+    has_run = bool(profile) and (method is None or dispatches > 0)
+    witnesses = []
+    if has_run:
+        witnesses.append("onnxruntime profile")
+        if method is not None:
+            witnesses.append(f"{method} ×{dispatches}")
     return Placement(
         provider=provider,
         device=device,
-        nodes=sum(here.values()) if ran else 0,
+        nodes=here if has_run else 0,
         elsewhere=dict(sorted(elsewhere.items())),
         allowed=dict(sorted(allowed.items())),
         adapter=adapter,
         software=software,
-        witnesses=tuple(witnesses) if ran else (),
+        witnesses=tuple(witnesses),
     )

@@ -1,4 +1,5 @@
-"""A browser for a whole run: started once, reached by every worker through its debugging port."""
+"""Keeps a browser for a whole run: it is started once, and every worker reaches it through its
+debugging port."""
 
 from __future__ import annotations
 
@@ -13,16 +14,25 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mconv.errors import StepError
-from mconv.runtimes._browser.find import ARGUMENTS, SOFTWARE, find, playwrights
+from mconv.errors import StepError, one_line
+from mconv.runtimes._browser.executables import (
+    ARGUMENTS,
+    SOFTWARE,
+    find_browser,
+    find_playwright_browser,
+)
 
-ENDPOINT = "MCONV_BROWSER_ENDPOINT"
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Playwright
+
+ENDPOINT = "MCONV_BROWSER_ENDPOINT"  # names the address of the run's browser to its workers
 START_SECONDS = 30
+LOG_CHARACTERS = 500  # of the end of a browser's log, in the error where it does not start
 QUIET = (
     "--headless",
     "--no-first-run",
@@ -37,19 +47,27 @@ HINT = (
 )
 
 
-def executable() -> str:
-    """The browser that :func:`find` finds, or Playwright's. Raises StepError where there is
-    none."""
-    if found := find():
-        return str(found)
-    if (path := playwrights()) is None:
+def find_executable() -> Path:
+    """Return the browser that :func:`find_browser` finds, or Playwright's.
+
+    Raises StepError where there is none.
+    """
+    path = find_browser() or find_playwright_browser()
+    if path is None:
         raise StepError("there is no browser", hint=HINT)
-    return str(path)
+    return path
 
 
 @dataclass(frozen=True)
-class Started:
-    """A browser that runs: ``endpoint`` is the http address of its debugging port."""
+class RunningBrowser:
+    """A browser that runs.
+
+    Attributes:
+        executable: What was started.
+        endpoint: The http address of its debugging port.
+        version: The browser's name and version.
+        process: Its main process.
+    """
 
     executable: str
     endpoint: str
@@ -58,15 +76,18 @@ class Started:
 
 
 @contextmanager
-def started(path: str | None = None, *, software: bool = True) -> Iterator[Started]:
-    """A headless browser of its own. Ended when the block is left, or Python. ``software``: its
-    WebGPU is computed on the CPU."""
-    path = path or executable()
+def start_browser(path: str | None = None, *, software: bool = True) -> Iterator[RunningBrowser]:
+    """Start a headless browser of its own, and end it when the block is left, or Python.
+
+    ``path`` is the executable, None the one that :func:`find_executable` finds. ``software``: its
+    WebGPU is computed on the CPU. Raises StepError where it does not start.
+    """
+    executable = path or str(find_executable())
     profile = Path(tempfile.mkdtemp(prefix="mconv-browser-"))
     environment = {**os.environ, "HOME": str(profile)}
     graphics = SOFTWARE if software else ()
     command = [
-        path,
+        executable,
         *QUIET,
         *ARGUMENTS,
         *graphics,
@@ -80,7 +101,8 @@ def started(path: str | None = None, *, software: bool = True) -> Iterator[Start
     )
     atexit.register(process.kill)  # a session that nobody closed
     try:
-        yield Started(executable=path, process=process, **_reached(process, profile))
+        endpoint, version = _wait_for_port(process, profile)
+        yield RunningBrowser(executable, endpoint, version, process)
     finally:
         atexit.unregister(process.kill)
         process.terminate()
@@ -93,24 +115,30 @@ def started(path: str | None = None, *, software: bool = True) -> Iterator[Start
         shutil.rmtree(profile, ignore_errors=True)
 
 
-def _reached(process: subprocess.Popen[bytes], profile: Path) -> dict[str, str]:
-    """Wait for the port that the browser writes into its profile, and ask its version there."""
+def _wait_for_port(process: subprocess.Popen[bytes], profile: Path) -> tuple[str, str]:
+    """Wait for the port that the browser writes into its profile. Return the address, and the
+    version that the browser tells there.
+
+    Raises StepError with the end of the browser's log where it ends, or takes too long.
+    """
     port_file = profile / "DevToolsActivePort"
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             port = int(port_file.read_text().splitlines()[0])
             endpoint = f"http://127.0.0.1:{port}"
-            with urllib.request.urlopen(f"{endpoint}/json/version", timeout=5) as answer:
-                return {"endpoint": endpoint, "version": str(json.load(answer)["Browser"])}
+            with urllib.request.urlopen(f"{endpoint}/json/version", timeout=5) as response:
+                return endpoint, str(json.load(response)["Browser"])
         except (OSError, ValueError, IndexError, KeyError):  # not written, or not listening yet
             time.sleep(0.05)
-    said = " ".join((profile / "mconv.log").read_text(errors="replace").split())[-500:]
+    log = (profile / "mconv.log").read_text(errors="replace")
+    log_end = one_line(log, limit=len(log))[-LOG_CHARACTERS:]
     state = "did not answer" if process.poll() is None else f"ended with code {process.returncode}"
-    raise StepError(f"no browser could be started: {state}: {said}", hint=HINT)
+    raise StepError(f"no browser could be started: {state}: {log_end}", hint=HINT)
 
 
-def _answers(endpoint: str) -> bool:
+def _is_alive(endpoint: str) -> bool:
+    """Whether a browser answers at the address of its debugging port."""
     try:
         with urllib.request.urlopen(f"{endpoint}/json/version", timeout=START_SECONDS):
             return True
@@ -118,77 +146,81 @@ def _answers(endpoint: str) -> bool:
         return False
 
 
-# Playwright takes no second one in a thread: parts of a model share the first
-_drivers: list[Any] = []
-_users = 0
+# Playwright takes no second driver in a thread: parts of a model share the first
+_drivers: list[Playwright] = []
+_driver_users = 0
 
 
 @contextmanager
-def _driver() -> Iterator[Any]:
+def _share_driver() -> Iterator[Playwright]:
+    """Give the process's one Playwright driver, which ends when its last user leaves the block."""
     from playwright.sync_api import sync_playwright
 
-    global _users
+    global _driver_users
     if not _drivers:
         _drivers.append(sync_playwright().start())
-    _users += 1
+    _driver_users += 1
     try:
         yield _drivers[0]
     finally:
-        _users -= 1
-        if not _users:
+        _driver_users -= 1
+        if not _driver_users:
             _drivers.pop().stop()
 
 
 @contextmanager
-def connected(path: str | None = None, *, software: bool = True) -> Iterator[tuple[Any, Any]]:
-    """(browser, a context of its own): of the browser at ``path`` started here, else of the run's
-    browser where $MCONV_BROWSER_ENDPOINT names one, else of one found and started here.
+def connect(
+    path: str | None = None, *, software: bool = True
+) -> Iterator[tuple[Browser, BrowserContext]]:
+    """Connect to a browser: the one at ``path``, started here; else that of the run, where
+    $MCONV_BROWSER_ENDPOINT names one; else one found and started here.
 
-    Raises StepError where that browser is dead, or none can be started.
+    Yields the browser and a context of its own in it. ``software``: the WebGPU of a browser that is
+    started here is computed on the CPU. Raises StepError where the browser is dead, or none can be
+    started.
     """
     from playwright.sync_api import Error
 
     with ExitStack() as stack:
-        shared = None if path else os.environ.get(ENDPOINT)
-        if shared and not _answers(shared):  # it died; whoever keeps it has not noticed yet
-            shared = None
-        endpoint = shared or stack.enter_context(started(path, software=software)).endpoint
-        playwright = stack.enter_context(_driver())
+        endpoint = None if path else os.environ.get(ENDPOINT)
+        if endpoint and not _is_alive(endpoint):  # it died; whoever keeps it has not noticed yet
+            endpoint = None
+        if not endpoint:
+            endpoint = stack.enter_context(start_browser(path, software=software)).endpoint
+        playwright = stack.enter_context(_share_driver())
         try:
             browser = playwright.chromium.connect_over_cdp(endpoint, timeout=START_SECONDS * 1000)
             context = browser.new_context()
         except Error as problem:
-            said = " ".join(problem.message.split())[:300]
             raise StepError(
-                f"the browser of this run cannot be reached: {said}",
+                f"the browser of this run cannot be reached: {one_line(problem.message)}",
                 hint="it may have died; run again",
             ) from problem
-        stack.callback(_quietly, browser.close)
-        stack.callback(_quietly, context.close)
+        stack.callback(_close_quietly, browser)
+        stack.callback(_close_quietly, context)
         yield browser, context
 
 
-def _quietly(close: Any) -> None:
+def _close_quietly(opened: Browser | BrowserContext) -> None:
+    """Close a browser's connection or a context; one that died has closed everything."""
     from playwright.sync_api import Error
 
-    try:
-        close()
-    except Error:
-        return  # a browser that died has closed everything
+    with suppress(Error):
+        opened.close()
 
 
 def serve_forever() -> int:
     """Start a browser, print where it is as one line of JSON, and keep it until standard input ends
-    or the browser dies."""
-    with started() as about:
-        print(json.dumps({"endpoint": about.endpoint, "version": about.version}), flush=True)
-        end = threading.Event()
-        for wait in (sys.stdin.buffer.read, about.process.wait):
-            threading.Thread(target=_then, args=(wait, end), daemon=True).start()
-        end.wait()
+    or the browser dies. Returns the exit code."""
+    with start_browser() as browser:
+        print(json.dumps({"endpoint": browser.endpoint, "version": browser.version}), flush=True)
+        ended = threading.Event()
+        for wait in (sys.stdin.buffer.read, browser.process.wait):
+            threading.Thread(target=_signal_after, args=(wait, ended), daemon=True).start()
+        ended.wait()
     return 0
 
 
-def _then(wait: Callable[[], object], event: threading.Event) -> None:
+def _signal_after(wait: Callable[[], object], event: threading.Event) -> None:
     wait()
     event.set()

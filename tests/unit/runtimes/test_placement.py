@@ -40,7 +40,7 @@ def test_lines_that_are_no_nodes_are_left_out() -> None:
         json.dumps({"cat": "Node", "args": PROFILE[0]}) + ",",
         '{"cat" : "Node", "args" : {"op_name" : "Fence"}},',
     ]
-    assert placement.nodes(lines) == [PROFILE[0]]
+    assert placement.read_nodes(lines) == [PROFILE[0]]
 
 
 @pytest.mark.parametrize(
@@ -51,19 +51,22 @@ def test_shape_arithmetic_is_small_and_whole(index: int, expected: bool) -> None
 
 
 def test_what_is_elsewhere_and_what_of_it_is_allowed() -> None:
-    found = placement.of_profile("webgpu", PROFILE, 3, adapter="a", device="gpu", software=False)
-    assert found.nodes == 1
-    assert found.elsewhere == {"Det": 1, "Gather": 1, "MemcpyToHost": 1, "Mul": 2, "Shape": 1}
-    assert found.allowed == {"MemcpyToHost": 1, "Mul": 1, "Shape": 1}
-    assert found.witnesses == ("onnxruntime profile", "GPUComputePassEncoder.dispatchWorkgroups ×3")
+    placed = placement.place_nodes("webgpu", PROFILE, 3, adapter="a", device="gpu", software=False)
+    assert placed.nodes == 1
+    assert placed.elsewhere == {"Det": 1, "Gather": 1, "MemcpyToHost": 1, "Mul": 2, "Shape": 1}
+    assert placed.allowed == {"MemcpyToHost": 1, "Mul": 1, "Shape": 1}
+    assert placed.witnesses == (
+        "onnxruntime profile",
+        "GPUComputePassEncoder.dispatchWorkgroups ×3",
+    )
 
 
 @pytest.mark.parametrize(("profile", "dispatches"), [(PROFILE, 0), ([], 3)])
 def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches: int) -> None:
-    found = placement.of_profile(
+    placed = placement.place_nodes(
         "webgpu", profile, dispatches, adapter=None, device="gpu", software=False
     )
-    assert (found.nodes, found.witnesses) == (0, ())
+    assert (placed.nodes, placed.witnesses) == (0, ())
 
 
 @pytest.mark.parametrize(

@@ -11,32 +11,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mconv.runtimes._browser.find import find_ort
+from mconv.runtimes._browser.executables import find_ort
 
 ORT_URL = "/node_modules/onnxruntime-web/dist/"
 BUNDLES = ("jspi", "webgpu", "wasm", "webgl")
 
 
-def _import_map() -> str:
-    """Where a page without a bundler finds onnxruntime-web's entry points, as demo.html says it."""
-    files = {
-        name: f"ort.{name}.bundle.min.mjs" if name != "webgl" else "ort.webgl.min.mjs"
-        for name in BUNDLES
-    }
-    return json.dumps(
-        {"imports": {f"onnxruntime-web/{name}": ORT_URL + file for name, file in files.items()}}
-    )
+def _make_import_map() -> str:
+    """Return the JSON that tells a page without a bundler where onnxruntime-web's entry points are,
+    as demo.html says it."""
+    imports = {}
+    for name in BUNDLES:
+        file = "ort.webgl.min.mjs" if name == "webgl" else f"ort.{name}.bundle.min.mjs"
+        imports[f"onnxruntime-web/{name}"] = ORT_URL + file
+    return json.dumps({"imports": imports})
 
 
 BLANK = (
     f'<!doctype html><meta charset=utf-8><link rel=icon href="data:,"><title>mconv</title>'
-    f"<script type=importmap>{_import_map()}</script>"
+    f"<script type=importmap>{_make_import_map()}</script>"
 ).encode()
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """A folder, an empty page at ``/``, and the headers that shared memory and precise clocks
-    need."""
+    """Serves a folder, an empty page at ``/``, and the headers that shared memory and precise
+    clocks need."""
 
     extensions_map = {
         **http.server.SimpleHTTPRequestHandler.extensions_map,
@@ -45,6 +44,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     }
 
     def do_GET(self) -> None:
+        """Send the empty page or a file."""
         if self.path == "/":
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -55,6 +55,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
 
     def translate_path(self, path: str) -> str:
+        """Return the file of a URL: the folder's own, else onnxruntime-web's."""
         own = Path(super().translate_path(path))
         ort = find_ort()
         if path.startswith(ORT_URL) and ort is not None and not own.exists():
@@ -62,18 +63,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         return str(own)
 
     def end_headers(self) -> None:
+        """Add the headers that make the page isolated from other origins, and uncached."""
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serve ``folder`` on loopback; yields the address."""
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Serve ``folder`` on loopback while the block runs; yields the address, without a slash at its
+    end."""
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
     )
