@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mconv import graph
-from mconv.errors import UnsupportedError
+from mconv.errors import UnsupportedError, one_line
 from mconv.values import ModelInfo
 
 PRECISIONS = {
@@ -22,12 +22,19 @@ TOOLS = ("onnx",)
 
 
 def write(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: Mapping[str, object],
+    name: str,
+    calibration: None,
 ) -> ModelInfo:
-    """``model.onnx``, with ``model.onnx.data`` where it passes 1.5 GB.
+    """Write ``model.onnx``, with ``model.onnx.data`` where it passes 1.5 GB.
 
     Raises UnsupportedError for what ONNX's checker refuses, or an opset newer than ONNX Runtime
-    loads."""
+    loads.
+    """
     import onnx
 
     target = out / graph.MODEL_FILE
@@ -44,6 +51,6 @@ def write(
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:
         raise UnsupportedError(
-            f"the graph breaks the ONNX specification: {' '.join(str(problem).split())[:500]}"
+            f"the graph breaks the ONNX specification: {one_line(problem, 500)}"
         ) from problem
     return graph.describe(target)

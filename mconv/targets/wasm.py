@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from mconv.targets._web import ort
+from mconv.targets._web import PackageOptions, ort
 from mconv.values import ModelInfo
 
 PRECISIONS = {"fp32": None, "fp16": "weight_only", "int8": "int8_dynamic", "int4": "weight_only"}
@@ -17,9 +16,19 @@ sizes = ort.sizes
 
 
 def write(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: PackageOptions,
+    name: str,
+    calibration: None,
 ) -> ModelInfo:
-    """The npm package."""
+    """Write the npm package.
+
+    Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no
+    input has.
+    """
     dims = options.get("dims") or {}
     return ort.write(
         model, out, provider="wasm", precision=precision, options=options, name=name, dims=dims

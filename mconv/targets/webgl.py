@@ -4,10 +4,10 @@ nets."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from mconv import graph
 from mconv.targets import _web
-from mconv.targets._web import ort
+from mconv.targets._web import PackageOptions, ort
 from mconv.values import ModelInfo
 
 PRECISIONS = {"fp32": None}
@@ -19,12 +19,20 @@ sizes = ort.sizes
 
 
 def write(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: PackageOptions,
+    name: str,
+    calibration: None,
 ) -> ModelInfo:
-    """The npm package."""
-    from mconv import graph
+    """Write the npm package.
 
-    dims = _web.static_dims(graph.describe(model).inputs, options)
+    Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no
+    input has.
+    """
+    dims = _web.choose_dims(graph.describe(model).inputs, options)
     return ort.write(
         model, out, provider="webgl", precision=precision, options=options, name=name, dims=dims
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mconv.errors import UnsupportedError
-from mconv.targets._web import ort
+from mconv.targets._web import PackageOptions, ort
 from mconv.values import ModelInfo
 
 PRECISIONS = {"fp32": None, "fp16": "weight_only", "int8": "weight_only", "int4": "weight_only"}
@@ -17,8 +16,8 @@ OPTIONS = ort.OPTIONS
 sizes = ort.sizes
 
 
-def check(*, precision: str, options: dict[str, Any], method: str | None) -> None:
-    """Refuses what onnxruntime-web's WebGPU provider has no kernels for."""
+def check(*, precision: str, options: PackageOptions, method: str | None) -> None:
+    """Raise UnsupportedError for what onnxruntime-web's WebGPU provider has no kernels for."""
     if method == "int8_dynamic":
         raise UnsupportedError(
             "WebGPU has no kernels for MatMulInteger and DynamicQuantizeLinear: they would run on "
@@ -28,10 +27,20 @@ def check(*, precision: str, options: dict[str, Any], method: str | None) -> Non
 
 
 def write(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: PackageOptions,
+    name: str,
+    calibration: None,
 ) -> ModelInfo:
-    """The npm package. fp16 is stored as such and computed in fp32, unless ``method: fp16`` made a
-    graph that needs shader-f16."""
+    """Write the npm package. fp16 is stored as such and computed in fp32, unless ``method: fp16``
+    made a graph that needs shader-f16.
+
+    Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no
+    input has.
+    """
     dims = options.get("dims") or {}
     return ort.write(
         model, out, provider="webgpu", precision=precision, options=options, name=name, dims=dims

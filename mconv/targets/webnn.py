@@ -4,14 +4,13 @@ onnxruntime-web's provider."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mconv import graph
 from mconv.errors import UnsupportedError
 from mconv.targets import _web, _webnn
-from mconv.targets._web import ort
+from mconv.targets._web import PackageOptions, ort
 from mconv.targets._webnn.names import RUNTIME, graph_file
 from mconv.values import ModelInfo
 
@@ -19,7 +18,7 @@ PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "weight_only", "int4": "weig
 RUNTIMES = ("browser",)
 STATIC = True
 TOOLS = ("onnx", "onnxruntime")
-OPTIONS = {
+OPTIONS: dict[str, dict[str, object]] = {
     "dims": {
         "type": "object",
         "additionalProperties": {"type": "integer", "minimum": 1},
@@ -51,15 +50,25 @@ OPTIONS = {
 }
 
 
-def sizes(options: Mapping[str, Any]) -> list[dict[str, int]]:
-    """The sizes of free axes that the package is compiled for: `dims`, or `shapes` laid over it."""
+class WebnnOptions(PackageOptions, total=False):
+    """The options of the target; ``OPTIONS`` says what each does."""
+
+    shapes: list[dict[str, int]]
+    flavour: str
+    fallback: bool
+
+
+def sizes(options: WebnnOptions) -> list[dict[str, int]]:
+    """Return the sizes of free axes that the package is compiled for: `dims`, or `shapes` laid over
+    it."""
     dims = options.get("dims") or {}
-    shapes = [{**dims, **each} for each in options.get("shapes") or [{}]]
-    return [shape for shape in shapes if shape]
+    compiled = [{**dims, **shape} for shape in options.get("shapes") or [{}]]
+    return [shape for shape in compiled if shape]
 
 
-def check(*, precision: str, options: dict[str, Any], method: str | None) -> None:
-    """Refuses what onnxruntime-web's WebNN provider leaves to the CPU."""
+def check(*, precision: str, options: WebnnOptions, method: str | None) -> None:
+    """Raise UnsupportedError for what onnxruntime-web's WebNN provider leaves to the CPU, and for
+    options that only the other flavour has."""
     if options.get("flavour") != "ort":
         return
     if method == "int8_dynamic":
@@ -76,26 +85,28 @@ def check(*, precision: str, options: dict[str, Any], method: str | None) -> Non
 
 
 def write(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: WebnnOptions,
+    name: str,
+    calibration: None,
 ) -> ModelInfo:
-    """The npm package. Raises UnsupportedError naming every operator that WebNN cannot represent,
-    unless ``fallback`` is set."""
-    about = graph.describe(model)
-    dims = _web.static_dims(about.inputs, options)
-    shapes = [_used(about, {**dims, **each}) for each in options.get("shapes") or [{}]]
-    dims = {**dims, **shapes[0]}
+    """Write the npm package.
+
+    Raises UnsupportedError naming every operator that WebNN cannot represent, unless ``fallback``
+    is set.
+    """
+    info = graph.describe(model)
+    dims = _web.choose_dims(info.inputs, options)
+    shapes = []
+    for shape in options.get("shapes") or [{}]:
+        shapes.append(_select_free_axes(info, {**dims, **shape}))
     if options.get("flavour") == "ort":
-        return ort.write(
-            model,
-            out,
-            provider="webnn",
-            precision=precision,
-            options=options,
-            name=name,
-            dims=_used(about, dims),
-        )
+        return _write_ort(model, out, precision, options, name, shapes[0])
     try:
-        return _native(model, out, precision, options, name, about, shapes)
+        return _write_native(model, out, precision, options, name, info, shapes)
     except UnsupportedError as problem:
         if not options.get("fallback"):
             raise UnsupportedError(
@@ -104,80 +115,100 @@ def write(
             ) from problem
         for path in out.iterdir():
             path.unlink()
-        made = ort.write(
-            model,
-            out,
-            provider="webnn",
-            precision=precision,
-            options=options,
-            name=name,
-            dims=_used(about, dims),
-        )
+        written = _write_ort(model, out, precision, options, name, shapes[0])
         with (out / "README.md").open("a", encoding="utf-8") as readme:
             readme.write(
                 "\nThis package uses onnxruntime-web because WebNN alone does not do: "
                 f"{problem.message}\n"
             )
-        return made
+        return written
 
 
-def _used(about: ModelInfo, dims: dict[str, int]) -> dict[str, int]:
-    """``dims`` of axes that the inputs have: a manifest's default may name others."""
-    free = {d for s in about.inputs for d in s.shape if isinstance(d, str)}
+def _select_free_axes(info: ModelInfo, dims: Mapping[str, int]) -> dict[str, int]:
+    """Return those of ``dims`` whose axes the inputs have: a manifest's default may name others."""
+    free: set[str] = set()
+    for spec in info.inputs:
+        free.update(dim for dim in spec.shape if isinstance(dim, str))
     return {name: size for name, size in dims.items() if name in free}
 
 
-def _native(
+def _write_ort(
     model: Path,
     out: Path,
     precision: str,
-    options: dict[str, Any],
+    options: WebnnOptions,
     name: str,
-    about: ModelInfo,
-    shapes: list[dict[str, int]],
+    dims: Mapping[str, int],
 ) -> ModelInfo:
+    """Write the package that uses onnxruntime-web's WebNN provider."""
+    return ort.write(
+        model, out, provider="webnn", precision=precision, options=options, name=name, dims=dims
+    )
+
+
+def _write_native(
+    model: Path,
+    out: Path,
+    precision: str,
+    options: WebnnOptions,
+    name: str,
+    info: ModelInfo,
+    shapes: Sequence[dict[str, int]],
+) -> ModelInfo:
+    """Write the package without a library, with a graph for each of ``shapes``.
+
+    ``info`` is of the ONNX graph. Raises UnsupportedError naming every operator that WebNN cannot
+    represent.
+    """
     graphs = _webnn.emit_all(model, out, shapes=shapes, precision=precision)
-    common = {
-        axis: size for axis, size in shapes[0].items() if all(dims[axis] == size for dims in shapes)
-    }
-    inputs = _web.fixed(about.inputs, common)
-    outputs = _web.merged([made.outputs for made in graphs], about.outputs)
+    common = {}
+    for axis, size in shapes[0].items():
+        if all(shape[axis] == size for shape in shapes):
+            common[axis] = size
+    inputs = _web.fix_dims(info.inputs, common)
+    outputs = _web.merge_specs([emitted.outputs for emitted in graphs], info.outputs)
     modules = [graph_file(i) for i in range(len(graphs))]
     shutil.copyfile(RUNTIME, out / "runtime.mjs")
     values = {
-        "INPUTS": _web.table(inputs),
-        "OUTPUTS": _web.table(outputs),
+        "INPUTS": _web.list_tensors(inputs),
+        "OUTPUTS": _web.list_tensors(outputs),
         "SHAPES": shapes,
-        "FILES": _web.records(out, ["weights.bin"]),
+        "FILES": _web.record_files(out, ["weights.bin"]),
         "DEVICE": options.get("device", "cpu"),
         "NAME": f"{name} ({precision})",
     }
     for file in ("index.mjs", "demo.html"):
-        text = _web.fill(file, values).replace("/* @graphs */", _imports(modules))
+        text = _web.fill_template(file, values)
+        text = text.replace("/* @graphs */", _render_imports(modules))
         (out / file).write_text(text, encoding="utf-8")
-    (out / "index.d.ts").write_text(_web.types("index.d.ts", inputs, outputs), encoding="utf-8")
-    files = ["index.mjs", "index.d.ts", *modules, "runtime.mjs", "weights.bin", "demo.html"]
-    description = f"{name} for WebNN, {precision}, written by mconv"
-    (out / "package.json").write_text(
-        _web.package(f"{name}-webnn-{precision}", description, files), encoding="utf-8"
+    types = _web.render_types("index.d.ts", inputs, outputs)
+    (out / "index.d.ts").write_text(types, encoding="utf-8")
+    package = _web.render_package(
+        f"{name}-webnn-{precision}",
+        f"{name} for WebNN, {precision}, written by mconv",
+        ["index.mjs", "index.d.ts", *modules, "runtime.mjs", "weights.bin", "demo.html"],
     )
+    (out / "package.json").write_text(package, encoding="utf-8")
     (out / "README.md").write_text(README.format(name=name, precision=precision), encoding="utf-8")
     return ModelInfo(
         inputs=inputs,
         outputs=outputs,
-        parameters=about.parameters,
+        parameters=info.parameters,
         nodes=graphs[0].nodes,
         operators=graphs[0].calls,
-        opset=about.opset,
+        opset=info.opset,
     )
 
 
-def _imports(modules: list[str]) -> str:
-    """The graphs' modules by name, so that a bundler sees them."""
-    lines = [f"import * as graph{i} from './{module}';" for i, module in enumerate(modules)]
-    return "\n".join(
-        [*lines, f"const GRAPHS = [{', '.join(f'graph{i}' for i in range(len(modules)))}];"]
-    )
+def _render_imports(modules: Sequence[str]) -> str:
+    """Return statements that import the graphs' modules by name, so that a bundler sees them."""
+    names = [f"graph{number}" for number in range(len(modules))]
+    lines = [
+        f"import * as {name} from './{module}';"
+        for name, module in zip(names, modules, strict=True)
+    ]
+    lines.append(f"const GRAPHS = [{', '.join(names)}];")
+    return "\n".join(lines)
 
 
 README = """\

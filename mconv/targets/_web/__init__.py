@@ -1,4 +1,5 @@
-"""npm packages around a model for the web: the parts that every web target's folder has."""
+"""The parts that the npm package of every web target has: its module, types, page, package.json and
+the hashes of its files."""
 
 from __future__ import annotations
 
@@ -6,13 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from mconv import samples
 from mconv.values import TensorSpec
 
 ASSETS = Path(__file__).parent
-ARRAYS = {
+ARRAYS = {  # NumPy's name of a data type → JavaScript's typed array
     "float32": "Float32Array",
     "float64": "Float64Array",
     "float16": "Float16Array",
@@ -28,113 +29,159 @@ ARRAYS = {
 }
 
 
-def table(specs: Sequence[TensorSpec]) -> dict[str, Any]:
-    """Data type and shape by name, as index.mjs carries them."""
-    return {s.name: {"dataType": s.dtype, "shape": list(s.shape)} for s in specs}
+class TensorRow(TypedDict):
+    """A tensor as index.mjs carries it."""
+
+    dataType: str
+    shape: list[int | str]
 
 
-def fill(name: str, values: Mapping[str, Any]) -> str:
-    """A template of this folder with what it includes, and each ``__NAME__`` replaced by the
-    value's JSON."""
+class FileRow(TypedDict):
+    """A file as index.mjs checks it: its size in bytes, its SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class PackageOptions(TypedDict, total=False):
+    """The options that web targets share.
+
+    ``dims`` are sizes of free axes by name, ``device`` is the WebNN device asked for, ``vendor``
+    puts onnxruntime-web into the package.
+    """
+
+    dims: dict[str, int]
+    device: str
+    vendor: bool
+
+
+class _Manifest(TypedDict):
+    """package.json; the order of the fields is that in the file."""
+
+    name: str
+    version: str
+    description: str
+    type: str
+    main: str
+    types: str
+    exports: dict[str, str | dict[str, str]]
+    files: list[str]
+    sideEffects: bool
+    dependencies: NotRequired[dict[str, str]]
+
+
+def list_tensors(specs: Sequence[TensorSpec]) -> dict[str, TensorRow]:
+    """Return the data type and shape of tensors by name, as index.mjs carries them."""
+    return {spec.name: {"dataType": spec.dtype, "shape": list(spec.shape)} for spec in specs}
+
+
+def fill_template(name: str, values: Mapping[str, object]) -> str:
+    """Return a template of this folder with what it includes, and with each ``__NAME__`` replaced
+    by the value's JSON."""
     text = (ASSETS / name).read_text(encoding="utf-8")
-    text = text.replace(
-        "// @include fetch.mjs", (ASSETS / "fetch.mjs").read_text(encoding="utf-8").rstrip()
-    )
+    included = (ASSETS / "fetch.mjs").read_text(encoding="utf-8").rstrip()
+    text = text.replace("// @include fetch.mjs", included)
     for key, value in values.items():
-        text = text.replace(
-            f"__{key}__",
-            json.dumps(
-                value, indent=2 if isinstance(value, dict) else None, ensure_ascii=True
-            ).replace("<", "\\u003c"),
-        )
+        indent = 2 if isinstance(value, dict) else None
+        literal = json.dumps(value, indent=indent, ensure_ascii=True)
+        # a "<" in a name must not end the page's script
+        text = text.replace(f"__{key}__", literal.replace("<", "\\u003c"))
     return text
 
 
-def types(
+def render_types(
     template: str,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     *,
     shaped: bool = False,
 ) -> str:
-    """The .d.ts ``template``: every tensor by name with its array type and shape. ``shaped``:
-    inputs may be given with a shape."""
+    """Return the .d.ts ``template`` with every tensor by name, its array type and its shape.
 
-    def members(specs: Sequence[TensorSpec], form: str) -> str:
-        return "".join(
-            f"  /** {s.dtype} [{', '.join(map(str, s.shape)).replace('*/', '* /')}] */\n"
-            f"  {json.dumps(s.name)}: {form.format(ARRAYS[s.dtype])};\n"
-            for s in specs
-        )
-
+    ``shaped``: inputs may be given with a shape.
+    """
     text = (ASSETS / template).read_text(encoding="utf-8")
-    text = text.replace("__IN__", members(inputs, "{0} | Shaped<{0}>" if shaped else "{0}"))
-    return text.replace(
-        "__OUT__", members(outputs, "{0} & {{ readonly shape: readonly number[] }}")
-    )
+    input_type = "{0} | Shaped<{0}>" if shaped else "{0}"
+    output_type = "{0} & {{ readonly shape: readonly number[] }}"
+    text = text.replace("__IN__", _render_members(inputs, input_type))
+    return text.replace("__OUT__", _render_members(outputs, output_type))
 
 
-def digest(path: Path) -> str:
-    """SHA-256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _render_members(specs: Sequence[TensorSpec], type_format: str) -> str:
+    """Return a member of an interface for each tensor; ``{0}`` of the format is its array type."""
+    members = []
+    for spec in specs:
+        shape = ", ".join(map(str, spec.shape)).replace("*/", "* /")  # a name may end the comment
+        array_type = type_format.format(ARRAYS[spec.dtype])
+        members.append(f"  /** {spec.dtype} [{shape}] */\n")
+        members.append(f"  {json.dumps(spec.name)}: {array_type};\n")
+    return "".join(members)
 
 
-def records(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Path, size and SHA-256 of files, as index.mjs checks them."""
-    return [
-        {"path": n, "bytes": (folder / n).stat().st_size, "sha256": digest(folder / n)}
-        for n in names
-    ]
+def record_files(folder: Path, names: Sequence[str]) -> list[FileRow]:
+    """Return path, size and SHA-256 of files of ``folder``, as index.mjs checks them."""
+    rows: list[FileRow] = []
+    for name in names:
+        path = folder / name
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        rows.append({"path": name, "bytes": path.stat().st_size, "sha256": digest})
+    return rows
 
 
-def static_dims(inputs: Sequence[TensorSpec], options: Mapping[str, Any]) -> dict[str, int]:
-    """A size for every free axis: that of the option ``dims``, else 1 for a batch and 32 for
-    others."""
+def choose_dims(inputs: Sequence[TensorSpec], options: PackageOptions) -> dict[str, int]:
+    """Return a size for every free axis of the inputs: that of the option ``dims``, else 1 for a
+    batch and 32 for others."""
     return samples.static_dims(inputs, options.get("dims") or {})
 
 
-def fixed(specs: Sequence[TensorSpec], dims: Mapping[str, int]) -> tuple[TensorSpec, ...]:
-    """``specs`` with the free axes that ``dims`` names given their size."""
-    shapes = (tuple(dims.get(d, d) if isinstance(d, str) else d for d in s.shape) for s in specs)
-    return tuple(
-        TensorSpec(name=s.name, dtype=s.dtype, shape=shape)
-        for s, shape in zip(specs, shapes, strict=True)
-    )
+def fix_dims(specs: Sequence[TensorSpec], dims: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    """Return ``specs`` with the free axes that ``dims`` names given their size."""
+    fixed = []
+    for spec in specs:
+        shape = tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape)
+        fixed.append(TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape))
+    return tuple(fixed)
 
 
-def merged(
-    shapes: Sequence[Sequence[TensorSpec]], symbolic: Sequence[TensorSpec]
+def merge_specs(
+    compiled: Sequence[Sequence[TensorSpec]], symbolic: Sequence[TensorSpec]
 ) -> tuple[TensorSpec, ...]:
-    """One spec a tensor for several compiled shapes: an axis that differs between them is a name,
-    that of ``symbolic``."""
-    named = {s.name: s.shape for s in symbolic}
-    found = []
-    for specs in zip(*shapes, strict=True):
-        sizes = list(zip(*(s.shape for s in specs), strict=True))
-        names = (
-            named[specs[0].name]
-            if len(named.get(specs[0].name, ())) == len(sizes)
-            else (None,) * len(sizes)
-        )
-        shape = (
-            each[0] if len(set(each)) == 1 else name if isinstance(name, str) else f"axis{axis}"
-            for axis, (each, name) in enumerate(zip(sizes, names, strict=True))
-        )
-        found.append(TensorSpec(name=specs[0].name, dtype=specs[0].dtype, shape=tuple(shape)))
-    return tuple(found)
+    """Return one spec a tensor for several compiled shapes.
+
+    ``compiled`` are the specs of each shape, in one order. An axis that differs between them is a
+    name: that of ``symbolic``, the specs before compilation, or ``axis<number>``.
+    """
+    names_by_tensor = {spec.name: spec.shape for spec in symbolic}
+    merged = []
+    for specs in zip(*compiled, strict=True):
+        name, dtype = specs[0].name, specs[0].dtype
+        sizes_by_axis = list(zip(*(spec.shape for spec in specs), strict=True))
+        names = names_by_tensor.get(name, ())
+        shape: list[int | str] = []
+        for axis, sizes in enumerate(sizes_by_axis):
+            axis_name = names[axis] if len(names) == len(sizes_by_axis) else None
+            if len(set(sizes)) == 1:
+                shape.append(sizes[0])
+            elif isinstance(axis_name, str):
+                shape.append(axis_name)
+            else:
+                shape.append(f"axis{axis}")
+        merged.append(TensorSpec(name=name, dtype=dtype, shape=tuple(shape)))
+    return tuple(merged)
 
 
-def package(
+def render_package(
     name: str, description: str, files: Sequence[str], dependencies: Mapping[str, str] | None = None
 ) -> str:
-    """package.json of a private-by-default, side-effect-free ES module."""
-    safe = (
-        "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("._-")
-        or "model"
-    )
-    about = {
-        "name": safe,
+    """Return the package.json of an ES module without side effects.
+
+    Characters of ``name`` that npm does not take in a package's name become dashes.
+    """
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("._-")
+    manifest: _Manifest = {
+        "name": safe or "model",
         "version": "0.0.0",
         "description": description,
         "type": "module",
@@ -143,6 +190,7 @@ def package(
         "exports": {".": {"types": "./index.d.ts", "default": "./index.mjs"}, "./*": "./*"},
         "files": list(files),
         "sideEffects": False,
-        **({"dependencies": dict(dependencies)} if dependencies else {}),
     }
-    return json.dumps(about, indent=2) + "\n"
+    if dependencies:
+        manifest["dependencies"] = dict(dependencies)
+    return json.dumps(manifest, indent=2) + "\n"

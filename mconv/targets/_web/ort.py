@@ -1,20 +1,26 @@
-"""npm packages that run an ONNX file with onnxruntime-web."""
+"""Writes npm packages that run an ONNX file with onnxruntime-web."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mconv import graph
 from mconv.errors import StepError, UnsupportedError
 from mconv.targets import _web
+from mconv.targets._web import PackageOptions
 from mconv.values import ModelInfo, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
 
 VERSION = "1.30.0"  # of onnxruntime-web: what the packages depend on and what verifies them
 # JSPI's build is the smallest and quickest; browsers without WebAssembly.Suspending take the other
@@ -23,20 +29,23 @@ NATIVE = (
     "'Suspending' in WebAssembly ? import('onnxruntime-web/jspi') : "
     "import('onnxruntime-web/webgpu')"
 )
+# provider → the expression that imports its build of onnxruntime-web
 IMPORTS = {
     "webgpu": NATIVE,
     "webnn": NATIVE,
     "wasm": "import('onnxruntime-web/wasm')",
     "webgl": "import('onnxruntime-web/webgl')",
 }
+# provider → the entry points of onnxruntime-web that it may import
 ENTRIES = {
     "webgpu": ("jspi", "webgpu"),
     "webnn": ("jspi", "webgpu"),
     "wasm": ("wasm",),
     "webgl": ("webgl",),
 }
+# entry point → what its WebAssembly file is called after
 WASM = {"jspi": "jspi", "webgpu": "asyncify"}
-OPTIONS = {
+OPTIONS: dict[str, dict[str, object]] = {
     "dims": {
         "type": "object",
         "additionalProperties": {"type": "integer", "minimum": 1},
@@ -52,8 +61,8 @@ OPTIONS = {
 }
 
 
-def sizes(options: Mapping[str, Any]) -> list[dict[str, int]]:
-    """The sizes of free axes that `dims` fixes, if any."""
+def sizes(options: PackageOptions) -> list[dict[str, int]]:
+    """Return the sizes of free axes that `dims` fixes, if any."""
     dims = options.get("dims")
     return [dict(dims)] if dims else []
 
@@ -64,150 +73,180 @@ def write(
     *,
     provider: str,
     precision: str,
-    options: Mapping[str, Any],
+    options: PackageOptions,
     name: str,
     dims: Mapping[str, int],
 ) -> ModelInfo:
-    """The npm package in ``out``. ``dims``: sizes that free axes are given when the model is
-    loaded.
+    """Write the npm package into ``out``, which is empty.
 
-    Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no
-    input has."""
-    axes = _copy(model, out, provider, dims if provider == "webgl" else {})
-    about = graph.describe(out / graph.MODEL_FILE)
-    if strange := sorted(dims.keys() - axes):
+    ``provider`` is onnxruntime-web's, ``dims`` are sizes that free axes are given when the model is
+    loaded. Raises UnsupportedError for tensors that have no typed array, and for a size of an axis
+    that no input has; StepError where onnxruntime-web is to be vendored and is not installed.
+    """
+    fixed_in_file = dims if provider == "webgl" else {}  # its bundle takes no sizes when it loads
+    axes = _copy_model(model, out, provider, fixed_in_file)
+    info = graph.describe(out / graph.MODEL_FILE)
+    _check_dims(dims, axes)
+    inputs = _web.fix_dims(info.inputs, dims)
+    outputs = _web.fix_dims(info.outputs, dims)
+    _check_types((*inputs, *outputs))
+    model_files = sorted(path.name for path in out.iterdir())
+    model_files.sort(key=lambda file: file != graph.MODEL_FILE)
+    values = {
+        "INPUTS": _web.list_tensors(inputs),
+        "OUTPUTS": _web.list_tensors(outputs),
+        "PROVIDER": provider,
+        "FILES": _web.record_files(out, model_files),
+        "DIMS": {} if provider == "webgl" else dict(sorted(dims.items())),
+        "DEVICE": options.get("device", "cpu"),
+    }
+    code = _web.fill_template("ort.mjs", values).replace("/* @import */", IMPORTS[provider])
+    (out / "index.mjs").write_text(code, encoding="utf-8")
+    types = _web.render_types("ort.d.ts", inputs, outputs, shaped=True)
+    (out / "index.d.ts").write_text(types, encoding="utf-8")
+    files = ["index.mjs", "index.d.ts", *model_files, "demo.html"]
+    base = "./node_modules/onnxruntime-web/dist/"
+    if options.get("vendor"):
+        base = _vendor_runtime(out, provider)
+        files.append("vendor")
+    demo = _web.fill_template("demo.html", {"NAME": f"{name} ({precision})"})
+    demo = demo.replace("<!-- @importmap -->", make_import_map(provider, base))
+    (out / "demo.html").write_text(demo, encoding="utf-8")
+    package = _web.render_package(
+        f"{name}-{provider}-{precision}",
+        f"{name} for onnxruntime-web on {provider}, {precision}, written by mconv",
+        files,
+        {"onnxruntime-web": VERSION},
+    )
+    (out / "package.json").write_text(package, encoding="utf-8")
+    readme = _render_readme(
+        {"NAME": name, "PRECISION": precision, "PROVIDER": provider, "BASE": base}
+    )
+    (out / "README.md").write_text(readme, encoding="utf-8")
+    return msgspec.structs.replace(info, inputs=inputs, outputs=outputs)
+
+
+def _check_dims(dims: Mapping[str, int], axes: set[str]) -> None:
+    """Raise UnsupportedError where ``dims`` names an axis that is not among ``axes``."""
+    if unknown := sorted(dims.keys() - axes):
         raise UnsupportedError(
-            f"dims names {', '.join(strange)}, which no input has",
+            f"dims names {', '.join(unknown)}, which no input has",
             hint=f"free axes: {', '.join(sorted(axes)) or 'none'}",
         )
-    inputs, outputs = _web.fixed(about.inputs, dims), _web.fixed(about.outputs, dims)
-    for spec in (*inputs, *outputs):
+
+
+def _check_types(specs: Sequence[TensorSpec]) -> None:
+    """Raise UnsupportedError for a tensor that JavaScript has no typed array for."""
+    for spec in specs:
         if spec.dtype not in _web.ARRAYS:
             raise UnsupportedError(
                 f"{spec.name} is of type {spec.dtype}, which JavaScript has no typed array for"
             )
-    files = sorted((p.name for p in out.iterdir()), key=lambda n: (n != graph.MODEL_FILE, n))
-    values = {
-        "INPUTS": _web.table(inputs),
-        "OUTPUTS": _web.table(outputs),
-        "PROVIDER": provider,
-        "FILES": _web.records(out, files),
-        "DIMS": {} if provider == "webgl" else dict(sorted(dims.items())),
-        "DEVICE": options.get("device", "cpu"),
-    }
-    code = _web.fill("ort.mjs", values).replace("/* @import */", IMPORTS[provider])
-    (out / "index.mjs").write_text(code, encoding="utf-8")
-    (out / "index.d.ts").write_text(
-        _web.types("ort.d.ts", inputs, outputs, shaped=True), encoding="utf-8"
-    )
-    base = (
-        _vendor(out, provider) if options.get("vendor") else "./node_modules/onnxruntime-web/dist/"
-    )
-    demo = _web.fill("demo.html", {"NAME": f"{name} ({precision})"}).replace(
-        "<!-- @importmap -->", import_map(provider, base)
-    )
-    (out / "demo.html").write_text(demo, encoding="utf-8")
-    listed = [
-        "index.mjs",
-        "index.d.ts",
-        *files,
-        "demo.html",
-        *(["vendor"] if options.get("vendor") else []),
-    ]
-    about_it = f"{name} for onnxruntime-web on {provider}, {precision}, written by mconv"
-    package = _web.package(
-        f"{name}-{provider}-{precision}", about_it, listed, {"onnxruntime-web": VERSION}
-    )
-    (out / "package.json").write_text(package, encoding="utf-8")
-    readme = (_web.ASSETS / "ort.md").read_text(encoding="utf-8")
-    for key, text in {
-        "NAME": name,
-        "PRECISION": precision,
-        "PROVIDER": provider,
-        "BASE": base,
-    }.items():
-        readme = readme.replace(f"__{key}__", text)
-    (out / "README.md").write_text(readme, encoding="utf-8")
-    return msgspec.structs.replace(about, inputs=inputs, outputs=outputs)
 
 
-def _copy(model: Path, out: Path, provider: str, fixed: Mapping[str, int]) -> set[str]:
-    """``model.onnx`` with a name for every free axis of its inputs, so that a size can be given by
-    it; returns the names.
+def _render_readme(values: Mapping[str, str]) -> str:
+    text = (_web.ASSETS / "ort.md").read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace(f"__{key}__", value)
+    return text
 
-    ``fixed`` axes get their size in the file: the WebGL bundle takes none when it loads.
+
+def _copy_model(model: Path, out: Path, provider: str, fixed: Mapping[str, int]) -> set[str]:
+    """Write ``model.onnx`` with a name for every free axis of its inputs, so that a size can be
+    given by it. Return the names of those axes.
+
+    ``fixed`` axes get their size in the file.
     """
     proto = graph.load(model)
-    constant = {t.name for t in proto.graph.initializer}
+    initializers = {tensor.name for tensor in proto.graph.initializer}
     axes: set[str] = set()
     for value in proto.graph.input:
-        if value.name in constant:
+        if value.name in initializers:
             continue
         spec: TensorSpec = graph.value_spec(value)
         for size, dim in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
-            if isinstance(size, str):
-                axes.add(size)
-                if size in fixed:
-                    dim.dim_value = fixed[size]
-                else:
-                    dim.dim_param = size
+            if isinstance(size, int):
+                continue
+            axes.add(size)
+            if size in fixed:
+                dim.dim_value = fixed[size]
+            else:
+                dim.dim_param = size
     if provider == "webgpu":
-        _fills(proto.graph)
+        _replace_float_fills(proto.graph)
     graph.save(proto, out / graph.MODEL_FILE)
     return axes
 
 
-def _fills(inner: Any) -> None:
-    """Floats of a size that is computed as Expand of one of them: onnxruntime's WebGPU provider has
-    no ConstantOfShape, and would leave it, with data as large as the model's, to the CPU."""
-    import numpy as np
+def _replace_float_fills(proto: onnx.GraphProto) -> None:
+    """Turn every ConstantOfShape of floats into an Expand of one of them, in place.
+
+    onnxruntime's WebGPU provider has no ConstantOfShape, and would leave it, with data as large as
+    the model's, to the CPU. One of integers is shape arithmetic, which belongs on the CPU.
+    """
     from onnx import helper, numpy_helper
 
-    taken = {t.name for t in inner.initializer} | {
-        name for node in inner.node for name in node.output
-    }
-    for node in inner.node:
+    taken = {tensor.name for tensor in proto.initializer}
+    for node in proto.node:
+        taken.update(node.output)
+    for node in proto.node:
         if node.op_type != "ConstantOfShape" or node.domain:
             continue
-        value: np.ndarray = next(
-            (numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"),
-            np.zeros(1, np.float32),
-        )
+        value = _read_fill_value(node)
         if value.dtype.kind != "f":
-            continue  # of integers: shape arithmetic, which belongs on the CPU
-        name = next(
-            n for i in itertools.count() if (n := f"{node.output[0]}_value{i or ''}") not in taken
-        )
+            continue
+        name = _make_free_name(f"{node.output[0]}_value", taken)
         taken.add(name)
-        inner.initializer.append(numpy_helper.from_array(value.reshape(()), name))
+        proto.initializer.append(numpy_helper.from_array(value.reshape(()), name))
         node.CopyFrom(
             helper.make_node("Expand", [name, node.input[0]], list(node.output), name=node.name)
         )
 
 
-def import_map(provider: str, base: str) -> str:
-    """The element that tells a page without a bundler where onnxruntime-web's entry points are."""
-    found = {f"onnxruntime-web/{e}": base + _module(e) for e in ENTRIES[provider]}
-    return f'<script type="importmap">{json.dumps({"imports": found})}</script>'
+def _read_fill_value(node: onnx.NodeProto) -> np.ndarray:
+    """Return what a ConstantOfShape fills with, an array of one element (ONNX: float32 0 unless
+    given)."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            value: np.ndarray = numpy_helper.to_array(attribute.t)
+            return value
+    return np.zeros(1, np.float32)
 
 
-def _module(entry: str) -> str:
+def _make_free_name(wanted: str, taken: set[str]) -> str:
+    """Return ``wanted``, with the first number behind it that makes it differ from all in
+    ``taken``."""
+    if wanted not in taken:
+        return wanted
+    numbered = (f"{wanted}{number}" for number in itertools.count(1))
+    return next(name for name in numbered if name not in taken)
+
+
+def make_import_map(provider: str, base: str) -> str:
+    """Return the element that tells a page without a bundler where onnxruntime-web's entry points
+    are; ``base`` is the address of their folder."""
+    imports = {}
+    for entry in ENTRIES[provider]:
+        imports[f"onnxruntime-web/{entry}"] = base + _name_module(entry)
+    return f'<script type="importmap">{json.dumps({"imports": imports})}</script>'
+
+
+def _name_module(entry: str) -> str:
     return "ort.webgl.min.mjs" if entry == "webgl" else f"ort.{entry}.bundle.min.mjs"
 
 
-def _vendor(out: Path, provider: str) -> str:
-    """Copy onnxruntime-web's files for ``provider`` into ``vendor/``. Raises StepError where it is
-    not installed."""
-    import os
+def _vendor_runtime(out: Path, provider: str) -> str:
+    """Copy onnxruntime-web's files for ``provider`` into ``vendor/``. Return the folder's address.
 
-    named = os.environ.get("MCONV_NODE_MODULES")
-    roots = [Path(named)] if named else []
-    roots += [
-        p / "node_modules"
-        for p in (Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents)
-    ]
-    dist = next((d for r in roots if (d := r / "onnxruntime-web/dist").is_dir()), None)
-    installed = dist and json.loads((dist.parent / "package.json").read_bytes())["version"]
+    Raises StepError where onnxruntime-web is not installed in the version that the packages use.
+    """
+    dist = _find_dist()
+    installed = None
+    if dist is not None:
+        installed = json.loads((dist.parent / "package.json").read_bytes())["version"]
     if dist is None or installed != VERSION:
         raise StepError(
             f"`vendor` needs onnxruntime-web {VERSION}; {installed or 'none'} is installed",
@@ -216,10 +255,23 @@ def _vendor(out: Path, provider: str) -> str:
         )
     (out / "vendor").mkdir()
     for entry in ENTRIES[provider]:
-        names = [_module(entry)]
+        names = [_name_module(entry)]
         if entry != "webgl":
             kind = f".{WASM[entry]}" if entry in WASM else ""
             names += [f"ort-wasm-simd-threaded{kind}.wasm", f"ort-wasm-simd-threaded{kind}.mjs"]
         for file in names:
             shutil.copyfile(dist / file, out / "vendor" / file)
     return "./vendor/"
+
+
+def _find_dist() -> Path | None:
+    """Return the ``dist`` folder of onnxruntime-web: of $MCONV_NODE_MODULES, mconv's own, or of the
+    working directory and the folders above; None where there is none."""
+    named = os.environ.get("MCONV_NODE_MODULES")
+    roots = [Path(named)] if named else []
+    for folder in (Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents):
+        roots.append(folder / "node_modules")
+    for root in roots:
+        if (root / "onnxruntime-web/dist").is_dir():
+            return root / "onnxruntime-web/dist"
+    return None
