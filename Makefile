@@ -9,7 +9,7 @@ PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 EXAMPLES := digits minilm keras ready
 OUT := out
 
-.PHONY: setup demo test lint schemas lock clean
+.PHONY: setup demo test test-full prepare lint schemas lock clean
 
 setup: $(VENV)/.done node_modules/.done node_modules/.mconv-chromium/.done
 
@@ -36,8 +36,7 @@ node_modules/.mconv-chromium/.done: node_modules/.done $(VENV)/.done
 	$(BIN)/python -c "from mconv.runtimes import _browser; print(_browser.find_browser())"
 	touch $@
 
-demo: setup
-	for name in digits minilm keras; do $(BIN)/python examples/$$name/prepare.py || exit 1; done
+demo: prepare
 	set -e; for name in $(EXAMPLES); do \
 	  $(BIN)/mconv run examples/$$name/models.yml --out $(OUT)/$$name --store .mconv/store; \
 	done
@@ -46,9 +45,16 @@ demo: setup
 	@$(BIN)/mconv report $(EXAMPLES:%=$(OUT)/%/results.json) --format text
 	@echo "The report: $(OUT)/report.html"
 
-test: setup lint
-	for name in digits minilm keras; do $(BIN)/python examples/$$name/prepare.py || exit 1; done
+# What every change must pass: about half an hour on two cores.
+test: setup lint prepare
 	$(BIN)/python -m pytest
+
+# And what is slow or wide.
+test-full: setup lint prepare
+	$(BIN)/python -m pytest -m "full or not full"
+
+prepare: setup
+	for name in digits minilm keras; do $(BIN)/python examples/$$name/prepare.py || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .

@@ -51,6 +51,14 @@ def test_dependabot_by_schema() -> None:
     )
 
 
+def test_issue_forms_by_schema() -> None:
+    folder = ".github/ISSUE_TEMPLATE"
+    forms = [f"{folder}/bug.yml", f"{folder}/feature.yml"]
+    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-issue-forms", *forms)
+    config = f"{folder}/config.yml"
+    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-issue-config", config)
+
+
 def test_zizmor() -> None:
     lint(
         str(BIN / "zizmor"),

@@ -58,7 +58,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_onnx_node_cases() -> None:
     """No case is wrong, and most of what is claimed passes (1052 when written)."""
     outcomes = webnn_node_tests.run_all(browser=find_browser())
