@@ -1,0 +1,77 @@
+"""Digests of files, code and tools."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from mconv.planning import keys
+from mconv.store.digests import Digests
+
+
+def test_versions_of_tools() -> None:
+    assert keys.version("numpy").count(".") >= 2
+    assert keys.version("no-such-distribution") == "absent"
+
+
+def test_files_count_by_name_and_content_whatever_their_order(tmp_path: Path) -> None:
+    for name, text in {"a": "1", "b": "2"}.items():
+        (tmp_path / name).write_text(text)
+    a, b = tmp_path / "a", tmp_path / "b"
+    digest = keys.digest_files([a, b], tmp_path, Digests())
+    assert digest == keys.digest_files([b, a, b], tmp_path, Digests())
+    lines = [f"{n}\0{hashlib.sha256(t).hexdigest()}\n" for n, t in (("a", b"1"), ("b", b"2"))]
+    assert digest == hashlib.sha256("".join(lines).encode()).hexdigest()
+    b.rename(tmp_path / "c")
+    assert digest != keys.digest_files([a, tmp_path / "c"], tmp_path, Digests())
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Modules of another distribution: a plug-in, its helper package, and what both import."""
+    folder = tmp_path / "code"
+    (folder / "plug/_helper").mkdir(parents=True)
+    (folder / "plug/__init__.py").write_text("")
+    (folder / "plug/main.py").write_text("def work():\n    from mconv import errors\n")
+    monkeypatch.syspath_prepend(str(folder))
+    for cached in (keys.code_digest, keys._source, keys._module_file):
+        cached.cache_clear()
+    return folder
+
+
+def clear() -> None:
+    for cached in (keys.code_digest, keys._source, keys._module_file):
+        cached.cache_clear()
+
+
+def test_code_counts_with_all_of_mconv_that_it_imports(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys.code_digest("plug.main")
+    clear()
+    assert keys.code_digest("plug.main") == before
+    real = keys.sha256
+    monkeypatch.setattr(keys, "sha256", lambda p: "x" if p.name == "errors.py" else real(p))
+    clear()
+    assert keys.code_digest("plug.main") != before
+    monkeypatch.setattr(keys, "sha256", lambda p: "x" if p.name == "hardware.py" else real(p))
+    clear()
+    assert keys.code_digest("plug.main") == before  # which errors.py does not import
+    clear()
+
+
+def test_a_helper_package_counts_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WebNN package copies runtime.mjs, which no import names."""
+    clear()
+    before = keys.code_digest("mconv.targets.webnn")
+    real = keys.sha256
+    monkeypatch.setattr(keys, "sha256", lambda p: "x" if p.name == "runtime.mjs" else real(p))
+    clear()
+    assert keys.code_digest("mconv.targets.webnn") != before
+    clear()
+
+
+def test_an_unknown_module_has_a_digest_too() -> None:
+    assert keys.code_digest("no.such.module") != keys.code_digest("no.other.module")

@@ -1,0 +1,113 @@
+"""What a child process gets: an environment without secrets, a session, words for its death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mconv.workers import spawn
+from mconv.workers.channels import Exchange
+from mconv.workers.spawn import Helper, describe_death, environment, start_exchange, start_module
+
+
+def test_the_environment_holds_no_secret_and_no_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "GITHUB_TOKEN",
+        "INPUT_GITHUB-TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "ACTIONS_RUNTIME_URL",
+    ):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    variables = environment(tmp_path, "/repository", 3, {"MORE": "1"})
+    assert "secret" not in variables.values()
+    assert not [name for name in variables if name.startswith(("GITHUB", "INPUT", "ACTIONS"))]
+    assert variables["HOME"] == variables["TMPDIR"] == str(tmp_path)
+    assert variables["OMP_NUM_THREADS"] == "3"
+    assert variables["MORE"] == "1"
+    assert "/elsewhere" in variables["PYTHONPATH"].split(os.pathsep)
+
+
+@pytest.mark.parametrize(
+    ("uid", "value", "expected"),
+    [(0, "10001", 10001), (0, "", None), (0, "x", None), (5, "10001", None)],
+)
+def test_workers_have_a_user_of_their_own_under_root_alone(
+    monkeypatch: pytest.MonkeyPatch, uid: int, value: str, expected: int | None
+) -> None:
+    monkeypatch.setattr(spawn.os, "geteuid", lambda: uid)
+    monkeypatch.setenv("MCONV_WORKER_UID", value)
+    assert spawn.worker_uid() == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (3, "exit code 3"),
+        (None, "exit code None"),
+        (-signal.SIGSEGV, "SIGSEGV (segmentation fault)"),
+        (-signal.SIGKILL, "lack of memory"),
+        (-99, "signal 99"),
+    ],
+)
+def test_a_death_in_words(code: int | None, words: str) -> None:
+    assert words in describe_death(code)
+
+
+def test_a_child_is_killed_with_its_session(tmp_path: Path) -> None:
+    """`json.tool` waits for input that never comes; it and what it starts are one session."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stdin, os.fdopen(writer, "wb"):
+        child = start_module(
+            "json.tool",
+            [],
+            home=tmp_path,
+            env=environment(tmp_path, str(tmp_path), 1),
+            uid=None,
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert os.getsid(child.pid) == child.pid
+        child.kill()
+        assert child.returncode == -signal.SIGKILL
+
+
+def test_an_exchange_reaches_its_module(tmp_path: Path) -> None:
+    request = b'{"arguments": {"s": "[1, 2]"}, "plugins": []}'
+    with Exchange(request) as exchange:
+        child = start_exchange(
+            "mconv.workers.isolated_call",
+            ["json:loads"],
+            exchange,
+            home=tmp_path,
+            env=environment(tmp_path, str(tmp_path), 1),
+            uid=None,
+        )
+        exchange.close_child_ends()
+        assert child.wait(30) == 0
+        assert b"[" in (exchange.read_answer() or b"")
+
+
+def test_a_helper_can_be_started_again_and_its_last_words_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "helper"
+    folder.mkdir()
+    helper = Helper(folder)
+    assert not helper.runs()
+    assert helper.read_log() == ""
+    for module in ("no.such.module", "no.other.module"):
+        process = helper.start(
+            module, [], environment(helper.home, str(folder), 1), stdin=subprocess.DEVNULL
+        )
+        process.wait(30)
+        assert not helper.runs()
+        assert module.split(".")[1] in helper.read_log() or "No module named" in helper.read_log()
+        helper.kill()
+    helper.remove()
+    assert not folder.exists()
