@@ -1,0 +1,112 @@
+"""The verify step: an artifact's answers against the reference, on real sessions of onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mconv import samples
+from mconv.errors import StepError, UsageError
+from mconv.steps._files import EXPECTED_FILE, LABELS_FILE, REFERENCE_FILE, SAMPLES_FILE
+from mconv.steps.requests import EvaluateRequest, InRuntime, VerifyRequest
+from mconv.steps.verify import verify
+from tests.models import write_linear
+
+RUN = InRuntime(runtime="onnxruntime", options={}, precision="fp32", threads=1)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """An artifact, and a reference that NumPy computed from its weights."""
+    import onnx
+    from onnx import numpy_helper
+
+    for name in ("artifact", "reference"):
+        (tmp_path / name).mkdir()
+    path = write_linear(tmp_path / "artifact/model.onnx")
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.standard_normal((rows, 8)).astype(np.float32)} for rows in (1, 3)]
+    answers = []
+    for feed in feeds:
+        hidden = np.maximum(feed["x"] @ weights["w0"] + weights["b0"], 0)
+        answers.append({"y": hidden @ weights["w1"]})
+    samples.save_feeds(tmp_path / "reference" / SAMPLES_FILE, feeds)
+    samples.save_feeds(tmp_path / "reference" / REFERENCE_FILE, answers)
+    return {name: tmp_path / name for name in ("artifact", "reference")}
+
+
+def test_right_answers(folders: dict[str, Path], tmp_path: Path) -> None:
+    answer = verify(VerifyRequest(artifact=RUN), folders, tmp_path)
+    (output,) = answer.outputs
+    assert (answer.samples, answer.reference, answer.runtime) == (2, "source", "onnxruntime")
+    assert output.cosine is not None
+    assert output.cosine > 0.999999
+    assert answer.placement.witnesses
+    assert answer.evaluation is None
+
+
+def test_the_users_own_outputs_win(folders: dict[str, Path], tmp_path: Path) -> None:
+    wrong = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
+    samples.save_feeds(folders["reference"] / EXPECTED_FILE, [{"y": -a["y"]} for a in wrong])
+    answer = verify(VerifyRequest(artifact=RUN), folders, tmp_path)
+    assert answer.reference == "expected"
+    assert answer.outputs[0].cosine == pytest.approx(-1.0)
+
+
+def test_an_output_that_lacks_is_an_error_not_a_skip(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    reference = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
+    more = [{**a, "z": a["y"]} for a in reference]
+    samples.save_feeds(folders["reference"] / REFERENCE_FILE, more)
+    with pytest.raises(StepError, match="no output 'z'; it gave y"):
+        verify(VerifyRequest(artifact=RUN), folders, tmp_path)
+
+
+def test_an_output_of_another_shape_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
+    reference = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
+    samples.save_feeds(
+        folders["reference"] / REFERENCE_FILE, [{"y": a["y"][:, :3]} for a in reference]
+    )
+    with pytest.raises(StepError, match="shape"):
+        verify(VerifyRequest(artifact=RUN), folders, tmp_path)
+
+
+def test_accuracy_is_counted_by_hand(folders: dict[str, Path], tmp_path: Path) -> None:
+    scores = np.concatenate(
+        [a["y"] for a in samples.load_feeds(folders["reference"] / REFERENCE_FILE)]
+    )
+    labels = scores.argmax(1)
+    labels[0] = (labels[0] + 1) % scores.shape[1]  # one of four is wrong
+    samples.save_feeds(folders["reference"] / LABELS_FILE, [{"labels": labels}])
+    request = VerifyRequest(artifact=RUN, evaluate=EvaluateRequest(metric="accuracy"))
+    evaluation = verify(request, folders, tmp_path).evaluation
+    assert evaluation is not None
+    assert (evaluation.source, evaluation.variant, evaluation.drop, evaluation.samples) == (
+        0.75,
+        0.75,
+        0.0,
+        4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "output", "words"),
+    [
+        (np.zeros(3), None, "3\\] labels"),
+        (np.zeros((4, 2)), None, "labels"),
+        (np.zeros(4), "q", "no output 'q'"),
+    ],
+)
+def test_labels_that_do_not_fit(
+    folders: dict[str, Path], tmp_path: Path, labels: np.ndarray, output: str | None, words: str
+) -> None:
+    samples.save_feeds(folders["reference"] / LABELS_FILE, [{"labels": labels}])
+    request = VerifyRequest(
+        artifact=RUN, evaluate=EvaluateRequest(metric="accuracy", output=output)
+    )
+    with pytest.raises(UsageError, match=words):
+        verify(request, folders, tmp_path)
