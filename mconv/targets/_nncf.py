@@ -1,26 +1,59 @@
-"""Integer precisions of OpenVINO, by NNCF: weights alone, or weights and activations with
-calibration."""
+"""Makes the integer precisions of OpenVINO with NNCF: weights alone, or weights and activations
+with calibration."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
-from mconv.errors import UnsupportedError, UsageError
-from mconv.targets import _nncf_choice
-from mconv.values import ModelInfo
+from mconv.errors import UnsupportedError, UsageError, one_line
+from mconv.targets import _nncf_scope
+from mconv.values import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import openvino
 
-    Feed = Mapping[str, np.ndarray]
+    from mconv.targets._nncf_scope import Feed
 
-OPTIONS: dict[str, Any] = {
+
+class IntegerOptions(TypedDict, total=False):
+    """The options of the integer precisions; ``OPTIONS`` says what each does."""
+
+    scheme: str
+    group_size: int
+    ratio: float
+    all_layers: bool
+    awq: bool
+    scale_estimation: bool
+    gptq: bool
+    preset: str
+    smooth_alpha: float
+    max_noise: float
+
+
+DEFAULTS: IntegerOptions = {
+    "scheme": "asymmetric",
+    "group_size": 32,
+    "ratio": 1.0,
+    "all_layers": True,
+    "awq": False,
+    "scale_estimation": False,
+    "gptq": False,
+    "smooth_alpha": 0.5,
+    "max_noise": 0.003,
+}
+OPTIONS: dict[str, dict[str, object]] = {
+    "scheme": {
+        "enum": ["asymmetric", "symmetric"],
+        "default": DEFAULTS["scheme"],
+        "description": "int8 or int4 weights with a zero point, or around zero",
+    },
     "group_size": {
         "type": "integer",
         "minimum": 1,
-        "default": 32,
+        "default": DEFAULTS["group_size"],
         "description": "int4: weights that share a scale; halved where it does not divide the "
         "channels",
     },
@@ -28,28 +61,28 @@ OPTIONS: dict[str, Any] = {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "default": 1.0,
+        "default": DEFAULTS["ratio"],
         "description": "int4: share of the weights in 4 bits, the least sensitive; the others get "
         "8",
     },
     "all_layers": {
         "type": "boolean",
-        "default": True,
+        "default": DEFAULTS["all_layers"],
         "description": "int4: embeddings and the last layer as well",
     },
     "awq": {
         "type": "boolean",
-        "default": False,
+        "default": DEFAULTS["awq"],
         "description": "int4: scale salient channels by activations (AWQ)",
     },
     "scale_estimation": {
         "type": "boolean",
-        "default": False,
+        "default": DEFAULTS["scale_estimation"],
         "description": "int4: choose scales by the error on calibration samples",
     },
     "gptq": {
         "type": "boolean",
-        "default": False,
+        "default": DEFAULTS["gptq"],
         "description": "int4: GPTQ on calibration samples; best, and takes longest",
     },
     "preset": {
@@ -61,20 +94,20 @@ OPTIONS: dict[str, Any] = {
         "type": "number",
         "minimum": 0,
         "maximum": 1,
-        "default": 0.5,
+        "default": DEFAULTS["smooth_alpha"],
         "description": "int8-static of transformers: how much of an activation's outliers goes "
         "into the weights (SmoothQuant)",
     },
     "max_noise": {
         "type": "number",
         "minimum": 0,
-        "default": 0.003,
+        "default": DEFAULTS["max_noise"],
         "description": "int8-static: share of an output's energy that may become noise; the worst "
         "layers stay in float to keep it",
     },
 }
-FOUR, EIGHT = ("i4", "u4"), ("i8", "u8")
-QUANTIZED = (
+FOUR_BITS, EIGHT_BITS = ("i4", "u4"), ("i8", "u8")  # OpenVINO's names of types
+QUANTIZED = (  # parts of the names of ONNX operators that quantized graphs have
     "QuantizeLinear",
     "DequantizeLinear",
     "Integer",
@@ -88,53 +121,74 @@ NO_WEIGHTS = (
     "the model has no weights to quantize: NNCF quantizes those of matrix products, "
     "convolutions and embeddings"
 )
+# what may stand between a softmax and the product of its attention, and how far away that may be
+ATTENTION_PATH = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Convert", "Select", "Multiply")
+ATTENTION_REACH = 20
 
 
-def check(info: ModelInfo, feeds: Sequence[Feed] | None) -> None:
-    """Refuse a graph that is quantized already, and calibration feeds that do not fit its
-    inputs."""
-    present = [op for op in info.operators if any(word in op for word in QUANTIZED)]
-    if present:
+def check_model(info: ModelInfo, feeds: Sequence[Feed] | None) -> None:
+    """Check that an ONNX graph can be quantized with these calibration feeds.
+
+    Raises UnsupportedError where it is quantized already, UsageError where a feed does not fit its
+    inputs.
+    """
+    quantized = [op for op in info.operators if any(word in op for word in QUANTIZED)]
+    if quantized:
         raise UnsupportedError(
-            f"the model is quantized already: it has {', '.join(present)}",
+            f"the model is quantized already: it has {', '.join(quantized)}",
             hint="start from the float model",
         )
     for index, feed in enumerate(feeds or ()):
-        if feed.keys() != {spec.name for spec in info.inputs}:
-            held = ", ".join(sorted(feed)) or "nothing"
-            taken = ", ".join(spec.name for spec in info.inputs)
-            raise UsageError(f"calibration sample {index} holds {held}; the model takes {taken}")
-        for spec in info.inputs:
-            array = feed[spec.name]
-            fits = len(array.shape) == len(spec.shape) and all(
-                isinstance(want, str) or want == got
-                for want, got in zip(spec.shape, array.shape, strict=True)
+        _check_feed(info, feed, index)
+
+
+def _check_feed(info: ModelInfo, feed: Feed, index: int) -> None:
+    if feed.keys() != {spec.name for spec in info.inputs}:
+        held = ", ".join(sorted(feed)) or "nothing"
+        taken = ", ".join(spec.name for spec in info.inputs)
+        raise UsageError(f"calibration sample {index} holds {held}; the model takes {taken}")
+    for spec in info.inputs:
+        array = feed[spec.name]
+        if not _fits_spec(array, spec):
+            raise UsageError(
+                f"calibration sample {index}: {spec.name} is {array.dtype} {list(array.shape)}, "
+                f"the model takes {spec.dtype} {list(spec.shape)}"
             )
-            if not fits or str(array.dtype) != spec.dtype:
-                raise UsageError(
-                    f"calibration sample {index}: {spec.name} is {array.dtype} "
-                    f"{list(array.shape)}, "
-                    f"the model takes {spec.dtype} {list(spec.shape)}"
-                )
 
 
-def lower(
-    network: Any, precision: str, options: Mapping[str, Any], feeds: Sequence[Feed] | None
-) -> Any:
-    """The network in ``precision``. Raises UnsupportedError where NNCF refuses, or found nothing to
-    quantize."""
+def _fits_spec(array: np.ndarray, spec: TensorSpec) -> bool:
+    """Whether an array has the type of ``spec`` and every size that it fixes."""
+    if str(array.dtype) != spec.dtype or len(array.shape) != len(spec.shape):
+        return False
+    for size, wanted in zip(array.shape, spec.shape, strict=True):
+        if isinstance(wanted, int) and size != wanted:
+            return False
+    return True
+
+
+def quantize_network(
+    network: openvino.Model,
+    precision: str,
+    options: IntegerOptions,
+    feeds: Sequence[Feed] | None,
+) -> openvino.Model:
+    """Return the network in ``precision``: ``int8``, ``int4`` or ``int8-static``.
+
+    Raises UnsupportedError where NNCF refuses, or has nothing to quantize; UsageError where
+    calibration feeds are needed and there are none.
+    """
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    options = {
-        name: schema["default"] for name, schema in OPTIONS.items() if "default" in schema
-    } | dict(options)
-    before = _codes(network)
+    settings = DEFAULTS | options
+    bytes_before = _count_code_bytes(network, (*FOUR_BITS, *EIGHT_BITS))
     try:
         if precision == "int8-static":
-            network = _static(network, options, _needed(feeds, precision))
+            network = _quantize_activations(network, settings, _require_feeds(feeds, precision))
+        elif precision == "int8":
+            network = _compress_to_eight_bits(network, settings)
         else:
-            network = _weights(network, precision, options, feeds)
+            network = _compress_to_four_bits(network, settings, feeds)
     except (
         nncf.InternalError,
         nncf.UnsupportedModelError,
@@ -142,11 +196,11 @@ def lower(
         RuntimeError,
     ) as problem:
         raise UnsupportedError(
-            f"NNCF cannot quantize the model: {' '.join(str(problem).split())[:500]}"
+            f"NNCF cannot quantize the model: {one_line(problem, 500)}"
         ) from problem
-    if _codes(network) <= before:
+    if _count_code_bytes(network, (*FOUR_BITS, *EIGHT_BITS)) <= bytes_before:
         raise UnsupportedError(NO_WEIGHTS, hint="deliver it as fp16")
-    if precision == "int4" and not _codes(network, FOUR):
+    if precision == "int4" and not _count_code_bytes(network, FOUR_BITS):
         raise UnsupportedError(
             "no weight came out in 4 bits: NNCF keeps those of convolutions, and ragged ones, in 8",
             hint="deliver it as int8",
@@ -154,66 +208,88 @@ def lower(
     return network
 
 
-def _needed(feeds: Sequence[Feed] | None, what: str) -> Sequence[Feed]:
+def _require_feeds(feeds: Sequence[Feed] | None, purpose: str) -> Sequence[Feed]:
+    """Return the calibration feeds. Raises UsageError where there are none."""
     if not feeds:
         raise UsageError(
-            f"{what} needs calibration samples; there are none",
+            f"{purpose} needs calibration samples; there are none",
             hint="set `calibration: {data: ….npz}`",
         )
     return feeds
 
 
-def _codes(network: Any, kinds: Sequence[str] = (*FOUR, *EIGHT)) -> int:
-    """Bytes of codes of ``kinds`` in tensors of two axes or more (a zero point or a scalar is
-    none)."""
-    constants = [op for op in network.get_ordered_ops() if op.get_type_name() == "Constant"]
-    coded = [
-        op
-        for op in constants
-        if op.get_element_type().get_type_name() in kinds and len(op.get_output_shape(0)) > 1
-    ]
-    return sum(int(op.get_byte_size()) for op in coded)
+def _count_code_bytes(network: openvino.Model, types: Sequence[str]) -> int:
+    """Return the bytes of the constants of ``types`` that have two axes or more (a zero point or a
+    scalar has fewer)."""
+    count = 0
+    for op in network.get_ordered_ops():
+        if op.get_type_name() != "Constant" or len(op.get_output_shape(0)) < 2:
+            continue
+        if op.get_element_type().get_type_name() in types:
+            count += int(op.get_byte_size())
+    return count
 
 
-def _weights(
-    network: Any, precision: str, options: Mapping[str, Any], feeds: Sequence[Feed] | None
-) -> Any:
-    """Weights as codes, computed in float."""
+def _compress_to_eight_bits(network: openvino.Model, settings: IntegerOptions) -> openvino.Model:
+    """Store weights as 8-bit codes, computed in float."""
+    import nncf
+
+    symmetric = settings["scheme"] == "symmetric"
+    mode = nncf.CompressWeightsMode.INT8_SYM if symmetric else nncf.CompressWeightsMode.INT8_ASYM
+    return nncf.compress_weights(network, mode=mode)
+
+
+def _compress_to_four_bits(
+    network: openvino.Model, settings: IntegerOptions, feeds: Sequence[Feed] | None
+) -> openvino.Model:
+    """Store weights as 4-bit codes, computed in float. Raises UsageError where an option needs
+    calibration feeds and there are none."""
     import nncf
     from nncf.quantization.advanced_parameters import (
         AdvancedCompressionParameters,
         GroupSizeFallbackMode,
     )
 
-    symmetric = options.get("scheme", "asymmetric") == "symmetric"
-    if precision == "int8":
-        mode = (
-            nncf.CompressWeightsMode.INT8_SYM if symmetric else nncf.CompressWeightsMode.INT8_ASYM
-        )
-        return nncf.compress_weights(network, mode=mode)
-    learned = [name for name in ("awq", "scale_estimation", "gptq") if options[name]]
-    if options["ratio"] < 1:
-        learned.append("ratio")
+    symmetric = settings["scheme"] == "symmetric"
+    dataset = None
+    if learned := _list_learned(settings):
+        purpose = f"int4 with {', '.join(learned)}"
+        dataset = nncf.Dataset(list(_require_feeds(feeds, purpose)))
     return nncf.compress_weights(
         network,
         mode=nncf.CompressWeightsMode.INT4_SYM if symmetric else nncf.CompressWeightsMode.INT4_ASYM,
-        ratio=float(options["ratio"]),
-        group_size=options["group_size"],
-        all_layers=options["all_layers"],
-        dataset=nncf.Dataset(list(_needed(feeds, f"int4 with {', '.join(learned)}")))
-        if learned
-        else None,
-        awq=options["awq"] or None,
-        scale_estimation=options["scale_estimation"] or None,
-        gptq=options["gptq"] or None,
+        ratio=float(settings["ratio"]),
+        group_size=settings["group_size"],
+        all_layers=settings["all_layers"],
+        dataset=dataset,
+        awq=settings["awq"] or None,
+        scale_estimation=settings["scale_estimation"] or None,
+        gptq=settings["gptq"] or None,
         advanced_parameters=AdvancedCompressionParameters(
             group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=8
         ),
     )
 
 
-def _static(network: Any, options: Mapping[str, Any], feeds: Sequence[Feed]) -> Any:
-    """Weights and activations on 8 bits."""
+def _list_learned(settings: IntegerOptions) -> list[str]:
+    """Return the options in force that look at calibration feeds."""
+    learned = []
+    if settings["awq"]:
+        learned.append("awq")
+    if settings["scale_estimation"]:
+        learned.append("scale_estimation")
+    if settings["gptq"]:
+        learned.append("gptq")
+    if settings["ratio"] < 1:
+        learned.append("ratio")
+    return learned
+
+
+def _quantize_activations(
+    network: openvino.Model, settings: IntegerOptions, feeds: Sequence[Feed]
+) -> openvino.Model:
+    """Compute in 8 bits, weights and activations, but for the operators that would add too much
+    noise; of those the weights are stored in 8 bits."""
     import nncf
     from nncf.quantization.advanced_parameters import (
         AdvancedQuantizationParameters,
@@ -221,53 +297,55 @@ def _static(network: Any, options: Mapping[str, Any], feeds: Sequence[Feed]) -> 
     )
 
     dataset = nncf.Dataset(list(feeds))
-    settings: dict[str, Any] = {
-        "preset": nncf.QuantizationPreset(options["preset"]) if "preset" in options else None,
-        "subset_size": len(feeds),
-        "model_type": nncf.ModelType.TRANSFORMER if _attention(network) else None,
-    }
-    alphas = AdvancedSmoothQuantParameters(matmul=float(options["smooth_alpha"]))
+    preset = nncf.QuantizationPreset(settings["preset"]) if "preset" in settings else None
+    model_type = nncf.ModelType.TRANSFORMER if _has_attention(network) else None
+    alphas = AdvancedSmoothQuantParameters(matmul=float(settings["smooth_alpha"]))
 
-    def quantize(left: list[str]) -> Any:
-        made = nncf.quantize(
+    def quantize(left_in_float: list[str]) -> openvino.Model:
+        quantized = nncf.quantize(
             network.clone(),
             dataset,
-            ignored_scope=nncf.IgnoredScope(names=left) if left else None,
+            preset=preset,
+            subset_size=len(feeds),
+            model_type=model_type,
+            ignored_scope=nncf.IgnoredScope(names=left_in_float) if left_in_float else None,
             advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
-            **settings,
         )
-        return (
-            nncf.compress_weights(made, mode=nncf.CompressWeightsMode.INT8_ASYM) if left else made
-        )
+        if not left_in_float:
+            return quantized
+        return nncf.compress_weights(quantized, mode=nncf.CompressWeightsMode.INT8_ASYM)
 
-    return _nncf_choice.choose(network, feeds, float(options["max_noise"]), quantize)[0]
+    budget = float(settings["max_noise"])
+    return _nncf_scope.quantize_within_budget(network, feeds, budget, quantize)[0]
 
 
-def _attention(network: Any) -> bool:
+def _has_attention(network: openvino.Model) -> bool:
     """Whether a softmax feeds a product of two activations, which NNCF's settings for transformers
     are made for."""
     for op in network.get_ordered_ops():
         if op.get_type_name() == "ScaledDotProductAttention":
             return True
-        if op.get_type_name() == "Softmax":
-            todo, seen = list(op.output(0).get_target_inputs()), 0
-            while todo and seen < 20:  # reshapes may stand between
-                reader = todo.pop().get_node()
-                seen += 1
-                constant = any(
-                    port.get_source_output().get_node().get_type_name() == "Constant"
-                    for port in reader.inputs()
-                )
-                if reader.get_type_name() == "MatMul" and not constant:
-                    return True
-                if reader.get_type_name() in (
-                    "Reshape",
-                    "Transpose",
-                    "Unsqueeze",
-                    "Squeeze",
-                    "Convert",
-                    "Select",
-                    "Multiply",
-                ):
-                    todo += list(reader.output(0).get_target_inputs())
+        if op.get_type_name() == "Softmax" and _feeds_product(op):
+            return True
     return False
+
+
+def _feeds_product(softmax: openvino.Node) -> bool:
+    """Whether the output of a softmax reaches a product with another activation, with at most
+    reshapes between."""
+    ports = list(softmax.output(0).get_target_inputs())
+    visited = 0
+    while ports and visited < ATTENTION_REACH:
+        reader = ports.pop().get_node()
+        visited += 1
+        if reader.get_type_name() == "MatMul" and not _has_constant_input(reader):
+            return True
+        if reader.get_type_name() in ATTENTION_PATH:
+            ports += list(reader.output(0).get_target_inputs())
+    return False
+
+
+def _has_constant_input(op: openvino.Node) -> bool:
+    return any(
+        port.get_source_output().get_node().get_type_name() == "Constant" for port in op.inputs()
+    )

@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from mconv.errors import UnsupportedError, UsageError
-from mconv.targets import _nncf_choice
+from mconv.targets import _nncf_scope
 from mconv.targets import openvino as openvino_target
 from tests.models import convolution, linear
 from tests.unit.quantizers.graphs import INT64, answer, model, node, tensor, value, weights
@@ -166,10 +166,10 @@ def test_the_worst_operator_is_found(tmp_path: Path) -> None:
     source = tmp_path / "m.onnx"
     source.write_bytes(spiky().SerializeToString())
     network = openvino.convert_model(str(source))
-    names = _nncf_choice.products(network)
+    names = _nncf_scope.find_products(network)
     assert len(names) == 2
-    exact = _nncf_choice.answers(network, ids())
-    errors = _nncf_choice.alone(network, ids(), exact)
+    exact = _nncf_scope.run_network(network, ids())
+    errors = _nncf_scope.measure_each_alone(network, ids(), exact)
     first, second = names
     assert errors[second] > errors[first] > 0
     # by hand: the cube through 256 levels between its extremes
