@@ -1,1 +1,1 @@
-"""Writing weights as Parquet: which names, which types, which encoding, which rows."""
+"""Writes weights as Parquet: which names, which types, which encoding, which rows."""

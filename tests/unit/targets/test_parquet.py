@@ -15,8 +15,8 @@ from mconv import parquet, registry
 from mconv.errors import ManifestError, UnsupportedError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
-from mconv.targets._parquet import encode, names
-from mconv.targets._parquet.write import half, rows
+from mconv.targets._parquet import encodings, renaming
+from mconv.targets._parquet.writer import group_rows, narrow_tensor
 from mconv.weights import Tensor
 from tests.models import write_linear
 from tests.unit.test_parquet import put
@@ -46,10 +46,10 @@ NAMES = ["model.encoder.layer.0.weight", "model.encoder.layer.10.weight", "model
     ],
 )
 def test_rename(rules: dict[str, str], made: list[str]) -> None:
-    names.check(rules)
-    assert list(names.rename(NAMES, rules).values()) == made
+    renaming.check_rules(rules)
+    assert list(renaming.rename_tensors(NAMES, rules).values()) == made
     # whatever the order
-    assert list(names.rename(NAMES, dict(reversed(rules.items()))).values()) == made
+    assert list(renaming.rename_tensors(NAMES, dict(reversed(rules.items()))).values()) == made
 
 
 @pytest.mark.parametrize(
@@ -63,31 +63,31 @@ def test_rename(rules: dict[str, str], made: list[str]) -> None:
 )
 def test_rename_refuses_what_would_lose_a_tensor(rules: dict[str, str], said: str) -> None:
     with pytest.raises(UnsupportedError, match=said):
-        names.rename(NAMES, rules)
+        renaming.rename_tensors(NAMES, rules)
 
 
 @pytest.mark.parametrize("rules", [{"^(": "x"}, {"^a": r"\2"}, {"": "x"}])
 def test_rules_are_checked_before_anything_runs(rules: dict[str, str]) -> None:
     with pytest.raises(UnsupportedError):
-        names.check(rules)
+        renaming.check_rules(rules)
 
 
 def test_half_is_numpys_and_leaves_what_it_cannot_hold() -> None:
     wide = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    assert half(Tensor.of(wide)).data.tobytes() == wide.astype(np.float16).tobytes()
+    assert narrow_tensor(Tensor.of(wide)).data.tobytes() == wide.astype(np.float16).tobytes()
     brain = wide.astype(ml_dtypes.bfloat16)
     assert (
-        half(Tensor.of(brain)).data.tobytes()
+        narrow_tensor(Tensor.of(brain)).data.tobytes()
         == brain.astype(np.float32).astype(np.float16).tobytes()
     )
-    assert half(Tensor.of(np.array([1, np.inf, np.nan]))).dtype == "float16"
+    assert narrow_tensor(Tensor.of(np.array([1, np.inf, np.nan]))).dtype == "float16"
     for kept in (
         np.array([1e5], np.float32),
         np.array([3], np.int64),
         np.array([1 + 2j], np.complex64),
     ):
-        assert half(Tensor.of(kept)) is not None
-        assert half(Tensor.of(kept)).dtype == kept.dtype.name
+        assert narrow_tensor(Tensor.of(kept)) is not None
+        assert narrow_tensor(Tensor.of(kept)).dtype == kept.dtype.name
 
 
 def test_a_tensor_that_stays_wide_is_told_of(tmp_path: Path) -> None:
@@ -102,7 +102,9 @@ def test_row_groups_hold_about_a_chunk() -> None:
         n: Tensor.of(np.zeros(size, np.float32))
         for n, size in (("a", 100), ("b", 1000), ("c", 10), ("d", 10))
     }
-    groups = [[(r.name, r.offset, r.elements) for r in g] for g in rows(tensors, {"e": "a"}, 1600)]
+    groups = [
+        [(r.name, r.offset, r.elements) for r in g] for g in group_rows(tensors, {"e": "a"}, 1600)
+    ]
     assert groups == [
         [("a", 0, 100)],
         [("b", 0, 400)],
@@ -116,7 +118,9 @@ def test_encodings_are_those_that_measure_smallest() -> None:
     noise = rng.standard_normal(100_000).astype(np.float32)
     few = rng.choice(rng.standard_normal(5).astype(np.float32), 100_000)
     whole = rng.integers(-127, 128, 100_000).astype(np.int8)
-    chosen = [encode.choose({"w": Tensor.of(a)}, "zstd", 1) for a in (noise, few, whole)]
+    chosen = [
+        encodings.choose_encodings({"w": Tensor.of(a)}, "zstd", 1) for a in (noise, few, whole)
+    ]
     assert [next(iter(c.values())) for c in chosen] == [
         "byte_stream_split",
         "dictionary",
