@@ -59,23 +59,23 @@ class Weight:
     bytes: int
 
 
-def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that NumPy-style broadcasting gives (ONNX multidirectional broadcasting)."""
     return tuple(int(d) for d in np.broadcast_shapes(*shapes))
 
 
-def literal(value: Any) -> str:
+def render_literal(value: Any) -> str:
     """A Python value as a JavaScript literal; a Value as its name."""
     if isinstance(value, Value):
         return value.js
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k}: {literal(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{k}: {render_literal(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(literal(v) for v in value) + "]"
+        return "[" + ", ".join(render_literal(v) for v in value) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, np.generic):
-        return literal(value.item())
+        return render_literal(value.item())
     return json.dumps(value)
 
 
@@ -125,14 +125,14 @@ class Builder:
     def constant(self, array: np.ndarray, name: str = "", *, dtype: str | None = None) -> Value:
         """A tensor kept in weights.bin, once for each content; a scalar goes into the code.
         ``dtype='int4'``: values -8..7."""
-        dtype = dtype or data_type(array.dtype.name)
+        dtype = dtype or webnn_type(array.dtype.name)
         if 0 in array.shape:
             raise Refusal("an empty tensor (a dimension of 0) does not exist in WebNN")
         if array.ndim == 0 and dtype in _ARRAYS:
             return self.scalar(array.item(), dtype)
         data = pack_int4(array) if dtype == "int4" else np.ascontiguousarray(array).tobytes()
         if len(data) > CONSTANT_BYTES:
-            return self._pieces(array, name, dtype)
+            return self._split_constant(array, name, dtype)
         shape = tuple(int(d) for d in array.shape)
         digest = hashlib.sha256(data).hexdigest()
         key = (digest, dtype, shape)
@@ -140,11 +140,14 @@ class Builder:
             offset, length = self._pool.store(digest, data)
             self.weights.append(Weight(name, dtype, shape, offset, length))
             self._constants[key] = self._line(
-                "w", f"w({literal(dtype)}, {literal(shape)}, {offset}, {length})", dtype, shape
+                "w",
+                f"w({render_literal(dtype)}, {render_literal(shape)}, {offset}, {length})",
+                dtype,
+                shape,
             )
         return self._constants[key]
 
-    def _pieces(self, array: np.ndarray, name: str, dtype: str) -> Value:
+    def _split_constant(self, array: np.ndarray, name: str, dtype: str) -> Value:
         """A tensor above the browser's limit for one constant, as pieces along its first axis."""
         row = math.ceil(array[0].size / 2) if dtype == "int4" else array[0].nbytes
         step = CONSTANT_BYTES // row & ~1  # even: an int4 piece ends on a whole byte
@@ -170,16 +173,16 @@ class Builder:
             text = (
                 f"{int(number)}n"
                 if dtype == "int64"
-                else literal(number if dtype == "float32" else int(number))
+                else render_literal(number if dtype == "float32" else int(number))
             )
-            expression = f"s({literal(dtype)}, {_ARRAYS[dtype]}.of({text}))"
+            expression = f"s({render_literal(dtype)}, {_ARRAYS[dtype]}.of({text}))"
             self._constants[key] = self._line("s", expression, dtype, ())
         return self._constants[key]
 
     # --- calls
 
     def input(self, name: str, dtype: str, shape: tuple[int, ...]) -> Value:
-        descriptor = literal({"dataType": dtype, "shape": shape})
+        descriptor = render_literal({"dataType": dtype, "shape": shape})
         return self._line("x", f"b.input({json.dumps(name)}, {descriptor})", dtype, shape)
 
     def comment(self, text: str) -> None:
@@ -198,19 +201,24 @@ class Builder:
         Raises Refusal outside the limits."""
         operands = [a for a in arguments if isinstance(a, Value)]
         for operand, (codes, low, high) in zip(operands, LIMITS[method], strict=False):
-            check(method, operand, codes, low, high)
+            check_operand(method, operand, codes, low, high)
         kept = {k: v for k, v in (options or {}).items() if v is not None}
-        text = ", ".join([*(literal(a) for a in arguments), *([literal(kept)] if kept else [])])
+        text = ", ".join(
+            [*(render_literal(a) for a in arguments), *([render_literal(kept)] if kept else [])]
+        )
         self.calls[method] += 1
         return self._line(
             "v", f"b.{method}({text})", dtype or operands[0].dtype, tuple(int(d) for d in shape)
         )
 
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
-        check("split", x, *LIMITS["split"][0])
+        check_operand("split", x, *LIMITS["split"][0])
         self.calls["split"] += 1
         whole = self._line(
-            "v", f"b.split({x.js}, {literal(list(sizes))}, {{ axis: {axis} }})", x.dtype, x.shape
+            "v",
+            f"b.split({x.js}, {render_literal(list(sizes))}, {{ axis: {axis} }})",
+            x.dtype,
+            x.shape,
         )
         return [
             Value(f"{whole.js}[{i}]", x.dtype, (*x.shape[:axis], n, *x.shape[axis + 1 :]))
@@ -221,12 +229,12 @@ class Builder:
         if len(parts) == 1:
             return parts[0]
         for part in parts:
-            check("concat", part, *LIMITS["concat"][0])
+            check_operand("concat", part, *LIMITS["concat"][0])
         self.calls["concat"] += 1
         shape = list(parts[0].shape)
         shape[axis] = sum(p.shape[axis] for p in parts)
         return self._line(
-            "v", f"b.concat({literal(list(parts))}, {axis})", parts[0].dtype, tuple(shape)
+            "v", f"b.concat({render_literal(list(parts))}, {axis})", parts[0].dtype, tuple(shape)
         )
 
     def unary(self, method: str, x: Value, **options: Any) -> Value:
@@ -235,7 +243,7 @@ class Builder:
     def binary(self, method: str, a: Value, b: Value, *, dtype: str | None = None) -> Value:
         if a.dtype != b.dtype:
             raise Refusal(f"{method} of {a.dtype} and {b.dtype}")
-        return self.call(method, a, b, shape=broadcast(a.shape, b.shape), dtype=dtype)
+        return self.call(method, a, b, shape=broadcast_shapes(a.shape, b.shape), dtype=dtype)
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         return x if tuple(shape) == x.shape else self.call("reshape", x, list(shape), shape=shape)
@@ -268,7 +276,7 @@ class Builder:
         return Value(name, dtype, shape)
 
 
-def check(method: str, operand: Value, codes: str, low: int, high: int) -> None:
+def check_operand(method: str, operand: Value, codes: str, low: int, high: int) -> None:
     """Raise Refusal where an operand is outside what the browser's builder takes."""
     allowed = [CODES[c] for c in codes]
     if operand.dtype not in allowed:
@@ -277,7 +285,7 @@ def check(method: str, operand: Value, codes: str, low: int, high: int) -> None:
         raise Refusal(f"WebNN's {method} takes ranks {low} to {high}, not {operand.rank}")
 
 
-def data_type(numpy_name: str) -> str:
+def webnn_type(numpy_name: str) -> str:
     """WebNN's data type for NumPy's (bool becomes uint8). Raises Refusal."""
     name = "uint8" if numpy_name == "bool" else numpy_name
     if name not in CODES.values():

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from mconv.targets._webnn.builder import Builder, Refusal, Value, broadcast
+from mconv.targets._webnn.builder import Builder, Refusal, Value, broadcast_shapes
 from mconv.targets._webnn.elementwise import tanh_gelu
-from mconv.targets._webnn.matmul import product
+from mconv.targets._webnn.matmul import multiply_matrices
 from mconv.targets._webnn.node import Handler, Node
 
 
@@ -61,11 +61,11 @@ def fused_matmul(b: Builder, n: Node) -> Value:
             x = b.transpose(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
         sides.append(x)
     alpha, out = float(n.attr("alpha", 1.0)), n.out_shape()
-    y = product(b, sides[0], sides[1], out)
+    y = multiply_matrices(b, sides[0], sides[1], out)
     return y if alpha == 1 else b.binary("mul", y, b.scalar(alpha, y.dtype))
 
 
-def heads(b: Builder, x: Value, count: int) -> Value:
+def split_heads(b: Builder, x: Value, count: int) -> Value:
     """[batch, length, heads * size] as [batch, heads, length, size]."""
     batch, length, width = x.shape
     return b.transpose(b.reshape(x, [batch, length, count, width // count]), [0, 2, 1, 3])
@@ -76,7 +76,7 @@ def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: i
     [batch, length], 0 where it hides."""
     count, kind = int(n.attr("num_heads")), q.dtype
     scale = float(n.attr("scale", 0.0)) or 1 / math.sqrt(q.shape[-1] // count)
-    q, k, v = (heads(b, x, count) for x in (q, k, v))
+    q, k, v = (split_heads(b, x, count) for x in (q, k, v))
     scores = b.call("matmul", q, b.transpose(k, [0, 1, 3, 2]), shape=(*q.shape[:3], k.shape[2]))
     scores = b.binary("mul", scores, b.scalar(scale, kind))
     if n.has(mask):
@@ -94,7 +94,7 @@ def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: i
         )
         scores = b.binary("add", scores, b.constant(future.astype(kind), "causal mask"))
     if n.has(bias):
-        if broadcast(scores.shape, n.shape(bias)) != scores.shape:
+        if broadcast_shapes(scores.shape, n.shape(bias)) != scores.shape:
             raise Refusal("its attention bias does not broadcast to the scores")
         scores = b.binary("add", scores, n.value(bias))
     weights = b.call("softmax", scores, 3, shape=scores.shape)

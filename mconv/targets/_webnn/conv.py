@@ -25,18 +25,18 @@ class Window:
         return [p for pair in self.pads for p in pair]
 
 
-def spatial(n: Node) -> int:
+def count_spatial_axes(n: Node) -> int:
     count = len(n.shape(0)) - 2
     if count not in (1, 2):
         raise Refusal(f"{count} spatial axes; WebNN has 2 (and 1 as 2)")
     return count
 
 
-def as_plane(b: Builder, x: Value) -> Value:
+def make_plane(b: Builder, x: Value) -> Value:
     return b.reshape(x, [*x.shape, 1]) if x.rank == 3 else x
 
 
-def window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Window:
+def make_window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Window:
     """Strides, dilations and explicit pads, by ONNX's auto_pad rules; the end pad is what the
     output size asks for."""
     size = n.shape(0)[2:]
@@ -66,9 +66,9 @@ def window(n: Node, kernel: Sequence[int], out: Sequence[int], count: int) -> Wi
 
 
 def conv(b: Builder, n: Node) -> Value:
-    count, out = spatial(n), n.out_shape()
-    x, weight = as_plane(b, n.value(0)), as_plane(b, n.value(1))
-    w = window(n, n.shape(1)[2:], out[2:], count)
+    count, out = count_spatial_axes(n), n.out_shape()
+    x, weight = make_plane(b, n.value(0)), make_plane(b, n.value(1))
+    w = make_window(n, n.shape(1)[2:], out[2:], count)
     options = {
         "padding": w.flat_pads,
         "strides": w.strides,
@@ -83,8 +83,8 @@ def conv(b: Builder, n: Node) -> Value:
 def conv_transpose(b: Builder, n: Node) -> Value:
     """ONNX: out = stride * (in - 1) + output_padding + reach - pads. With output_shape the pads
     follow from it."""
-    count, out = spatial(n), n.out_shape()
-    x, weight = as_plane(b, n.value(0)), as_plane(b, dilated(b, n, count))
+    count, out = count_spatial_axes(n), n.out_shape()
+    x, weight = make_plane(b, n.value(0)), make_plane(b, dilate_weight(b, n, count))
     kernel, size = weight.shape[2 : 2 + count], n.shape(0)[2:]
     strides = list(n.attr("strides") or [1] * count)
     extra = list(n.attr("output_padding") or [0] * count)
@@ -110,7 +110,7 @@ def conv_transpose(b: Builder, n: Node) -> Value:
     one = [1] if count == 1 else []
     shape = [out[0], out[1], *planes, *one]
     bias = n.value(2) if n.has(2) else None
-    y = grouped_transpose(b, x, weight, int(n.attr("group", 1)), shape, [*strides, *one])
+    y = transpose_groups(b, x, weight, int(n.attr("group", 1)), shape, [*strides, *one])
     grow = (
         [max(0, pads[i][0] * -1) for i in range(count)],
         [max(0, out[2 + i] + pads[i][0] - planes[i]) for i in range(count)],
@@ -130,7 +130,7 @@ def conv_transpose(b: Builder, n: Node) -> Value:
     return y if bias is None else b.binary("add", y, b.reshape(bias, [out[1]] + [1] * count))
 
 
-def dilated(b: Builder, n: Node, count: int) -> Value:
+def dilate_weight(b: Builder, n: Node, count: int) -> Value:
     """The weight of a transposed convolution with its dilations written out as zeros: the browser's
     CPU backend has none."""
     dilations = list(n.attr("dilations") or [1] * count)
@@ -148,7 +148,7 @@ def dilated(b: Builder, n: Node, count: int) -> Value:
     return b.constant(wide, f"{n.step.inputs[1]} dilated")
 
 
-def grouped_transpose(
+def transpose_groups(
     b: Builder, x: Value, weight: Value, groups: int, shape: list[int], strides: list[int]
 ) -> Value:
     """One convTranspose2d a group (the browser's CPU backend has no groups), joined along the
@@ -170,8 +170,8 @@ def grouped_transpose(
 
 def max_pool(b: Builder, n: Node) -> Value:
     n.only_first_output()
-    count, out = spatial(n), n.out_shape()
-    x, w = as_plane(b, n.value(0)), window(n, n.attr("kernel_shape"), out[2:], count)
+    count, out = count_spatial_axes(n), n.out_shape()
+    x, w = make_plane(b, n.value(0)), make_window(n, n.attr("kernel_shape"), out[2:], count)
     shape = (*out, 1) if count == 1 else out
     if w.dilations[:count] != [1] * count:
         raise Refusal("a dilated max pool: the browser's CPU backend has none")
@@ -184,7 +184,7 @@ def max_pool(b: Builder, n: Node) -> Value:
     return b.reshape(b.call("maxPool2d", x, shape=shape, options=options), out)
 
 
-def padded(b: Builder, x: Value, w: Window) -> Value:
+def pad_plane(b: Builder, x: Value, w: Window) -> Value:
     """Zeros around the plane."""
     begin, end = [0, 0, w.pads[0][0], w.pads[1][0]], [0, 0, w.pads[0][1], w.pads[1][1]]
     if not any(begin) and not any(end):
@@ -197,12 +197,12 @@ def padded(b: Builder, x: Value, w: Window) -> Value:
 def average_pool(b: Builder, n: Node) -> Value:
     """Over explicit zeros, then scaled by window size / elements counted: right for every
     count_include_pad and ceil_mode."""
-    count, out = spatial(n), n.out_shape()
-    w = window(n, n.attr("kernel_shape"), out[2:], count)
+    count, out = count_spatial_axes(n), n.out_shape()
+    w = make_window(n, n.attr("kernel_shape"), out[2:], count)
     shape = (*out, 1) if count == 1 else out
     if w.dilations != [1, 1]:
         raise Refusal("a dilated average pool: the browser's CPU backend has none")
-    x = as_plane(b, n.value(0))
+    x = make_plane(b, n.value(0))
     given = list(n.attr("pads") or [0] * 2 * count)
     factors = []
     for i in range(2):
@@ -220,7 +220,7 @@ def average_pool(b: Builder, n: Node) -> Value:
         counted = np.minimum(starts + kernel, high) - np.maximum(starts, low)
         factors.append(kernel / counted)
     options = {"windowDimensions": w.kernel, "strides": w.strides, "outputSizes": list(shape[2:])}
-    y = b.call("averagePool2d", padded(b, x, w), shape=shape, options=options)
+    y = b.call("averagePool2d", pad_plane(b, x, w), shape=shape, options=options)
     factor = factors[0][:, None] * factors[1][None, :]
     if not np.all(factor == 1):
         y = b.binary("mul", y, b.constant(factor.astype(y.dtype), "average pool: window / counted"))
@@ -229,15 +229,15 @@ def average_pool(b: Builder, n: Node) -> Value:
 
 def lp_pool(b: Builder, n: Node) -> Value:
     """Only p = 2, over explicit zeros."""
-    count, out = spatial(n), n.out_shape()
+    count, out = count_spatial_axes(n), n.out_shape()
     if n.attr("p", 2) != 2:
         raise Refusal(f"p = {n.attr('p')}; WebNN has p = 2")
-    x, w = as_plane(b, n.value(0)), window(n, n.attr("kernel_shape"), out[2:], count)
+    x, w = make_plane(b, n.value(0)), make_window(n, n.attr("kernel_shape"), out[2:], count)
     if w.dilations != [1, 1]:
         raise Refusal("dilations")
     shape = (*out, 1) if count == 1 else out
     options = {"windowDimensions": w.kernel, "strides": w.strides, "outputSizes": list(shape[2:])}
-    return b.reshape(b.call("l2Pool2d", padded(b, x, w), shape=shape, options=options), out)
+    return b.reshape(b.call("l2Pool2d", pad_plane(b, x, w), shape=shape, options=options), out)
 
 
 TABLE: dict[str, Handler] = {

@@ -6,16 +6,23 @@ import math
 
 import numpy as np
 
-from mconv.targets._webnn.builder import FLOATS, Builder, Refusal, Value, broadcast, data_type
+from mconv.targets._webnn.builder import (
+    FLOATS,
+    Builder,
+    Refusal,
+    Value,
+    broadcast_shapes,
+    webnn_type,
+)
 from mconv.targets._webnn.node import Handler, Node
 
 
-def direct(method: str) -> Handler:
+def make_direct(method: str) -> Handler:
     """An operator with one operand and the same meaning in WebNN."""
     return lambda b, n: b.unary(method, n.value(0))
 
 
-def with_attributes(method: str, **defaults: float) -> Handler:
+def make_with_attributes(method: str, **defaults: float) -> Handler:
     """The same with float attributes of the same names; ``defaults`` are ONNX's, which differ from
     WebNN's."""
     return lambda b, n: b.unary(
@@ -23,22 +30,22 @@ def with_attributes(method: str, **defaults: float) -> Handler:
     )
 
 
-def no_legacy_broadcast(n: Node) -> None:
+def refuse_legacy_broadcast(n: Node) -> None:
     if n.attr("broadcast", 0) or n.attr("axis") is not None:
         raise Refusal("the broadcast attribute of opset 6 and earlier is not supported")
 
 
-def binary(method: str) -> Handler:
+def make_binary(method: str) -> Handler:
     def handle(b: Builder, n: Node) -> Value:
-        no_legacy_broadcast(n)
+        refuse_legacy_broadcast(n)
         return b.binary(method, n.value(0), n.value(1))
 
     return handle
 
 
-def compare(method: str) -> Handler:
+def make_comparison(method: str) -> Handler:
     def handle(b: Builder, n: Node) -> Value:
-        no_legacy_broadcast(n)
+        refuse_legacy_broadcast(n)
         x, y = n.value(0), n.value(1)
         if n.dtype(0) == "bool":
             if method != "equal":
@@ -53,13 +60,13 @@ def compare(method: str) -> Handler:
 
 def division(b: Builder, n: Node) -> Value:
     """WebNN leaves the rounding of integer quotients open, so only floats are taken."""
-    no_legacy_broadcast(n)
+    refuse_legacy_broadcast(n)
     if n.value(0).dtype not in FLOATS:
         raise Refusal(f"division of {n.dtype(0)}: WebNN does not define how integers are rounded")
     return b.binary("div", n.value(0), n.value(1))
 
 
-def variadic(method: str, *, mean: bool = False) -> Handler:
+def make_variadic(method: str, *, mean: bool = False) -> Handler:
     def handle(b: Builder, n: Node) -> Value:
         total = n.value(0)
         for index in range(1, n.inputs):
@@ -72,7 +79,7 @@ def variadic(method: str, *, mean: bool = False) -> Handler:
 
 
 def power(b: Builder, n: Node) -> Value:
-    no_legacy_broadcast(n)
+    refuse_legacy_broadcast(n)
     base, exponent = n.value(0), n.value(1)
     if base.dtype not in FLOATS:
         raise Refusal(f"a power of {n.dtype(0)}: only float bases are exact")
@@ -116,7 +123,7 @@ def prelu(b: Builder, n: Node) -> Value:
     x, slope = n.value(0), n.value(1)
     if n.version < 7 and slope.rank == 1 and x.rank > 2 and slope.shape[0] > 1:
         slope = b.reshape(slope, [slope.shape[0]] + [1] * (x.rank - 2))
-    if broadcast(x.shape, slope.shape) != x.shape:
+    if broadcast_shapes(x.shape, slope.shape) != x.shape:
         raise Refusal("its slope does not broadcast to its input")
     return b.call("prelu", x, slope, shape=x.shape)
 
@@ -202,13 +209,13 @@ def shrink(b: Builder, n: Node) -> Value:
 
 def where(b: Builder, n: Node) -> Value:
     yes, no = n.value(1), n.value(2)
-    shape, kind = broadcast(n.shape(0), yes.shape, no.shape), yes.dtype
+    shape, kind = broadcast_shapes(n.shape(0), yes.shape, no.shape), yes.dtype
     if kind == "uint8":  # not among where's types; every value of it is an int32
         yes, no = b.cast(yes, "int32"), b.cast(no, "int32")
     return b.cast(b.call("where", n.value(0), yes, no, shape=shape, dtype=yes.dtype), kind)
 
 
-def to_bool(b: Builder, x: Value) -> Value:
+def convert_to_bool(b: Builder, x: Value) -> Value:
     if x.dtype in ("uint8", "int8"):
         x = b.cast(x, "int32")
     return b.unary("logicalNot", b.binary("equal", x, b.scalar(0, x.dtype), dtype="uint8"))
@@ -218,8 +225,8 @@ def cast(b: Builder, n: Node) -> Value:
     x, target = n.value(0), n.step.outputs[0]
     kind = n.target_dtype()
     if kind == "bool":
-        return b.unary("identity", x) if n.dtype(0) == "bool" else to_bool(b, x)
-    result = data_type(kind)
+        return b.unary("identity", x) if n.dtype(0) == "bool" else convert_to_bool(b, x)
+    result = webnn_type(kind)
     if result == "int4":
         raise Refusal("a cast to int4")
     if x.dtype in FLOATS and result in ("uint8", "int8", "uint32"):
@@ -295,9 +302,9 @@ COMPARE: dict[str, str] = {
     "LessOrEqual": "lesserOrEqual",
 }
 TABLE: dict[str, Handler] = {
-    **{op: direct(method) for op, method in DIRECT.items()},
-    **{op: binary(method) for op, method in BINARY.items()},
-    **{op: compare(method) for op, method in COMPARE.items()},
+    **{op: make_direct(method) for op, method in DIRECT.items()},
+    **{op: make_binary(method) for op, method in BINARY.items()},
+    **{op: make_comparison(method) for op, method in COMPARE.items()},
     "Cast": cast,
     "CastLike": cast,
     "Celu": celu,
@@ -305,21 +312,21 @@ TABLE: dict[str, Handler] = {
     "CumSum": cumulative_sum,
     "Div": division,
     "Dropout": dropout,
-    "Elu": with_attributes("elu", alpha=1.0),
+    "Elu": make_with_attributes("elu", alpha=1.0),
     "Gelu": gelu,
-    "HardSigmoid": with_attributes("hardSigmoid", alpha=0.2, beta=0.5),
+    "HardSigmoid": make_with_attributes("hardSigmoid", alpha=0.2, beta=0.5),
     "IsInf": is_infinite,
     "IsNaN": lambda b, n: b.call("isNaN", n.value(0), shape=n.shape(0), dtype="uint8"),
-    "LeakyRelu": with_attributes("leakyRelu", alpha=0.01),
-    "Max": variadic("max"),
-    "Mean": variadic("add", mean=True),
-    "Min": variadic("min"),
+    "LeakyRelu": make_with_attributes("leakyRelu", alpha=0.01),
+    "Max": make_variadic("max"),
+    "Mean": make_variadic("add", mean=True),
+    "Min": make_variadic("min"),
     "Mish": mish,
     "PRelu": prelu,
     "Pow": power,
     "Selu": selu,
     "Shrink": shrink,
-    "Sum": variadic("add"),
+    "Sum": make_variadic("add"),
     "Swish": swish,
     "ThresholdedRelu": thresholded_relu,
     "Where": where,

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
-from mconv.targets._webnn.index import indices_of
-from mconv.targets._webnn.matmul import unpack
-from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.index import read_indices
+from mconv.targets._webnn.matmul import unpack_codes
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
 from mconv.targets._webnn.prepare import Graph, Step
 
 ROWS = "mconv.DequantizedRows"  # Gather of a DequantizeLinear: codes, indices, scale, zero point
 LEAST = {"int4": -8, "uint4": 0, "int8": -128, "uint8": 0}
 
 
-def fuse(graph: Graph) -> None:
+def fuse_gathers(graph: Graph) -> None:
     """Turn Gather(DequantizeLinear(constant table), indices) along the rows into one step that
     dequantizes what it gathered."""
     transpose_weights(graph)
@@ -37,7 +37,7 @@ def fuse(graph: Graph) -> None:
             if step.op == "Gather" and step.attributes.get("axis", 0) == 0
             else None
         )
-        if source is not None and by_rows(source, graph):
+        if source is not None and has_row_scales(source, graph):
             inputs = (source.inputs[0], step.inputs[1], *source.inputs[1:])
             step = dataclasses.replace(step, op=ROWS, attributes=source.attributes, inputs=inputs)
         steps.append(step)
@@ -74,7 +74,7 @@ def transpose_weights(graph: Graph) -> None:
         )
 
 
-def by_rows(source: Step, graph: Graph) -> bool:
+def has_row_scales(source: Step, graph: Graph) -> bool:
     """Whether a table [rows, columns] has a scale for each row or for blocks of each row, or one
     for all."""
     table, scale = graph.constants[source.inputs[0]], graph.constants[source.inputs[1]]
@@ -107,7 +107,7 @@ def gather_rows(
 
     ``scale`` and ``zero`` are [rows or 1, blocks]; ``narrow``: codes are 0..15 and stored two a
     byte."""
-    index = indices_of(b, n, 1, len(codes))
+    index = read_indices(b, n, 1, len(codes))
     kind = str(scale.dtype)
 
     def rows(table: np.ndarray, what: str) -> Value:
@@ -167,8 +167,8 @@ def gather_block_quantized(b: Builder, n: Node) -> Value:
     kind = table.dtype.name
     if (
         table.ndim != 2
-        or axis_of(n.attr("gather_axis", 0), 2) != 0
-        or axis_of(n.attr("quantize_axis", 1), 2) != 1
+        or normalise_axis(n.attr("gather_axis", 0), 2) != 0
+        or normalise_axis(n.attr("quantize_axis", 1), 2) != 1
     ):
         raise Refusal("only rows of a matrix, quantized along the rows, are supported")
     packed = kind == "uint8" and bits < 8
@@ -178,8 +178,8 @@ def gather_block_quantized(b: Builder, n: Node) -> Value:
     if zero is None:
         zero = np.full(scale.shape, 1 << (bits - 1) if kind == "uint8" else 0, np.int32)
     elif packed:
-        zero = unpack(zero.reshape(len(table), -1), bits, scale.shape[1])
-    codes = unpack(table, bits, columns) if packed else table.astype(np.int32)
+        zero = unpack_codes(zero.reshape(len(table), -1), bits, scale.shape[1])
+    codes = unpack_codes(table, bits, columns) if packed else table.astype(np.int32)
     if columns % scale.shape[1] or columns // scale.shape[1] != n.attr("block_size", 128):
         raise Refusal(f"blocks of {n.attr('block_size', 128)} that do not divide {columns} columns")
     codes, zero = codes + shift, zero.astype(np.int32) + shift

@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mconv.errors import UnsupportedError
-from mconv.targets._webnn.builder import Builder, Pool, Refusal, Value, Weight, data_type, literal
-from mconv.targets._webnn.embedding import fuse
+from mconv.targets._webnn.builder import (
+    Builder,
+    Pool,
+    Refusal,
+    Value,
+    Weight,
+    render_literal,
+    webnn_type,
+)
+from mconv.targets._webnn.embedding import fuse_gathers
 from mconv.targets._webnn.names import graph_file
 from mconv.targets._webnn.node import Node
 from mconv.targets._webnn.operators import OPERATORS
@@ -67,7 +75,7 @@ def emit(
 ) -> EmitResult:
     """Write one graph's module, its weights into ``pool``."""
     graph = prepare(model, dims, set(OPERATORS))
-    fuse(graph)
+    fuse_gathers(graph)
     builder = Builder(pool)
     values: dict[str, Value] = {}
     refused: dict[tuple[str, str], list[str]] = {}
@@ -76,21 +84,23 @@ def emit(
         emit_step(step, graph, builder, values, refused)
     outputs = declare_outputs(graph, builder, values, refused)
     if refused:
-        raise UnsupportedError(explain(refused))
-    module_file.write_text(module(graph, builder, outputs, unused, precision), encoding="utf-8")
+        raise UnsupportedError(explain_refusals(refused))
+    module_file.write_text(
+        render_module(graph, builder, outputs, unused, precision), encoding="utf-8"
+    )
     return EmitResult(
         nodes=sum(builder.calls.values()),
         operators=dict(sorted(Counter(s.op for s in graph.steps).items())),
         calls=dict(sorted(builder.calls.items())),
         weights=tuple(builder.weights),
         weights_bytes=max((w.offset + w.bytes for w in builder.weights), default=0),
-        inputs=tuple(spec(graph, name) for name in graph.inputs),
-        outputs=tuple(spec(graph, name) for name in graph.outputs),
+        inputs=tuple(make_spec(graph, name) for name in graph.inputs),
+        outputs=tuple(make_spec(graph, name) for name in graph.outputs),
         unused=tuple(unused),
     )
 
 
-def spec(graph: Graph, name: str) -> TensorSpec:
+def make_spec(graph: Graph, name: str) -> TensorSpec:
     dtype, shape = graph.types[name]
     return TensorSpec(name=name, dtype=dtype, shape=shape or ())
 
@@ -108,7 +118,7 @@ def declare_inputs(
             try:
                 if shape is None:
                     raise Refusal("its shape is not known")
-                values[name] = builder.input(name, data_type(dtype), shape)
+                values[name] = builder.input(name, webnn_type(dtype), shape)
             except Refusal as problem:
                 refused.setdefault(("input", str(problem)), []).append(name)
     return [name for name in graph.inputs if name not in graph.needed]
@@ -138,7 +148,7 @@ def emit_step(
             results = [results] if isinstance(results, Value) else results
             for name, value in zip(step.outputs, results, strict=False):
                 if name and value is not None:
-                    values[name] = verified(graph, name, value)
+                    values[name] = check_result(graph, name, value)
         except Refusal as problem:
             if all(n in values or n in graph.constants for n in step.inputs if n):
                 refused.setdefault((step.op, str(problem)), []).append(step.name)
@@ -148,16 +158,16 @@ def emit_step(
         dtype, shape = graph.types.get(name, ("", None))
         if name and name not in values and refused and shape and dtype:
             try:
-                values[name] = Value("refused", data_type(dtype), shape)
+                values[name] = Value("refused", webnn_type(dtype), shape)
             except Refusal:
                 continue
 
 
-def verified(graph: Graph, name: str, value: Value) -> Value:
+def check_result(graph: Graph, name: str, value: Value) -> Value:
     """A handler's result must have the type and shape that ONNX's inference gives: a guard against
     mistakes here."""
     dtype, shape = graph.types.get(name, ("", None))
-    if shape is None or (data_type(dtype), shape) != (value.dtype, value.shape):
+    if shape is None or (webnn_type(dtype), shape) != (value.dtype, value.shape):
         raise Refusal(
             f"output {name!r} would be {value.dtype}{list(value.shape)}, ONNX says "
             f"{dtype}{shape and list(shape)}"
@@ -194,7 +204,7 @@ def declare_outputs(
     return outputs
 
 
-def explain(refused: Mapping[tuple[str, str], list[str]]) -> str:
+def explain_refusals(refused: Mapping[tuple[str, str], list[str]]) -> str:
     parts = []
     for (op, reason), names in sorted(refused.items()):
         nodes = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -202,12 +212,12 @@ def explain(refused: Mapping[tuple[str, str], list[str]]) -> str:
     return "native WebNN cannot represent this model: " + "; ".join(parts)
 
 
-def module(
+def render_module(
     graph: Graph, builder: Builder, outputs: Mapping[str, Value], unused: list[str], precision: str
 ) -> str:
     """The text of graph.mjs."""
     inputs = {
-        n: {"dataType": data_type(graph.types[n][0]), "shape": graph.types[n][1]}
+        n: {"dataType": webnn_type(graph.types[n][0]), "shape": graph.types[n][1]}
         for n in graph.inputs
         if n not in unused
     }
@@ -215,8 +225,10 @@ def module(
     size = max((w.offset + w.bytes for w in builder.weights), default=0)
     return TEMPLATE.format(
         precision=json.dumps(precision)[1:-1],
-        inputs=table(inputs),
-        outputs=table({n: {"dataType": v.dtype, "shape": v.shape} for n, v in outputs.items()}),
+        inputs=render_table(inputs),
+        outputs=render_table(
+            {n: {"dataType": v.dtype, "shape": v.shape} for n, v in outputs.items()}
+        ),
         unused=json.dumps(unused),
         size=size,
         body=body,
@@ -224,10 +236,10 @@ def module(
     )
 
 
-def table(rows: Mapping[str, object]) -> str:
+def render_table(rows: Mapping[str, object]) -> str:
     return (
         "{\n"
-        + "".join(f"  {json.dumps(name)}: {literal(row)},\n" for name, row in rows.items())
+        + "".join(f"  {json.dumps(name)}: {render_literal(row)},\n" for name, row in rows.items())
         + "}"
     )
 

@@ -25,7 +25,7 @@ ORT_TYPES = {
 }
 
 
-def evaluate(
+def evaluate_node(
     node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], model: onnx.ModelProto
 ) -> list[np.ndarray] | None:
     """The outputs in order, or None where neither engine has the node (it is then left in the
@@ -53,14 +53,14 @@ def evaluate(
         opset_imports=list(model.opset_import),
         ir_version=min(model.ir_version, 13),
     )
-    found = _onnxruntime(small, feeds, outputs) or _reference(small, feeds, outputs)
+    found = _run_onnxruntime(small, feeds, outputs) or _run_reference(small, feeds, outputs)
     if found is None or not all(isinstance(a, np.ndarray | np.generic) for a in found):
         return None
     arrays = iter(np.asarray(a) for a in found)
     return [next(arrays) if name else np.zeros(0) for name in node.output]
 
 
-def _onnxruntime(
+def _run_onnxruntime(
     model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str]
 ) -> list[np.ndarray] | None:
     import onnxruntime
@@ -80,7 +80,7 @@ def _onnxruntime(
         return None
 
 
-def _reference(
+def _run_reference(
     model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str]
 ) -> list[np.ndarray] | None:
     from onnx.reference import ReferenceEvaluator

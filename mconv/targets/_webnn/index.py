@@ -8,10 +8,10 @@ import math
 import numpy as np
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
-from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
-def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value:
+def read_indices(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value:
     """The indices operand; negative values (counted from the end) become positive.
 
     ``sizes``: of the axis, or one for each entry of the last axis.
@@ -43,33 +43,33 @@ def indices_of(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value
 
 def gather(b: Builder, n: Node) -> Value:
     x = n.value(0)
-    axis = axis_of(n.attr("axis", 0), x.rank)
-    indices = indices_of(b, n, 1, x.shape[axis])
+    axis = normalise_axis(n.attr("axis", 0), x.rank)
+    indices = read_indices(b, n, 1, x.shape[axis])
     return b.call("gather", x, indices, shape=n.out_shape(), options={"axis": axis})
 
 
 def gather_elements(b: Builder, n: Node) -> Value:
     x = n.value(0)
-    axis = axis_of(n.attr("axis", 0), x.rank)
-    indices = indices_of(b, n, 1, x.shape[axis])
-    if n.is_constant(1) and same_but(axis, x.shape, indices.shape):
+    axis = normalise_axis(n.attr("axis", 0), x.rank)
+    indices = read_indices(b, n, 1, x.shape[axis])
+    if n.is_constant(1) and agree_except(axis, x.shape, indices.shape):
         return b.call("gatherElements", x, indices, shape=n.out_shape(), options={"axis": axis})
     return b.call(
         "gather",
         b.reshape(x, [math.prod(x.shape)]),
-        flat_index(b, indices, x.shape, axis),
+        flatten_indices(b, indices, x.shape, axis),
         shape=n.out_shape(),
         options={"axis": 0},
     )
 
 
-def same_but(axis: int, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
+def agree_except(axis: int, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
     """Whether two shapes agree on every other axis: WebNN wants that of elements and indices, ONNX
     does not."""
     return all(i == axis or a == b for i, (a, b) in enumerate(zip(one, two, strict=True)))
 
 
-def flat_index(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) -> Value:
+def flatten_indices(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) -> Value:
     """Positions in the flattened tensor of what ``indices`` name along ``axis``, each at its own
     place on the other axes.
 
@@ -91,25 +91,25 @@ def gather_nd(b: Builder, n: Node) -> Value:
     if n.attr("batch_dims", 0):
         raise Refusal("batch_dims is not 0")
     x, depth = n.value(0), n.shape(1)[-1]
-    return b.call("gatherND", x, indices_of(b, n, 1, list(x.shape[:depth])), shape=n.out_shape())
+    return b.call("gatherND", x, read_indices(b, n, 1, list(x.shape[:depth])), shape=n.out_shape())
 
 
-def plain_scatter(n: Node) -> None:
+def refuse_reduction(n: Node) -> None:
     if n.attr("reduction", "none") != "none":
         raise Refusal(f"the reduction {n.attr('reduction')!r}")
 
 
 def scatter_elements(b: Builder, n: Node) -> Value:
-    plain_scatter(n)
+    refuse_reduction(n)
     x = n.value(0)
-    axis = axis_of(n.attr("axis", 0), x.rank)
-    indices = indices_of(b, n, 1, x.shape[axis])
-    if n.is_constant(1) and same_but(axis, x.shape, indices.shape):
+    axis = normalise_axis(n.attr("axis", 0), x.rank)
+    indices = read_indices(b, n, 1, x.shape[axis])
+    if n.is_constant(1) and agree_except(axis, x.shape, indices.shape):
         return b.call(
             "scatterElements", x, indices, n.value(2), shape=x.shape, options={"axis": axis}
         )
     count = math.prod(indices.shape)
-    where = b.reshape(flat_index(b, indices, x.shape, axis), [count, 1])
+    where = b.reshape(flatten_indices(b, indices, x.shape, axis), [count, 1])
     flat = b.reshape(x, [math.prod(x.shape)])
     return b.reshape(
         b.call("scatterND", flat, where, b.reshape(n.value(2), [count]), shape=flat.shape), x.shape
@@ -117,10 +117,10 @@ def scatter_elements(b: Builder, n: Node) -> Value:
 
 
 def scatter_nd(b: Builder, n: Node) -> Value:
-    plain_scatter(n)
+    refuse_reduction(n)
     x, depth = n.value(0), n.shape(1)[-1]
     return b.call(
-        "scatterND", x, indices_of(b, n, 1, list(x.shape[:depth])), n.value(2), shape=x.shape
+        "scatterND", x, read_indices(b, n, 1, list(x.shape[:depth])), n.value(2), shape=x.shape
     )
 
 
@@ -129,7 +129,7 @@ def one_hot(b: Builder, n: Node) -> Value:
     off."""
     depth, values = int(n.const(1, "depth").item()), n.const(2, "values")
     out = n.out_shape()
-    axis = axis_of(n.attr("axis", -1), len(out))
+    axis = normalise_axis(n.attr("axis", -1), len(out))
     x = n.value(0)
     if x.dtype not in ("int32", "int64"):
         raise Refusal(f"indices of {n.dtype(0)}")

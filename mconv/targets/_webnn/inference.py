@@ -13,7 +13,7 @@ Type = tuple[str, tuple[int, ...] | None]  # NumPy's dtype name, shape where it 
 Rule = Callable[[dict[str, Any], list[Type]], Type]
 
 
-def known(shape: tuple[int, ...] | None) -> tuple[int, ...]:
+def require_shape(shape: tuple[int, ...] | None) -> tuple[int, ...]:
     if shape is None:
         raise TypeError("a shape that is not static")
     return shape
@@ -23,17 +23,17 @@ def as_input(attributes: dict[str, Any], inputs: list[Type]) -> Type:
     return inputs[0]
 
 
-def last_from(attribute: str) -> Rule:
+def make_last_axis_rule(attribute: str) -> Rule:
     """The first input's shape with a last axis of the size that an attribute says."""
     return lambda attributes, inputs: (
         inputs[0][0],
-        (*known(inputs[0][1])[:-1], attributes[attribute]),
+        (*require_shape(inputs[0][1])[:-1], attributes[attribute]),
     )
 
 
 def gather_block(attributes: dict[str, Any], inputs: list[Type]) -> Type:
     (kind, rows), (_, index), (result, _) = inputs[:3]
-    rows, index = known(rows), known(index)
+    rows, index = require_shape(rows), require_shape(index)
     if attributes.get("gather_axis", 0) != 0 or len(rows) != 2:
         raise TypeError("only rows of a matrix are gathered")
     packed = kind == "uint8"
@@ -44,7 +44,7 @@ def fused_matmul(attributes: dict[str, Any], inputs: list[Type]) -> Type:
     """Transposed operands are matrices or stacks of them; vectors follow NumPy's matmul."""
     sides = []
     for (_, given), key in zip(inputs[:2], ("transA", "transB"), strict=True):
-        shape = known(given)
+        shape = require_shape(given)
         sides.append(
             (*shape[:-2], shape[-1], shape[-2])
             if attributes.get(key, 0) and len(shape) > 1
@@ -58,13 +58,13 @@ def fused_matmul(attributes: dict[str, Any], inputs: list[Type]) -> Type:
 
 
 def attention(attributes: dict[str, Any], inputs: list[Type]) -> Type:
-    x, weight = known(inputs[0][1]), known(inputs[1][1])
+    x, weight = require_shape(inputs[0][1]), require_shape(inputs[1][1])
     sizes = attributes.get("qkv_hidden_sizes") or [weight[1] // 3] * 3
     return inputs[0][0], (*x[:2], sizes[2])
 
 
 def multi_head_attention(attributes: dict[str, Any], inputs: list[Type]) -> Type:
-    return inputs[0][0], (*known(inputs[0][1])[:2], known(inputs[2][1])[-1])
+    return inputs[0][0], (*require_shape(inputs[0][1])[:2], require_shape(inputs[2][1])[-1])
 
 
 RULES: dict[str, Rule] = {
@@ -75,7 +75,7 @@ RULES: dict[str, Rule] = {
     "com.microsoft.FusedMatMul": fused_matmul,
     "com.microsoft.GatherBlockQuantized": gather_block,
     "com.microsoft.Gelu": as_input,
-    "com.microsoft.MatMulNBits": last_from("N"),
+    "com.microsoft.MatMulNBits": make_last_axis_rule("N"),
     "com.microsoft.MultiHeadAttention": multi_head_attention,
     "com.microsoft.QuickGelu": as_input,
     "com.microsoft.SkipLayerNormalization": as_input,
@@ -83,7 +83,9 @@ RULES: dict[str, Rule] = {
 POOLS = {"AveragePool", "LpPool", "MaxPool"}
 
 
-def whole_windows(attributes: dict[str, Any], shape: tuple[int, ...], kind: onnx.TypeProto) -> None:
+def drop_partial_windows(
+    attributes: dict[str, Any], shape: tuple[int, ...], kind: onnx.TypeProto
+) -> None:
     """With ceil_mode a window that would start in the end's padding does not exist (ONNX, MaxPool);
     the inference counts it.
 
@@ -102,7 +104,7 @@ def whole_windows(attributes: dict[str, Any], shape: tuple[int, ...], kind: onnx
 FOURTH = {"com.microsoft.SkipLayerNormalization"}  # whose fourth output has the type of the first
 
 
-def infer(
+def infer_types(
     op: str, attributes: dict[str, Any], inputs: list[Type], outputs: list[str]
 ) -> dict[str, onnx.TypeProto]:
     """The types of the outputs of ``op``. Raises KeyError, IndexError or TypeError where something

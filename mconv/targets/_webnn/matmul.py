@@ -6,22 +6,22 @@ import math
 
 import numpy as np
 
-from mconv.targets._webnn.builder import FLOATS, Builder, Refusal, Value, broadcast
+from mconv.targets._webnn.builder import FLOATS, Builder, Refusal, Value, broadcast_shapes
 from mconv.targets._webnn.node import Handler, Node
 
 
-def product(b: Builder, x: Value, y: Value, out: tuple[int, ...]) -> Value:
+def multiply_matrices(b: Builder, x: Value, y: Value, out: tuple[int, ...]) -> Value:
     """NumPy's matmul: vectors are promoted, leading axes broadcast."""
     if x.rank == 0 or y.rank == 0:
         raise Refusal("a scalar operand")
     x = b.reshape(x, [1, *x.shape]) if x.rank == 1 else x
     y = b.reshape(y, [*y.shape, 1]) if y.rank == 1 else y
-    shape = (*broadcast(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+    shape = (*broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
     return b.reshape(b.call("matmul", x, y, shape=shape), out)
 
 
 def matmul(b: Builder, n: Node) -> Value:
-    return product(b, n.value(0), n.value(1), n.out_shape())
+    return multiply_matrices(b, n.value(0), n.value(1), n.out_shape())
 
 
 def gemm(b: Builder, n: Node) -> Value:
@@ -40,7 +40,7 @@ def gemm(b: Builder, n: Node) -> Value:
     return b.call("gemm", x, y, shape=n.out_shape(), options=kept)
 
 
-def unpack(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
+def unpack_codes(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
     """The first ``count`` codes of each row of bytes; code i takes bits i*bits and following,
     lowest first."""
     flags = np.unpackbits(np.ascontiguousarray(codes), axis=-1, bitorder="little")
@@ -66,14 +66,14 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
     blocks = math.ceil(inner / block)
     half = 1 << (bits - 1)
     packed = n.const(1, "weight").reshape(rows, blocks, -1)
-    codes = unpack(packed, bits, block)
+    codes = unpack_codes(packed, bits, block)
     scale: np.ndarray = n.const(2, "scales").reshape(rows, blocks, 1).astype(x.dtype)
     zero: np.ndarray = np.full((rows, blocks, 1), half, np.int32)
     shift = None  # float zero points are subtracted after the dequantization
     if n.has(3):
         given = n.const(3, "zero points")
         if given.dtype == np.uint8:
-            zero = unpack(given.reshape(rows, -1), bits, blocks).reshape(rows, blocks, 1)
+            zero = unpack_codes(given.reshape(rows, -1), bits, blocks).reshape(rows, blocks, 1)
         else:
             shift = ((given.reshape(rows, blocks, 1).astype(np.float64) - half) * scale).astype(
                 x.dtype
@@ -99,7 +99,7 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
         if blocks * block != inner:
             full = b.call("slice", full, [0, 0], [rows, inner], shape=[rows, inner])
         full = b.transpose(full, [1, 0])
-    y = product(b, x, full, n.out_shape())
+    y = multiply_matrices(b, x, full, n.out_shape())
     return b.binary("add", y, n.value(5)) if n.has(5) else y
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mconv.targets._webnn.builder import Builder, Refusal, Value, data_type
+from mconv.targets._webnn.builder import Builder, Refusal, Value, webnn_type
 from mconv.targets._webnn.prepare import Graph, Step
 
 Results = Value | list[Value | None]
@@ -82,7 +82,7 @@ class Node:
 
     def out_dtype(self, index: int = 0) -> str:
         """WebNN's data type of an output."""
-        return data_type(self._graph.types[self.step.outputs[index]][0])
+        return webnn_type(self._graph.types[self.step.outputs[index]][0])
 
     def target_dtype(self) -> str:
         """NumPy's name of the first output's data type."""
@@ -97,7 +97,7 @@ class Node:
                 )
 
 
-def axis_of(axis: int, rank: int) -> int:
+def normalise_axis(axis: int, rank: int) -> int:
     """An ONNX axis in 0..rank-1."""
     if not -rank <= axis < max(rank, 1):
         raise Refusal(f"axis {axis} is outside rank {rank}")

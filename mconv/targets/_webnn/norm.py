@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mconv.targets._webnn.builder import Builder, Refusal, Value, broadcast
-from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.builder import Builder, Refusal, Value, broadcast_shapes
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
 def batch_normalization(b: Builder, n: Node) -> Value:
@@ -41,7 +41,7 @@ def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
     """Over the axes from ``axis`` on; scale and bias may broadcast to them. Mean and InvStdDev are
     computed where they are used."""
     x = n.value(0)
-    axis = axis_of(n.attr("axis", -1), x.rank)
+    axis = normalise_axis(n.attr("axis", -1), x.rank)
     normalized = x.shape[axis:]
     options: dict[str, object] = {
         "axes": list(range(axis, x.rank)),
@@ -76,14 +76,14 @@ def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
 def rms_normalization(b: Builder, n: Node) -> Value:
     """x / sqrt(mean(x * x) + epsilon) * scale, in float32 where stash_type (default) says so."""
     x, scale = n.value(0), n.value(1)
-    axes = list(range(axis_of(n.attr("axis", -1), x.rank), x.rank))
+    axes = list(range(normalise_axis(n.attr("axis", -1), x.rank), x.rank))
     wide = b.cast(x, "float32") if n.attr("stash_type", 1) == 1 else x
     mean = b.reduce("reduceMean", b.binary("mul", wide, wide), axes)
     root = b.unary(
         "sqrt", b.binary("add", mean, b.scalar(float(n.attr("epsilon", 1e-5)), wide.dtype))
     )
     y = b.cast(b.binary("div", wide, root), x.dtype)
-    if broadcast(y.shape, scale.shape) != y.shape:
+    if broadcast_shapes(y.shape, scale.shape) != y.shape:
         raise Refusal("its scale does not broadcast to its input")
     return b.binary("mul", y, scale)
 

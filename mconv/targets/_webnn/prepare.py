@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from mconv import graph as files
 from mconv.errors import UnsupportedError
 from mconv.targets._webnn import inference
-from mconv.targets._webnn.evaluate import evaluate
+from mconv.targets._webnn.evaluate import evaluate_node
 from mconv.targets._webnn.inference import Type
 
 DOMAINS = {"": "", "ai.onnx": ""}
@@ -64,19 +64,19 @@ def prepare(path: Path, dims: Mapping[str, int], known: set[str]) -> Graph:
     ONNX function body if they have one. Raises UnsupportedError for a free dimension without a
     size, SourceError for a bad file."""
     model = files.load(path)
-    freeze(model, dims)
+    freeze_dims(model, dims)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     for _ in range(4):  # bodies may hold functions again
-        graph = flatten(model)
+        graph = fold_constants(model)
         unknown = {step.op for step in graph.steps} - known
-        if not unknown or not (inlined := inline(model, unknown)):
+        if not unknown or not (inlined := inline_functions(model, unknown)):
             break
         model = inlined
     return graph
 
 
-def flatten(model: onnx.ModelProto) -> Graph:
+def fold_constants(model: onnx.ModelProto) -> Graph:
     """The steps that remain once everything constant is evaluated."""
     versions = {DOMAINS.get(o.domain, o.domain): o.version for o in model.opset_import}
     graph = Graph()
@@ -97,13 +97,13 @@ def flatten(model: onnx.ModelProto) -> Graph:
         if value.name not in graph.constants:
             graph.inputs.append(value.name)
             types[value.name] = value.type
-            graph.types[value.name] = static_type(value.type)
+            graph.types[value.name] = read_type(value.type)
     for node in model.graph.node:
-        step = as_step(node, versions)
-        inferred, why = infer(node, step, types, graph, model)
+        step = make_step(node, versions)
+        inferred, why = infer_outputs(node, step, types, graph, model)
         if (
             step.op not in KEEP_PACKED
-            and (values := fold(node, step, inferred, graph, model)) is not None
+            and (values := fold_node(node, step, inferred, graph, model)) is not None
         ):
             for name, array in zip(step.outputs, values, strict=False):
                 if name:
@@ -115,13 +115,13 @@ def flatten(model: onnx.ModelProto) -> Graph:
             graph.problems[step.outputs[0]] = why
         for name, kind in inferred.items():
             types[name] = kind
-            graph.types[name] = static_type(kind)
+            graph.types[name] = read_type(kind)
     graph.outputs = [v.name for v in model.graph.output]
     remove_unused(graph)
     return graph
 
 
-def freeze(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
+def freeze_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
     """Give every free input dimension its size, by its name or by ``<input>_<axis>``. Raises
     UnsupportedError.
 
@@ -149,7 +149,7 @@ def freeze(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
     del model.graph.value_info[:]
 
 
-def inline(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelProto | None:
+def inline_functions(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelProto | None:
     """Replace those of the ``unknown`` operators that ONNX defines by a function by their bodies;
     None if there is none."""
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -179,9 +179,9 @@ def inline(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelProto | None:
         return None
 
 
-def as_step(node: onnx.NodeProto, versions: Mapping[str, int]) -> Step:
+def make_step(node: onnx.NodeProto, versions: Mapping[str, int]) -> Step:
     domain = DOMAINS.get(node.domain, node.domain)
-    attributes = {a.name: numpy_attribute(a) for a in node.attribute}
+    attributes = {a.name: read_attribute(a) for a in node.attribute}
     op = f"{domain}.{node.op_type}" if domain else node.op_type
     return Step(
         node.name or node.output[0],
@@ -193,14 +193,14 @@ def as_step(node: onnx.NodeProto, versions: Mapping[str, int]) -> Step:
     )
 
 
-def numpy_attribute(attribute: onnx.AttributeProto) -> Any:
+def read_attribute(attribute: onnx.AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
     return value.decode() if isinstance(value, bytes) else value
 
 
-def static_type(kind: onnx.TypeProto) -> Type:
+def read_type(kind: onnx.TypeProto) -> Type:
     tensor = kind.tensor_type
     if not kind.HasField("tensor_type") or not tensor.elem_type:
         return ("", None)
@@ -210,7 +210,7 @@ def static_type(kind: onnx.TypeProto) -> Type:
     return (dtype, tuple(d.dim_value for d in tensor.shape.dim))
 
 
-def infer(
+def infer_outputs(
     node: onnx.NodeProto,
     step: Step,
     types: dict[str, onnx.TypeProto],
@@ -224,7 +224,7 @@ def infer(
     if step.op in inference.RULES:
         try:
             types_in = [graph.types[n] if n else ("", None) for n in step.inputs]
-            return inference.infer(step.op, step.attributes, types_in, list(step.outputs)), ""
+            return inference.infer_types(step.op, step.attributes, types_in, list(step.outputs)), ""
         except (KeyError, IndexError, TypeError) as problem:
             return {}, f"attributes or inputs are missing: {problem}"
     if "." in step.op or not onnx.defs.has(node.op_type, step.version, ""):
@@ -249,11 +249,11 @@ def infer(
     shape = graph.types[node.input[0]][1] if used else None
     if step.op in inference.POOLS and step.attributes.get("ceil_mode", 0) and shape is not None:
         for kind in found.values():
-            inference.whole_windows(step.attributes, shape, kind)
+            inference.drop_partial_windows(step.attributes, shape, kind)
     return dict(found), ""
 
 
-def fold(
+def fold_node(
     node: onnx.NodeProto,
     step: Step,
     inferred: Mapping[str, onnx.TypeProto],
@@ -278,14 +278,14 @@ def fold(
         return None
     before = sum(graph.constants[n].nbytes for n in step.inputs if n)
     for kind in inferred.values():
-        dtype, shape = static_type(kind)
+        dtype, shape = read_type(kind)
         if shape is not None and dtype not in ("", "str"):
             after = math.prod(shape) * np.dtype(dtype).itemsize if dtype in np.sctypeDict else 0
             if after > max(ENLARGED, 2 * before) or (
                 step.op == "Cast" and after > max(ENLARGED, before)
             ):
                 return None
-    return evaluate(node, [graph.constants[n] if n else None for n in step.inputs], model)
+    return evaluate_node(node, [graph.constants[n] if n else None for n in step.inputs], model)
 
 
 def remove_unused(graph: Graph) -> None:

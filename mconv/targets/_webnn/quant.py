@@ -7,19 +7,19 @@ import math
 import numpy as np
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
-from mconv.targets._webnn.conv import window
-from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.conv import make_window
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 # type -> what is subtracted to make it an int4 (code and zero point alike)
 NARROW = {"int4": 0, "uint4": 8, "int2": 0, "uint2": 2}
 
 
-def grid(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
+def align_scale(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a scale against its tensor: ones (per tensor), one axis (per axis) or a blocked
     axis."""
     if math.prod(given) == 1 and len(given) <= 1:
         return (1,) * len(shape)
-    axis = axis_of(n.attr("axis", 1), len(shape))
+    axis = normalise_axis(n.attr("axis", 1), len(shape))
     if not n.attr("block_size", 0):
         if len(given) != 1 or given[0] != shape[axis]:
             raise Refusal(f"a scale of shape {list(given)} for a tensor of {list(shape)}")
@@ -31,7 +31,7 @@ def grid(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, 
     return given
 
 
-def operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None = None) -> Value:
+def read_operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None = None) -> Value:
     """A quantized input; constants below 8 bits become int4."""
     kind = n.dtype(index)
     if kind in NARROW:
@@ -52,18 +52,18 @@ def dequantize(b: Builder, n: Node) -> Value:
         raise Refusal(f"a dequantization of {kind}")
     if n.out_dtype() != n.dtype(1):
         raise Refusal(f"an output of {n.out_dtype()} from a scale of {n.dtype(1)}")
-    shape = grid(n, n.shape(0), n.shape(1))
+    shape = align_scale(n, n.shape(0), n.shape(1))
     if (
         n.attr("block_size", 0)
         and len(shape) == 2
-        and axis_of(n.attr("axis", 1), 2) == 0
+        and normalise_axis(n.attr("axis", 1), 2) == 0
         and all(map(n.is_constant, range(n.inputs)))
     ):
         return dequantize_columns(b, n, shape)
-    x = operand(b, n, 0)
-    scale = operand(b, n, 1, shape)
+    x = read_operand(b, n, 0)
+    scale = read_operand(b, n, 1, shape)
     if n.has(2):
-        zero = operand(b, n, 2, shape)
+        zero = read_operand(b, n, 2, shape)
     else:
         offset = -NARROW.get(kind, 0)
         zero = b.constant(
@@ -105,18 +105,18 @@ def quantize(b: Builder, n: Node) -> Value:
         raise Refusal(f"a quantization to {kind}")
     if x.dtype != n.dtype(1) or n.attr("precision", 0):
         raise Refusal(f"an input of {n.dtype(0)} with a scale of {n.dtype(1)}")
-    shape = grid(n, x.shape, n.shape(1))
-    scale = operand(b, n, 1, shape)
-    scale_full, zero = blocks(b, scale, x.shape), None
+    shape = align_scale(n, x.shape, n.shape(1))
+    scale = read_operand(b, n, 1, shape)
+    scale_full, zero = repeat_blocks(b, scale, x.shape), None
     if n.has(2):
-        zero = blocks(b, b.cast(operand(b, n, 2, shape), x.dtype), x.shape)
+        zero = repeat_blocks(b, b.cast(read_operand(b, n, 2, shape), x.dtype), x.shape)
     y = b.unary("roundEven", b.binary("div", x, scale_full))
     y = y if zero is None else b.binary("add", y, zero)
     low, high = (0, 255) if kind == "uint8" else (-128, 127)
     return b.cast(b.unary("clamp", y, minValue=low, maxValue=high), kind)
 
 
-def blocks(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
+def repeat_blocks(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
     """A scale of blocks repeated to the tensor's shape; others broadcast as they are."""
     for axis, (have, want) in enumerate(zip(value.shape, shape, strict=True)):
         if have not in (1, want):
@@ -152,7 +152,7 @@ def dynamic_quantize(b: Builder, n: Node) -> list[Value | None]:
     ]
 
 
-def centred(b: Builder, n: Node, index: int, zero: int, axis: int) -> Value:
+def subtract_zero_point(b: Builder, n: Node, index: int, zero: int, axis: int) -> Value:
     """An 8-bit operand minus its zero point, in float32 (exact); a zero point of several values
     lies along ``axis``."""
     x = b.cast(n.value(index), "float32")
@@ -170,19 +170,22 @@ def centred(b: Builder, n: Node, index: int, zero: int, axis: int) -> Value:
 
 def matmul_integer(b: Builder, n: Node) -> Value:
     """In float32 over pieces of 258 terms, each exact, summed in int32."""
-    x, y = centred(b, n, 0, 2, len(n.shape(0)) - 2), centred(b, n, 1, 3, len(n.shape(1)) - 1)
+    x, y = (
+        subtract_zero_point(b, n, 0, 2, len(n.shape(0)) - 2),
+        subtract_zero_point(b, n, 1, 3, len(n.shape(1)) - 1),
+    )
     if x.rank < 2 or y.rank < 2:
         raise Refusal("a vector operand")
     inner, out = x.shape[-1], n.out_shape()
     sizes = [min(EXACT_TERMS, inner - i) for i in range(0, inner, EXACT_TERMS)]
     left = b.split(x, sizes, x.rank - 1) if len(sizes) > 1 else [x]
     right = b.split(y, sizes, y.rank - 2) if len(sizes) > 1 else [y]
-    return int32_sum(
+    return add_int32(
         b, [b.call("matmul", p, q, shape=out) for p, q in zip(left, right, strict=True)]
     )
 
 
-def int32_sum(b: Builder, parts: list[Value]) -> Value:
+def add_int32(b: Builder, parts: list[Value]) -> Value:
     total = b.cast(parts[0], "int32")
     for part in parts[1:]:
         total = b.binary("add", total, b.cast(part, "int32"))
@@ -192,11 +195,11 @@ def int32_sum(b: Builder, parts: list[Value]) -> Value:
 def conv_integer(b: Builder, n: Node) -> Value:
     """In float32 over pieces of the input channels of at most 258 terms, each exact, summed in
     int32."""
-    x, weight = centred(b, n, 0, 2, 1), centred(b, n, 1, 3, 0)
+    x, weight = subtract_zero_point(b, n, 0, 2, 1), subtract_zero_point(b, n, 1, 3, 0)
     if x.rank != 4:
         raise Refusal(f"{x.rank - 2} spatial axes")
     kernel, groups, channels = weight.shape[2:], int(n.attr("group", 1)), weight.shape[1]
-    w = window(n, kernel, n.out_shape()[2:], 2)
+    w = make_window(n, kernel, n.out_shape()[2:], 2)
     options = {
         "padding": w.flat_pads,
         "strides": w.strides,
@@ -209,7 +212,7 @@ def conv_integer(b: Builder, n: Node) -> Value:
     sizes = [min(step, channels - i) for i in range(0, channels, step)]
     left = b.split(x, sizes, 1) if len(sizes) > 1 else [x]
     right = b.split(weight, sizes, 1) if len(sizes) > 1 else [weight]
-    return int32_sum(
+    return add_int32(
         b,
         [
             b.call("conv2d", p, q, shape=n.out_shape(), options=options)

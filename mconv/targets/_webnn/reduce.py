@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
-from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
-def reduced_axes(n: Node, *, input_since: int) -> list[int] | None:
+def read_axes(n: Node, *, input_since: int) -> list[int] | None:
     """The axes, from the attribute or from the second input since ``input_since``; None means
     nothing is reduced."""
     rank = len(n.shape(0))
@@ -16,13 +16,13 @@ def reduced_axes(n: Node, *, input_since: int) -> list[int] | None:
     if n.version >= input_since and n.has(1):
         axes = n.const(1, "axes").tolist()
     if axes:
-        return sorted(axis_of(int(a), rank) for a in axes)
+        return sorted(normalise_axis(int(a), rank) for a in axes)
     return None if n.attr("noop_with_empty_axes", 0) else list(range(rank))
 
 
-def reduction(method: str, *, input_since: int = 18) -> Handler:
+def make_reduction(method: str, *, input_since: int = 18) -> Handler:
     def handle(b: Builder, n: Node) -> Value:
-        x, axes = n.value(0), reduced_axes(n, input_since=input_since)
+        x, axes = n.value(0), read_axes(n, input_since=input_since)
         if axes is None:
             if method in ("reduceSum", "reduceMean", "reduceMax", "reduceMin", "reduceProduct"):
                 return b.unary("identity", x)
@@ -39,12 +39,12 @@ def reduction(method: str, *, input_since: int = 18) -> Handler:
     return handle
 
 
-def arg_extremum(method: str) -> Handler:
+def make_arg_extremum(method: str) -> Handler:
     def handle(b: Builder, n: Node) -> Value:
         x = n.value(0)
         if n.attr("select_last_index", 0):
             raise Refusal("select_last_index: WebNN gives the first index")
-        axis, keep = axis_of(n.attr("axis", 0), x.rank), bool(n.attr("keepdims", 1))
+        axis, keep = normalise_axis(n.attr("axis", 0), x.rank), bool(n.attr("keepdims", 1))
         shape = [1 if i == axis else d for i, d in enumerate(x.shape) if keep or i != axis]
         options = {"keepDimensions": keep, "outputDataType": "int64"}
         return b.call(method, x, axis, shape=shape, dtype="int64", options=options)
@@ -52,11 +52,11 @@ def arg_extremum(method: str) -> Handler:
     return handle
 
 
-def softmax_over(b: Builder, n: Node, *, logarithm: bool) -> Value:
+def emit_softmax(b: Builder, n: Node, *, logarithm: bool) -> Value:
     """Before opset 13 everything from ``axis`` (default 1) on is one axis; since then ``axis``
     (default -1) is the only one."""
     x = n.value(0)
-    shape, axis = x.shape, axis_of(n.attr("axis", -1 if n.version >= 13 else 1), x.rank)
+    shape, axis = x.shape, normalise_axis(n.attr("axis", -1 if n.version >= 13 else 1), x.rank)
     if n.version < 13:
         x = b.reshape(x, [math.prod(shape[:axis]), math.prod(shape[axis:])])
         axis = 1
@@ -71,35 +71,35 @@ def softmax_over(b: Builder, n: Node, *, logarithm: bool) -> Value:
 
 
 def softmax(b: Builder, n: Node) -> Value:
-    return softmax_over(b, n, logarithm=False)
+    return emit_softmax(b, n, logarithm=False)
 
 
 def log_softmax(b: Builder, n: Node) -> Value:
     """x - max - log(sum(exp(x - max))): stable for large values, which a log of the softmax is
     not."""
-    return softmax_over(b, n, logarithm=True)
+    return emit_softmax(b, n, logarithm=True)
 
 
-def global_pool(method: str) -> Handler:
+def make_global_pool(method: str) -> Handler:
     """GlobalAveragePool, GlobalMaxPool: over all axes after the channels."""
     return lambda b, n: b.reduce(method, n.value(0), list(range(2, len(n.shape(0)))))
 
 
 TABLE: dict[str, Handler] = {
-    "ArgMax": arg_extremum("argMax"),
-    "ArgMin": arg_extremum("argMin"),
-    "GlobalAveragePool": global_pool("reduceMean"),
-    "GlobalMaxPool": global_pool("reduceMax"),
+    "ArgMax": make_arg_extremum("argMax"),
+    "ArgMin": make_arg_extremum("argMin"),
+    "GlobalAveragePool": make_global_pool("reduceMean"),
+    "GlobalMaxPool": make_global_pool("reduceMax"),
     "LogSoftmax": log_softmax,
-    "ReduceL1": reduction("reduceL1"),
-    "ReduceL2": reduction("reduceL2"),
-    "ReduceLogSum": reduction("reduceLogSum"),
-    "ReduceLogSumExp": reduction("reduceLogSumExp"),
-    "ReduceMax": reduction("reduceMax"),
-    "ReduceMean": reduction("reduceMean"),
-    "ReduceMin": reduction("reduceMin"),
-    "ReduceProd": reduction("reduceProduct"),
-    "ReduceSum": reduction("reduceSum", input_since=13),
-    "ReduceSumSquare": reduction("reduceSumSquare"),
+    "ReduceL1": make_reduction("reduceL1"),
+    "ReduceL2": make_reduction("reduceL2"),
+    "ReduceLogSum": make_reduction("reduceLogSum"),
+    "ReduceLogSumExp": make_reduction("reduceLogSumExp"),
+    "ReduceMax": make_reduction("reduceMax"),
+    "ReduceMean": make_reduction("reduceMean"),
+    "ReduceMin": make_reduction("reduceMin"),
+    "ReduceProd": make_reduction("reduceProduct"),
+    "ReduceSum": make_reduction("reduceSum", input_since=13),
+    "ReduceSumSquare": make_reduction("reduceSumSquare"),
     "Softmax": softmax,
 }

@@ -11,11 +11,11 @@ import math
 import numpy as np
 
 from mconv.targets._webnn.builder import FLOATS, Builder, Refusal, Value
-from mconv.targets._webnn.node import Handler, Node, axis_of
-from mconv.targets._webnn.shape import take
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
+from mconv.targets._webnn.shape import take_positions
 
 
-def coordinates(mode: str, size: int, out: int, scale: float) -> np.ndarray:
+def compute_positions(mode: str, size: int, out: int, scale: float) -> np.ndarray:
     """Positions in the input for each output position (ONNX coordinate_transformation_mode)."""
     x: np.ndarray = np.arange(out, dtype=np.float64)
     if mode == "half_pixel":
@@ -32,7 +32,7 @@ def coordinates(mode: str, size: int, out: int, scale: float) -> np.ndarray:
     raise Refusal(f"coordinate_transformation_mode {mode!r}")
 
 
-def nearest(positions: np.ndarray, size: int, mode: str) -> np.ndarray:
+def round_positions(positions: np.ndarray, size: int, mode: str) -> np.ndarray:
     rounded = {
         "round_prefer_floor": lambda p: np.ceil(p - 0.5),
         "round_prefer_ceil": lambda p: np.floor(p + 0.5),
@@ -44,7 +44,7 @@ def nearest(positions: np.ndarray, size: int, mode: str) -> np.ndarray:
     return np.asarray(np.clip(rounded[mode](positions), 0, size - 1).astype(np.int32))
 
 
-def weights(
+def make_weights(
     positions: np.ndarray, size: int, mode: str, cubic: float, exclude_outside: bool
 ) -> np.ndarray:
     """[size, out]: how much of each input position goes into each output position; outside
@@ -56,7 +56,7 @@ def weights(
         if mode == "linear":
             taps = [(floor, 1 - t), (floor + 1, t)]
         else:
-            taps = [(floor + k, _cubic(abs(t - k), cubic)) for k in (-1, 0, 1, 2)]
+            taps = [(floor + k, weigh_cubic(abs(t - k), cubic)) for k in (-1, 0, 1, 2)]
         if exclude_outside:
             taps = [(i, w) for i, w in taps if 0 <= i < size]
             total = sum(w for _, w in taps)
@@ -66,7 +66,7 @@ def weights(
     return matrix
 
 
-def _cubic(d: float, a: float) -> float:
+def weigh_cubic(d: float, a: float) -> float:
     """Keys' convolution kernel."""
     if d <= 1:
         return ((a + 2) * d - (a + 3)) * d * d + 1
@@ -83,7 +83,7 @@ def resize(b: Builder, n: Node) -> Value:
     )
     mode = n.attr("mode", "nearest")
     rounding = "floor" if upsample else n.attr("nearest_mode", "round_prefer_floor")
-    axes = [axis_of(a, x.rank) for a in n.attr("axes") or range(x.rank)]
+    axes = [normalise_axis(a, x.rank) for a in n.attr("axes") or range(x.rank)]
     given = {}
     scales_at = 1 if upsample else 2
     if n.has(scales_at) and n.shape(scales_at) != (0,):
@@ -110,11 +110,11 @@ def resize(b: Builder, n: Node) -> Value:
                 "align_corners with a scale that gives no whole size: ONNX and its engines "
                 "disagree on the positions"
             )
-        positions = coordinates(coordinate, size, wanted, scale)
+        positions = compute_positions(coordinate, size, wanted, scale)
         if mode == "nearest":
-            y = take(b, y, nearest(positions, size, rounding), axis)
+            y = take_positions(b, y, round_positions(positions, size, rounding), axis)
         elif mode in ("linear", "cubic") and x.dtype in FLOATS:
-            matrix = weights(
+            matrix = make_weights(
                 positions,
                 size,
                 mode,

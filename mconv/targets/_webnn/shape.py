@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mconv.targets._webnn.builder import Builder, Refusal, Value
-from mconv.targets._webnn.node import Handler, Node, axis_of
+from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
 def reshape(b: Builder, n: Node) -> Value:
@@ -24,7 +24,7 @@ def transpose(b: Builder, n: Node) -> Value:
 
 def concat(b: Builder, n: Node) -> Value:
     """Empty pieces add nothing (and do not exist in WebNN)."""
-    axis = axis_of(n.attr("axis", 1), len(n.shape(0)))
+    axis = normalise_axis(n.attr("axis", 1), len(n.shape(0)))
     return b.concat([n.value(i) for i in range(n.inputs) if 0 not in n.shape(i)], axis)
 
 
@@ -32,7 +32,7 @@ def split(b: Builder, n: Node) -> list[Value | None]:
     """The sizes are those of the outputs as ONNX infers them (from ``split``, ``num_outputs`` or
     equal parts)."""
     x = n.value(0)
-    axis = axis_of(n.attr("axis", 0), x.rank)
+    axis = normalise_axis(n.attr("axis", 0), x.rank)
     sizes = [n.out_shape(i)[axis] for i in range(len(n.step.outputs))]
     if 0 in sizes:
         raise Refusal("an empty part (a dimension of 0) does not exist in WebNN")
@@ -54,7 +54,7 @@ def tile(b: Builder, n: Node) -> Value:
     return b.call("tile", n.value(0), repeats, shape=n.out_shape())
 
 
-def take(b: Builder, x: Value, positions: Sequence[int] | np.ndarray, axis: int) -> Value:
+def take_positions(b: Builder, x: Value, positions: Sequence[int] | np.ndarray, axis: int) -> Value:
     """The given positions of one axis, in that order."""
     index = b.constant(np.asarray(positions, np.int32), f"positions on axis {axis}")
     shape = (*x.shape[:axis], len(positions), *x.shape[axis + 1 :])
@@ -74,16 +74,16 @@ def slice_(b: Builder, n: Node) -> Value:
         steps = n.const(4, "steps").tolist() if n.has(4) else [1] * len(starts)
     begin, sizes, strides, y = [0] * x.rank, list(x.shape), [1] * x.rank, x
     for start, end, axis_, step in zip(starts, ends, axes, steps, strict=True):
-        axis = axis_of(axis_, x.rank)
+        axis = normalise_axis(axis_, x.rank)
         positions = (
             range(*slice(start, end, step).indices(x.shape[axis]))
             if step > 0
-            else backward(start, end, step, x.shape[axis])
+            else list_backward(start, end, step, x.shape[axis])
         )
         if len(positions) == 0:
             raise Refusal("an empty tensor (a dimension of 0) does not exist in WebNN")
         if step < 0:
-            y = take(b, y, list(positions), axis)
+            y = take_positions(b, y, list(positions), axis)
             begin[axis], sizes[axis], strides[axis] = 0, len(positions), 1
         else:
             begin[axis], sizes[axis] = positions[0], positions[-1] - positions[0] + 1
@@ -94,21 +94,21 @@ def slice_(b: Builder, n: Node) -> Value:
     return b.call("slice", y, begin, sizes, shape=n.out_shape(), options=options)
 
 
-def backward(start: int, end: int, step: int, size: int) -> range:
+def list_backward(start: int, end: int, step: int, size: int) -> range:
     """ONNX's clamping for negative steps: start to 0..size-1, end to -1..size-1, after adding size
     to negatives once."""
     start, end = (start + size if start < 0 else start), (end + size if end < 0 else end)
     return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
-def pad_widths(n: Node) -> tuple[list[int], list[int]]:
+def read_pad_widths(n: Node) -> tuple[list[int], list[int]]:
     rank = len(n.shape(0))
     pads = [
         int(p)
         for p in (n.attr("pads") or n.attr("paddings") if n.version < 11 else n.const(1, "pads"))
     ]
     axes = (
-        [axis_of(int(a), rank) for a in n.const(3, "axes")]
+        [normalise_axis(int(a), rank) for a in n.const(3, "axes")]
         if n.version >= 18 and n.has(3)
         else list(range(rank))
     )
@@ -120,7 +120,7 @@ def pad_widths(n: Node) -> tuple[list[int], list[int]]:
 
 def pad(b: Builder, n: Node) -> Value:
     """``constant`` by WebNN's pad, the other modes by gathering each axis. Negative widths cut."""
-    x, (begin, end) = n.value(0), pad_widths(n)
+    x, (begin, end) = n.value(0), read_pad_widths(n)
     mode = n.attr("mode", "constant")
     value = n.attr("value", 0.0)
     if n.version >= 11:
@@ -146,7 +146,7 @@ def pad(b: Builder, n: Node) -> Value:
         raise Refusal(f"the mode {mode!r}")
     for axis, (p, q) in enumerate(zip(begin, end, strict=True)):
         if p or q:
-            x = take(b, x, np.pad(np.arange(x.shape[axis]), (p, q), mode=mode), axis)
+            x = take_positions(b, x, np.pad(np.arange(x.shape[axis]), (p, q), mode=mode), axis)
     return x
 
 

@@ -15,8 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from mconv.errors import UnsupportedError
 from mconv.targets._webnn import builder, emit
 from mconv.targets._webnn.emitter import EmitResult
-from mconv.targets._webnn.matmul import unpack
-from mconv.targets._webnn.resize import coordinates, nearest, weights
+from mconv.targets._webnn.matmul import unpack_codes
+from mconv.targets._webnn.resize import compute_positions, make_weights, round_positions
 from tests.models import linear
 
 
@@ -174,7 +174,7 @@ def test_codes_are_unpacked_lowest_bits_first(bits: int) -> None:
     codes = np.random.default_rng(bits).integers(0, 1 << bits, (5, 16))
     number = [sum(int(c) << (bits * i) for i, c in enumerate(row)) for row in codes]
     packed = np.array([list(n.to_bytes(2 * bits, "little")) for n in number], np.uint8)
-    assert np.array_equal(unpack(packed, bits, 16), codes)
+    assert np.array_equal(unpack_codes(packed, bits, 16), codes)
 
 
 def test_int4_packing() -> None:
@@ -266,11 +266,11 @@ def test_resize_weights_are_those_of_the_reference(
     )
     proto = model([node], {"x": (FLOAT, [size, size])}, ["y"], {"n": np.array([out])}, opset=18)
     (want,) = ReferenceEvaluator(proto).run(None, {"x": np.eye(size, dtype=np.float32)})
-    positions = coordinates(transform, size, out, out / size)
+    positions = compute_positions(transform, size, out, out / size)
     if mode == "nearest":
-        have = np.eye(size)[:, nearest(positions, size, "round_prefer_floor")]
+        have = np.eye(size)[:, round_positions(positions, size, "round_prefer_floor")]
     else:
-        have = weights(positions, size, mode, -0.75, False)
+        have = make_weights(positions, size, mode, -0.75, False)
     assert np.allclose(have, want, atol=1e-6)
 
 
