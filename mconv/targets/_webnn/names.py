@@ -1,4 +1,4 @@
-"""Files of a native WebNN package."""
+"""Names the files of a native WebNN package."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ RUNTIME = Path(__file__).parent / "runtime.mjs"
 
 
 def graph_file(index: int) -> str:
-    """Name of the module of the graph ``index``, counted from 0."""
+    """Return the name of the module of the graph ``index``, counted from 0."""
     return f"graph-{index + 1}.mjs" if index else "graph.mjs"
