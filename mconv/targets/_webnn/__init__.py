@@ -1,8 +1,8 @@
 """The native WebNN code generator: an ONNX graph written as MLGraphBuilder calls (``graph.mjs``)
 and a file of weights.
 
-``emit`` is the only entry. Its modules import numpy at the top, so they are imported when it is
-called, not with this package."""
+``emit`` and ``emit_all`` are the only entries. Their modules import numpy at the top, so they are
+imported when one is called, not with this package."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def emit(model: Path, out: Path, *, dims: Mapping[str, int], precision: str) -> EmitResult:
-    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``. See
-    ``emitter.emit_all``."""
+    """Write ``out/graph.mjs`` and ``out/weights.bin`` from the ONNX file ``model``, with free
+    dimensions of the sizes in ``dims``. See ``emitter.emit_all``."""
     return emit_all(model, out, shapes=[dims], precision=precision)[0]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from mconv.errors import UnsupportedError
 from mconv.targets._webnn.builder import (
@@ -21,21 +22,31 @@ from mconv.targets._webnn.builder import (
 )
 from mconv.targets._webnn.embedding import fuse_gathers
 from mconv.targets._webnn.names import graph_file
-from mconv.targets._webnn.node import Node
+from mconv.targets._webnn.node import Handler, Node
 from mconv.targets._webnn.operators import OPERATORS
 from mconv.targets._webnn.prepare import Graph, Step, prepare
 from mconv.values import TensorSpec
 
 WEIGHTS_FILE = "weights.bin"
+NAMED_NODES = 8  # of those that are refused for one reason
+# (operator, reason) → names of the nodes that are refused for it
+Refused: TypeAlias = dict[tuple[str, str], list[str]]
 
 
 @dataclass(frozen=True)
 class EmitResult:
-    """What was written: ``nodes`` builder calls that compute; ``operators`` ONNX nodes by operator;
-    ``calls`` builder methods.
+    """What was written of one graph.
 
-    ``inputs`` and ``outputs`` carry ONNX's data types (bool travels as uint8 0/1); ``unused``
-    inputs are not part of the graph."""
+    Attributes:
+        nodes: Builder calls that compute.
+        operators: ONNX nodes by operator.
+        calls: Builder calls by method.
+        weights: The table of weights.
+        weights_bytes: What the graph needs of weights.bin, in bytes.
+        inputs: With ONNX's data types (bool travels as uint8 0/1).
+        outputs: With ONNX's data types.
+        unused: Inputs that are no part of the graph.
+    """
 
     nodes: int
     operators: dict[str, int]
@@ -55,30 +66,32 @@ def emit_all(
 
     ``shapes``: for each graph a size for each free dimension, by name. ``precision`` is only named
     in the files' heads: the model is as it is to be. Raises UnsupportedError listing every operator
-    that WebNN or this generator cannot represent, with its nodes and reasons."""
+    that WebNN or this generator cannot represent, with its nodes and reasons.
+    """
     pool = Pool(out / WEIGHTS_FILE)
+    emitted = []
     try:
-        made = [
-            emit(model, out / graph_file(i), pool, dims=dims, precision=precision)
-            for i, dims in enumerate(shapes)
-        ]
+        for index, dims in enumerate(shapes):
+            file = out / graph_file(index)
+            emitted.append(emit(model, file, pool, dims=dims, precision=precision))
     except UnsupportedError:
         pool.close()
         (out / WEIGHTS_FILE).unlink()
         raise
     pool.close()
-    return made
+    return emitted
 
 
 def emit(
     model: Path, module_file: Path, pool: Pool, *, dims: Mapping[str, int], precision: str
 ) -> EmitResult:
-    """Write one graph's module, its weights into ``pool``."""
+    """Write one graph's module, its weights into ``pool``. Raises UnsupportedError as
+    :func:`emit_all` does."""
     graph = prepare(model, dims, set(OPERATORS))
     fuse_gathers(graph)
     builder = Builder(pool)
     values: dict[str, Value] = {}
-    refused: dict[tuple[str, str], list[str]] = {}
+    refused: Refused = {}
     unused = declare_inputs(graph, builder, values, refused)
     for step in graph.steps:
         emit_step(step, graph, builder, values, refused)
@@ -101,6 +114,7 @@ def emit(
 
 
 def make_spec(graph: Graph, name: str) -> TensorSpec:
+    """Return an input or output of the graph with ONNX's data type."""
     dtype, shape = graph.types[name]
     return TensorSpec(name=name, dtype=dtype, shape=shape or ())
 
@@ -109,9 +123,10 @@ def declare_inputs(
     graph: Graph,
     builder: Builder,
     values: dict[str, Value],
-    refused: dict[tuple[str, str], list[str]],
+    refused: Refused,
 ) -> list[str]:
-    """Inputs that reach an output become operands; MLGraph refuses to be fed the others."""
+    """Declare the inputs that reach an output as operands, and return the others, which MLGraph
+    refuses to be fed."""
     for name in graph.inputs:
         if name in graph.needed:
             dtype, shape = graph.types[name]
@@ -129,34 +144,47 @@ def emit_step(
     graph: Graph,
     builder: Builder,
     values: dict[str, Value],
-    refused: dict[tuple[str, str], list[str]],
+    refused: Refused,
 ) -> None:
+    """Write the calls of one step and note its results in ``values``, or in ``refused`` why it has
+    none."""
     handler = OPERATORS.get(step.op)
     mark = len(builder.lines)
     if handler is None:
         refused.setdefault((step.op, "no equivalent in this generator"), []).append(step.name)
     else:
         try:
-            if step.outputs[0] in graph.problems and all(
-                n in graph.types for n in step.inputs if n
-            ):
-                raise Refusal(
-                    f"ONNX's shape inference refuses it: {graph.problems[step.outputs[0]]}"
-                )
-            builder.comment(f"{step.op} {step.name}")
-            results = handler(builder, Node(step, graph, builder, values))
-            results = [results] if isinstance(results, Value) else results
-            for name, value in zip(step.outputs, results, strict=False):
-                if name and value is not None:
-                    values[name] = check_result(graph, name, value)
+            call_handler(handler, step, graph, builder, values)
         except Refusal as problem:
             if all(n in values or n in graph.constants for n in step.inputs if n):
                 refused.setdefault((step.op, str(problem)), []).append(step.name)
             del builder.lines[mark:]
-    # after a refusal: go on with a placeholder, to name every problem in one message
+    if refused:
+        add_placeholders(step, graph, values)
+
+
+def call_handler(
+    handler: Handler, step: Step, graph: Graph, builder: Builder, values: dict[str, Value]
+) -> None:
+    """Have a handler write a step, and note its results in ``values``. Raises Refusal."""
+    types_known = all(name in graph.types for name in step.inputs if name)
+    if step.outputs[0] in graph.problems and types_known:
+        raise Refusal(f"ONNX's shape inference refuses it: {graph.problems[step.outputs[0]]}")
+    builder.comment(f"{step.op} {step.name}")
+    results = handler(builder, Node(step, graph, builder, values))
+    if isinstance(results, Value):
+        results = [results]
+    for name, value in zip(step.outputs, results, strict=False):
+        if name and value is not None:
+            values[name] = check_result(graph, name, value)
+
+
+def add_placeholders(step: Step, graph: Graph, values: dict[str, Value]) -> None:
+    """Give the outputs that a step did not write stand-ins: after a refusal the emitter goes on, to
+    name every problem in one message."""
     for name in step.outputs:
         dtype, shape = graph.types.get(name, ("", None))
-        if name and name not in values and refused and shape and dtype:
+        if name and name not in values and shape and dtype:
             try:
                 values[name] = Value("refused", webnn_type(dtype), shape)
             except Refusal:
@@ -164,8 +192,8 @@ def emit_step(
 
 
 def check_result(graph: Graph, name: str, value: Value) -> Value:
-    """A handler's result must have the type and shape that ONNX's inference gives: a guard against
-    mistakes here."""
+    """Return a handler's result. Raises Refusal where it has not the type and shape that ONNX's
+    inference gives: a guard against mistakes here."""
     dtype, shape = graph.types.get(name, ("", None))
     if shape is None or (webnn_type(dtype), shape) != (value.dtype, value.shape):
         raise Refusal(
@@ -179,10 +207,10 @@ def declare_outputs(
     graph: Graph,
     builder: Builder,
     values: dict[str, Value],
-    refused: dict[tuple[str, str], list[str]],
+    refused: Refused,
 ) -> dict[str, Value]:
-    """Every output as an operand of its own: WebNN takes no input, constant or repeated operand as
-    an output."""
+    """Return every output as an operand of its own: WebNN takes no input, constant or repeated
+    operand as an output. Notes in ``refused`` why one cannot be."""
     outputs: dict[str, Value] = {}
     taken = {values[name].js for name in graph.inputs if name in values}
     for name in graph.outputs:
@@ -204,10 +232,13 @@ def declare_outputs(
     return outputs
 
 
-def explain_refusals(refused: Mapping[tuple[str, str], list[str]]) -> str:
+def explain_refusals(refused: Refused) -> str:
+    """Return one sentence that names every operator that is refused, its reason and its nodes."""
     parts = []
     for (op, reason), names in sorted(refused.items()):
-        nodes = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        nodes = ", ".join(names[:NAMED_NODES])
+        if len(names) > NAMED_NODES:
+            nodes += f" and {len(names) - NAMED_NODES} more"
         parts.append(f"{op}: {reason} (node{'s' if len(names) > 1 else ''} {nodes})")
     return "native WebNN cannot represent this model: " + "; ".join(parts)
 
@@ -215,7 +246,7 @@ def explain_refusals(refused: Mapping[tuple[str, str], list[str]]) -> str:
 def render_module(
     graph: Graph, builder: Builder, outputs: Mapping[str, Value], unused: list[str], precision: str
 ) -> str:
-    """The text of graph.mjs."""
+    """Return the text of graph.mjs."""
     inputs = {
         n: {"dataType": webnn_type(graph.types[n][0]), "shape": graph.types[n][1]}
         for n in graph.inputs
@@ -237,11 +268,9 @@ def render_module(
 
 
 def render_table(rows: Mapping[str, object]) -> str:
-    return (
-        "{\n"
-        + "".join(f"  {json.dumps(name)}: {render_literal(row)},\n" for name, row in rows.items())
-        + "}"
-    )
+    """Return an object literal with a line a member."""
+    lines = [f"  {json.dumps(name)}: {render_literal(row)},\n" for name, row in rows.items()]
+    return "{\n" + "".join(lines) + "}"
 
 
 TEMPLATE = """\
