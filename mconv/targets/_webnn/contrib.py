@@ -1,4 +1,4 @@
-"""onnxruntime's fused operators (com.microsoft), taken apart again. Source: onnxruntime,
+"""Takes onnxruntime's fused operators (com.microsoft) apart again. Source: onnxruntime,
 docs/ContribOperators.md."""
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from mconv.targets._webnn.node import Handler, Node
 
 
 def bias_gelu(b: Builder, n: Node) -> Value:
+    """Write GELU of the input plus a bias."""
     return b.unary("gelu", b.binary("add", n.value(0), n.value(1)))
 
 
 def fast_gelu(b: Builder, n: Node) -> Value:
-    """GELU by tanh, of the input plus an optional bias."""
+    """Write GELU by tanh, of the input plus an optional bias."""
     x = n.value(0)
     return tanh_gelu(b, b.binary("add", x, n.value(1)) if n.has(1) else x)
 
 
 def quick_gelu(b: Builder, n: Node) -> Value:
+    """Write x * sigmoid(alpha * x)."""
     x = n.value(0)
     scaled = b.binary("mul", x, b.scalar(float(n.attr("alpha", 1.702)), x.dtype))
     return b.binary("mul", x, b.unary("sigmoid", scaled))
 
 
 def skip_layer_normalization(b: Builder, n: Node) -> list[Value | None]:
-    """LayerNormalization(input + skip + bias) * gamma + beta; the sum may be a fourth output."""
+    """Write LayerNormalization(input + skip + bias) * gamma + beta; the sum may be a fourth
+    output."""
     for index in (1, 2):
         if n.wants(index):
             raise Refusal("its outputs mean and inv_std_var")
@@ -51,7 +54,7 @@ def skip_layer_normalization(b: Builder, n: Node) -> list[Value | None]:
 
 
 def fused_matmul(b: Builder, n: Node) -> Value:
-    """alpha * A' B', with the last two axes of each swapped on request."""
+    """Write alpha * A' B', with the last two axes of each swapped on request."""
     if n.attr("transBatchA", 0) or n.attr("transBatchB", 0):
         raise Refusal("transBatchA or transBatchB")
     sides = []
@@ -66,14 +69,16 @@ def fused_matmul(b: Builder, n: Node) -> Value:
 
 
 def split_heads(b: Builder, x: Value, count: int) -> Value:
-    """[batch, length, heads * size] as [batch, heads, length, size]."""
+    """Return [batch, length, heads * size] as [batch, heads, length, size]."""
     batch, length, width = x.shape
     return b.transpose(b.reshape(x, [batch, length, count, width // count]), [0, 2, 1, 3])
 
 
 def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: int) -> Value:
-    """softmax(q k' * scale + mask + bias) v. ``mask``, ``bias``: indices of inputs; a mask is
-    [batch, length], 0 where it hides."""
+    """Write softmax(q k' * scale + mask + bias) v.
+
+    ``mask`` and ``bias`` are indices of inputs; a mask is [batch, length], 0 where it hides.
+    """
     count, kind = int(n.attr("num_heads")), q.dtype
     scale = float(n.attr("scale", 0.0)) or 1 / math.sqrt(q.shape[-1] // count)
     q, k, v = (split_heads(b, x, count) for x in (q, k, v))
@@ -84,9 +89,9 @@ def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: i
             raise Refusal(
                 f"a mask of shape {list(n.shape(mask))}: only [batch, length] is supported"
             )
-        kept = b.unary("clamp", b.cast(n.value(mask), kind), minValue=0, maxValue=1)
+        shown = b.unary("clamp", b.cast(n.value(mask), kind), minValue=0, maxValue=1)
         low = b.scalar(-float(n.attr("mask_filter_value", -10000.0)), kind)
-        added = b.binary("mul", b.binary("sub", kept, b.scalar(1.0, kind)), low)
+        added = b.binary("mul", b.binary("sub", shown, b.scalar(1.0, kind)), low)
         scores = b.binary("add", scores, b.reshape(added, [k.shape[0], 1, 1, k.shape[2]]))
     if n.attr("unidirectional", 0):
         future = np.triu(
@@ -103,7 +108,7 @@ def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: i
 
 
 def attention(b: Builder, n: Node) -> Value:
-    """Self-attention from one input and the joined weight of query, key and value."""
+    """Write self-attention from one input and the joined weight of query, key and value."""
     n.only_first_output()
     if n.has(4) or n.has(6) or n.attr("do_rotary", 0):
         raise Refusal("a past state or rotary embedding")
@@ -116,7 +121,8 @@ def attention(b: Builder, n: Node) -> Value:
 
 
 def multi_head_attention(b: Builder, n: Node) -> Value:
-    """Attention of separate [batch, length, width] query, key and value, with a joined bias."""
+    """Write attention of separate [batch, length, width] query, key and value, with a joined
+    bias."""
     n.only_first_output()
     if any(n.has(i) for i in range(6, n.inputs)) or not (n.has(1) and n.has(2)):
         raise Refusal("a past state, or packed queries, keys and values")

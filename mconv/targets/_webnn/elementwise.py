@@ -1,4 +1,4 @@
-"""Element-by-element operators: activations, arithmetic, comparisons, logic, casts."""
+"""Writes element-by-element operators: activations, arithmetic, comparisons, logic, casts."""
 
 from __future__ import annotations
 
@@ -18,24 +18,30 @@ from mconv.targets._webnn.node import Handler, Node
 
 
 def make_direct(method: str) -> Handler:
-    """An operator with one operand and the same meaning in WebNN."""
+    """Return the handler of an operator with one operand and the same meaning in WebNN."""
     return lambda b, n: b.unary(method, n.value(0))
 
 
 def make_with_attributes(method: str, **defaults: float) -> Handler:
-    """The same with float attributes of the same names; ``defaults`` are ONNX's, which differ from
-    WebNN's."""
-    return lambda b, n: b.unary(
-        method, n.value(0), **{k: float(n.attr(k, v)) for k, v in defaults.items()}
-    )
+    """Return the handler of an operator with one operand and float attributes of the same names in
+    WebNN; ``defaults`` are ONNX's, which differ from WebNN's."""
+
+    def handle(b: Builder, n: Node) -> Value:
+        options = {name: float(n.attr(name, default)) for name, default in defaults.items()}
+        return b.unary(method, n.value(0), **options)
+
+    return handle
 
 
 def refuse_legacy_broadcast(n: Node) -> None:
+    """Raise Refusal for the broadcast attributes of opset 6 and earlier."""
     if n.attr("broadcast", 0) or n.attr("axis") is not None:
         raise Refusal("the broadcast attribute of opset 6 and earlier is not supported")
 
 
 def make_binary(method: str) -> Handler:
+    """Return the handler of an operator with two operands that broadcast."""
+
     def handle(b: Builder, n: Node) -> Value:
         refuse_legacy_broadcast(n)
         return b.binary(method, n.value(0), n.value(1))
@@ -44,6 +50,8 @@ def make_binary(method: str) -> Handler:
 
 
 def make_comparison(method: str) -> Handler:
+    """Return the handler of a comparison, whose result is uint8, 0 or 1."""
+
     def handle(b: Builder, n: Node) -> Value:
         refuse_legacy_broadcast(n)
         x, y = n.value(0), n.value(1)
@@ -59,7 +67,7 @@ def make_comparison(method: str) -> Handler:
 
 
 def division(b: Builder, n: Node) -> Value:
-    """WebNN leaves the rounding of integer quotients open, so only floats are taken."""
+    """Write Div, of floats only: WebNN leaves the rounding of integer quotients open."""
     refuse_legacy_broadcast(n)
     if n.value(0).dtype not in FLOATS:
         raise Refusal(f"division of {n.dtype(0)}: WebNN does not define how integers are rounded")
@@ -67,6 +75,9 @@ def division(b: Builder, n: Node) -> Value:
 
 
 def make_variadic(method: str, *, mean: bool = False) -> Handler:
+    """Return the handler of an operator of any number of operands, two at a time; ``mean``: the
+    result is divided by their number."""
+
     def handle(b: Builder, n: Node) -> Value:
         total = n.value(0)
         for index in range(1, n.inputs):
@@ -79,6 +90,7 @@ def make_variadic(method: str, *, mean: bool = False) -> Handler:
 
 
 def power(b: Builder, n: Node) -> Value:
+    """Write Pow, of float bases only: others are not exact."""
     refuse_legacy_broadcast(n)
     base, exponent = n.value(0), n.value(1)
     if base.dtype not in FLOATS:
@@ -87,39 +99,39 @@ def power(b: Builder, n: Node) -> Value:
 
 
 def clip(b: Builder, n: Node) -> Value:
-    """Bounds are attributes before opset 11, then inputs. Where low > high, ONNX gives high
-    everywhere."""
+    """Write Clip as clamp where its bounds are known, else as max and min.
+
+    Bounds are attributes before opset 11, then inputs. Where low > high, ONNX gives high
+    everywhere, as min after max does.
+    """
     x = n.value(0)
     if n.version < 11:
-        bounds = [n.attr("min"), n.attr("max")]
         known = True
+        low, high = n.attr("min"), n.attr("max")
     else:
         known = all(n.is_constant(i) for i in (1, 2) if n.has(i))
-        bounds = [n.const(i, "bound").item() if known and n.has(i) else None for i in (1, 2)]
+        low, high = (n.const(i, "bound").item() if known and n.has(i) else None for i in (1, 2))
     if known and x.dtype in FLOATS and x.rank <= 5:
-        low, high = (
-            (-math.inf if bounds[0] is None else bounds[0]),
-            (math.inf if bounds[1] is None else bounds[1]),
-        )
-        if low <= high:
+        least = -math.inf if low is None else low
+        greatest = math.inf if high is None else high
+        if least <= greatest:
             return b.unary(
                 "clamp",
                 x,
-                minValue=None if low == -math.inf else low,
-                maxValue=None if high == math.inf else high,
+                minValue=None if least == -math.inf else least,
+                maxValue=None if greatest == math.inf else greatest,
             )
-    for index, method in ((1, "max"), (2, "min")):
-        if n.version < 11:
-            if bounds[index - 1] is not None:
-                x = b.binary(method, x, b.scalar(bounds[index - 1], x.dtype))
-        elif n.has(index):
+    for index, method, bound in ((1, "max", low), (2, "min", high)):
+        if n.version >= 11 and n.has(index):
             x = b.binary(method, x, n.value(index))
+        elif n.version < 11 and bound is not None:
+            x = b.binary(method, x, b.scalar(bound, x.dtype))
     return b.unary("identity", x) if x is n.value(0) else x
 
 
 def prelu(b: Builder, n: Node) -> Value:
-    """The slope is broadcast to the input only (before opset 7 a slope of one axis means the
-    channels)."""
+    """Write PRelu, whose slope is broadcast to the input only (before opset 7 a slope of one axis
+    means the channels)."""
     x, slope = n.value(0), n.value(1)
     if n.version < 7 and slope.rank == 1 and x.rank > 2 and slope.shape[0] > 1:
         slope = b.reshape(slope, [slope.shape[0]] + [1] * (x.rank - 2))
@@ -129,12 +141,13 @@ def prelu(b: Builder, n: Node) -> Value:
 
 
 def gelu(b: Builder, n: Node) -> Value:
+    """Write Gelu: WebNN's, or that by tanh."""
     x = n.value(0)
     return b.unary("gelu", x) if n.attr("approximate", "none") == "none" else tanh_gelu(b, x)
 
 
 def tanh_gelu(b: Builder, x: Value) -> Value:
-    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))."""
+    """Write x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))."""
     cube = b.binary("mul", b.binary("mul", x, x), x)
     inner = b.binary("add", x, b.binary("mul", cube, b.scalar(0.044715, x.dtype)))
     gate = b.unary("tanh", b.binary("mul", inner, b.scalar(math.sqrt(2 / math.pi), x.dtype)))
@@ -143,17 +156,15 @@ def tanh_gelu(b: Builder, x: Value) -> Value:
 
 
 def selu(b: Builder, n: Node) -> Value:
-    """gamma * (x if x > 0 else alpha * (exp(x) - 1))."""
+    """Write gamma * (x if x > 0 else alpha * (exp(x) - 1))."""
     x = n.value(0)
-    alpha, gamma = (
-        float(n.attr("alpha", 1.67326319217681884765625)),
-        float(n.attr("gamma", 1.05070102214813232421875)),
-    )
+    alpha = float(n.attr("alpha", 1.67326319217681884765625))
+    gamma = float(n.attr("gamma", 1.05070102214813232421875))
     return b.binary("mul", b.unary("elu", x, alpha=alpha), b.scalar(gamma, x.dtype))
 
 
 def celu(b: Builder, n: Node) -> Value:
-    """max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
+    """Write max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
     x, alpha = n.value(0), float(n.attr("alpha", 1.0))
     zero = b.scalar(0.0, x.dtype)
     inner = b.binary(
@@ -164,27 +175,27 @@ def celu(b: Builder, n: Node) -> Value:
 
 
 def swish(b: Builder, n: Node) -> Value:
+    """Write x * sigmoid(alpha * x)."""
     x, alpha = n.value(0), float(n.attr("alpha", 1.0))
-    return b.binary(
-        "mul",
-        x,
-        b.unary("sigmoid", x if alpha == 1 else b.binary("mul", x, b.scalar(alpha, x.dtype))),
-    )
+    scaled = x if alpha == 1 else b.binary("mul", x, b.scalar(alpha, x.dtype))
+    return b.binary("mul", x, b.unary("sigmoid", scaled))
 
 
 def mish(b: Builder, n: Node) -> Value:
+    """Write x * tanh(softplus(x))."""
     x = n.value(0)
     return b.binary("mul", x, b.unary("tanh", b.unary("softplus", x)))
 
 
 def thresholded_relu(b: Builder, n: Node) -> Value:
+    """Write x above alpha, else 0."""
     x, alpha = n.value(0), float(n.attr("alpha", 1.0))
     above = b.binary("greater", x, b.scalar(alpha, x.dtype), dtype="uint8")
     return b.call("where", above, x, b.scalar(0.0, x.dtype), shape=x.shape, dtype=x.dtype)
 
 
 def shrink(b: Builder, n: Node) -> Value:
-    """x + bias below -lambd, x - bias above lambd, else 0."""
+    """Write x + bias below -lambd, x - bias above lambd, else 0."""
     x, bias, lambd = n.value(0), float(n.attr("bias", 0.0)), float(n.attr("lambd", 0.5))
     zero = b.scalar(0.0, x.dtype)
     low = b.binary("lesser", x, b.scalar(-lambd, x.dtype), dtype="uint8")
@@ -208,20 +219,23 @@ def shrink(b: Builder, n: Node) -> Value:
 
 
 def where(b: Builder, n: Node) -> Value:
+    """Write Where; of uint8, which WebNN's takes no values of, as int32."""
     yes, no = n.value(1), n.value(2)
     shape, kind = broadcast_shapes(n.shape(0), yes.shape, no.shape), yes.dtype
-    if kind == "uint8":  # not among where's types; every value of it is an int32
+    if kind == "uint8":  # every value of it is an int32
         yes, no = b.cast(yes, "int32"), b.cast(no, "int32")
     return b.cast(b.call("where", n.value(0), yes, no, shape=shape, dtype=yes.dtype), kind)
 
 
 def convert_to_bool(b: Builder, x: Value) -> Value:
+    """Return 1 where ``x`` is not 0, else 0, in uint8."""
     if x.dtype in ("uint8", "int8"):
         x = b.cast(x, "int32")
     return b.unary("logicalNot", b.binary("equal", x, b.scalar(0, x.dtype), dtype="uint8"))
 
 
 def cast(b: Builder, n: Node) -> Value:
+    """Write Cast. Raises Refusal where engines differ on values outside the new type's range."""
     x, target = n.value(0), n.step.outputs[0]
     kind = n.target_dtype()
     if kind == "bool":
@@ -238,16 +252,19 @@ def cast(b: Builder, n: Node) -> Value:
 
 
 def is_infinite(b: Builder, n: Node) -> Value:
-    x, found = n.value(0), b.call("isInfinite", n.value(0), shape=n.shape(0), dtype="uint8")
+    """Write IsInf, of both signs or of one."""
+    x = n.value(0)
+    infinite = b.call("isInfinite", x, shape=n.shape(0), dtype="uint8")
     zero = b.scalar(0.0, x.dtype)
     if not n.attr("detect_negative", 1):
-        found = b.binary("logicalAnd", found, b.binary("greater", x, zero, dtype="uint8"))
+        infinite = b.binary("logicalAnd", infinite, b.binary("greater", x, zero, dtype="uint8"))
     if not n.attr("detect_positive", 1):
-        found = b.binary("logicalAnd", found, b.binary("lesser", x, zero, dtype="uint8"))
-    return found
+        infinite = b.binary("logicalAnd", infinite, b.binary("lesser", x, zero, dtype="uint8"))
+    return infinite
 
 
 def cumulative_sum(b: Builder, n: Node) -> Value:
+    """Write CumSum as cumulativeSum."""
     x = n.value(0)
     axis = int(n.const(1, "axis").item()) % x.rank
     options = {"exclusive": bool(n.attr("exclusive", 0)), "reversed": bool(n.attr("reverse", 0))}
@@ -255,7 +272,7 @@ def cumulative_sum(b: Builder, n: Node) -> Value:
 
 
 def dropout(b: Builder, n: Node) -> Value:
-    """Inference passes the input on."""
+    """Write Dropout, which passes the input on in inference."""
     n.only_first_output()
     if n.version >= 12 and n.has(2) and bool(np.any(n.const(2, "training_mode"))):
         raise Refusal("it is in training mode")

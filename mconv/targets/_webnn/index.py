@@ -1,5 +1,5 @@
-"""Gathers and scatters. Constant indices are written as int32, non-negative; others are passed
-on."""
+"""Writes gathers and scatters. Constant indices are written as int32, non-negative; others are
+passed on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
 def read_indices(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Value:
-    """The indices operand; negative values (counted from the end) become positive.
+    """Return the indices operand in int32; negative values, counted from the end, become positive.
 
-    ``sizes``: of the axis, or one for each entry of the last axis.
+    ``sizes``: of the axis, or one for each entry of the last axis. Raises Refusal for a constant
+    index out of range.
     """
     if n.is_constant(index):
         array: np.ndarray = n.const(index, "indices").astype(np.int64)
@@ -42,6 +43,7 @@ def read_indices(b: Builder, n: Node, index: int, sizes: list[int] | int) -> Val
 
 
 def gather(b: Builder, n: Node) -> Value:
+    """Write Gather."""
     x = n.value(0)
     axis = normalise_axis(n.attr("axis", 0), x.rank)
     indices = read_indices(b, n, 1, x.shape[axis])
@@ -49,6 +51,8 @@ def gather(b: Builder, n: Node) -> Value:
 
 
 def gather_elements(b: Builder, n: Node) -> Value:
+    """Write GatherElements, as a gather of the flattened tensor where the browser's CPU backend
+    does not take its indices."""
     x = n.value(0)
     axis = normalise_axis(n.attr("axis", 0), x.rank)
     indices = read_indices(b, n, 1, x.shape[axis])
@@ -64,17 +68,18 @@ def gather_elements(b: Builder, n: Node) -> Value:
 
 
 def agree_except(axis: int, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
-    """Whether two shapes agree on every other axis: WebNN wants that of elements and indices, ONNX
-    does not."""
+    """Return whether two shapes agree on every other axis: WebNN wants that of elements and
+    indices, ONNX does not."""
     return all(i == axis or a == b for i, (a, b) in enumerate(zip(one, two, strict=True)))
 
 
 def flatten_indices(b: Builder, indices: Value, shape: tuple[int, ...], axis: int) -> Value:
-    """Positions in the flattened tensor of what ``indices`` name along ``axis``, each at its own
-    place on the other axes.
+    """Return the positions in the flattened tensor of what ``indices`` name along ``axis``, each at
+    its own place on the other axes.
 
     The browser's CPU backend takes only constant indices in gatherElements and scatterElements;
-    gather and scatterND take any."""
+    gather and scatterND take any.
+    """
     if math.prod(shape) >= 2**31:
         raise Refusal("a tensor of more than 2^31 elements with indices computed at run time")
     strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
@@ -88,6 +93,7 @@ def flatten_indices(b: Builder, indices: Value, shape: tuple[int, ...], axis: in
 
 
 def gather_nd(b: Builder, n: Node) -> Value:
+    """Write GatherND."""
     if n.attr("batch_dims", 0):
         raise Refusal("batch_dims is not 0")
     x, depth = n.value(0), n.shape(1)[-1]
@@ -95,11 +101,14 @@ def gather_nd(b: Builder, n: Node) -> Value:
 
 
 def refuse_reduction(n: Node) -> None:
+    """Raise Refusal for a scatter that combines values."""
     if n.attr("reduction", "none") != "none":
         raise Refusal(f"the reduction {n.attr('reduction')!r}")
 
 
 def scatter_elements(b: Builder, n: Node) -> Value:
+    """Write ScatterElements, as a scatterND of the flattened tensor where the browser's CPU backend
+    does not take its indices."""
     refuse_reduction(n)
     x = n.value(0)
     axis = normalise_axis(n.attr("axis", 0), x.rank)
@@ -117,6 +126,7 @@ def scatter_elements(b: Builder, n: Node) -> Value:
 
 
 def scatter_nd(b: Builder, n: Node) -> Value:
+    """Write ScatterND."""
     refuse_reduction(n)
     x, depth = n.value(0), n.shape(1)[-1]
     return b.call(
@@ -125,8 +135,8 @@ def scatter_nd(b: Builder, n: Node) -> Value:
 
 
 def one_hot(b: Builder, n: Node) -> Value:
-    """where(indices == 0..depth-1, on, off) along a new axis; indices outside the range give all
-    off."""
+    """Write where(indices == 0..depth-1, on, off) along a new axis; indices outside the range give
+    all off."""
     depth, values = int(n.const(1, "depth").item()), n.const(2, "values")
     out = n.out_shape()
     axis = normalise_axis(n.attr("axis", -1), len(out))

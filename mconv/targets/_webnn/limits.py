@@ -1,5 +1,5 @@
-"""What every MLGraphBuilder method takes: data types and ranks of its operands, in the order of its
-parameters.
+"""Tells what every MLGraphBuilder method takes: data types and ranks of its operands, in the order
+of its parameters.
 
 Source: ``MLContext.opSupportLimits()`` of Chromium 153's CPU backend (TFLite/XNNPACK). A graph
 within these limits is refused by no builder call there; other backends may take less, and then

@@ -1,4 +1,4 @@
-"""Matrix products, n-bit ones included."""
+"""Writes matrix products, n-bit ones included."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mconv.targets._webnn.node import Handler, Node
 
 
 def multiply_matrices(b: Builder, x: Value, y: Value, out: tuple[int, ...]) -> Value:
-    """NumPy's matmul: vectors are promoted, leading axes broadcast."""
+    """Write NumPy's matmul, of shape ``out``: vectors are promoted, leading axes broadcast."""
     if x.rank == 0 or y.rank == 0:
         raise Refusal("a scalar operand")
     x = b.reshape(x, [1, *x.shape]) if x.rank == 1 else x
@@ -21,11 +21,12 @@ def multiply_matrices(b: Builder, x: Value, y: Value, out: tuple[int, ...]) -> V
 
 
 def matmul(b: Builder, n: Node) -> Value:
+    """Write MatMul."""
     return multiply_matrices(b, n.value(0), n.value(1), n.out_shape())
 
 
 def gemm(b: Builder, n: Node) -> Value:
-    """alpha * A' B' + beta * C. Before opset 7, C broadcasts only with the attribute of that
+    """Write alpha * A' B' + beta * C. Before opset 7, C broadcasts only with the attribute of that
     name."""
     x, y = n.value(0), n.value(1)
     options = {
@@ -36,13 +37,13 @@ def gemm(b: Builder, n: Node) -> Value:
         "bTranspose": bool(n.attr("transB", 0)),
     }
     plain = {"alpha": 1.0, "beta": 1.0, "aTranspose": False, "bTranspose": False}
-    kept = {k: v for k, v in options.items() if k not in plain or v != plain[k]}
-    return b.call("gemm", x, y, shape=n.out_shape(), options=kept)
+    changed = {k: v for k, v in options.items() if k not in plain or v != plain[k]}
+    return b.call("gemm", x, y, shape=n.out_shape(), options=changed)
 
 
 def unpack_codes(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """The first ``count`` codes of each row of bytes; code i takes bits i*bits and following,
-    lowest first."""
+    """Return the first ``count`` codes of each row of bytes, in int32; code i takes bits i*bits and
+    following, lowest first."""
     flags = np.unpackbits(np.ascontiguousarray(codes), axis=-1, bitorder="little")
     width = flags.shape[-1] // bits
     flags = flags[..., : width * bits].reshape(*flags.shape[:-1], width, bits)
@@ -51,8 +52,8 @@ def unpack_codes(codes: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 def matmul_nbits(b: Builder, n: Node) -> Value:
-    """com.microsoft.MatMulNBits: A (…, K) times a weight [N, blocks, bytes] of packed codes, (code
-    - zero point) * scale.
+    """Write com.microsoft.MatMulNBits: A (…, K) times a weight [N, blocks, bytes] of packed codes,
+    (code - zero point) * scale.
 
     Up to 4 bits the codes are stored as int4 (code - 2^(bits-1), as the zero points), above as
     uint8; MLGraphBuilder dequantizes them in blocks. Source: onnxruntime, docs/ContribOperators.md.
@@ -71,13 +72,12 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
     zero: np.ndarray = np.full((rows, blocks, 1), half, np.int32)
     shift = None  # float zero points are subtracted after the dequantization
     if n.has(3):
-        given = n.const(3, "zero points")
-        if given.dtype == np.uint8:
-            zero = unpack_codes(given.reshape(rows, -1), bits, blocks).reshape(rows, blocks, 1)
+        points = n.const(3, "zero points")
+        if points.dtype == np.uint8:
+            zero = unpack_codes(points.reshape(rows, -1), bits, blocks).reshape(rows, blocks, 1)
         else:
-            shift = ((given.reshape(rows, blocks, 1).astype(np.float64) - half) * scale).astype(
-                x.dtype
-            )
+            distance: np.ndarray = points.reshape(rows, blocks, 1).astype(np.float64) - half
+            shift = (distance * scale).astype(x.dtype)
     names = n.step.inputs
     # a scale for each column of the transposed weight: the browser compiles no transposed scales of
     # rows
@@ -104,16 +104,13 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
 
 
 def einsum(b: Builder, n: Node) -> Value:
-    """Products of two operands without repeated or summed-alone letters, as one batched matmul."""
+    """Write a product of two operands without repeated or summed-alone letters as one batched
+    matmul."""
     equation = n.attr("equation").replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
-    if (
-        not arrow
-        or len(terms) != 2
-        or "." in equation
-        or any(len(set(t)) != len(t) for t in [*terms, result])
-    ):
+    repeats = any(len(set(term)) != len(term) for term in [*terms, result])
+    if not arrow or len(terms) != 2 or "." in equation or repeats:
         raise Refusal(
             f"the equation {equation!r}: only products of two operands with plain letters are "
             "supported"
@@ -125,17 +122,15 @@ def einsum(b: Builder, n: Node) -> Value:
     if set(rows + columns) - set(result) or not summed:
         raise Refusal(f"the equation {equation!r}: a letter is summed alone, or none is summed")
     size = dict(zip(one + two, (*n.shape(0), *n.shape(1)), strict=True))
-    count = {
-        key: [size[c] for c in letters]
-        for key, letters in (("b", batch), ("m", rows), ("k", summed), ("n", columns))
-    }
+    batch_sizes = [size[c] for c in batch]
+    row_sizes, column_sizes = [size[c] for c in rows], [size[c] for c in columns]
+    products, inner = math.prod(batch_sizes), math.prod(size[c] for c in summed)
+    height, width = math.prod(row_sizes), math.prod(column_sizes)
     x = b.transpose(n.value(0), [one.index(c) for c in batch + rows + summed])
     y = b.transpose(n.value(1), [two.index(c) for c in batch + summed + columns])
-    m, k, w = math.prod(count["m"]), math.prod(count["k"]), math.prod(count["n"])
-    x, y = b.reshape(x, [math.prod(count["b"]), m, k]), b.reshape(y, [math.prod(count["b"]), k, w])
-    z = b.reshape(
-        b.call("matmul", x, y, shape=[x.shape[0], m, w]), [*count["b"], *count["m"], *count["n"]]
-    )
+    x, y = b.reshape(x, [products, height, inner]), b.reshape(y, [products, inner, width])
+    z = b.call("matmul", x, y, shape=[products, height, width])
+    z = b.reshape(z, [*batch_sizes, *row_sizes, *column_sizes])
     order = batch + rows + columns
     return b.transpose(z, [order.index(c) for c in result])
 

@@ -1,4 +1,4 @@
-"""Normalizations."""
+"""Writes normalizations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
 def batch_normalization(b: Builder, n: Node) -> Value:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the channels (axis 1; axis 0 of a
-    vector)."""
+    """Write (x - mean) / sqrt(variance + epsilon) * scale + bias over the channels (axis 1; axis 0
+    of a vector)."""
     if n.attr("training_mode", 0) or (n.version < 7 and not n.attr("is_test", 0)):
         raise Refusal("it is in training mode")
     if not n.attr("spatial", 1):
@@ -27,6 +27,7 @@ def batch_normalization(b: Builder, n: Node) -> Value:
 
 
 def instance_normalization(b: Builder, n: Node) -> Value:
+    """Write InstanceNormalization of any number of spatial axes over two."""
     x = n.value(0)
     if x.rank < 3:
         raise Refusal("it has no spatial axis")
@@ -38,8 +39,11 @@ def instance_normalization(b: Builder, n: Node) -> Value:
 
 
 def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
-    """Over the axes from ``axis`` on; scale and bias may broadcast to them. Mean and InvStdDev are
-    computed where they are used."""
+    """Write LayerNormalization over the axes from ``axis`` on; scale and bias may broadcast to
+    them.
+
+    Mean and InvStdDev are computed where they are used.
+    """
     x = n.value(0)
     axis = normalise_axis(n.attr("axis", -1), x.rank)
     normalized = x.shape[axis:]
@@ -68,13 +72,15 @@ def layer_normalization(b: Builder, n: Node) -> list[Value | None]:
         variance = b.reduce(
             "reduceMean", b.binary("mul", centred, centred), list(range(axis, x.rank))
         )
-        sum_ = b.binary("add", variance, b.scalar(float(n.attr("epsilon", 1e-5)), x.dtype))
-        results[2] = b.unary("reciprocal", b.unary("sqrt", sum_))
+        epsilon = b.scalar(float(n.attr("epsilon", 1e-5)), x.dtype)
+        deviation = b.unary("sqrt", b.binary("add", variance, epsilon))
+        results[2] = b.unary("reciprocal", deviation)
     return results
 
 
 def rms_normalization(b: Builder, n: Node) -> Value:
-    """x / sqrt(mean(x * x) + epsilon) * scale, in float32 where stash_type (default) says so."""
+    """Write x / sqrt(mean(x * x) + epsilon) * scale, in float32 where stash_type (default) says
+    so."""
     x, scale = n.value(0), n.value(1)
     axes = list(range(normalise_axis(n.attr("axis", -1), x.rank), x.rank))
     wide = b.cast(x, "float32") if n.attr("stash_type", 1) == 1 else x
@@ -89,8 +95,8 @@ def rms_normalization(b: Builder, n: Node) -> Value:
 
 
 def group_normalization(b: Builder, n: Node) -> Value:
-    """Each group of channels normalized as one layer; scale and bias are of groups in opset 18, of
-    channels since 21."""
+    """Write each group of channels normalized as one layer; scale and bias are of groups in opset
+    18, of channels since 21."""
     x, groups = n.value(0), int(n.attr("num_groups"))
     grouped = b.reshape(x, [x.shape[0], groups, math.prod(x.shape[1:]) // groups])
     options = {"axes": [2], "epsilon": float(n.attr("epsilon", 1e-5))}
@@ -107,8 +113,8 @@ def group_normalization(b: Builder, n: Node) -> Value:
 
 
 def lrn(b: Builder, n: Node) -> Value:
-    """x / (bias + alpha / size * sum of squares over ``size`` channels) ** beta: the sum as a box
-    average along the channels."""
+    """Write x / (bias + alpha / size * sum of squares over ``size`` channels) ** beta: the sum as a
+    box average along the channels."""
     x, size = n.value(0), int(n.attr("size"))
     if x.rank < 3:
         raise Refusal("it has no spatial axis")

@@ -1,5 +1,5 @@
-"""Every operator the generator knows, by ONNX name (other domains are prefixed). Not listed: what
-folds away."""
+"""Lists every operator that the generator knows, by ONNX name (other domains are prefixed), but
+those that always fold away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Quantize and dequantize. Weights of 8 and 4 bits stay so in weights.bin."""
+"""Writes quantization and what computes with integers. Weights of 8 and 4 bits stay so in
+weights.bin."""
 
 from __future__ import annotations
 
@@ -14,25 +15,26 @@ from mconv.targets._webnn.node import Handler, Node, normalise_axis
 NARROW = {"int4": 0, "uint4": 8, "int2": 0, "uint2": 2}
 
 
-def align_scale(n: Node, shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a scale against its tensor: ones (per tensor), one axis (per axis) or a blocked
-    axis."""
-    if math.prod(given) == 1 and len(given) <= 1:
+def align_scale(n: Node, shape: tuple[int, ...], scale: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a scale against its tensor's ``shape``: ones (per tensor), one axis (per
+    axis) or a blocked axis. Raises Refusal for a scale that does not fit."""
+    if math.prod(scale) == 1 and len(scale) <= 1:
         return (1,) * len(shape)
     axis = normalise_axis(n.attr("axis", 1), len(shape))
     if not n.attr("block_size", 0):
-        if len(given) != 1 or given[0] != shape[axis]:
-            raise Refusal(f"a scale of shape {list(given)} for a tensor of {list(shape)}")
+        if len(scale) != 1 or scale[0] != shape[axis]:
+            raise Refusal(f"a scale of shape {list(scale)} for a tensor of {list(shape)}")
         return tuple(d if i == axis else 1 for i, d in enumerate(shape))
-    if len(given) != len(shape) or any(d % g for d, g in zip(shape, given, strict=True)):
+    if len(scale) != len(shape) or any(d % g for d, g in zip(shape, scale, strict=True)):
         raise Refusal(
             f"blocks of {n.attr('block_size')} that do not divide axis {axis} of {list(shape)}"
         )
-    return given
+    return scale
 
 
 def read_operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None = None) -> Value:
-    """A quantized input; constants below 8 bits become int4."""
+    """Return a quantized input, of ``shape`` where one is given; constants below 8 bits become
+    int4."""
     kind = n.dtype(index)
     if kind in NARROW:
         array: np.ndarray = n.const(index, "tensor").astype(np.int32) - NARROW[kind]
@@ -46,7 +48,7 @@ def read_operand(b: Builder, n: Node, index: int, shape: tuple[int, ...] | None 
 
 
 def dequantize(b: Builder, n: Node) -> Value:
-    """(x - zero point) * scale, for a tensor, an axis or blocks."""
+    """Write (x - zero point) * scale, for a tensor, an axis or blocks."""
     kind = n.dtype(0)
     if kind not in ("int8", "uint8", "int32", *NARROW):
         raise Refusal(f"a dequantization of {kind}")
@@ -75,8 +77,8 @@ def dequantize(b: Builder, n: Node) -> Value:
 
 
 def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
-    """A weight [K, N] in blocks along K, stored as [N, blocks, size]: twice as fast in the
-    browser."""
+    """Write the dequantization of a weight [K, N] in blocks along K, of ``shape`` [blocks, N], with
+    the codes stored as [N, blocks, size]: twice as fast in the browser."""
     kind, (rows, columns), (count, _) = n.dtype(0), n.shape(0), shape
     narrow, base, names = kind in NARROW, NARROW.get(kind, 0), n.step.inputs
     target = "int4" if narrow else kind
@@ -98,7 +100,7 @@ def dequantize_columns(b: Builder, n: Node, shape: tuple[int, ...]) -> Value:
 
 
 def quantize(b: Builder, n: Node) -> Value:
-    """saturate(round_half_even(x / scale) + zero point), composed so that ties round as ONNX
+    """Write saturate(round_half_even(x / scale) + zero point), composed so that ties round as ONNX
     says."""
     x, kind = n.value(0), n.target_dtype()
     if kind not in ("int8", "uint8"):
@@ -117,7 +119,7 @@ def quantize(b: Builder, n: Node) -> Value:
 
 
 def repeat_blocks(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
-    """A scale of blocks repeated to the tensor's shape; others broadcast as they are."""
+    """Return a scale of blocks repeated to the tensor's shape; others broadcast as they are."""
     for axis, (have, want) in enumerate(zip(value.shape, shape, strict=True)):
         if have not in (1, want):
             size = want // have
@@ -133,8 +135,8 @@ EXACT_TERMS = 258
 
 
 def dynamic_quantize(b: Builder, n: Node) -> list[Value | None]:
-    """uint8 over the range of the tensor with zero in it: scale = (max - min) / 255 (ONNX,
-    DynamicQuantizeLinear)."""
+    """Write the uint8 of a tensor over its range with zero in it, scale = (max - min) / 255, and
+    scale and zero point (ONNX, DynamicQuantizeLinear)."""
     x = n.value(0)
     zero, top, axes = b.scalar(0.0, x.dtype), b.scalar(255.0, x.dtype), list(range(x.rank))
     low = b.binary("min", b.reduce("reduceMin", x, axes, keep=False), zero)
@@ -153,8 +155,8 @@ def dynamic_quantize(b: Builder, n: Node) -> list[Value | None]:
 
 
 def subtract_zero_point(b: Builder, n: Node, index: int, zero: int, axis: int) -> Value:
-    """An 8-bit operand minus its zero point, in float32 (exact); a zero point of several values
-    lies along ``axis``."""
+    """Return an 8-bit operand minus its zero point (input ``zero``), in float32, which is exact; a
+    zero point of several values lies along ``axis``."""
     x = b.cast(n.value(index), "float32")
     if not n.has(zero):
         return x
@@ -169,7 +171,7 @@ def subtract_zero_point(b: Builder, n: Node, index: int, zero: int, axis: int) -
 
 
 def matmul_integer(b: Builder, n: Node) -> Value:
-    """In float32 over pieces of 258 terms, each exact, summed in int32."""
+    """Write MatMulInteger in float32 over pieces of 258 terms, each exact, summed in int32."""
     x, y = (
         subtract_zero_point(b, n, 0, 2, len(n.shape(0)) - 2),
         subtract_zero_point(b, n, 1, 3, len(n.shape(1)) - 1),
@@ -186,6 +188,7 @@ def matmul_integer(b: Builder, n: Node) -> Value:
 
 
 def add_int32(b: Builder, parts: list[Value]) -> Value:
+    """Return the sum of ``parts`` in int32."""
     total = b.cast(parts[0], "int32")
     for part in parts[1:]:
         total = b.binary("add", total, b.cast(part, "int32"))
@@ -193,8 +196,8 @@ def add_int32(b: Builder, parts: list[Value]) -> Value:
 
 
 def conv_integer(b: Builder, n: Node) -> Value:
-    """In float32 over pieces of the input channels of at most 258 terms, each exact, summed in
-    int32."""
+    """Write ConvInteger in float32 over pieces of the input channels of at most 258 terms, each
+    exact, summed in int32."""
     x, weight = subtract_zero_point(b, n, 0, 2, 1), subtract_zero_point(b, n, 1, 3, 0)
     if x.rank != 4:
         raise Refusal(f"{x.rank - 2} spatial axes")

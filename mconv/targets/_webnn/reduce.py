@@ -1,4 +1,4 @@
-"""Operators along axes: reductions, softmax, arg-extrema."""
+"""Writes operators along axes: reductions, softmax, arg-extrema."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mconv.targets._webnn.node import Handler, Node, normalise_axis
 
 
 def read_axes(n: Node, *, input_since: int) -> list[int] | None:
-    """The axes, from the attribute or from the second input since ``input_since``; None means
-    nothing is reduced."""
+    """Return the axes, from the attribute or from the second input since opset ``input_since``;
+    None means nothing is reduced."""
     rank = len(n.shape(0))
     axes = n.attr("axes")
     if n.version >= input_since and n.has(1):
@@ -21,6 +21,8 @@ def read_axes(n: Node, *, input_since: int) -> list[int] | None:
 
 
 def make_reduction(method: str, *, input_since: int = 18) -> Handler:
+    """Return the handler of a reduction whose axes are an input since opset ``input_since``."""
+
     def handle(b: Builder, n: Node) -> Value:
         x, axes = n.value(0), read_axes(n, input_since=input_since)
         if axes is None:
@@ -40,6 +42,8 @@ def make_reduction(method: str, *, input_since: int = 18) -> Handler:
 
 
 def make_arg_extremum(method: str) -> Handler:
+    """Return the handler of ArgMax or ArgMin, whose result is int64."""
+
     def handle(b: Builder, n: Node) -> Value:
         x = n.value(0)
         if n.attr("select_last_index", 0):
@@ -53,8 +57,11 @@ def make_arg_extremum(method: str) -> Handler:
 
 
 def emit_softmax(b: Builder, n: Node, *, logarithm: bool) -> Value:
-    """Before opset 13 everything from ``axis`` (default 1) on is one axis; since then ``axis``
-    (default -1) is the only one."""
+    """Write Softmax or, with ``logarithm``, LogSoftmax.
+
+    Before opset 13 everything from ``axis`` (default 1) on is one axis; since then ``axis``
+    (default -1) is the only one.
+    """
     x = n.value(0)
     shape, axis = x.shape, normalise_axis(n.attr("axis", -1 if n.version >= 13 else 1), x.rank)
     if n.version < 13:
@@ -62,26 +69,27 @@ def emit_softmax(b: Builder, n: Node, *, logarithm: bool) -> Value:
         axis = 1
     if logarithm:
         shifted = b.binary("sub", x, b.reduce("reduceMax", x, [axis]))
-        y = b.binary(
-            "sub", shifted, b.unary("log", b.reduce("reduceSum", b.unary("exp", shifted), [axis]))
-        )
+        total = b.reduce("reduceSum", b.unary("exp", shifted), [axis])
+        y = b.binary("sub", shifted, b.unary("log", total))
     else:
         y = b.call("softmax", x, axis, shape=x.shape)
     return b.reshape(y, shape)
 
 
 def softmax(b: Builder, n: Node) -> Value:
+    """Write Softmax."""
     return emit_softmax(b, n, logarithm=False)
 
 
 def log_softmax(b: Builder, n: Node) -> Value:
-    """x - max - log(sum(exp(x - max))): stable for large values, which a log of the softmax is
-    not."""
+    """Write x - max - log(sum(exp(x - max))), which is stable for large values; a log of the
+    softmax is not."""
     return emit_softmax(b, n, logarithm=True)
 
 
 def make_global_pool(method: str) -> Handler:
-    """GlobalAveragePool, GlobalMaxPool: over all axes after the channels."""
+    """Return the handler of GlobalAveragePool or GlobalMaxPool: over all axes after the
+    channels."""
     return lambda b, n: b.reduce(method, n.value(0), list(range(2, len(n.shape(0)))))
 
 
