@@ -40,21 +40,21 @@ WITNESS = {
 @pytest.fixture(scope="module", autouse=True)
 def shared() -> Any:
     """One browser for all tests of this module, as a run has it."""
-    with pytest.MonkeyPatch.context() as patch, service.start_browser() as about:
-        patch.setenv(service.ENDPOINT, about.endpoint)
-        yield about
+    with pytest.MonkeyPatch.context() as patch, service.start_browser() as running:
+        patch.setenv(service.ENDPOINT, running.endpoint)
+        yield running
 
 
 def write(target: str, folder: Path, model: onnx.ModelProto | None = None, **options: Any) -> Path:
     (folder / "model.onnx").write_bytes((model or convolution()).SerializeToString())
     out = folder / "out"
     out.mkdir()
-    given = {**OPTIONS[target], **options}
+    merged = {**OPTIONS[target], **options}
     registry.targets()[target].write(
         folder / "model.onnx",
         out,
         precision="fp32",
-        options=given,
+        options=merged,
         name="</script><b>net",
         calibration=None,
     )
@@ -102,9 +102,9 @@ def test_the_package_is_the_same_every_time(packaged: tuple[str, Path], tmp_path
     assert {p.name: p.read_bytes() for p in package.iterdir()} == {
         p.name: p.read_bytes() for p in again.iterdir()
     }
-    about = json.loads((package / "package.json").read_text())
-    assert about["dependencies"] == {"onnxruntime-web": "1.30.0"}
-    assert sorted([*about["files"], "README.md", "package.json"]) == sorted(
+    manifest = json.loads((package / "package.json").read_text())
+    assert manifest["dependencies"] == {"onnxruntime-web": "1.30.0"}
+    assert sorted([*manifest["files"], "README.md", "package.json"]) == sorted(
         p.name for p in package.iterdir()
     )
 
@@ -243,10 +243,10 @@ def test_the_demo_as_a_person_uses_it(tmp_path: Path, shared: service.RunningBro
 
 
 def test_devices_are_what_the_browser_says() -> None:
-    found = {d.name: d for d in browser.devices() if "npm" in d.engine}
-    assert found["webgpu"].available
-    assert found["webgpu"].software
-    assert found["webgpu"].details["limits"]["maxBufferSize"] > 2**20
-    assert {"matmul", "conv2d", "dequantizeLinear"} < set(found["webnn cpu"].details["operators"])
-    assert "float32" in found["webnn cpu"].details["operators"]["matmul"]
-    assert json.loads(to_json(list(found.values())))
+    devices = {d.name: d for d in browser.devices() if "npm" in d.engine}
+    assert devices["webgpu"].available
+    assert devices["webgpu"].software
+    assert devices["webgpu"].details["limits"]["maxBufferSize"] > 2**20
+    assert {"matmul", "conv2d", "dequantizeLinear"} < set(devices["webnn cpu"].details["operators"])
+    assert "float32" in devices["webnn cpu"].details["operators"]["matmul"]
+    assert json.loads(to_json(list(devices.values())))

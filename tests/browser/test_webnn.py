@@ -179,9 +179,9 @@ def page(copy: Path) -> Iterator[Any]:
         chromium = playwright.chromium.launch(
             executable_path=_browser.find_browser(), args=list(_browser.ARGUMENTS)
         )
-        found = chromium.new_page()
-        found.goto(f"{address}/demo.html")
-        yield found
+        demo = chromium.new_page()
+        demo.goto(f"{address}/demo.html")
+        yield demo
         chromium.close()
 
 
@@ -207,9 +207,9 @@ def test_the_demo_says_what_is_wrong(page: Any, copy: Path) -> None:
 def test_package_json_and_types(package: Path) -> None:
     import json
 
-    about = json.loads((package / "package.json").read_text())
-    assert about["name"] == "script--b-net-webnn-fp32"
-    assert sorted([*about["files"], "README.md", "package.json"]) == sorted(
+    manifest = json.loads((package / "package.json").read_text())
+    assert manifest["name"] == "script--b-net-webnn-fp32"
+    assert sorted([*manifest["files"], "README.md", "package.json"]) == sorted(
         p.name for p in package.iterdir()
     )
     assert '"image": Float32Array;' in (package / "index.d.ts").read_text()

@@ -89,8 +89,8 @@ class Outcome:
 
 def wheel() -> Path:
     """The wheel of the frozen cases, downloaded once."""
-    found = sorted(CACHE.glob("onnx-*.whl"))
-    if not found:
+    wheels = sorted(CACHE.glob("onnx-*.whl"))
+    if not wheels:
         CACHE.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
@@ -105,8 +105,8 @@ def wheel() -> Path:
             WHEEL,
         ]
         subprocess.run(command, check=True)
-        found = sorted(CACHE.glob("onnx-*.whl"))
-    return found[0]
+        wheels = sorted(CACHE.glob("onnx-*.whl"))
+    return wheels[0]
 
 
 def cases(prefix: str = "test_") -> Iterator[Case]:

@@ -73,7 +73,7 @@ def test_signature_is_that_of_the_model(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({}, "the input x was not fed"),
         ({**feed(), "z": np.zeros(1)}, "the model has no input z; it has x"),
@@ -84,29 +84,29 @@ def test_signature_is_that_of_the_model(load: Load) -> None:
     ],
 )
 def test_a_feed_that_does_not_fit_is_refused(
-    load: Load, wrong: dict[str, np.ndarray], said: str
+    load: Load, wrong: dict[str, np.ndarray], message: str
 ) -> None:
-    with pytest.raises(StepError, match=said):
+    with pytest.raises(StepError, match=message):
         load(linear()).run(wrong)
 
 
 def test_answers_outlive_later_runs_and_the_session(load: Load) -> None:
     session = load(linear())
     first = session.run(feed())
-    kept = first["y"].copy()
+    copied = first["y"].copy()
     session.run({"x": feed()["x"] * -3})
     session.close()
-    np.testing.assert_array_equal(first["y"], kept)
+    np.testing.assert_array_equal(first["y"], copied)
     first["y"][:] = 0  # and may be written to
 
 
 def test_the_feed_is_neither_kept_nor_changed(load: Load) -> None:
     session = load(linear())
-    given = feed()
-    before = given["x"].copy()
-    one = session.run(given)["y"]
-    np.testing.assert_array_equal(given["x"], before)
-    given["x"][:] = 0
+    fed = feed()
+    before = fed["x"].copy()
+    one = session.run(fed)["y"]
+    np.testing.assert_array_equal(fed["x"], before)
+    fed["x"][:] = 0
     np.testing.assert_array_equal(session.run({"x": before})["y"], one)
     assert session.placement().nodes
 
@@ -166,10 +166,10 @@ def test_placement_needs_a_run_and_then_shows_the_nodes(load: Load) -> None:
     with pytest.raises(StepError, match="before a run"):
         session.placement()
     session.run(feed())
-    found = session.placement()
-    assert (found.device, found.elsewhere, found.software) == ("cpu", {}, False)
-    assert 2 <= (found.nodes or 0) <= 8  # two products, whatever was fused into them
-    assert found.witnesses
+    placement = session.placement()
+    assert (placement.device, placement.elsewhere, placement.software) == ("cpu", {}, False)
+    assert 2 <= (placement.nodes or 0) <= 8  # two products, whatever was fused into them
+    assert placement.witnesses
 
 
 def test_details_tell_threads_and_versions(load: Load) -> None:

@@ -32,7 +32,7 @@ def planned(folder: Path, target: str) -> step_graph.Plan:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("onnx: {threads: 0}", "6:25: threads must be at least 1"),
         (
@@ -47,10 +47,10 @@ def planned(folder: Path, target: str) -> step_graph.Plan:
         ("wasm: {spinning: false}", "'spinning'"),
     ],
 )
-def test_wrong_ones_are_said_at_their_place(target: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError) as told:
+def test_wrong_ones_are_said_at_their_place(target: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
         planned(tmp_path, target)
-    assert said in str(told.value)
+    assert message in str(caught.value)
 
 
 def test_they_change_how_it_is_run_and_not_what_is_written(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_onnxruntime_obeys(tmp_path: Path) -> None:
     feed = {"x": np.ones((2, 8), np.float32)}
     counts = {}
     for level in ("all", "none"):
-        made = session(
+        opened = session(
             tmp_path,
             ort,
             graph_optimization=level,
@@ -125,10 +125,10 @@ def test_onnxruntime_obeys(tmp_path: Path) -> None:
             spinning=False,
             flush_denormals=True,
         )
-        made.run(feed)
-        counts[level] = made.placement().nodes
-        assert not made.session.get_session_options().enable_cpu_mem_arena
-        assert made.details()["flush_denormals"] is True
+        opened.run(feed)
+        counts[level] = opened.placement().nodes
+        assert not opened.session.get_session_options().enable_cpu_mem_arena
+        assert opened.details()["flush_denormals"] is True
     assert counts["all"] < counts["none"] == 3  # Gemm and Relu fused
 
 

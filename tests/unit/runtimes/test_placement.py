@@ -70,7 +70,7 @@ def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches
 
 
 @pytest.mark.parametrize(
-    ("op", "given", "made", "expected"),
+    ("op", "input_type", "output_type", "expected"),
     [
         ("Cast", {"int64": [8, 8]}, {"float": [8, 8]}, True),
         ("Cast", {"float": [8, 8]}, {"int64": [8, 8]}, True),
@@ -80,6 +80,6 @@ def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches
     ],
 )
 def test_integers_of_64_bits_end_in_a_cast(
-    op: str, given: dict[str, Any], made: dict[str, Any], expected: bool
+    op: str, input_type: dict[str, Any], output_type: dict[str, Any], expected: bool
 ) -> None:
-    assert placement.is_shape_arithmetic(node(op, CPU, [given], [made])) is expected
+    assert placement.is_shape_arithmetic(node(op, CPU, [input_type], [output_type])) is expected

@@ -44,13 +44,13 @@ def constants(folder: Path) -> dict[tuple[int, ...], list[str]]:
     them."""
     import openvino
 
-    found: dict[tuple[int, ...], list[str]] = {}
+    types: dict[tuple[int, ...], list[str]] = {}
     for op in openvino.Core().read_model(str(folder / "openvino_model.xml")).get_ordered_ops():
         if op.get_type_name() == "Constant" and len(op.get_output_shape(0)) > 1:
-            found.setdefault(tuple(op.get_output_shape(0)), []).append(
+            types.setdefault(tuple(op.get_output_shape(0)), []).append(
                 op.get_element_type().get_type_name()
             )
-    return found
+    return types
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_openvino_stores_weights_in_the_precision_asked(
     tmp_path: Path, precision: str, kinds: set[str]
 ) -> None:
     write(openvino_target, convolution(), tmp_path / "c", precision)
-    found = constants(tmp_path / "c")
-    assert set(found[16, 3, 3, 3]) == kinds
+    types = constants(tmp_path / "c")
+    assert set(types[16, 3, 3, 3]) == kinds
     write(openvino_target, linear(), tmp_path / "l", precision)
-    found = constants(tmp_path / "l")
-    shapes = {(8, 32), (32, 8)} & found.keys()
+    types = constants(tmp_path / "l")
+    shapes = {(8, 32), (32, 8)} & types.keys()
     assert shapes
-    assert {kind for shape in shapes for kind in found[shape]} == kinds
+    assert {kind for shape in shapes for kind in types[shape]} == kinds
 
 
 def test_openvino_symmetric_codes_are_signed(tmp_path: Path) -> None:
@@ -167,11 +167,11 @@ def test_openvino_reports_what_it_wrote(tmp_path: Path) -> None:
 
 def relu(kind: str = "Relu", domain: str = "", opset: int = 17) -> onnx.ModelProto:
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 4]) for n in ("x", "y")]
-    made = helper.make_graph(
+    graph = helper.make_graph(
         [helper.make_node(kind, ["x"], ["y"], domain=domain)], "g", value[:1], value[1:]
     )
     opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
-    return helper.make_model(made, opset_imports=opsets, ir_version=8)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def test_openvino_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -88,12 +88,12 @@ def test_int4_codes_are_in_groups_and_embeddings_too(
     tmp_path: Path, scheme: str, kind: str
 ) -> None:
     write(spiky(), tmp_path / "a", "int4", None, scheme=scheme)
-    found = kinds(tmp_path / "a")
-    assert {found[40, 2, 32], found[64, 2, 32], found[32, 2, 32]} == {kind}
+    types = kinds(tmp_path / "a")
+    assert {types[40, 2, 32], types[64, 2, 32], types[32, 2, 32]} == {kind}
     write(spiky(), tmp_path / "b", "int4", None, scheme=scheme, group_size=16, all_layers=False)
-    found = kinds(tmp_path / "b")
-    assert found[64, 4, 16] == kind
-    assert found[40, 64] in ("u8", "i8")
+    types = kinds(tmp_path / "b")
+    assert types[64, 4, 16] == kind
+    assert types[40, 64] in ("u8", "i8")
 
 
 def test_int4_codes_are_within_a_step_of_the_weights(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def _unpacked(op: Any) -> np.ndarray:
 def test_learned_int4_needs_calibration_and_lowers_the_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="int4 with gptq needs calibration samples"):
         write(spiky(), tmp_path / "none", "int4", None, gptq=True)
-    found = {}
+    noises = {}
     for name, options in (
         ("plain", {}),
         ("gptq", {"gptq": True}),
@@ -137,13 +137,13 @@ def test_learned_int4_needs_calibration_and_lowers_the_error(tmp_path: Path) -> 
         ("half", {"ratio": 0.5}),
     ):
         write(spiky(), tmp_path / name, "int4", ids(24), **options)
-        found[name] = noise_db(tmp_path / name, spiky(), ids(24))
-    assert found["gptq"] > found["plain"]
-    assert found["half"] > found["plain"]
+        noises[name] = noise_db(tmp_path / name, spiky(), ids(24))
+    assert noises["gptq"] > noises["plain"]
+    assert noises["half"] > noises["plain"]
     assert (tmp_path / "half" / "openvino_model.bin").stat().st_size > (
         tmp_path / "plain" / "openvino_model.bin"
     ).stat().st_size
-    assert found["estimated"] != found["plain"]
+    assert noises["estimated"] != noises["plain"]
 
 
 def test_int8_static_leaves_what_is_too_rough_in_float(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ NAMES = ["model.encoder.layer.0.weight", "model.encoder.layer.10.weight", "model
 
 
 @pytest.mark.parametrize(
-    ("rules", "made"),
+    ("rules", "renamed"),
     [
         ({}, NAMES),
         ({"model.": ""}, ["encoder.layer.0.weight", "encoder.layer.10.weight", "head.bias"]),
@@ -45,15 +45,15 @@ NAMES = ["model.encoder.layer.0.weight", "model.encoder.layer.10.weight", "model
         ),
     ],
 )
-def test_rename(rules: dict[str, str], made: list[str]) -> None:
+def test_rename(rules: dict[str, str], renamed: list[str]) -> None:
     renaming.check_rules(rules)
-    assert list(renaming.rename_tensors(NAMES, rules).values()) == made
+    assert list(renaming.rename_tensors(NAMES, rules).values()) == renamed
     # whatever the order
-    assert list(renaming.rename_tensors(NAMES, dict(reversed(rules.items()))).values()) == made
+    assert list(renaming.rename_tensors(NAMES, dict(reversed(rules.items()))).values()) == renamed
 
 
 @pytest.mark.parametrize(
-    ("rules", "said"),
+    ("rules", "message"),
     [
         ({"modle.": ""}, "no tensor's name fits the rule 'modle.'"),
         ({r"^model\.encoder\.layer\.\d+": "h"}, "which is .* already"),
@@ -61,8 +61,8 @@ def test_rename(rules: dict[str, str], made: list[str]) -> None:
         ({r"^model\.": "a", r"^.*weight": "b"}, "both fit"),
     ],
 )
-def test_rename_refuses_what_would_lose_a_tensor(rules: dict[str, str], said: str) -> None:
-    with pytest.raises(UnsupportedError, match=said):
+def test_rename_refuses_what_would_lose_a_tensor(rules: dict[str, str], message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
         renaming.rename_tensors(NAMES, rules)
 
 
@@ -81,20 +81,20 @@ def test_half_is_numpys_and_leaves_what_it_cannot_hold() -> None:
         == brain.astype(np.float32).astype(np.float16).tobytes()
     )
     assert narrow_tensor(Tensor.of(np.array([1, np.inf, np.nan]))).dtype == "float16"
-    for kept in (
+    for array in (
         np.array([1e5], np.float32),
         np.array([3], np.int64),
         np.array([1 + 2j], np.complex64),
     ):
-        assert narrow_tensor(Tensor.of(kept)) is not None
-        assert narrow_tensor(Tensor.of(kept)).dtype == kept.dtype.name
+        assert narrow_tensor(Tensor.of(array)) is not None
+        assert narrow_tensor(Tensor.of(array)).dtype == array.dtype.name
 
 
 def test_a_tensor_that_stays_wide_is_told_of(tmp_path: Path) -> None:
     held = {"w": np.ones(3, np.float32), "big": np.array([70000], np.float32)}
-    found = parquet.load(put(tmp_path, held, precision="fp16", dtype="float16"))
-    assert {n: i.dtype for n, i in found.tensors.items()} == {"w": "float16", "big": "float32"}
-    assert found.metadata["notes"] == ["big stays float32: float16 cannot hold its largest value"]
+    weights = parquet.load(put(tmp_path, held, precision="fp16", dtype="float16"))
+    assert {n: i.dtype for n, i in weights.tensors.items()} == {"w": "float16", "big": "float32"}
+    assert weights.metadata["notes"] == ["big stays float32: float16 cannot hold its largest value"]
 
 
 def test_row_groups_hold_about_a_chunk() -> None:
@@ -151,13 +151,13 @@ def read(folder: Path, *targets: str) -> manifest_config.Manifest:
 
 
 def test_dtype_and_precision_say_the_same(tmp_path: Path) -> None:
-    found = read(
+    manifest = read(
         tmp_path,
         "parquet",
         "parquet: {dtype: float16, level: 9}",
         "parquet: {as: both, dtype: float16, precision: fp16}",
     )
-    assert [(v.label, v.precision) for v in found.models[0].variants] == [
+    assert [(v.label, v.precision) for v in manifest.models[0].variants] == [
         ("parquet", "fp32"),
         ("parquet", "fp16"),
         ("both", "fp16"),
@@ -165,7 +165,7 @@ def test_dtype_and_precision_say_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "parquet: {precision: fp32, dtype: float16}",
@@ -189,10 +189,10 @@ def test_dtype_and_precision_say_the_same(tmp_path: Path) -> None:
         ("parquet:int8", "models.yml:6:9: 'int8' is not a precision of target parquet"),
     ],
 )
-def test_contradictions_are_named_at_their_place(tmp_path: Path, text: str, said: str) -> None:
+def test_contradictions_are_named_at_their_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ManifestError) as caught:
         read(tmp_path, text)
-    assert re.search(said, str(caught.value))
+    assert re.search(message, str(caught.value))
 
 
 def test_a_source_without_weights_is_refused_in_the_manifest(
