@@ -1,1 +1,1 @@
-"""One module a runtime."""
+"""Runs artifacts: one module a runtime."""

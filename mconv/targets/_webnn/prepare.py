@@ -180,7 +180,9 @@ def inline_functions(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelPro
         if not onnx.defs.has(node.op_type, version, ""):
             continue
         schema = onnx.defs.get_schema(node.op_type, version, "")
-        if schema.has_function or schema.has_context_dependent_function:
+        has_body: bool = schema.has_function  # type: ignore[attr-defined]
+        makes_body: bool = schema.has_context_dependent_function  # type: ignore[attr-defined]
+        if has_body or makes_body:
             replaced.add(node.op_type)
             _write_defaults(node, schema)
     if not replaced:

@@ -35,15 +35,17 @@ def compute_positions(mode: str, size: int, out: int, scale: float) -> np.ndarra
 
 def round_positions(positions: np.ndarray, size: int, mode: str) -> np.ndarray:
     """Return positions rounded to whole ones of the input (ONNX, nearest_mode)."""
-    rounded = {
-        "round_prefer_floor": lambda p: np.ceil(p - 0.5),
-        "round_prefer_ceil": lambda p: np.floor(p + 0.5),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }
-    if mode not in rounded:
+    if mode == "round_prefer_floor":
+        rounded = np.ceil(positions - 0.5)
+    elif mode == "round_prefer_ceil":
+        rounded = np.floor(positions + 0.5)
+    elif mode == "floor":
+        rounded = np.floor(positions)
+    elif mode == "ceil":
+        rounded = np.ceil(positions)
+    else:
         raise Refusal(f"nearest_mode {mode!r}")
-    return np.asarray(np.clip(rounded[mode](positions), 0, size - 1).astype(np.int32))
+    return np.asarray(np.clip(rounded, 0, size - 1).astype(np.int32))
 
 
 def make_weights(
