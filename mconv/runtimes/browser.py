@@ -32,7 +32,11 @@ BROTLI_QUALITY = 5  # what static hosts use
 
 
 class PackageOptions(TypedDict, total=False):
-    """What the runtime reads of a web target's options: ``device``, the WebNN device asked for."""
+    """What the runtime reads of a web target's options.
+
+    Attributes:
+        device: The WebNN device that is asked for.
+    """
 
     device: str
 

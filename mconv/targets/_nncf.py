@@ -132,7 +132,7 @@ def check_model(info: ModelInfo, feeds: Sequence[Feed] | None) -> None:
     Raises UnsupportedError where it is quantized already, UsageError where a feed does not fit its
     inputs.
     """
-    quantized = [op for op in info.operators if any(word in op for word in QUANTIZED)]
+    quantized = [op for op in info.operators if _is_quantized(op)]
     if quantized:
         raise UnsupportedError(
             f"the model is quantized already: it has {', '.join(quantized)}",
@@ -140,6 +140,10 @@ def check_model(info: ModelInfo, feeds: Sequence[Feed] | None) -> None:
         )
     for index, feed in enumerate(feeds or ()):
         _check_feed(info, feed, index)
+
+
+def _is_quantized(operator: str) -> bool:
+    return any(word in operator for word in QUANTIZED)
 
 
 def _check_feed(info: ModelInfo, feed: Feed, index: int) -> None:

@@ -73,8 +73,12 @@ class ParquetOptions(TypedDict, total=False):
 class FileDetails(TypedDict):
     """What a written file says of itself.
 
-    ``file_tensors`` are those that are no alias, ``dtypes`` how many tensors are of each,
-    ``encodings`` and ``remarks`` are of the file's metadata.
+    Attributes:
+        file_tensors: How many tensors it holds that are no alias.
+        aliases: How many further names they have.
+        dtypes: How many tensors and aliases are of each data type.
+        encodings: The encoding of each data type.
+        remarks: Those of the source and of the writer.
     """
 
     file_tensors: int

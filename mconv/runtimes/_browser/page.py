@@ -22,14 +22,25 @@ BENCHMARK_MS = 3000  # a round of slow runs ends after this much
 
 
 class PageSpec(TypedDict):
-    """Data type and shape of a tensor as index.mjs tells them."""
+    """A tensor as index.mjs tells of it.
+
+    Attributes:
+        dataType: NumPy's name of its data type.
+        shape: Sizes, or names of free axes.
+    """
 
     dataType: str
     shape: list[int | str]
 
 
 class FedTensor(TypedDict):
-    """An array that goes to the page; ``data`` is its bytes in base64."""
+    """An array that goes to the page.
+
+    Attributes:
+        dataType: NumPy's name of its data type.
+        shape: Its sizes.
+        data: Its bytes in base64, little endian, in C order.
+    """
 
     dataType: str
     shape: list[int]
@@ -37,22 +48,39 @@ class FedTensor(TypedDict):
 
 
 class AnsweredTensor(TypedDict):
-    """An array that comes from the page; ``data`` is its bytes in base64."""
+    """An array that comes from the page.
+
+    Attributes:
+        shape: Its sizes.
+        data: Its bytes in base64, little endian, in C order.
+    """
 
     shape: list[int]
     data: str
 
 
 class LoadOptions(TypedDict):
-    """What the package's ``load()`` is given."""
+    """What the package's ``load()`` is given.
+
+    Attributes:
+        deviceType: The WebNN device that is asked for.
+        numThreads: How many threads WebAssembly may use.
+    """
 
     deviceType: str
     numThreads: int
 
 
 class Loaded(TypedDict):
-    """A package that was loaded; ``provider`` is onnxruntime-web's and ``devices`` those that WebNN
-    was asked for, each None where the package has none."""
+    """A package that was loaded.
+
+    Attributes:
+        load_ms: How long it took, in milliseconds.
+        inputs: What the package says it takes, by name.
+        outputs: What the package says it gives, by name.
+        devices: The devices that WebNN names; None of a package with onnxruntime-web.
+        provider: That of onnxruntime-web; None of a package without it.
+    """
 
     load_ms: float
     inputs: dict[str, PageSpec]
@@ -62,7 +90,12 @@ class Loaded(TypedDict):
 
 
 class Ran(TypedDict):
-    """The outputs of one call, and its milliseconds."""
+    """One call of the package.
+
+    Attributes:
+        took: How long it took, in milliseconds.
+        outputs: What came out, by name.
+    """
 
     took: float
     outputs: dict[str, AnsweredTensor]
@@ -71,8 +104,12 @@ class Ran(TypedDict):
 class Witnesses(TypedDict):
     """What ``web/hooks.js`` counted and kept since the page was opened.
 
-    ``dispatches`` are WebNN's, ``gpu`` those of WebGPU's compute passes, ``draws`` WebGL's;
-    ``calls`` are MLGraphBuilder's by method; ``profile`` are the lines that onnxruntime printed.
+    Attributes:
+        dispatches: Calls of WebNN's MLContext.dispatch.
+        gpu: Dispatches of WebGPU's compute passes.
+        draws: Draw calls of WebGL.
+        calls: Calls of MLGraphBuilder, by method.
+        profile: Lines that onnxruntime printed, since they were last read.
     """
 
     dispatches: int
@@ -83,7 +120,17 @@ class Witnesses(TypedDict):
 
 
 class Adapter(TypedDict):
-    """A GPUAdapterInfo, with what the adapter can do."""
+    """A WebGPU adapter; its names are empty where the browser hides them.
+
+    Attributes:
+        vendor: As GPUAdapterInfo has it.
+        architecture: As GPUAdapterInfo has it.
+        device: As GPUAdapterInfo has it.
+        description: As GPUAdapterInfo has it.
+        fallback: The browser itself calls it a stand-in.
+        features: Names of what the adapter can do.
+        limits: GPUSupportedLimits by name.
+    """
 
     vendor: str
     architecture: str
@@ -95,8 +142,13 @@ class Adapter(TypedDict):
 
 
 class NeuralDevice(TypedDict):
-    """What WebNN says of a device type: an error, or the data types that each operator takes and
-    the limits of a context."""
+    """What WebNN says of a device type.
+
+    Attributes:
+        error: Why there is no context of it; the other fields are then missing.
+        operators: The data types that each operator takes.
+        limits: What a context of it says besides.
+    """
 
     error: NotRequired[str]
     operators: NotRequired[dict[str, list[str]]]
@@ -104,7 +156,12 @@ class NeuralDevice(TypedDict):
 
 
 class ServedFile(TypedDict):
-    """A file under the name that the model knows it by, and where the page fetches it."""
+    """A file of an ONNX model.
+
+    Attributes:
+        path: The name that the model knows it by.
+        url: Where the page fetches it.
+    """
 
     path: str
     url: str

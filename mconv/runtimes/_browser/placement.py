@@ -81,7 +81,14 @@ WHOLE = ("int", "uint", "bool")  # how the types of shape arithmetic begin
 
 
 class ProfileNode(TypedDict):
-    """One node as onnxruntime's profile tells of it; its shapes are [{type: shape}, …]."""
+    """One node as onnxruntime's profile tells of it.
+
+    Attributes:
+        op_name: Its operator.
+        provider: The execution provider that ran it.
+        input_type_shape: Data type → shape of each input.
+        output_type_shape: Data type → shape of each output.
+    """
 
     op_name: str
     provider: str

@@ -1,4 +1,4 @@
-"""A static server on loopback, as an npm package's folder is served: with
+"""Serves a folder on loopback as an npm package's folder is served: with
 ``node_modules/onnxruntime-web`` beside it."""
 
 from __future__ import annotations

@@ -47,8 +47,14 @@ class Row(NamedTuple):
 class TensorEntry(TypedDict):
     """A tensor in the file's metadata.
 
-    ``source`` is its name in the source model, where that is another; ``row_group`` the first of
-    its ``row_groups``, which an alias has not.
+    Attributes:
+        name: Its name in the file.
+        dtype: Its data type.
+        shape: Its sizes.
+        source: Its name in the source model, where that is another.
+        alias_of: Of an alias, the tensor whose memory it shares.
+        row_group: The first row group that holds it; an alias has none.
+        row_groups: How many row groups hold it.
     """
 
     name: str

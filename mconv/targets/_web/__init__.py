@@ -1,5 +1,5 @@
-"""The parts that the npm package of every web target has: its module, types, page, package.json and
-the hashes of its files."""
+"""Renders the parts that the npm package of every web target has: its module, types, page,
+package.json and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -30,14 +30,25 @@ ARRAYS = {  # NumPy's name of a data type → JavaScript's typed array
 
 
 class TensorRow(TypedDict):
-    """A tensor as index.mjs carries it."""
+    """A tensor as index.mjs carries it.
+
+    Attributes:
+        dataType: NumPy's name of its data type.
+        shape: Sizes, or names of free axes.
+    """
 
     dataType: str
     shape: list[int | str]
 
 
 class FileRow(TypedDict):
-    """A file as index.mjs checks it: its size in bytes, its SHA-256 in hex."""
+    """A file as index.mjs checks it.
+
+    Attributes:
+        path: Relative to the package.
+        bytes: Its size.
+        sha256: In hex.
+    """
 
     path: str
     bytes: int
@@ -47,8 +58,10 @@ class FileRow(TypedDict):
 class PackageOptions(TypedDict, total=False):
     """The options that web targets share.
 
-    ``dims`` are sizes of free axes by name, ``device`` is the WebNN device asked for, ``vendor``
-    puts onnxruntime-web into the package.
+    Attributes:
+        dims: Sizes of free axes by name.
+        device: The WebNN device that is asked for.
+        vendor: onnxruntime-web is put into the package.
     """
 
     dims: dict[str, int]

@@ -1,5 +1,5 @@
-"""The native WebNN code generator: an ONNX graph written as MLGraphBuilder calls (``graph.mjs``)
-and a file of weights.
+"""Generates native WebNN code: an ONNX graph is written as MLGraphBuilder calls (``graph.mjs``) and
+a file of weights.
 
 ``emit`` and ``emit_all`` are the only entries. Their modules import numpy at the top, so they are
 imported when one is called, not with this package."""

@@ -1,5 +1,5 @@
-"""A mirror of MLGraphBuilder that writes JavaScript: every call becomes one line, with data types
-and shapes followed and checked.
+"""Mirrors MLGraphBuilder and writes JavaScript: every call becomes one line, with data types and
+shapes followed and checked.
 
 Shapes are in elements; a ``Value`` is an operand of the emitted module. ``Refusal`` says why a node
 cannot be represented."""

@@ -31,7 +31,8 @@ class Window:
     @property
     def flat_pads(self) -> list[int]:
         """The pads in WebNN's order: begin and end of the first axis, then of the second."""
-        return [p for pair in self.pads for p in pair]
+        (top, bottom), (left, right) = self.pads
+        return [top, bottom, left, right]
 
 
 def count_spatial_axes(n: Node) -> int:

@@ -34,8 +34,10 @@ def fuse_gathers(graph: Graph) -> None:
             inputs = (source.inputs[0], step.inputs[1], *source.inputs[1:])
             step = dataclasses.replace(step, op=ROWS, attributes=source.attributes, inputs=inputs)
         steps.append(step)
-    used = {name for step in steps for name in step.inputs} | set(graph.outputs)
-    graph.steps = [s for s in steps if any(n in used for n in s.outputs)]
+    used = set(graph.outputs)
+    for step in steps:
+        used.update(step.inputs)
+    graph.steps = [step for step in steps if not used.isdisjoint(step.outputs)]
 
 
 def transpose_weights(graph: Graph) -> None:

@@ -1,5 +1,5 @@
-"""From an ONNX file to ``graph.mjs`` and ``weights.bin``. Every operator that cannot be represented
-is named in one error."""
+"""Writes an ONNX file as ``graph.mjs`` and ``weights.bin``. Every operator that cannot be
+represented is named in one error."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A node as an operator's handler sees it: attributes in Python, inputs as constants or as operands
-of the emitted module."""
+"""Shows a node as an operator's handler sees it: attributes in Python, inputs as constants or as
+operands of the emitted module."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ FAMILIES: dict[str, dict[str, Handler]] = {
     "indices": index.TABLE,
     "quantization": quant.TABLE,
     "fused by onnxruntime": contrib.TABLE,
-    "quantized tables": {k: v for k, v in embedding.TABLE.items() if k != embedding.ROWS},
+    "quantized tables": {
+        op: handler for op, handler in embedding.TABLE.items() if op != embedding.ROWS
+    },
 }
 OPERATORS: dict[str, Handler] = {
     op: handler for table in FAMILIES.values() for op, handler in table.items()
