@@ -116,7 +116,7 @@ class Kernel(NamedTuple):
 
 
 class OnnxRuntimeSession:
-    """``model.onnx`` of a folder in onnxruntime.
+    """Runs the ``model.onnx`` of a folder in onnxruntime.
 
     A second session, profiled on the first feed, shows where the nodes ran.
 
