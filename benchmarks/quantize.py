@@ -28,8 +28,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from mconv import compare, graph, registry, samples
+from mconv import compare, registry, samples
 from mconv.manifest import reader
+from mconv.onnx_graph import model_files, model_info
 from mconv.planning.planner import CALIBRATION_COUNT
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,7 @@ def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
     model, out = source.load(config.source), folder / name
     out.mkdir()
     source.export(config.source, out)
-    fp32 = out / graph.MODEL_FILE
+    fp32 = out / model_files.MODEL_FILE
     if config.samples:
         arrays = samples.read_user_file(Path(config.samples))
         held_out, _, _ = samples.user_feeds(
@@ -161,7 +162,7 @@ def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
         attempt(made, seconds, label, out, lambda path, call=peer: call(fp32, path, calibration))
     runners = {label: runner(path) for label, path in made.items()}
     times = timed(runners, held_out[0])
-    parameters = graph.describe(fp32).parameters or 1
+    parameters = model_info.describe(fp32).parameters or 1
     print(
         f"\n{name}: {parameters / 1e6:.2f} M parameters, {len(held_out)} held-out samples, cosine "
         "of the worst output"

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import graph, registry, samples
+from mconv import registry, samples
 from mconv.engine import advisor
 from mconv.engine.advisor import Advice, Preview, Recommendation
 from mconv.engine.executor import Progress
 from mconv.engine.run import Done, carry_out
 from mconv.errors import SourceError, StepError, UsageError
 from mconv.manifest.config import Manifest
+from mconv.onnx_graph import model_files
 from mconv.values import Frozen, VariantResult
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ def advise(
     weighed = make(["onnx:int4"], {"limits": wish.limits})
     done = run(make(tried, {}), keep=("export", "optimize", "reference"))
     exported = _find_files(done, ("export",))
-    if inner := sorted(path.parent.name for path in exported.glob(f"*/{graph.MODEL_FILE}")):
+    if inner := sorted(path.parent.name for path in exported.glob(f"*/{model_files.MODEL_FILE}")):
         raise UsageError(
             f"the model is several: {', '.join(inner)}",
             hint=f"ask for one, with --option 'parts=[{inner[0]}]'",
         )
-    model = _find_files(done, ("optimize", "export")) / graph.MODEL_FILE
+    model = _find_files(done, ("optimize", "export")) / model_files.MODEL_FILE
     reference = _find_files(done, ("reference",))
     calibrated = _find_files(run(weighed, only=("calibrate",)), ("calibrate",))
     held_out = samples.load_feeds(reference / samples.FILE)

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, registry
+from mconv import registry
+from mconv.onnx_graph import model_info
 from mconv.values import Frozen, Limits, ModelInfo, Status, VariantResult
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Preview(Frozen, frozen=True, kw_only=True):
 def architecture(model: Path, preview: Preview, time: Sequence[Share]) -> Architecture:
     """The parts of ``model`` by size. Parameters that no layer holds (biases, norms) are
     ``other``."""
-    info = graph.describe(model)
+    info = model_info.describe(model)
     total = info.parameters or 1
     roles: Counter[str] = Counter()
     for layer in preview.layers.values():

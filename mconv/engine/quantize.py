@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mconv import graph, registry, samples
+from mconv import registry, samples
 from mconv.errors import SourceError, UsageError
 from mconv.manifest import options as manifest_options
+from mconv.onnx_graph import model_info
 from mconv.values import LayerError, Quantized
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _calibration(
     is noted."""
     if not quantizer.calibration:
         return None, []
-    inputs = graph.describe(model).inputs
+    inputs = model_info.describe(model).inputs
     if isinstance(given, Path):
         arrays = samples.read_user_file(given)
         return samples.user_feeds(arrays, inputs, (), dims={}, file=given.name)[0], []

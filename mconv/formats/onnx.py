@@ -8,9 +8,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from mconv import graph
 from mconv.errors import SourceError
 from mconv.formats import _wire
+from mconv.onnx_graph import model_files
 from mconv.values import Facts
 
 SUFFIXES = (".onnx",)
@@ -109,7 +109,7 @@ def check(path: Path) -> list[str]:
     import onnx
 
     try:
-        model = graph.load(path, data=False)
+        model = model_files.load(path, data=False)
     except SourceError as problem:
         return [problem.message]
     found = _tensors(model)
@@ -120,11 +120,11 @@ def check(path: Path) -> list[str]:
     except Exception as problem:  # ValidationError, and what protobuf and the C++ side raise
         return [f"the checker says: {_sentence(problem)}"]
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset > graph.MAX_OPSET:
-        found.append(f"it is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}")
+    if opset > model_files.MAX_OPSET:
+        found.append(f"it is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}")
     standard = all(not n.domain or n.domain == "ai.onnx" for n in model.graph.node)
     try:
-        if path.stat().st_size < graph.INLINE_LIMIT:
+        if path.stat().st_size < model_files.INLINE_LIMIT:
             onnx.shape_inference.infer_shapes(
                 model, check_type=True, strict_mode=standard, data_prop=True
             )

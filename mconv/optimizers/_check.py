@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files, model_info
 
 
 def same_signature(before: Path, after: Path) -> None:
@@ -19,7 +19,7 @@ def same_signature(before: Path, after: Path) -> None:
         raise UnsupportedError(
             f"the pass broke the graph: {' '.join(str(problem).split())[:300]}"
         ) from problem
-    old, new = graph.describe(before), graph.describe(after)
+    old, new = model_info.describe(before), model_info.describe(after)
     for what, a, b in (("inputs", old.inputs, new.inputs), ("outputs", old.outputs, new.outputs)):
         if [(s.name, s.dtype) for s in a] != [(s.name, s.dtype) for s in b]:
             raise UnsupportedError(
@@ -31,5 +31,5 @@ def same_signature(before: Path, after: Path) -> None:
                 f"the pass changed the shape of {old_spec.name}: {old_spec.shape} became "
                 f"{new_spec.shape}"
             )
-    if (new.opset or 0) > graph.MAX_OPSET:
+    if (new.opset or 0) > model_files.MAX_OPSET:
         raise UnsupportedError(f"the pass raised the opset to {new.opset}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mconv import graph
+from mconv.onnx_graph import initializers, model_files
 from mconv.optimizers._check import same_signature
 
 LEVELS = ("basic", "aggressive")
@@ -18,11 +18,11 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     up."""
     import onnxslim
 
-    proto = graph.load(model, data=False)
-    aside = graph.lay_aside(proto)
+    proto = model_files.load(model, data=False)
+    aside = initializers.lay_aside(proto)
     proto = onnxslim.slim(proto)
-    graph.put_back(proto, aside)
+    initializers.put_back(proto, aside)
     del proto.metadata_props[:], proto.graph.value_info[:]
-    graph.save(proto, out, model.parent)
+    model_files.save(proto, out, model.parent)
     same_signature(model, out)
     return {}

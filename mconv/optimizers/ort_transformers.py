@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files, model_info
 from mconv.optimizers._check import same_signature
 
 LEVELS = ("aggressive",)
@@ -28,7 +28,7 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     options = FusionOptions("bert")
     options.enable_embed_layer_norm = False  # it changes the inputs' types to int32
-    before = graph.describe(model).operators
+    before = model_info.describe(model).operators
     made = optimize_model(
         str(model),
         model_type="bert",
@@ -48,6 +48,6 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     if not any(o.domain == "com.microsoft" for o in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     del proto.metadata_props[:], proto.graph.value_info[:]
-    graph.save(proto, out)
+    model_files.save(proto, out)
     same_signature(model, out)
     return {"fused": ", ".join(f"{op} ×{n}" for op, n in sorted(fused.items()))}

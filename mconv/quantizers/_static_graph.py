@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError, UsageError
+from mconv.onnx_graph import model_files, model_info
 from mconv.quantizers.int8_dynamic import QUANTIZED, SMALLEST, WEIGHT_ONLY, _at_least, _replace
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def prepare(model: Path) -> Any:
     256 elements or more."""
     import onnx
 
-    proto = graph.load(model)
+    proto = model_files.load(model)
     present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
     if present:
         raise UnsupportedError(
@@ -91,7 +91,7 @@ def _ranks(proto: Any) -> dict[str, int]:
     which only loses some speed."""
     import onnx
 
-    if proto.ByteSize() > graph.INLINE_LIMIT:
+    if proto.ByteSize() > model_files.INLINE_LIMIT:
         return {}
     found = onnx.shape_inference.infer_shapes(proto).graph
     values = [
@@ -197,7 +197,7 @@ def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) ->
             hint="set `calibration: {data: ….npz}`",
         )
     constant = {t.name for t in proto.graph.initializer}
-    specs = [graph.value_spec(v) for v in proto.graph.input if v.name not in constant]
+    specs = [model_info.value_spec(v) for v in proto.graph.input if v.name not in constant]
     for index, feed in enumerate(feeds):
         if feed.keys() != {s.name for s in specs}:
             raise UsageError(

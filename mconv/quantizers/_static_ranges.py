@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +37,10 @@ def session(proto: Any, folder: Path, tensors: Sequence[str] = ()) -> Any:
         for t in dict.fromkeys(tensors)
         if t not in known
     )
-    path = folder / graph.MODEL_FILE
-    for old in folder.glob(f"{graph.MODEL_FILE}*"):
+    path = folder / model_files.MODEL_FILE
+    for old in folder.glob(f"{model_files.MODEL_FILE}*"):
         old.unlink()
-    graph.save(made, path)
+    model_files.save(made, path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def quantize(
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    proto = graph.load(model, data=False)
+    proto = model_files.load(model, data=False)
     for body in _graphs(proto.graph):
         _constants_as_tensors(body)
     if not any(
@@ -63,7 +63,7 @@ def quantize(
     _filled(half.model, outside)
     _straighten(half.model.graph)
     half.topological_sort()  # the converter appends its Cast nodes at the end
-    graph.save(half.model, out, model.parent, change=_halved)
+    model_files.save(half.model, out, model.parent, change=_halved)
     try:
         onnx.checker.check_model(str(out))
     except onnx.checker.ValidationError as problem:
@@ -174,7 +174,7 @@ def _finite(body: Any, folder: Path) -> tuple[int, set[str]]:
         if tensor.data_type != TensorProto.FLOAT:
             continue
         if uses_external_data(tensor):
-            values = graph.stored(tensor, folder).view(np.float32).reshape(tuple(tensor.dims))
+            values = model_files.stored(tensor, folder).view(np.float32).reshape(tuple(tensor.dims))
         else:
             values = numpy_helper.to_array(tensor)
         flat = values.reshape(-1)

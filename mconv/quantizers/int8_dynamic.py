@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def quantize(
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    proto = graph.load(model)
+    proto = model_files.load(model)
     present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
     if present:
         raise UnsupportedError(
@@ -105,7 +105,7 @@ def quantize(
     del proto.graph.value_info[:]
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         staged, made = Path(folder) / "staged.onnx", Path(folder) / "made.onnx"
-        graph.save(proto, staged)
+        model_files.save(proto, staged)
         asymmetric = options.get("scheme", "asymmetric") == "asymmetric"
         quantize_dynamic(
             staged,
@@ -113,7 +113,7 @@ def quantize(
             op_types_to_quantize=list(DYNAMIC),
             per_channel=per_channel,
             weight_type=QuantType.QUInt8 if asymmetric else QuantType.QInt8,
-            use_external_data_format=proto.ByteSize() > graph.INLINE_LIMIT,
+            use_external_data_format=proto.ByteSize() > model_files.INLINE_LIMIT,
             extra_options={
                 "WeightSymmetric": not asymmetric,
                 "MatMulConstBOnly": True,
@@ -121,7 +121,7 @@ def quantize(
                 "DefaultTensorType": onnx.TensorProto.FLOAT,
             },
         )
-        result = graph.load(made)
+        result = model_files.load(made)
     dynamic = sum(n.op_type in QUANTIZED - {"DynamicQuantizeLinear"} for n in result.graph.node)
     if not dynamic and not stored:
         raise UnsupportedError(
@@ -130,7 +130,7 @@ def quantize(
             hint="deliver it as fp16",
         )
     del result.metadata_props[:]
-    graph.save(result, out)
+    model_files.save(result, out)
     return {"stored as int8 weights, computed in float": stored, "computed on int8": dynamic}
 
 

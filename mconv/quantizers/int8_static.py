@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mconv import graph
+from mconv.onnx_graph import model_files
 from mconv.quantizers import (
     _static_choice,
     _static_graph,
@@ -76,7 +76,7 @@ def quantize(
             notes |= said
     notes["stored as int8 weights, computed in float"] = _static_store.store_weights(proto)
     del proto.metadata_props[:], proto.graph.value_info[:]
-    graph.save(proto, out)
+    model_files.save(proto, out)
     return {what: value for what, value in notes.items() if value}
 
 

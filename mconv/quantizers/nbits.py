@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError, UsageError
+from mconv.onnx_graph import model_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +122,7 @@ def load(model: Path) -> Any:
     from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.tensors import large
 
-    proto = at_least(graph.load(model, data=not large(model)), OPSET)
+    proto = at_least(model_files.load(model, data=not large(model)), OPSET)
     layers.constants_to_initializers(proto.graph)
     return proto
 
@@ -263,7 +263,7 @@ def apply(
     chosen = [layer for layer in found if widths.get(layer.name, 32) <= 8]
     rounder = Rounder(proto, chosen, options, calibration, tensors)
     surgeon = Surgeon(
-        proto.graph, out.with_name(out.name + graph.DATA_SUFFIX) if large(model) else None
+        proto.graph, out.with_name(out.name + model_files.DATA_SUFFIX) if large(model) else None
     )
     level = int(options.get("accuracy_level", 0))
     for layer in rounder.order():
@@ -272,7 +272,7 @@ def apply(
         surgeon.put(layer, codes, grid, accuracy_level=level)
     tensors.load_rest(surgeon.gone)
     surgeon.finish(proto)
-    graph.save(proto, out)
+    model_files.save(proto, out)
     counts = {f"{kind} of {bits} bits": count for (kind, bits), count in _counts(chosen, widths)}
     return {**rounder.notes(), **counts, "layers": rounder.errors}
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def quantize(
 ) -> dict[str, Any]:
     """Raises UnsupportedError for a model quantized already, one without weights, or one whose
     opset cannot be raised."""
-    proto = graph.load(model)
+    proto = model_files.load(model)
     present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
     if present:
         raise UnsupportedError(
@@ -80,7 +80,7 @@ def quantize(
             "operator reads",
             hint="deliver it as fp32",
         )
-    graph.save(proto, out)
+    model_files.save(proto, out)
     return {f"weights of {op} stored as {kind}": n for (op, kind), n in sorted(counts.items())}
 
 

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from mconv import graph
 from mconv.errors import StepError, UnsupportedError, one_line
+from mconv.onnx_graph import model_files, model_info
 from mconv.runtimes._feed import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
@@ -134,7 +134,7 @@ class OnnxRuntimeSession:
         self.threads = threads
         self.options: RunOptions = DEFAULTS | (options or {})
         self.first_feed: dict[str, np.ndarray] | None = None
-        info = graph.describe(path)
+        info = model_info.describe(path)
         self.inputs: tuple[TensorSpec, ...] = info.inputs
         self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.version: str = onnxruntime.__version__
@@ -269,7 +269,7 @@ def load(
 
     Raises UnsupportedError where onnxruntime refuses it.
     """
-    return OnnxRuntimeSession(directory / graph.MODEL_FILE, threads, options)
+    return OnnxRuntimeSession(directory / model_files.MODEL_FILE, threads, options)
 
 
 def devices() -> list[Device]:

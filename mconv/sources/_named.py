@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import compare, graph
+from mconv import compare
 from mconv.errors import SourceError, UnsupportedError
+from mconv.onnx_graph import sessions
 from mconv.values import TensorSpec
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def prove(
 
     Raises UnsupportedError where an input is not used, an output is missing, has another shape, or
     differs."""
-    session = graph.as_written(target)
+    session = sessions.as_written(target)
     if missing := feeds[0].keys() - {i.name for i in session.get_inputs()}:
         raise UnsupportedError(
             f"the model does not use its input {', '.join(sorted(missing))}; remove it from "

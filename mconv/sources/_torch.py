@@ -19,8 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, samples
+from mconv import samples
 from mconv.errors import SourceError, UnsupportedError
+from mconv.onnx_graph import model_files, model_info
 from mconv.sources import _decisions, _named
 from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
 from mconv.values import ExportInfo, TensorSpec
@@ -176,7 +177,7 @@ def _exporters(model: TorchModel) -> dict[str, Exporter]:
 def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
     attempts: list[str] = []
     free = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
-    target = out / graph.MODEL_FILE
+    target = out / model_files.MODEL_FILE
     for axes in map(
         set, dict.fromkeys(frozenset(d) for d in (free, {d for d in free if "batch" in d}, ()))
     ):
@@ -219,7 +220,7 @@ def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
                     f"what the code decides by values of tensors, at {where}, is fixed as the "
                     "first sample decided it"
                 )
-            info = graph.describe(target)
+            info = model_info.describe(target)
             return ExportInfo(
                 exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes)
             )
@@ -369,7 +370,7 @@ def _decided(model: TorchModel, target: Path, axes: set[str]) -> None:
 def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
     """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs
     between machines and runs: stack traces, paths, remarks."""
-    model = graph.load(target, data=False)
+    model = model_files.load(target, data=False)
     _name(model.graph)
     shapes = {spec.name: spec.shape for spec in inputs}
     for value in model.graph.input:
@@ -402,10 +403,10 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
             del node.metadata_props[:]
     model.doc_string = ""
     del model.metadata_props[:]
-    graph.save(model, target)
+    model_files.save(model, target)
     for other in set(target.parent.iterdir()) - {
         target,
-        target.with_name(target.name + graph.DATA_SUFFIX),
+        target.with_name(target.name + model_files.DATA_SUFFIX),
     }:
         other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mconv import graph
 from mconv.errors import StepError, UnsupportedError
+from mconv.onnx_graph import model_files
 from mconv.sources._weighted import Weighted
 from mconv.weights import About, Tensor, check_names
 
@@ -25,7 +25,7 @@ class OnnxWeights(Weighted):
     def __init__(self, model: Any, path: Path, run_file: Callable[[Path], Any]) -> None:
         super().__init__(model)
         self.run_file = run_file
-        self.proto = graph.load(path)
+        self.proto = model_files.load(path)
         self.found = dict(_named(self.proto.graph, ""))
         self.about = About(
             format="onnx",
@@ -59,8 +59,8 @@ class OnnxWeights(Weighted):
             proto.Clear()
             proto.CopyFrom(numpy_helper.from_array(np.asarray(given.astype(own.dtype)), called))
         with tempfile.TemporaryDirectory() as folder:
-            graph.save(self.proto, Path(folder) / graph.MODEL_FILE)
-            self.model.session = self.run_file(Path(folder) / graph.MODEL_FILE)
+            model_files.save(self.proto, Path(folder) / model_files.MODEL_FILE)
+            self.model.session = self.run_file(Path(folder) / model_files.MODEL_FILE)
 
 
 def _named(inner: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, samples
+from mconv import samples
 from mconv.errors import SourceError, UnsupportedError, UsageError
+from mconv.onnx_graph import model_files, model_info
 from mconv.sources import _factory, _named
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -400,7 +401,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     free = sorted({d for s in model.inputs for d in s.shape if isinstance(d, str)})
     names = [s.name for s in model.outputs]
     attempts: list[str] = []
-    target = out / graph.MODEL_FILE
+    target = out / model_files.MODEL_FILE
 
     def whole(*arrays: Any) -> tuple[Any, ...]:
         answer = model.function(*arrays)
@@ -430,7 +431,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
                 with _named.quiet(*CHATTER), _unpatched():
                     proto = _converter()(function, specs, opset=OPSET)
                 _named.rename(proto, model.inputs, model.outputs, fixed)
-                graph.save(proto, target)
+                model_files.save(proto, target)
                 _named.prove(target, feeds, answers)
             except Exception as problem:
                 # jax2onnx raises anything; the reason is kept and the next way is tried
@@ -444,7 +445,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
                 if fixed
                 else ()
             )
-            info = graph.describe(target)
+            info = model_info.describe(target)
             return ExportInfo(
                 exporter=f"{name}, opset {OPSET}", model=info, attempts=tuple(attempts), notes=notes
             )

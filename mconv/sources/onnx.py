@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, samples
+from mconv import samples
 from mconv.errors import SourceError, UnsupportedError
+from mconv.onnx_graph import model_files, model_info
 from mconv.sources import _weights_onnx
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -73,7 +74,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     import onnx
 
     path = Path(config.path)
-    model = graph.load(path, data=False)
+    model = model_files.load(path, data=False)
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as problem:
@@ -82,15 +83,17 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             hint="export it again",
         ) from problem
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset > graph.MAX_OPSET:
+    if opset > model_files.MAX_OPSET:
         raise UnsupportedError(
-            f"{path.name} is of opset {opset}; mconv takes at most {graph.MAX_OPSET}",
+            f"{path.name} is of opset {opset}; mconv takes at most {model_files.MAX_OPSET}",
             hint="export it with a lower opset",
         )
     _session(path)
     del model.metadata_props[:]
-    graph.save(model, out / graph.MODEL_FILE, path.parent)
-    return ExportInfo(exporter="none (already ONNX)", model=graph.describe(out / graph.MODEL_FILE))
+    model_files.save(model, out / model_files.MODEL_FILE, path.parent)
+    return ExportInfo(
+        exporter="none (already ONNX)", model=model_info.describe(out / model_files.MODEL_FILE)
+    )
 
 
 def _session(path: Path) -> Any:
@@ -119,9 +122,9 @@ def _session(path: Path) -> Any:
 def _foreign(path: Path) -> list[str]:
     """Operators, as ``domain.name``, of domains that are neither ONNX's nor onnxruntime's, and not
     functions of the file."""
-    model = graph.load(path, data=False)
+    model = model_files.load(path, data=False)
     local = {f"{f.domain}.{f.name}" for f in model.functions}
-    used = {name for name in graph.describe(path).operators if "." in name}
+    used = {name for name in model_info.describe(path).operators if "." in name}
     return sorted(
         name for name in used - local if not name.startswith(("ai.onnx.", "com.microsoft."))
     )
@@ -132,8 +135,8 @@ class OnnxModel:
     framework itself."""
 
     def __init__(self, path: Path) -> None:
-        model = graph.load(path, data=False)
-        info = graph.describe(path)
+        model = model_files.load(path, data=False)
+        info = model_info.describe(path)
         self.inputs: tuple[TensorSpec, ...] = info.inputs
         self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.parameters = info.parameters

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, samples
+from mconv import samples
 from mconv.errors import SourceError, UnsupportedError, UsageError
+from mconv.onnx_graph import model_files, model_info
 from mconv.sources import _factory, _named
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -425,11 +426,11 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         ) from problem
     _keep(proto, [s.name for s in model.outputs])
     _named.rename(proto, model.inputs, model.outputs)
-    target = out / graph.MODEL_FILE
-    graph.save(proto, target)
+    target = out / model_files.MODEL_FILE
+    model_files.save(proto, target)
     feeds = [f for dims in ({}, {"batch": 16}) for f in model.draw(2, samples.SEED + 1, dims)]
     _named.prove(target, feeds, [model.run(f) for f in feeds])
-    return ExportInfo(exporter=f"skl2onnx, opset {OPSETS['']}", model=graph.describe(target))
+    return ExportInfo(exporter=f"skl2onnx, opset {OPSETS['']}", model=model_info.describe(target))
 
 
 def _keep(proto: Any, names: Sequence[str]) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, samples
+from mconv import samples
 from mconv.errors import SourceError, UnsupportedError, UsageError
+from mconv.onnx_graph import model_files, model_info
 from mconv.sources import _named, _weights_tensorflow
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -264,10 +265,10 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             hint="the message names the operator",
         ) from problem
     _named.rename(proto, model.inputs, model.outputs)
-    target = out / graph.MODEL_FILE
-    graph.save(proto, target)
+    target = out / model_files.MODEL_FILE
+    model_files.save(proto, target)
     feeds = model.draw(2, samples.SEED + 1, {})
     _named.prove(target, feeds, [model.run(feed) for feed in feeds])
     return ExportInfo(
-        exporter=f"tf2onnx from_function, opset {OPSET}", model=graph.describe(target)
+        exporter=f"tf2onnx from_function, opset {OPSET}", model=model_info.describe(target)
     )

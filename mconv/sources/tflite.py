@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import graph, samples
+from mconv import samples
 from mconv.errors import SourceError, UnsupportedError, UsageError
+from mconv.onnx_graph import model_files, model_info
 from mconv.sources import _named
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -233,8 +234,8 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         del values[:]
         values.extend(ordered)
     _named.rename(proto, model.inputs, model.outputs)
-    target = out / graph.MODEL_FILE
-    graph.save(proto, target)
+    target = out / model_files.MODEL_FILE
+    model_files.save(proto, target)
     feeds = model.draw(2, samples.SEED + 1, {})
     answers = [model.run(f) for f in feeds]
     _named.prove(
@@ -246,7 +247,9 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     )
     notes = (f"{quantized}; a `tolerance:` of its own may be due",) if model.quantized else ()
     return ExportInfo(
-        exporter=f"tf2onnx from_tflite, opset {OPSET}", model=graph.describe(target), notes=notes
+        exporter=f"tf2onnx from_tflite, opset {OPSET}",
+        model=model_info.describe(target),
+        notes=notes,
     )
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mconv import compare, graph, registry, samples
+from mconv import compare, registry, samples
 from mconv.answers import ExportAnswer, OptimizeAnswer, QuantizeAnswer, WriteAnswer
 from mconv.errors import MconvError, StepError, UnsupportedError, one_line
+from mconv.onnx_graph import model_files, model_info, sessions
 from mconv.steps._files import LARGE, SAMPLES_FILE
 from mconv.steps.requests import (
     ExportRequest,
@@ -34,11 +35,11 @@ PASS_TOLERANCE = 1e-4
 def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
     """Write the source as ``model.onnx``."""
     info = registry.sources()[request.source.format].export(request.source, out)
-    model = out / graph.MODEL_FILE
-    opset = graph.describe(model).opset
-    if opset is None or opset > graph.MAX_OPSET:
+    model = out / model_files.MODEL_FILE
+    opset = model_info.describe(model).opset
+    if opset is None or opset > model_files.MAX_OPSET:
         raise UnsupportedError(
-            f"the export is of opset {opset}; onnxruntime loads at most {graph.MAX_OPSET}"
+            f"the export is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}"
         )
     return ExportAnswer(export=info)
 
@@ -46,7 +47,7 @@ def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
 def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeAnswer:
     """Run each pass in turn. One that fails or changes the numbers is left out, and a note says
     so."""
-    current = folders["model"] / graph.MODEL_FILE
+    current = folders["model"] / model_files.MODEL_FILE
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
     # beside the first pass: the engine works outside of Python
     before = ThreadPoolExecutor(1).submit(_run_onnx, current, feeds)
@@ -57,7 +58,7 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
     for name in request.passes:
         folder = scratch / name
         folder.mkdir()
-        made = folder / graph.MODEL_FILE
+        made = folder / model_files.MODEL_FILE
         try:
             registry.optimizers()[name].optimize(current, made, level=request.level)
             after = _run_onnx(made, feeds)
@@ -71,12 +72,12 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
                 f"{name} left out: it moved an output by {drift:.2g} of its largest magnitude"
             )
             continue
-        nodes = (graph.describe(current).nodes, graph.describe(made).nodes)
+        nodes = (model_info.describe(current).nodes, model_info.describe(made).nodes)
         notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
         current = made
     keep = shutil.copyfile if current.parent == folders["model"] else shutil.move
     for path in sorted(current.parent.iterdir()):
-        if path.name.startswith(graph.MODEL_FILE):
+        if path.name.startswith(model_files.MODEL_FILE):
             keep(path, out / path.name)
     return OptimizeAnswer(notes=tuple(notes))
 
@@ -85,7 +86,7 @@ def _run_onnx(
     model: Path, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
     """Answers of onnxruntime on the graph exactly as written, without its own optimisations."""
-    session = graph.as_written(model)
+    session = sessions.as_written(model)
     names = [o.name for o in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
 
@@ -111,8 +112,8 @@ def _drift(
 def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeAnswer:
     """Write the graph with fewer bits."""
     remarks = registry.quantizers()[request.quantizer].quantize(
-        folders["model"] / graph.MODEL_FILE,
-        out / graph.MODEL_FILE,
+        folders["model"] / model_files.MODEL_FILE,
+        out / model_files.MODEL_FILE,
         precision=request.precision,
         options=request.options,
         calibration=_read_calibration(folders),
@@ -126,7 +127,9 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     """Write the target's files from a graph, or from weights."""
     target = registry.targets()[request.target]
     info = target.write(
-        folders["model"] if target.accepts == ("weights",) else folders["model"] / graph.MODEL_FILE,
+        folders["model"]
+        if target.accepts == ("weights",)
+        else folders["model"] / model_files.MODEL_FILE,
         out,
         precision=request.precision,
         options=request.options,

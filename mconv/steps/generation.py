@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mconv import graph, registry, samples
+from mconv import registry, samples
 from mconv.answers import ReferenceAnswer, VerifyAnswer
 from mconv.errors import StepError
+from mconv.onnx_graph import model_files, model_info
 from mconv.steps._loaded import load_artifact
 from mconv.steps.requests import Folders, ReferenceRequest, VerifyRequest
 from mconv.values import Generation
@@ -44,8 +45,8 @@ def prepare(
         return answer
     lengths = [
         spec.shape[1]
-        for path in folders["export"].rglob(graph.MODEL_FILE)
-        for spec in graph.describe(path).inputs
+        for path in folders["export"].rglob(model_files.MODEL_FILE)
+        for spec in model_info.describe(path).inputs
         if spec.name == "input_ids" and len(spec.shape) == 2
     ]
     fixed = any(isinstance(length, int) and length != 1 for length in lengths)

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv import graph, registry, samples
+from mconv import registry, samples
 from mconv.answers import MeasureAnswer
 from mconv.contracts import TimedSession, read_carried
+from mconv.onnx_graph import model_files
 from mconv.steps import reload
 from mconv.steps._files import LARGE, SAMPLES_FILE
 from mconv.steps._loaded import load_artifact, open_model
@@ -62,7 +63,7 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
         model = None if apart else _warm(request, feed)
         beside = (
             stack.enter_context(
-                peers(session, folders["model"] / graph.MODEL_FILE, artifact.threads)
+                peers(session, folders["model"] / model_files.MODEL_FILE, artifact.threads)
             )
             if peers
             else {}

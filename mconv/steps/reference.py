@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv import graph, registry, samples
+from mconv import registry, samples
 from mconv.answers import CalibrateAnswer, ReferenceAnswer
 from mconv.errors import StepError, UsageError
+from mconv.onnx_graph import model_files, model_info
 from mconv.steps import reload, state
 from mconv.steps._files import EXPECTED_FILE, LABELS_FILE, REFERENCE_FILE, SAMPLES_FILE
 from mconv.steps._loaded import open_model
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
     """Free axes of the source that the export had to fix, with the size it fixed."""
-    exported = {s.name: s for s in graph.describe(folders["export"] / graph.MODEL_FILE).inputs}
+    exported = {
+        s.name: s for s in model_info.describe(folders["export"] / model_files.MODEL_FILE).inputs
+    }
     fixed: dict[str, int] = {}
     for spec in model.inputs:
         if spec.name not in exported:

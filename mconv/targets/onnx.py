@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mconv import graph
 from mconv.errors import UnsupportedError, one_line
+from mconv.onnx_graph import model_files, model_info
 from mconv.values import ModelInfo
 
 PRECISIONS = {
@@ -37,20 +37,20 @@ def write(
     """
     import onnx
 
-    target = out / graph.MODEL_FILE
-    proto = graph.load(model, data=False)
+    target = out / model_files.MODEL_FILE
+    proto = model_files.load(model, data=False)
     for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and opset.version > graph.MAX_OPSET:
+        if opset.domain in ("", "ai.onnx") and opset.version > model_files.MAX_OPSET:
             raise UnsupportedError(
                 f"the graph is of opset {opset.version}; onnxruntime loads at most "
-                f"{graph.MAX_OPSET}",
+                f"{model_files.MAX_OPSET}",
                 hint="export an older opset",
             )
-    graph.save(proto, target, model.parent)
+    model_files.save(proto, target, model.parent)
     try:
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:
         raise UnsupportedError(
             f"the graph breaks the ONNX specification: {one_line(problem, 500)}"
         ) from problem
-    return graph.describe(target)
+    return model_info.describe(target)

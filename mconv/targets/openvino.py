@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv import graph
 from mconv.errors import UnsupportedError, one_line
+from mconv.onnx_graph import model_files, model_info
 from mconv.targets import _nncf
 from mconv.targets._nncf import IntegerOptions
 from mconv.values import ModelInfo, TensorSpec
@@ -54,7 +54,7 @@ def write(
     """
     import openvino
 
-    info = graph.describe(model)
+    info = model_info.describe(model)
     target = out / FILE
     with _silence_telemetry():
         network = _convert_model(model)
@@ -135,7 +135,7 @@ def _name_ports(network: openvino.Model, info: ModelInfo) -> None:
 
 def _read_names(model: Path) -> set[str]:
     """Return the names of nodes and tensors that stand in an ONNX file."""
-    proto = graph.load(model, data=False).graph
+    proto = model_files.load(model, data=False).graph
     names = {tensor.name for tensor in proto.initializer} | {value.name for value in proto.input}
     for node in proto.node:
         names |= {node.name, *node.output}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mconv import graph
+from mconv.onnx_graph import model_info
 from mconv.targets import _web
 from mconv.targets._web import PackageOptions, ort
 from mconv.values import ModelInfo
@@ -32,7 +32,7 @@ def write(
     Raises UnsupportedError for tensors that have no typed array, and for a size of an axis that no
     input has.
     """
-    dims = _web.choose_dims(graph.describe(model).inputs, options)
+    dims = _web.choose_dims(model_info.describe(model).inputs, options)
     return ort.write(
         model, out, provider="webgl", precision=precision, options=options, name=name, dims=dims
     )

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_info
 from mconv.targets import _web, _webnn
 from mconv.targets._web import PackageOptions, ort
 from mconv.targets._webnn.names import RUNTIME, graph_file
@@ -98,7 +98,7 @@ def write(
     Raises UnsupportedError naming every operator that WebNN cannot represent, unless ``fallback``
     is set.
     """
-    info = graph.describe(model)
+    info = model_info.describe(model)
     dims = _web.choose_dims(info.inputs, options)
     shapes = []
     for shape in options.get("shapes") or [{}]:

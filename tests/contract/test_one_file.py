@@ -22,7 +22,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mconv import graph
+from mconv.onnx_graph import model_files, model_info
 from mconv.values import ModelInfo
 
 PRECISIONS = {"fp32": None, "fp16": "fp16"}
@@ -32,9 +32,9 @@ OPTIONS = {"level": {"type": "integer", "minimum": 1, "maximum": 9, "default": 3
 
 
 def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    graph.save(graph.load(model), out / graph.MODEL_FILE)
+    model_files.save(model_files.load(model), out / model_files.MODEL_FILE)
     (out / "level.txt").write_text(str(options["level"]))
-    return graph.describe(out / graph.MODEL_FILE)
+    return model_info.describe(out / model_files.MODEL_FILE)
 '''
 SOURCE = '''"""ONNX files that end in .mynet."""
 

@@ -10,10 +10,11 @@ import jsonschema
 import numpy as np
 import pytest
 
-from mconv import graph, registry, samples, weights
+from mconv import registry, samples, weights
 from mconv.errors import StepError, UnsupportedError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import options as manifest_options
+from mconv.onnx_graph import model_info
 from tests.models import convolution, linear
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # engines warn about themselves
@@ -73,7 +74,7 @@ def test_target_refers_to_plugins_that_fit(name: str) -> None:
 def make(target: registry.Target, precision: str, model: Path, out: Path) -> None:
     """ONNX → artifact as the engine does it."""
     out.mkdir()
-    inputs = graph.describe(model).inputs
+    inputs = model_info.describe(model).inputs
     feeds = [
         {s.name: feed[s.name] * 2 for s in inputs} for feed in samples.draw_feeds(inputs, count=8)
     ]

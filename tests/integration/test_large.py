@@ -20,12 +20,13 @@ CODE = """
 import gc, json, sys
 from pathlib import Path
 import onnxruntime.transformers.float16, onnxscript.optimizer, onnxslim
-from mconv import graph, registry
+from mconv import registry
+from mconv.onnx_graph import model_files
 from mconv.steps import measure
 from mconv.quantizers._nbits import tensors
 from mconv.values import SourceConfig
 
-graph.INLINE_LIMIT = graph.KEPT_OUTSIDE = tensors.LARGE = 20_000_000
+model_files.INLINE_LIMIT = model_files.KEPT_OUTSIDE = tensors.LARGE = 20_000_000
 folder = Path(sys.argv[1])
 source = folder / "source/model.onnx"
 used = {}
@@ -59,12 +60,12 @@ TORCH = f"""
 import gc, json, sys
 from pathlib import Path
 import onnxruntime, torch, torch._dynamo, torch.onnx
-from mconv import graph
+from mconv.onnx_graph import model_files
 from mconv.steps import measure
 from mconv.sources import _mapped, _torch
 from mconv.values import TensorSpec
 
-graph.INLINE_LIMIT = graph.KEPT_OUTSIDE = 20_000_000
+model_files.INLINE_LIMIT = model_files.KEPT_OUTSIDE = 20_000_000
 _mapped.LARGE = _torch.LARGE = int(sys.argv[2])
 torch.manual_seed(0)
 module = torch.nn.Sequential(*(torch.nn.Linear({WIDTH}, {WIDTH}, bias=False) for _ in range({LAYERS}))).requires_grad_(False)

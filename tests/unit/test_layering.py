@@ -16,7 +16,7 @@ LEAVES = frozenset(
     {
         "values",
         "errors",
-        "graph",
+        "onnx_graph",
         "samples",
         "compare",
         "weights",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mconv import graph
+from mconv.onnx_graph import model_files
 
 
 def large(model: Path) -> bool:
@@ -19,7 +19,9 @@ def large(model: Path) -> bool:
     size = model.stat().st_size
     if size <= LARGE:
         outside = [
-            t for t in _get_all_tensors(graph.load(model, data=False)) if uses_external_data(t)
+            t
+            for t in _get_all_tensors(model_files.load(model, data=False))
+            if uses_external_data(t)
         ]
         size += sum(ExternalDataInfo(t).length or 0 for t in outside)
     return size > LARGE

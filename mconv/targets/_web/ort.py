@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mconv import graph
 from mconv.errors import StepError, UnsupportedError
+from mconv.onnx_graph import model_files, model_info
 from mconv.targets import _web
 from mconv.targets._web import PackageOptions
 from mconv.values import ModelInfo, TensorSpec
@@ -85,18 +85,18 @@ def write(
     """
     fixed_in_file = dims if provider == "webgl" else {}  # its bundle takes no sizes when it loads
     axes = _copy_model(model, out, provider, fixed_in_file)
-    info = graph.describe(out / graph.MODEL_FILE)
+    info = model_info.describe(out / model_files.MODEL_FILE)
     _check_dims(dims, axes)
     inputs = _web.fix_dims(info.inputs, dims)
     outputs = _web.fix_dims(info.outputs, dims)
     _check_types((*inputs, *outputs))
-    model_files = sorted(path.name for path in out.iterdir())
-    model_files.sort(key=lambda file: file != graph.MODEL_FILE)
+    names = sorted(path.name for path in out.iterdir())
+    names.sort(key=lambda file: file != model_files.MODEL_FILE)
     values = {
         "INPUTS": _web.list_tensors(inputs),
         "OUTPUTS": _web.list_tensors(outputs),
         "PROVIDER": provider,
-        "FILES": _web.record_files(out, model_files),
+        "FILES": _web.record_files(out, names),
         "DIMS": {} if provider == "webgl" else dict(sorted(dims.items())),
         "DEVICE": options.get("device", "cpu"),
     }
@@ -104,7 +104,7 @@ def write(
     (out / "index.mjs").write_text(code, encoding="utf-8")
     types = _web.render_types("ort.d.ts", inputs, outputs, shaped=True)
     (out / "index.d.ts").write_text(types, encoding="utf-8")
-    files = ["index.mjs", "index.d.ts", *model_files, "demo.html"]
+    files = ["index.mjs", "index.d.ts", *names, "demo.html"]
     base = "./node_modules/onnxruntime-web/dist/"
     if options.get("vendor"):
         base = _vendor_runtime(out, provider)
@@ -157,13 +157,13 @@ def _copy_model(model: Path, out: Path, provider: str, fixed: Mapping[str, int])
 
     ``fixed`` axes get their size in the file.
     """
-    proto = graph.load(model)
+    proto = model_files.load(model)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     axes: set[str] = set()
     for value in proto.graph.input:
         if value.name in initializers:
             continue
-        spec: TensorSpec = graph.value_spec(value)
+        spec: TensorSpec = model_info.value_spec(value)
         for size, dim in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
             if isinstance(size, int):
                 continue
@@ -174,7 +174,7 @@ def _copy_model(model: Path, out: Path, provider: str, fixed: Mapping[str, int])
                 dim.dim_param = size
     if provider == "webgpu":
         _replace_float_fills(proto.graph)
-    graph.save(proto, out / graph.MODEL_FILE)
+    model_files.save(proto, out / model_files.MODEL_FILE)
     return axes
 
 

@@ -18,8 +18,8 @@ import onnx
 import onnx.inliner
 from onnx import numpy_helper
 
-from mconv import graph as files
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 from mconv.targets._webnn import inference
 from mconv.targets._webnn.evaluate import evaluate_node
 from mconv.targets._webnn.inference import Attributes, Type
@@ -85,7 +85,7 @@ def prepare(path: Path, dims: Mapping[str, int], known: set[str]) -> Graph:
     they have one. Raises UnsupportedError for a free dimension without a size, SourceError for a
     bad file.
     """
-    model = files.load(path)
+    model = model_files.load(path)
     freeze_dims(model, dims)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)

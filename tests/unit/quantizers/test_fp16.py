@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 from mconv.quantizers import fp16
 from tests.models import linear
 from tests.unit.quantizers.graphs import (
@@ -207,7 +207,7 @@ def test_models_beyond_protobufs_limit_come_out_the_same(
         [tensor("W", weights(64, 64))],
     )
     small, _ = convert(proto, tmp_path)
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(model_files, "INLINE_LIMIT", 100)
     large, _ = convert(proto, tmp_path)
     assert (tmp_path / "out.onnx.data").stat().st_size > 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "out.onnx.data"]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 from mconv.quantizers import int8_dynamic
 from tests.models import convolution, linear
 from tests.unit.quantizers.graphs import CASES, X, Y, answer, feeds_of, model, node, tensor, weights
@@ -130,7 +130,7 @@ def test_models_beyond_protobufs_limit_come_out_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, _ = convert(CASES["conv"], tmp_path)
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(model_files, "INLINE_LIMIT", 100)
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", None)  # it takes no model of 2 GB
     large, _ = convert(CASES["conv"], tmp_path)
     assert (tmp_path / "out.onnx.data").stat().st_size > 0

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mconv import graph
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph import model_files
 from mconv.targets import onnx as onnx_target
 from mconv.targets import openvino as openvino_target
 from tests.models import convolution, linear
@@ -192,7 +192,7 @@ def test_onnx_is_the_model_in_canonical_form(tmp_path: Path) -> None:
 def test_onnx_keeps_large_models_beside_external_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr(model_files, "INLINE_LIMIT", 1000)
     write(onnx_target, linear(), tmp_path / "a")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["model.onnx", "model.onnx.data"]
     again = onnx.load(tmp_path / "a" / "model.onnx")

@@ -1,5 +1,5 @@
-"""Reading, writing and measuring ONNX files: a leaf that plug-ins may import (onnx itself is
-imported inside functions).
+"""ONNX files, read and written with external data streamed (onnx itself is imported inside
+functions).
 
 Every file is written in one deterministic form: ``model.onnx`` alone up to 1.5 GB (up to 0.5 GB
 what is made of a larger model), else with all tensors of 1 KiB and more in one external file
@@ -7,17 +7,13 @@ what is made of a larger model), else with all tensors of 1 KiB and more in one 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from mconv.errors import SourceError
-from mconv.values import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,128 +165,3 @@ def _outline(
     file.write(data.data)
     tensor.data_location = tensor.EXTERNAL
     tensor.ClearField("raw_data")
-
-
-def lay_aside(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Make inputs of the initializers with external data, and return these by name: to a pass they
-    are of unknown values, and it does not hold them in memory. There are none in a small model."""
-    from onnx import helper
-    from onnx.external_data_helper import uses_external_data
-
-    aside = {t.name: t for t in proto.graph.initializer if uses_external_data(t)}
-    if aside:
-        aside = {name: type(t).FromString(t.SerializeToString()) for name, t in aside.items()}
-        kept = [
-            type(t).FromString(t.SerializeToString())
-            for t in proto.graph.initializer
-            if t.name not in aside
-        ]
-        del proto.graph.initializer[:]
-        proto.graph.initializer.extend(kept)
-        known = {v.name for v in proto.graph.input}
-        proto.graph.input.extend(
-            helper.make_tensor_value_info(n, t.data_type, list(t.dims))
-            for n, t in aside.items()
-            if n not in known
-        )
-    return aside
-
-
-def put_back(proto: onnx.ModelProto, aside: dict[str, onnx.TensorProto]) -> None:
-    """Make initializers of them again; those that nothing reads any more are gone."""
-    if not aside:
-        return
-    inputs = [
-        type(v).FromString(v.SerializeToString()) for v in proto.graph.input if v.name not in aside
-    ]
-    del proto.graph.input[:]
-    proto.graph.input.extend(inputs)
-    used = set(_names_read(proto.graph))
-    proto.graph.initializer.extend(t for name, t in aside.items() if name in used)
-
-
-def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (value.name for value in graph.output)
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _names_read(inner)
-
-
-def as_written(path: Path) -> Any:
-    """onnxruntime's session of a graph without its own optimisations. Its threads do not spin:
-    other steps run beside."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    """An input or output of a graph; an axis without a size or name is called
-    ``<tensor>_<axis>``."""
-    import onnx
-
-    tensor = value.type.tensor_type
-    shape: list[int | str] = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        if dim.HasField("dim_value"):
-            shape.append(dim.dim_value)
-        else:
-            shape.append(dim.dim_param or f"{value.name}_{axis}")
-    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(shape))
-
-
-def describe(path: Path) -> ModelInfo:
-    """Parameters (elements of float initializers and constants, quantized ones included), nodes,
-    operators, opset, signature.
-
-    Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not
-    parameters. A file that is asked for again, and is still the same, is not parsed again."""
-    identity: tuple[int, ...] = ()
-    with contextlib.suppress(OSError):  # loading it says what is wrong
-        found = path.stat()
-        identity = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return _describe(path, identity)
-
-
-@lru_cache(16)
-def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
-    import onnx
-
-    model = load(path, data=False)
-    operators: Counter[str] = Counter()
-    parameters = 0
-    skip = {
-        onnx.TensorProto.INT64,
-        onnx.TensorProto.INT32,
-        onnx.TensorProto.BOOL,
-        onnx.TensorProto.STRING,
-    }
-
-    def visit(graph: onnx.GraphProto) -> None:
-        nonlocal parameters
-        parameters += sum(math.prod(t.dims) for t in graph.initializer if t.data_type not in skip)
-        for node in graph.node:
-            operators[node.op_type if not node.domain else f"{node.domain}.{node.op_type}"] += 1
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    visit(attribute.g)
-                for inner in attribute.graphs:
-                    visit(inner)
-
-    visit(model.graph)
-    initializers = {t.name for t in model.graph.initializer}
-    return ModelInfo(
-        inputs=tuple(value_spec(v) for v in model.graph.input if v.name not in initializers),
-        outputs=tuple(value_spec(v) for v in model.graph.output),
-        parameters=parameters,
-        nodes=sum(operators.values()),
-        operators=dict(sorted(operators.items())),
-        opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None),
-    )

@@ -1,0 +1,1 @@
+"""The one ONNX toolkit: reading, writing, describing and editing graphs."""
