@@ -11,6 +11,7 @@ from pathlib import Path
 from mconv.errors import SourceError
 from mconv.formats import _wire
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.opsets import opset_of
 from mconv.values import Facts
 
 SUFFIXES = (".onnx",)
@@ -119,7 +120,7 @@ def check(path: Path) -> list[str]:
         onnx.checker.check_model(str(path))
     except Exception as problem:  # ValidationError, and what protobuf and the C++ side raise
         return [f"the checker says: {_sentence(problem)}"]
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset > model_files.MAX_OPSET:
         found.append(f"it is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}")
     standard = all(not n.domain or n.domain == "ai.onnx" for n in model.graph.node)

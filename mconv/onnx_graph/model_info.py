@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mconv.onnx_graph.model_files import load
+from mconv.onnx_graph.opsets import opset_of
 from mconv.values import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -78,5 +79,5 @@ def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
         parameters=parameters,
         nodes=sum(operators.values()),
         operators=dict(sorted(operators.items())),
-        opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None),
+        opset=opset_of(model) or None,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph.opsets import MICROSOFT, declare_domain
 from mconv.optimizers._check import same_signature
 
 LEVELS = ("aggressive",)
@@ -21,7 +22,6 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     nothing was fused."""
     import logging
 
-    import onnx
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
@@ -45,8 +45,7 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     made.topological_sort()
     proto = made.model
     # the fusions forget to say what they use
-    if not any(o.domain == "com.microsoft" for o in proto.opset_import):
-        proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    declare_domain(proto, MICROSOFT)
     del proto.metadata_props[:], proto.graph.value_info[:]
     model_files.save(proto, out)
     same_signature(model, out)

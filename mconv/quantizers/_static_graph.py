@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError, UsageError
 from mconv.onnx_graph import model_files, model_info
-from mconv.quantizers.int8_dynamic import QUANTIZED, SMALLEST, WEIGHT_ONLY, _at_least, _replace
+from mconv.onnx_graph.opsets import raise_opset
+from mconv.onnx_graph.quantized import operators_of, refuse_quantized
+from mconv.quantizers.int8_dynamic import SMALLEST, WEIGHT_ONLY, _replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,12 +53,7 @@ def prepare(model: Path) -> Any:
     import onnx
 
     proto = model_files.load(model)
-    present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
-    if present:
-        raise UnsupportedError(
-            f"the model is quantized already: it has {', '.join(present)}",
-            hint="start from the float model",
-        )
+    refuse_quantized(operators_of(proto.graph))
     if any(
         t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
         for t in proto.graph.initializer
@@ -65,7 +62,7 @@ def prepare(model: Path) -> Any:
             "the model's weights are 16-bit floats; int8 is made from 32-bit ones",
             hint="export it as fp32",
         )
-    proto = _at_least(proto, MIN_OPSET)
+    proto = raise_opset(proto, MIN_OPSET)
     ranks = _ranks(proto)
     _open_attention(proto, ranks)
     _as_gemm(proto, ranks)

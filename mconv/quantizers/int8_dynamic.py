@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.opsets import raise_opset
+from mconv.onnx_graph.quantized import is_quantized, operators_of, refuse_quantized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,22 +47,6 @@ OPTIONS = {
         "convolutions are always around zero",
     },
 }
-QUANTIZED = {
-    "DequantizeLinear",
-    "QuantizeLinear",
-    "DynamicQuantizeLinear",
-    "DynamicQuantizeLSTM",
-    "DynamicQuantizeMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-    "MatMulIntegerToFloat",
-    "MatMulNBits",
-    "QAttention",
-    "QEmbedLayerNormalization",
-    "QLinearConv",
-    "QLinearMatMul",
-    "GatherBlockQuantized",
-}
 DYNAMIC = ("MatMul", "Gather", "EmbedLayerNormalization", "Attention")
 WEIGHT_ONLY = {  # operator → its weights by input, with the axis of their output channels
     "Conv": {1: 0},
@@ -83,12 +69,7 @@ def quantize(
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     proto = model_files.load(model)
-    present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
-    if present:
-        raise UnsupportedError(
-            f"the model is quantized already: it has {', '.join(present)}",
-            hint="start from the float model",
-        )
+    refuse_quantized(operators_of(proto.graph))
     if any(
         t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
         for t in proto.graph.initializer
@@ -97,7 +78,7 @@ def quantize(
             "the model's weights are 16-bit floats; int8 is made from 32-bit ones",
             hint="export it as fp32",
         )
-    proto = _at_least(proto, MIN_OPSET)
+    proto = raise_opset(proto, MIN_OPSET)
     per_channel = bool(options.get("per_channel", True))
     _plain_products(proto)
     stored = _weight_only(proto, per_channel=per_channel)
@@ -122,7 +103,9 @@ def quantize(
             },
         )
         result = model_files.load(made)
-    dynamic = sum(n.op_type in QUANTIZED - {"DynamicQuantizeLinear"} for n in result.graph.node)
+    dynamic = sum(
+        is_quantized(n.op_type) and n.op_type != "DynamicQuantizeLinear" for n in result.graph.node
+    )
     if not dynamic and not stored:
         raise UnsupportedError(
             "the model has no weights to quantize: no matrix product, convolution, recurrent "
@@ -132,13 +115,6 @@ def quantize(
     del result.metadata_props[:]
     model_files.save(result, out)
     return {"stored as int8 weights, computed in float": stored, "computed on int8": dynamic}
-
-
-def _at_least(proto: Any, opset: int) -> Any:
-    from onnx import version_converter
-
-    current = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    return proto if current >= opset else version_converter.convert_version(proto, opset)
 
 
 def _plain_products(proto: Any) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv.errors import UnsupportedError, UsageError
+from mconv.errors import UsageError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.opsets import raise_opset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +123,7 @@ def load(model: Path) -> Any:
     from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.tensors import large
 
-    proto = at_least(model_files.load(model, data=not large(model)), OPSET)
+    proto = raise_opset(model_files.load(model, data=not large(model)), OPSET)
     layers.constants_to_initializers(proto.graph)
     return proto
 
@@ -292,21 +293,3 @@ def _counts(found: Sequence[Layer], widths: Mapping[str, int]) -> list[tuple[tup
         key = (words[layer.kind], widths[layer.name])
         counts[key] = counts.get(key, 0) + 1
     return sorted(counts.items())
-
-
-def at_least(proto: Any, opset: int) -> Any:
-    """``proto`` in opset ``opset`` or newer. Raises UnsupportedError where it cannot be raised."""
-    from onnx import version_converter
-
-    current = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
-    if current >= opset:
-        return proto
-    try:
-        return version_converter.convert_version(proto, opset)
-    except Exception as problem:  # the converter raises RuntimeError and others of its own
-        said = " ".join(str(problem).split())[:300]
-        raise UnsupportedError(
-            f"the graph is of opset {current} and cannot be raised to {opset}, which these "
-            f"weights need: {said}",
-            hint=f"export it with opset {opset} or later",
-        ) from problem

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.opsets import raise_opset
+from mconv.onnx_graph.quantized import operators_of, refuse_quantized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,15 +39,6 @@ OPTIONS = {
         "description": "quantize embedding tables too",
     },
 }
-QUANTIZED = {
-    "DequantizeLinear",
-    "QuantizeLinear",
-    "MatMulNBits",
-    "MatMulInteger",
-    "QLinearMatMul",
-    "QLinearConv",
-    "GatherBlockQuantized",
-}
 CODES = {"int8": 127, "int4": 7}  # the largest code of symmetric linear quantization
 OPSETS = {"fp16": 13, "int8": 21, "int4": 21}  # int4 and blocks start at 21
 BLOCKS = {"int8": 128, "int4": 32}
@@ -59,13 +52,8 @@ def quantize(
     """Raises UnsupportedError for a model quantized already, one without weights, or one whose
     opset cannot be raised."""
     proto = model_files.load(model)
-    present = sorted({n.op_type for n in proto.graph.node} & QUANTIZED)
-    if present:
-        raise UnsupportedError(
-            f"the model is quantized already: it has {', '.join(present)}",
-            hint="start from the float model",
-        )
-    proto = _at_least(proto, OPSETS[precision])
+    refuse_quantized(operators_of(proto.graph))
+    proto = raise_opset(proto, OPSETS[precision])
     _constants_to_initializers(proto.graph)
     rewriter = _Rewriter(
         proto.graph,
@@ -266,23 +254,6 @@ def pack(codes: np.ndarray) -> bytes:
     if flat.size % 2:
         flat = np.append(flat, np.uint8(0))
     return (flat[0::2] | flat[1::2] << 4).tobytes()
-
-
-def _at_least(proto: Any, opset: int) -> Any:
-    from onnx import version_converter
-
-    current = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
-    if current >= opset:
-        return proto
-    try:
-        return version_converter.convert_version(proto, opset)
-    except Exception as problem:  # the converter raises RuntimeError and others of its own
-        said = " ".join(str(problem).split())[:300]
-        raise UnsupportedError(
-            f"the graph is of opset {current} and cannot be raised to {opset}, which these "
-            f"weights need: {said}",
-            hint=f"export it with opset {opset} or later",
-        ) from problem
 
 
 def _constants_to_initializers(body: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import samples
 from mconv.errors import SourceError, UnsupportedError
 from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph.opsets import opset_of
 from mconv.sources import _weights_onnx
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -82,7 +83,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"{path.name} is not a valid ONNX model: {' '.join(str(problem).split())[:500]}",
             hint="export it again",
         ) from problem
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset > model_files.MAX_OPSET:
         raise UnsupportedError(
             f"{path.name} is of opset {opset}; mconv takes at most {model_files.MAX_OPSET}",

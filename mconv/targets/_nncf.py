@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from mconv.errors import UnsupportedError, UsageError, one_line
+from mconv.onnx_graph.quantized import refuse_quantized
 from mconv.targets import _nncf_scope
 from mconv.values import ModelInfo, TensorSpec
 
@@ -107,16 +108,6 @@ OPTIONS: dict[str, dict[str, object]] = {
     },
 }
 FOUR_BITS, EIGHT_BITS = ("i4", "u4"), ("i8", "u8")  # OpenVINO's names of types
-QUANTIZED = (  # parts of the names of ONNX operators that quantized graphs have
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "Integer",
-    "QLinear",
-    "QGemm",
-    "NBits",
-    "BlockQuantized",
-    "FakeQuantize",
-)
 NO_WEIGHTS = (
     "the model has no weights to quantize: NNCF quantizes those of matrix products, "
     "convolutions and embeddings"
@@ -132,18 +123,9 @@ def check_model(info: ModelInfo, feeds: Sequence[Feed] | None) -> None:
     Raises UnsupportedError where it is quantized already, UsageError where a feed does not fit its
     inputs.
     """
-    quantized = [op for op in info.operators if _is_quantized(op)]
-    if quantized:
-        raise UnsupportedError(
-            f"the model is quantized already: it has {', '.join(quantized)}",
-            hint="start from the float model",
-        )
+    refuse_quantized(info.operators)
     for index, feed in enumerate(feeds or ()):
         _check_feed(info, feed, index)
-
-
-def _is_quantized(operator: str) -> bool:
-    return any(word in operator for word in QUANTIZED)
 
 
 def _check_feed(info: ModelInfo, feed: Feed, index: int) -> None:

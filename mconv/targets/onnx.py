@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mconv.errors import UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph.opsets import opset_of
 from mconv.values import ModelInfo
 
 PRECISIONS = {
@@ -39,13 +40,12 @@ def write(
 
     target = out / model_files.MODEL_FILE
     proto = model_files.load(model, data=False)
-    for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and opset.version > model_files.MAX_OPSET:
-            raise UnsupportedError(
-                f"the graph is of opset {opset.version}; onnxruntime loads at most "
-                f"{model_files.MAX_OPSET}",
-                hint="export an older opset",
-            )
+    opset = opset_of(proto)
+    if opset > model_files.MAX_OPSET:
+        raise UnsupportedError(
+            f"the graph is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}",
+            hint="export an older opset",
+        )
     model_files.save(proto, target, model.parent)
     try:
         onnx.checker.check_model(str(target))

@@ -10,19 +10,8 @@ from typing import Any
 import numpy as np
 
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph.quantized import operators_of, refuse_quantized
 
-QUANTIZED = {
-    *(
-        "DequantizeLinear",
-        "QuantizeLinear",
-        "MatMulNBits",
-        "MatMulInteger",
-        "QLinearMatMul",
-        "QLinearConv",
-        "GatherBlockQuantized",
-    ),
-    *("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention"),
-}
 SMALLEST = 256  # elements below which scales and nodes cost more than they save
 KINDS = ("product", "table", "folded")
 
@@ -112,12 +101,8 @@ def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[La
     weights."""
     from onnx import TensorProto
 
-    present = sorted({n.op_type for n in graph.node} & QUANTIZED)
-    if present and refuse:
-        raise UnsupportedError(
-            f"the model is quantized already: it has {', '.join(present)}",
-            hint="start from the float model",
-        )
+    if refuse:
+        refuse_quantized(operators_of(graph))
     shapes = {
         t.name: tuple(t.dims)
         for t in graph.initializer

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mconv.onnx_graph.opsets import MICROSOFT, declare_domain
 from mconv.quantizers._nbits.grid import Grid, blocks_of
 from mconv.quantizers._nbits.layers import Layer
 from mconv.quantizers._nbits.pack import CONTAINER, PLANES, bytes_of, planes, unpack_nodes
 
 KERNEL_BITS = (2, 4, 8)  # of MatMulNBits and GatherBlockQuantized
-MICROSOFT = "com.microsoft"
 SMALLEST_EXTERNAL = 1024  # bytes
 ALIGNMENT = 64
 
@@ -286,8 +286,6 @@ class Surgeon:
 
     def finish(self, proto: Any) -> None:
         """Rewrite the graph; opset 18 has the bit operators, com.microsoft the kernels."""
-        from onnx import helper
-
         nodes = [
             made for node in self.graph.node for made in self.replaced.get(node.output[0], [node])
         ]
@@ -302,7 +300,5 @@ class Surgeon:
         del self.graph.initializer[:]
         self.graph.initializer.extend(rest)
         self.graph.initializer.extend(self.tensors)
-        if any(n.domain == MICROSOFT for n in self.graph.node) and not any(
-            o.domain == MICROSOFT for o in proto.opset_import
-        ):
-            proto.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+        if any(n.domain == MICROSOFT for n in self.graph.node):
+            declare_domain(proto, MICROSOFT)

@@ -1,0 +1,93 @@
+"""Which operators compute or store in fewer bits, so that a model that has them is quantized
+already: one list, for every method.
+
+The names are those of the ONNX operators, and of the contributed ones that onnxruntime 1.31 knows
+(docs/ContribOperators.md of onnxruntime)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from mconv.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPERATORS = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeBFP",
+        "DequantizeLinear",
+        "DequantizeWithOrder",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "FakeQuantize",
+        "GatherBlockQuantized",
+        "MatMulBlockQuantizedFp4Weight",
+        "MatMulBlockQuantizedFp8Weight",
+        "MatMulBnb4",
+        "MatMulFpQ4",
+        "MatMulInteger",
+        "MatMulInteger16",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "MatMulNBitsMlp",
+        "MatMulNBitsQkv",
+        "MulInteger",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearConv",
+        "QLinearConvTranspose",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMatMul",
+        "QLinearMul",
+        "QLinearReduceMean",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+        "QMoE",
+        "QOrderedAttention",
+        "QOrderedGelu",
+        "QOrderedLayerNormalization",
+        "QOrderedLongformerAttention",
+        "QOrderedMatMul",
+        "QuantizeBFP",
+        "QuantizeLinear",
+        "QuantizeWithOrder",
+        "ReduceSumInteger",
+    }
+)
+
+
+def is_quantized(operator: str) -> bool:
+    """Whether an operator, named with or without its domain, computes or stores in fewer bits."""
+    return operator.rpartition(".")[2] in OPERATORS
+
+
+def operators_of(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the operator of every node of a graph, those of control-flow bodies included."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from operators_of(attribute.g)
+            for body in attribute.graphs:
+                yield from operators_of(body)
+
+
+def refuse_quantized(operators: Iterable[str]) -> None:
+    """Raise UnsupportedError where ``operators``, which a model has, say that it is quantized
+    already."""
+    present = sorted({operator for operator in operators if is_quantized(operator)})
+    if present:
+        raise UnsupportedError(
+            f"the model is quantized already: it has {', '.join(present)}",
+            hint="start from the float model",
+        )
