@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from mconv.onnx_graph.edits import names_read
 
 if TYPE_CHECKING:
     import onnx
@@ -43,14 +44,5 @@ def put_back(proto: onnx.ModelProto, aside: dict[str, onnx.TensorProto]) -> None
     ]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
-    used = set(_names_read(proto.graph))
+    used = {*names_read(proto.graph.node), *(value.name for value in proto.graph.output)}
     proto.graph.initializer.extend(t for name, t in aside.items() if name in used)
-
-
-def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (value.name for value in graph.output)
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _names_read(inner)

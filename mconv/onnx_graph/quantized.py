@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph.edits import bodies_of
 
 if TYPE_CHECKING:
     import onnx
@@ -75,11 +76,8 @@ def operators_of(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield the operator of every node of a graph, those of control-flow bodies included."""
     for node in graph.node:
         yield node.op_type
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from operators_of(attribute.g)
-            for body in attribute.graphs:
-                yield from operators_of(body)
+        for body in bodies_of(node):
+            yield from operators_of(body)
 
 
 def refuse_quantized(operators: Iterable[str]) -> None:

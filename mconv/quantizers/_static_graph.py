@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError, UsageError
 from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph.edits import readers, replace_nodes
 from mconv.onnx_graph.opsets import raise_opset
 from mconv.onnx_graph.quantized import operators_of, refuse_quantized
-from mconv.quantizers.int8_dynamic import SMALLEST, WEIGHT_ONLY, _replace
+from mconv.quantizers._weights import OUTPUT_AXES, SMALLEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ BOUNDING = ("Relu", "Clip")
 # what can be computed on 8 bits → axis of the output channels of its weights
 WEIGHTS = {"MatMul": -1, "Conv": 0, "Gemm": 1}
 # operator → its weights by input, and their axis
-STORED = {**WEIGHT_ONLY, "MatMul": {0: 0, 1: -1}, "Attention": {1: -1}}
+STORED = {**OUTPUT_AXES, "MatMul": {0: 0, 1: -1}, "Attention": {1: -1}}
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _open_attention(proto: Any, ranks: Mapping[str, int]) -> None:
                 **kept,
             ),
         ]
-    _replace(proto.graph, nodes)
+    replace_nodes(proto.graph, nodes)
 
 
 def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
@@ -160,7 +161,7 @@ def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
     finds no int8 kernel."""
     from onnx import helper
 
-    weights, read = floats(proto, 1), readers(proto)
+    weights, read = floats(proto, 1), readers(proto.graph)
     vectors = {
         t.name: t.dims[0] for t in proto.graph.initializer if t.data_type == 1 and len(t.dims) == 1
     }
@@ -182,7 +183,7 @@ def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
             gone.add(add.output[0])
         elif node.output[0] not in gone:
             nodes.append(node)
-    _replace(proto.graph, nodes)
+    replace_nodes(proto.graph, nodes)
 
 
 def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
@@ -228,21 +229,12 @@ def floats(proto: Any, smallest: int = SMALLEST) -> dict[str, Any]:
     }
 
 
-def readers(proto: Any) -> dict[str, list[Any]]:
-    """Tensor → the nodes that read it; a graph output counts as read by None."""
-    found: dict[str, list[Any]] = {v.name: [None] for v in proto.graph.output}
-    for node in proto.graph.node:
-        for name in node.input:
-            found.setdefault(name, []).append(node)
-    return found
-
-
 def candidates(proto: Any) -> list[Candidate]:
     """Matrix products (of weights, or of two activations), convolutions, and what joins
     convolutions, in graph order."""
     constant = {t.name for t in proto.graph.initializer}
     weights = floats(proto, 1)
-    read = readers(proto)
+    read = readers(proto.graph)
     spatial: set[str] = set()  # tensors that come from convolutions alone
     found = []
     for node in proto.graph.node:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mconv.quantizers._static_graph import Candidate, readers
-from mconv.quantizers.int8_dynamic import _replace, symmetric
+from mconv.onnx_graph.edits import replace_nodes
+from mconv.quantizers._static_graph import Candidate
+from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ def best(peak: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray 
         w = weights if scale is None else weights * scale[:, None]
         bound = peak if scale is None else peak / scale
         low = -float(bound.max()) if x.min() < 0 else 0.0
-        codes, step = symmetric(w, 1)
+        codes, step = symmetric_per_axis(w, 1)
         made = rounded(x, max(low, float(x.min()) * 1.05), float(bound.max())) @ (codes * step)
         return float(np.square(made - exact).sum())
 
@@ -127,45 +128,8 @@ def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarr
                 made.graph.initializer.append(tensors[name])
         nodes.append(node)
         nodes += [pending.pop(o) for o in node.output if o in pending]
-    _replace(made.graph, nodes)
+    replace_nodes(made.graph, nodes)
     return made
-
-
-def fold(proto: Any) -> int:
-    """1/s into the scale and bias of a LayerNormalization that nothing else reads, in place of the
-    Mul; returns how many."""
-    import numpy as np
-    from onnx import numpy_helper
-
-    tensors = {t.name: t for t in proto.graph.initializer}
-    producers = {o: n for n in proto.graph.node for o in n.output}
-    read = readers(proto)
-    gone = set()
-    for node in proto.graph.node:
-        if not (
-            node.op_type == "Mul"
-            and node.name.endswith("_smooth")
-            and f"{node.name}_factor" in tensors
-        ):
-            continue
-        norm = producers.get(node.input[0])
-        factor = numpy_helper.to_array(tensors[f"{node.name}_factor"])
-        if norm is None or norm.op_type != "LayerNormalization" or read[node.input[0]] != [node]:
-            continue
-        if any(
-            name not in tensors or list(tensors[name].dims) != [len(factor)]
-            for name in norm.input[1:]
-        ):
-            continue
-        for index in range(1, len(norm.input)):
-            name = f"{norm.input[index]}_{node.name}"
-            value = (numpy_helper.to_array(tensors[norm.input[index]]) * factor).astype(np.float32)
-            proto.graph.initializer.append(numpy_helper.from_array(value, name))
-            norm.input[index] = name
-        norm.output[0] = node.output[0]
-        gone.add(node.name)
-    _replace(proto.graph, [n for n in proto.graph.node if n.name not in gone])
-    return len(gone)
 
 
 def _turned(node: Any) -> bool:

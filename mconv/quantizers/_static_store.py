@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mconv.quantizers._static_graph import STORED, floats, readers
-from mconv.quantizers.int8_dynamic import _replace, symmetric
+from mconv.onnx_graph.edits import readers, replace_nodes
+from mconv.quantizers._static_graph import STORED, floats
+from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
     from onnx import TensorProto, helper, numpy_helper
 
     tables = {name: t for name, t in floats(proto).items() if len(t.dims) == 2}
-    read = readers(proto)
+    read = readers(proto.graph)
     nodes, made, tied, done = [], set(), [], 0
     for node in proto.graph.node:
         if not is_lookup(node, tables):
@@ -82,7 +83,7 @@ def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
     kept = [tensor for tensor in proto.graph.initializer if tensor.name not in tied]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
-    _replace(proto.graph, nodes)
+    replace_nodes(proto.graph, nodes)
     return done
 
 
@@ -135,7 +136,7 @@ def blocks(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
         (first // size, size, second) if axis == 0 else (first, second // size, size)
     )
     last = np.moveaxis(cut, axis + 1, -1)
-    codes, scale = symmetric(last.reshape(-1, size), 0)
+    codes, scale = symmetric_per_axis(last.reshape(-1, size), 0)
     codes, scale = (
         np.moveaxis(x.reshape(*last.shape[:-1], -1), -1, axis + 1) for x in (codes, scale)
     )
@@ -168,7 +169,9 @@ def store_weights(proto: Any) -> int:
             if base not in made:
                 made.add(base)
                 codes, scale = (
-                    blocks(values, 1 - axis) if values.ndim == 2 else symmetric(values, axis)
+                    blocks(values, 1 - axis)
+                    if values.ndim == 2
+                    else symmetric_per_axis(values, axis)
                 )
                 parts = [
                     numpy_helper.from_array(codes, f"{base}_int8"),
@@ -180,5 +183,5 @@ def store_weights(proto: Any) -> int:
             touched = True
         nodes.append(node)
         done += touched
-    _replace(proto.graph, nodes)
+    replace_nodes(proto.graph, nodes)
     return done

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mconv.quantizers._static_graph import BOUNDING, WEIGHTS, Candidate, carried, readers
-from mconv.quantizers.int8_dynamic import _replace, symmetric
+from mconv.onnx_graph.edits import readers, replace_nodes
+from mconv.quantizers._static_graph import BOUNDING, WEIGHTS, Candidate, carried
+from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ def weight_codes(values: np.ndarray, axis: int, largest: int) -> tuple[np.ndarra
     index of ``axis``."""
     import numpy as np
 
-    codes, scale = symmetric(values, axis)
+    codes, scale = symmetric_per_axis(values, axis)
     if largest != 127:
         scale = (scale * np.float32(127 / largest)).astype(np.float32)
         codes = np.clip(np.rint(values / scale), -largest, largest).astype(np.int8)
@@ -149,7 +150,7 @@ def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int 
     ends = {c.output: c for c in chosen if c.output}
     passing = carried(proto, chosen).keys() - by_name.keys()
     outputs = {v.name for v in proto.graph.output}
-    read = readers(proto)
+    read = readers(proto.graph)
     writer = Writer(proto, bounds, largest)
     coded: set[str] = set()  # tensors whose every reader takes the codes
     # output of a Relu that rounding to codes makes needless → its input
@@ -174,7 +175,8 @@ def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int 
         relu = (
             candidate is not None
             and behind in ends
-            and read[first][0].op_type == "Relu"
+            and after is not None
+            and after.op_type == "Relu"
             and bounds[behind][0] >= 0
         )
         if first not in dropped:
@@ -188,4 +190,4 @@ def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int 
         ):
             writer.activation(first, dropped.get(first))
             coded.add(first)
-    _replace(proto.graph, writer.nodes)
+    replace_nodes(proto.graph, writer.nodes)

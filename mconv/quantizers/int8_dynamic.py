@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.edits import replace_nodes
 from mconv.onnx_graph.opsets import raise_opset
 from mconv.onnx_graph.quantized import is_quantized, operators_of, refuse_quantized
-
-if TYPE_CHECKING:
-    import numpy as np
+from mconv.quantizers._weights import OUTPUT_AXES, SMALLEST, symmetric_per_axis
 
 PRECISIONS = ("int8",)
 STORED_BITS = {"int8": 8.1}
@@ -48,17 +47,8 @@ OPTIONS = {
     },
 }
 DYNAMIC = ("MatMul", "Gather", "EmbedLayerNormalization", "Attention")
-WEIGHT_ONLY = {  # operator → its weights by input, with the axis of their output channels
-    "Conv": {1: 0},
-    "ConvTranspose": {1: 1},
-    "Gemm": {1: 1},
-    "GRU": {1: 1, 2: 1},
-    "LSTM": {1: 1, 2: 1},
-    "RNN": {1: 1, 2: 1},
-}
 # per-axis DequantizeLinear, which quantize_dynamic writes for embeddings, starts here
 MIN_OPSET = 13
-SMALLEST = 256  # weights of fewer elements gain nothing
 
 
 def quantize(
@@ -152,7 +142,7 @@ def _plain_products(proto: Any) -> None:
                     "Add", [product, bias], [node.output[0]], name=node.name and f"{node.name}_bias"
                 )
             )
-    _replace(proto.graph, nodes)
+    replace_nodes(proto.graph, nodes)
 
 
 def _weight_only(proto: Any, *, per_channel: bool) -> int:
@@ -172,7 +162,7 @@ def _weight_only(proto: Any, *, per_channel: bool) -> int:
             if a.name in ("transB", "group")
         }
         touched = False
-        for index, usual in WEIGHT_ONLY.get(node.op_type, {}).items():
+        for index, usual in OUTPUT_AXES.get(node.op_type, {}).items():
             weight = node.input[index]
             tensor = tensors.get(weight)
             if (
@@ -189,7 +179,7 @@ def _weight_only(proto: Any, *, per_channel: bool) -> int:
             axis = 0 if turned else usual
             if (weight, axis) not in done:
                 name = done[weight, axis] = f"{weight}_float{axis}"
-                codes, scale = symmetric(
+                codes, scale = symmetric_per_axis(
                     numpy_helper.to_array(tensor), axis if per_channel else None
                 )
                 stored, step, cast = f"{name}_int8", f"{name}_scale", f"{name}_cast"
@@ -204,49 +194,5 @@ def _weight_only(proto: Any, *, per_channel: bool) -> int:
             touched = True
         nodes.append(node)
         count += touched
-    _replace(proto.graph, nodes)
+    replace_nodes(proto.graph, nodes)
     return count
-
-
-def symmetric(values: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """int8 codes of the shape of ``values`` and float32 scales that broadcast to it, one an index
-    of ``axis`` or a single one.
-
-    scale = max|w| / 127, code = round(w / scale): symmetric linear quantization (Jacob et al. 2018,
-    equation 1 with Z = 0), so that the error is at most half a scale."""
-    import numpy as np
-
-    others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
-    largest = np.abs(values).max(axis=others, keepdims=True)
-    scale = (largest / 127.0).astype(np.float32)
-    # subnormal: nothing that 8 bits can tell from 0
-    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))
-    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
-
-
-def _replace(graph_proto: Any, nodes: list[Any]) -> None:
-    """Put ``nodes`` in place of the graph's, and drop initializers that nothing reads any more."""
-    used = {name for node in nodes for name in node.input} | {v.name for v in graph_proto.output}
-    used |= {name for node in nodes for a in node.attribute for name in _captured(a)}
-    kept = [t for t in graph_proto.initializer if t.name in used]
-    inputs = [
-        v
-        for v in graph_proto.input
-        if v.name in used or v.name not in {t.name for t in graph_proto.initializer}
-    ]
-    del graph_proto.node[:], graph_proto.initializer[:], graph_proto.input[:]
-    graph_proto.node.extend(nodes)
-    graph_proto.initializer.extend(kept)
-    graph_proto.input.extend(inputs)
-
-
-def _captured(attribute: Any) -> set[str]:
-    """Names that the bodies of a control-flow operator read, theirs or of the graph around them."""
-    found: set[str] = set()
-    for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-        found |= {v.name for v in body.output}
-        for node in body.node:
-            found |= set(node.input)
-            for inner in node.attribute:
-                found |= _captured(inner)
-    return found

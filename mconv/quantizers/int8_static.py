@@ -18,6 +18,7 @@ from typing import Any
 
 from mconv.onnx_graph import model_files
 from mconv.quantizers import (
+    _smoothing,
     _static_choice,
     _static_graph,
     _static_ranges,
@@ -117,7 +118,7 @@ def _activations(
             plain, [c for c in _static_graph.candidates(plain) if c.name in names], factors
         )
     chosen = [c for c in _static_graph.candidates(proto) if c.name in names]
-    folded = _static_smooth.fold(proto)
+    folded = _smoothing.fold(proto)
     _static_write.write(proto, chosen, bounds, _largest(options))
     left = [f"{c.kind} {c.name}" for c in found if c.name not in names]
     return proto, {

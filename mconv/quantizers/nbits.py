@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UsageError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.edits import constants_to_initializers
 from mconv.onnx_graph.opsets import raise_opset
 
 if TYPE_CHECKING:
@@ -120,11 +121,10 @@ def quantize(
 def load(model: Path) -> Any:
     """The graph in an opset that has what is needed; of a model of more than 1 GiB without its
     external data."""
-    from mconv.quantizers._nbits import layers
     from mconv.quantizers._nbits.tensors import large
 
     proto = raise_opset(model_files.load(model, data=not large(model)), OPSET)
-    layers.constants_to_initializers(proto.graph)
+    constants_to_initializers(proto.graph)
     return proto
 
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.edits import constants_to_initializers, replace_nodes
 from mconv.onnx_graph.opsets import raise_opset
 from mconv.onnx_graph.quantized import operators_of, refuse_quantized
+from mconv.quantizers._weights import SMALLEST, symmetric, symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +44,6 @@ OPTIONS = {
 CODES = {"int8": 127, "int4": 7}  # the largest code of symmetric linear quantization
 OPSETS = {"fp16": 13, "int8": 21, "int4": 21}  # int4 and blocks start at 21
 BLOCKS = {"int8": 128, "int4": 32}
-SMALLEST = 256  # weights of fewer elements gain nothing
 LARGEST_HALF = 65504.0
 
 
@@ -54,7 +55,7 @@ def quantize(
     proto = model_files.load(model)
     refuse_quantized(operators_of(proto.graph))
     proto = raise_opset(proto, OPSETS[precision])
-    _constants_to_initializers(proto.graph)
+    constants_to_initializers(proto.graph)
     rewriter = _Rewriter(
         proto.graph,
         precision,
@@ -96,15 +97,7 @@ class _Rewriter:
                 node.input[index] = self._float(name, kind, axis)
                 self.counts[node.op_type, kind] = self.counts.get((node.op_type, kind), 0) + 1
             self.nodes.append(node)
-        used = {name for node in self.nodes for name in _read(node)} | {
-            v.name for v in self.body.output
-        }
-        kept = [t for t in self.body.initializer if t.name in used]
-        inputs = [v for v in self.body.input if v.name in used or v.name not in self.tensors]
-        del self.body.node[:], self.body.initializer[:], self.body.input[:]
-        self.body.node.extend(self.nodes)
-        self.body.initializer.extend(kept)
-        self.body.input.extend(inputs)
+        replace_nodes(self.body, self.nodes)
         return self.counts
 
     def _weight(self, name: str) -> bool:
@@ -173,7 +166,7 @@ class _Rewriter:
             )
             return result
         if kind == "int8 (folded)":
-            codes, steps = symmetric(values, tuple(i for i in range(values.ndim) if i != axis), 127)
+            codes, steps = symmetric_per_axis(values, axis)
             cast = f"{result}_cast"
             self.body.initializer.extend(
                 [numpy_helper.from_array(codes, stored), numpy_helper.from_array(steps, scale)]
@@ -202,27 +195,9 @@ class _Rewriter:
         return result
 
 
-def symmetric(
-    values: np.ndarray, over: tuple[int, ...], largest: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """int8 codes and float32 scales shared over the axes ``over`` (kept, of size 1).
-
-    scale = max|w| / largest, code = round(w / scale): symmetric linear quantization (Jacob et al.
-    2018, equation 1 with Z = 0), so the error is at most half a scale."""
-    import numpy as np
-
-    peak = np.abs(values).max(axis=over, keepdims=True)
-    scale = (peak / largest).astype(np.float32)
-    # subnormal: nothing these codes can tell from 0
-    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1))
-    return np.clip(np.rint(values / scale), -largest, largest).astype(np.int8), scale
-
-
 def channels(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """int8 codes, one scale an index of ``axis``, and DequantizeLinear's attributes."""
-    codes, scale = symmetric(
-        values, tuple(i for i in range(values.ndim) if i != axis), CODES["int8"]
-    )
+    codes, scale = symmetric_per_axis(values, axis)
     return codes, scale.reshape(-1), {"axis": axis}
 
 
@@ -254,28 +229,3 @@ def pack(codes: np.ndarray) -> bytes:
     if flat.size % 2:
         flat = np.append(flat, np.uint8(0))
     return (flat[0::2] | flat[1::2] << 4).tobytes()
-
-
-def _constants_to_initializers(body: Any) -> None:
-    """Constant nodes with a tensor as initializers, so that a weight is found wherever it
-    stands."""
-    nodes = []
-    for node in body.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            node.attribute[0].t.name = node.output[0]
-            body.initializer.append(node.attribute[0].t)
-        else:
-            nodes.append(node)
-    del body.node[:]
-    body.node.extend(nodes)
-
-
-def _read(node: Any) -> set[str]:
-    """Names that a node reads, those of the bodies of control flow included."""
-    found = set(node.input)
-    for attribute in node.attribute:
-        for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            found |= {v.name for v in body.output}
-            for inner in body.node:
-                found |= _read(inner)
-    return found

@@ -59,6 +59,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__main__": LEAVES | {"commands", "github"},
     "__init__": frozenset(),
 }
+# A folder of files of other formats asks those formats, by the functions of their contract.
+ASKS_OTHERS = {"mconv.formats.huggingface": {"mconv.formats.safetensors", "mconv.formats.torch"}}
 OWN_MODULES = 12  # directly in mconv/, __init__ and __main__ aside
 
 
@@ -138,6 +140,33 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_few_modules_lie_directly_in_the_package() -> None:
     own = [path.stem for path in (ROOT / "mconv").glob("*.py") if not path.stem.startswith("__")]
     assert len(own) <= OWN_MODULES, own
+
+
+def is_private_to_another(module: str, imported: str) -> bool:
+    """Whether ``imported`` is a plug-in, or lies in the helper folder ``_NAME`` of a plug-in, and
+    ``module`` is neither of them nor of that folder."""
+    package = imported.split(".")[:2]
+    name = imported.split(".")[2]
+    plug_in = name.removeprefix("_")
+    if ".".join([*package, plug_in]) not in MODULES:
+        return False
+    is_folder = MODULES[".".join([*package, name])].name == "__init__.py"
+    if name.startswith("_") and not is_folder:
+        return False  # a helper of the family, in one file
+    return module.split(".")[:2] != package or module.split(".")[2].removeprefix("_") != plug_in
+
+
+def test_no_plug_in_imports_from_another() -> None:
+    for module in MODULES:
+        if row_of(module) not in FAMILIES or module.count(".") < 2:
+            continue
+        others = {
+            name
+            for name in imports_of(module) - ASKS_OTHERS.get(module, set())
+            if row_of(name) in FAMILIES and name.count(".") > 1
+        }
+        taken = {name for name in others if is_private_to_another(module, name)}
+        assert not taken, f"{module} imports {sorted(taken)}"
 
 
 def test_the_core_names_no_plug_in() -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mconv.quantizers import _static_smooth
+from mconv.onnx_graph.edits import replace_nodes
+from mconv.quantizers import _smoothing
 from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations
 from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
-from mconv.quantizers.int8_dynamic import _replace
 
 STRENGTHS = np.arange(0.1, 1.0, 0.1)
 
@@ -54,7 +54,7 @@ def scale(
         if found is not None:
             factors[name] = found
     made = _put(proto, {name: groups[name] for name in factors}, factors)
-    _static_smooth.fold(made)
+    _smoothing.fold(made)
     return made, len(factors)
 
 
@@ -113,5 +113,5 @@ def _put(
             node.input[0] = readers[node.input[1]]
         nodes.append(node)
         nodes += [pending.pop(o) for o in node.output if o in pending]
-    _replace(made.graph, nodes)
+    replace_nodes(made.graph, nodes)
     return made

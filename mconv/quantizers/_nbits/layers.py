@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mconv.errors import UnsupportedError
+from mconv.onnx_graph.edits import bodies_of, names_read
 from mconv.onnx_graph.quantized import operators_of, refuse_quantized
+from mconv.quantizers._weights import SMALLEST
 
-SMALLEST = 256  # elements below which scales and nodes cost more than they save
 KINDS = ("product", "table", "folded")
 
 
@@ -108,13 +109,9 @@ def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[La
         for t in graph.initializer
         if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= SMALLEST and len(t.dims) >= 2
     }
-    inner = {
-        name
-        for node in graph.node
-        for a in node.attribute
-        if a.HasField("g")
-        for name in _read(a.g)
-    }
+    bodies = [body for node in graph.node for body in bodies_of(node)]
+    inner = {name for body in bodies for name in names_read(body.node)}
+    inner |= {value.name for body in bodies for value in body.output}
     outputs = {v.name for v in graph.output}
     found: dict[str, Layer] = {}
     for node in graph.node:
@@ -143,15 +140,6 @@ def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[La
     return layers
 
 
-def _read(body: Any) -> set[str]:
-    found = {name for node in body.node for name in node.input}
-    for node in body.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                found |= _read(attribute.g)
-    return found
-
-
 def _use(node: Any, index: int, shape: Sequence[int]) -> tuple[str | None, bool]:
     """(kind, transposed) of a weight as input ``index`` of ``node``; None to leave it as it is."""
     from onnx import helper
@@ -175,17 +163,3 @@ def _use(node: Any, index: int, shape: Sequence[int]) -> tuple[str | None, bool]
     if node.op_type in ("LSTM", "GRU", "RNN") and index in (1, 2):
         return "folded", False
     return None, False
-
-
-def constants_to_initializers(body: Any) -> None:
-    """Constant nodes with a tensor as initializers, so that a weight is found wherever it
-    stands."""
-    nodes = []
-    for node in body.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            node.attribute[0].t.name = node.output[0]
-            body.initializer.append(node.attribute[0].t)
-        else:
-            nodes.append(node)
-    del body.node[:]
-    body.node.extend(nodes)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
-from mconv.quantizers import int8_dynamic
+from mconv.quantizers import _weights, int8_dynamic
 from tests.models import convolution, linear
 from tests.unit.quantizers.graphs import CASES, X, Y, answer, feeds_of, model, node, tensor, weights
 
@@ -69,7 +69,7 @@ def test_answers_stay_close_and_the_file_shrinks(
     st.sampled_from([None, 0, 1, 2]),
 )
 def test_codes_follow_the_formula(values: np.ndarray, axis: int | None) -> None:
-    codes, scale = int8_dynamic.symmetric(values, axis)
+    codes, scale = _weights.symmetric_per_axis(values, axis)
     assert codes.dtype == np.int8
     assert codes.shape == values.shape
     assert scale.size == (1 if axis is None else values.shape[axis])

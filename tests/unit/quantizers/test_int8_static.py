@@ -18,6 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from mconv.errors import UnsupportedError, UsageError
 from mconv.quantizers import (
+    _smoothing,
     _static_choice,
     _static_graph,
     _static_ranges,
@@ -177,7 +178,7 @@ def test_smoothing_keeps_the_float_function(tmp_path: Path) -> None:
     smoothed = _static_smooth.smooth(proto, found, factors)
     for folded in (0, 1):
         if folded:
-            assert _static_smooth.fold(smoothed) == 1
+            assert _smoothing.fold(smoothed) == 1
         muls = [n for n in smoothed.graph.node if n.op_type == "Mul"]
         assert len(muls) == len(factors) - folded
         for feed in feeds(seed=8):

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import helper, numpy_helper
 
 from mconv.errors import UnsupportedError
-from mconv.quantizers import weight_only
+from mconv.quantizers import _weights, weight_only
 from tests.models import linear
 from tests.unit.quantizers.graphs import CASES, answer, feeds_of
 
@@ -58,7 +58,7 @@ def test_answers_stay_close(name: str, precision: str, tmp_path: Path) -> None:
     st.sampled_from([7, 127]),
 )
 def test_codes_follow_the_formula(values: np.ndarray, axis: int, largest: int) -> None:
-    codes, scale = weight_only.symmetric(values, (axis,), largest)
+    codes, scale = _weights.symmetric(values, (axis,), largest)
     assert np.abs(codes.astype(int)).max() <= largest
     assert (np.abs(codes * scale - values) <= scale * 0.5 * (1 + 1e-4)).all()
 
