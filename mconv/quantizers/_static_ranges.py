@@ -153,9 +153,9 @@ def percentile(histogram: np.ndarray, bound: float) -> tuple[float, float]:
     edges = np.linspace(-bound, bound, len(histogram) + 1)
     share = np.cumsum(histogram) / histogram.sum()
     cut = (100 - PERCENTILE) / 200
-    return float(edges[np.searchsorted(share, cut)]), float(
-        edges[min(np.searchsorted(share, 1 - cut) + 1, len(histogram))]
-    )
+    first = int(np.searchsorted(share, cut))
+    last = min(int(np.searchsorted(share, 1 - cut)) + 1, len(histogram))
+    return float(edges[first]), float(edges[last])
 
 
 def entropy(histogram: np.ndarray, bound: float) -> tuple[float, float]:

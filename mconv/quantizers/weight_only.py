@@ -187,11 +187,10 @@ class _Rewriter:
             helper.make_tensor(stored, integer, codes.shape, data, raw=True)
         )
         self.body.initializer.append(numpy_helper.from_array(steps, scale))
-        self.nodes.append(
-            helper.make_node(
-                "DequantizeLinear", [stored, scale], [result], name=result, **attributes
-            )
-        )
+        node = helper.make_node("DequantizeLinear", [stored, scale], [result], name=result)
+        for key, value in sorted(attributes.items()):
+            node.attribute.append(helper.make_attribute(key, value))
+        self.nodes.append(node)
         return result
 
 

@@ -584,9 +584,8 @@ def prompts(config: SourceConfig) -> list[dict[str, np.ndarray]]:
     if config.options.get("cache") and not both:
         empty = _parts.causal_with_past(module, inputs)
         for spec in empty.inputs[2:]:
-            feed[spec.name] = np.zeros(
-                (GENERATION_ROWS, spec.shape[1], 0, spec.shape[3]), spec.dtype
-            )
+            heads, width = int(spec.shape[1]), int(spec.shape[3])
+            feed[spec.name] = np.zeros((GENERATION_ROWS, heads, 0, width), spec.dtype)
         feed = {spec.name: feed[spec.name] for spec in empty.inputs}
     return [{**feed, "tokens": tokens}]
 

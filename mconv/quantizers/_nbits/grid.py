@@ -160,7 +160,7 @@ def _fit(
         codes = np.clip(np.rint(values / scale[..., None] + zero[..., None]), 0, largest)
         error = np.square((codes - zero[..., None]) * scale[..., None] - values)
         found = (error if weight is None else error * weight).sum(-1)
-        if best is None:
+        if best is None or best_scale is None or best_zero is None:
             best_scale, best_zero, best = scale, zero, found
         else:
             better = found < best

@@ -166,13 +166,6 @@ class Surgeon:
     ) -> None:
         from onnx import helper
 
-        attributes = {
-            "K": layer.columns,
-            "N": layer.rows,
-            "bits": lanes,
-            "block_size": block,
-            "accuracy_level": accuracy_level,
-        }
         result = node.output[0]
         bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else None
         product = f"{result}_product" if bias else result
@@ -183,7 +176,11 @@ class Surgeon:
                 [product],
                 name=node.name,
                 domain=MICROSOFT,
-                **attributes,
+                K=layer.columns,
+                N=layer.rows,
+                bits=lanes,
+                block_size=block,
+                accuracy_level=accuracy_level,
             )
         ]
         if bias:
