@@ -16,6 +16,7 @@ from mconv.quantizers._static_write import parameters, weight_codes
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     Feed = Mapping[str, np.ndarray]
 
@@ -23,7 +24,9 @@ FEEDS = 8  # samples that sensitivity is measured on
 FLAGS = "mconv_switches"
 
 
-def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges, largest: int) -> Any:
+def switched(
+    proto: onnx.ModelProto, found: Sequence[Candidate], bounds: Ranges, largest: int
+) -> onnx.ModelProto:
     """A model with one more input of [len(found)] bools; where one is set, that candidate reads
     8-bit values."""
     import numpy as np
@@ -34,7 +37,7 @@ def switched(proto: Any, found: Sequence[Candidate], bounds: Ranges, largest: in
     tensors = {t.name: t for t in made.graph.initializer}
     index_of = {c.name: i for i, c in enumerate(found)}
     renamed: dict[str, str] = {}  # output of a candidate → what others read
-    nodes: list[Any] = []
+    nodes: list[onnx.NodeProto] = []
 
     def constant(name: str, value: Any) -> str:
         if name not in tensors:
@@ -109,7 +112,7 @@ class Trial:
 
     def __init__(
         self,
-        proto: Any,
+        proto: onnx.ModelProto,
         found: Sequence[Candidate],
         bounds: Ranges,
         feeds: Sequence[Feed],
@@ -150,7 +153,9 @@ class Trial:
         return float(np.nan_to_num(ratio, nan=np.inf).max(initial=0.0))
 
 
-def work(proto: Any, found: Sequence[Candidate], feed: Feed, folder: Path) -> list[float]:
+def work(
+    proto: onnx.ModelProto, found: Sequence[Candidate], feed: Feed, folder: Path
+) -> list[float]:
     """Multiplications of each candidate on one feed; for operators that have none, the elements
     they read."""
     import math

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import onnx
 
 MIN_OPSET = 13  # per-axis DequantizeLinear starts here
 # have int8 kernels; worth it between convolutions only
@@ -45,7 +46,7 @@ class Candidate:
     output: str | None
 
 
-def prepare(model: Path) -> Any:
+def prepare(model: Path) -> onnx.ModelProto:
     """Read a float model; every node named, MatMul and Add of a bias as Gemm where the input has
     two axes.
 
@@ -84,7 +85,7 @@ def prepare(model: Path) -> Any:
     return proto
 
 
-def _ranks(proto: Any) -> dict[str, int]:
+def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
     """Axes of every tensor whose shape can be inferred; of none in a model too large to infer,
     which only loses some speed."""
     import onnx
@@ -100,7 +101,7 @@ def _ranks(proto: Any) -> dict[str, int]:
     return {v.name: len(v.type.tensor_type.shape.dim) for v in values}
 
 
-def _open_attention(proto: Any, ranks: Mapping[str, int]) -> None:
+def _open_attention(proto: onnx.ModelProto, ranks: Mapping[str, int]) -> None:
     """com.microsoft's Attention, which has its projection inside, as MatMul, Split and
     MultiHeadAttention, in place.
 
@@ -156,7 +157,7 @@ def _open_attention(proto: Any, ranks: Mapping[str, int]) -> None:
     replace_nodes(proto.graph, nodes)
 
 
-def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
+def _as_gemm(proto: onnx.ModelProto, ranks: Mapping[str, int]) -> None:
     """MatMul of rank 2 and a bias as Gemm. onnxruntime does so itself at load, behind which it
     finds no int8 kernel."""
     from onnx import helper
@@ -186,7 +187,7 @@ def _as_gemm(proto: Any, ranks: Mapping[str, int]) -> None:
     replace_nodes(proto.graph, nodes)
 
 
-def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
+def check_feeds(proto: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
     """Calibration feeds fit the model's inputs by name, type and shape. Raises UsageError naming
     the array that does not."""
     if not feeds:
@@ -217,7 +218,7 @@ def check_feeds(proto: Any, feeds: Sequence[Mapping[str, np.ndarray]] | None) ->
                 )
 
 
-def floats(proto: Any, smallest: int = SMALLEST) -> dict[str, Any]:
+def floats(proto: onnx.ModelProto, smallest: int = SMALLEST) -> dict[str, Any]:
     """32-bit float initializers of two axes or more and ``smallest`` elements or more, by name."""
     import math
 
@@ -229,7 +230,7 @@ def floats(proto: Any, smallest: int = SMALLEST) -> dict[str, Any]:
     }
 
 
-def candidates(proto: Any) -> list[Candidate]:
+def candidates(proto: onnx.ModelProto) -> list[Candidate]:
     """Matrix products (of weights, or of two activations), convolutions, and what joins
     convolutions, in graph order."""
     constant = {t.name for t in proto.graph.initializer}
@@ -270,12 +271,12 @@ def candidates(proto: Any) -> list[Candidate]:
     return found
 
 
-def _plain(node: Any) -> bool:
+def _plain(node: onnx.NodeProto) -> bool:
     said = {a.name: a.f if a.name in ("alpha", "beta") else a.i for a in node.attribute}
     return said.get("alpha", 1.0) == 1.0 and said.get("beta", 1.0) == 1.0 and not said.get("transA")
 
 
-def carried(proto: Any, found: Sequence[Candidate]) -> dict[str, tuple[str, ...]]:
+def carried(proto: onnx.ModelProto, found: Sequence[Candidate]) -> dict[str, tuple[str, ...]]:
     """Nodes between convolutions that only pass codes on → their outputs; and each candidate with
     an output → that output."""
     made = {}
@@ -288,7 +289,7 @@ def carried(proto: Any, found: Sequence[Candidate]) -> dict[str, tuple[str, ...]
     return made
 
 
-def _bounded(node: Any, read: Mapping[str, list[Any]]) -> str:
+def _bounded(node: onnx.NodeProto, read: Mapping[str, list[onnx.NodeProto | None]]) -> str:
     """The tensor whose range is the node's output: that of a Relu or Clip behind it, if nothing
     else reads it."""
     name = str(node.output[0])

@@ -12,6 +12,7 @@ from mconv.onnx_graph import model_files
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     Feed = Mapping[str, np.ndarray]
 
@@ -24,7 +25,7 @@ ROWS = 256  # vectors kept of an activation, over all samples
 Ranges = dict[str, tuple[float, float]]
 
 
-def session(proto: Any, folder: Path, tensors: Sequence[str] = ()) -> Any:
+def session(proto: onnx.ModelProto, folder: Path, tensors: Sequence[str] = ()) -> Any:
     """onnxruntime on the CPU, with ``tensors`` as outputs beside the model's own."""
     import onnxruntime
     from onnx import TensorProto, helper
@@ -53,7 +54,7 @@ def session(proto: Any, folder: Path, tensors: Sequence[str] = ()) -> Any:
 
 
 def watch(
-    proto: Any,
+    proto: onnx.ModelProto,
     feeds: Sequence[Feed],
     tensors: Sequence[str],
     folder: Path,
@@ -85,7 +86,9 @@ def watch(
             see(name, array)
 
 
-def rows(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path) -> dict[str, Any]:
+def rows(
+    proto: onnx.ModelProto, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path
+) -> dict[str, Any]:
     """[about 256, last axis] vectors of each tensor, evenly from every feed, and first the largest
     magnitude by channel."""
     import numpy as np
@@ -109,7 +112,7 @@ def rows(proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], folder: Path
 
 
 def ranges(
-    proto: Any, feeds: Sequence[Feed], tensors: Sequence[str], method: str, folder: Path
+    proto: onnx.ModelProto, feeds: Sequence[Feed], tensors: Sequence[str], method: str, folder: Path
 ) -> Ranges:
     """(lowest, highest) of each tensor by ``method``: all values, :func:`entropy`, or
     :func:`percentile`.

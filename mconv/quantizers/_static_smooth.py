@@ -16,6 +16,7 @@ from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
 PRODUCTS = ("MatMul", "Gemm")
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8)
@@ -69,7 +70,7 @@ def best(peak: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray 
 
 
 def scales(
-    proto: Any, found: Sequence[Candidate], seen: Mapping[str, Any]
+    proto: onnx.ModelProto, found: Sequence[Candidate], seen: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Activation → its factors [K], for activations that products of constant weights read and that
     smoothing helps.
@@ -93,7 +94,9 @@ def scales(
     return {tensor: scale for tensor, scale in made.items() if scale is not None}
 
 
-def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarray]) -> Any:
+def smooth(
+    proto: onnx.ModelProto, found: Sequence[Candidate], factor: Mapping[str, np.ndarray]
+) -> onnx.ModelProto:
     """A copy of ``proto`` where the products ``found`` read X / s from a Mul,
     ``<activation>_smooth``, and hold s W."""
     import numpy as np
@@ -132,6 +135,6 @@ def smooth(proto: Any, found: Sequence[Candidate], factor: Mapping[str, np.ndarr
     return made
 
 
-def _turned(node: Any) -> bool:
+def _turned(node: onnx.NodeProto) -> bool:
     """Whether a Gemm holds its weights as [N, K]."""
     return any(a.name == "transB" and a.i for a in node.attribute)

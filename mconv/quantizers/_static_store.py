@@ -12,11 +12,12 @@ from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
 BLOCK = 64  # weights that share a scale where they are stored as int8 and computed in float
 
 
-def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
+def store_rows(proto: onnx.ModelProto, rank: Mapping[str, int]) -> int:
     """Embedding tables as int8 codes, looked up before they are turned to float; returns how many
     lookups.
 
@@ -87,7 +88,7 @@ def store_rows(proto: Any, rank: Mapping[str, int]) -> int:
     return done
 
 
-def _restored(proto: Any, name: str, shape: Sequence[int]) -> list[Any]:
+def _restored(proto: onnx.ModelProto, name: str, shape: Sequence[int]) -> list[onnx.NodeProto]:
     """Nodes that make ``name`` of ``<name>_int8`` and ``<name>_scale``: constant arithmetic, folded
     when the model is loaded."""
     import numpy as np
@@ -109,7 +110,7 @@ def _restored(proto: Any, name: str, shape: Sequence[int]) -> list[Any]:
     ]
 
 
-def is_lookup(node: Any, tables: Mapping[str, Any]) -> bool:
+def is_lookup(node: onnx.NodeProto, tables: Mapping[str, Any]) -> bool:
     """Gather of rows of one of ``tables``."""
     return (
         node.op_type == "Gather"
@@ -118,7 +119,7 @@ def is_lookup(node: Any, tables: Mapping[str, Any]) -> bool:
     )
 
 
-def lookups(proto: Any) -> list[str]:
+def lookups(proto: onnx.ModelProto) -> list[str]:
     """Outputs of every lookup in a float table."""
     tables = {name: t for name, t in floats(proto).items() if len(t.dims) == 2}
     return [n.output[0] for n in proto.graph.node if is_lookup(n, tables)]
@@ -143,7 +144,7 @@ def blocks(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(codes), np.ascontiguousarray(scale)
 
 
-def store_weights(proto: Any) -> int:
+def store_weights(proto: onnx.ModelProto) -> int:
     """Float weights that are left, as int8 codes behind constant arithmetic; returns of how many
     nodes.
 

@@ -16,6 +16,7 @@ from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     from mconv.quantizers._static_ranges import Ranges
 
@@ -42,7 +43,7 @@ def weight_codes(values: np.ndarray, axis: int, largest: int) -> tuple[np.ndarra
     return codes, scale
 
 
-def share_ranges(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Ranges:
+def share_ranges(proto: onnx.ModelProto, found: Sequence[Candidate], bounds: Ranges) -> Ranges:
     """What only passes codes on (pooling, reshaping) keeps the range of its input, so that the
     codes stay as they are."""
     made = dict(bounds)
@@ -62,12 +63,12 @@ def share_ranges(proto: Any, found: Sequence[Candidate], bounds: Ranges) -> Rang
 class Writer:
     """Adds to a copy of the nodes; scales and zero points are named after their tensor."""
 
-    def __init__(self, proto: Any, bounds: Ranges, largest: int) -> None:
+    def __init__(self, proto: onnx.ModelProto, bounds: Ranges, largest: int) -> None:
         self.largest = largest
         self.proto = proto
         self.bounds = bounds
         self.tensors = {t.name: t for t in proto.graph.initializer}
-        self.nodes: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
         self.made: dict[str, str] = {}  # tensor → the same tensor by way of its codes
 
     def constant(self, name: str, value: Any) -> str:
@@ -99,7 +100,7 @@ class Writer:
             self.made[name] = self.add("DequantizeLinear", [codes, *steps], f"{name}_d8")
         return self.made[name]
 
-    def weight(self, node: Any, name: str) -> tuple[str, Any]:
+    def weight(self, node: onnx.NodeProto, name: str) -> tuple[str, Any]:
         """int8 codes per output channel around zero, and their scales [channels]."""
         import numpy as np
         from onnx import numpy_helper
@@ -121,7 +122,7 @@ class Writer:
             self.made[stored] = self.add("DequantizeLinear", parts, f"{stored}_d8", axis=axis)
         return self.made[stored], scale.ravel()
 
-    def bias(self, node: Any, activation: str, steps: Any) -> str | None:
+    def bias(self, node: onnx.NodeProto, activation: str, steps: Any) -> str | None:
         """int32 codes in units of activation scale times weight scale, which is what the kernels
         accumulate in."""
         import numpy as np
@@ -144,7 +145,9 @@ class Writer:
         return self.add("DequantizeLinear", parts, f"{base}_d8", axis=0)
 
 
-def write(proto: Any, chosen: Sequence[Candidate], bounds: Ranges, largest: int = 127) -> None:
+def write(
+    proto: onnx.ModelProto, chosen: Sequence[Candidate], bounds: Ranges, largest: int = 127
+) -> None:
     """Quantize ``chosen`` in place: what the trial of their error simulated, in the same scales."""
     by_name = {c.name: c for c in chosen}
     ends = {c.output: c for c in chosen if c.output}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
+    import onnx
 
 PRECISIONS = ("fp16",)
 TOOLS = ("onnx", "onnxruntime")
@@ -78,7 +79,7 @@ def quantize(
     return {what: count for what, count in notes.items() if count}
 
 
-def _emptied(proto: Any) -> dict[str, Any]:
+def _emptied(proto: onnx.ModelProto) -> dict[str, Any]:
     """Make tensors of no elements of those with external data, which the converter would look for;
     returns what they were."""
     from onnx.external_data_helper import uses_external_data
@@ -93,7 +94,7 @@ def _emptied(proto: Any) -> dict[str, Any]:
     return outside
 
 
-def _filled(proto: Any, outside: dict[str, Any]) -> None:
+def _filled(proto: onnx.ModelProto, outside: dict[str, Any]) -> None:
     """The reverse, in the type that the converter chose; it has noted no shape that is right."""
     for tensor in proto.graph.initializer:
         if tensor.name in outside:
@@ -110,7 +111,7 @@ def _filled(proto: Any, outside: dict[str, Any]) -> None:
         proto.graph.value_info.extend(known)
 
 
-def _halved(tensor: Any, data: np.ndarray) -> np.ndarray:
+def _halved(tensor: onnx.TensorProto, data: np.ndarray) -> np.ndarray:
     """The bytes of external data whose tensor the converter has declared to be float16 without
     seeing them."""
     import numpy as np
@@ -126,7 +127,7 @@ def _halved(tensor: Any, data: np.ndarray) -> np.ndarray:
     return made.view(np.uint8)
 
 
-def _graphs(body: Any) -> Iterator[Any]:
+def _graphs(body: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and every control-flow body in it."""
     yield body
     for node in body.node:
@@ -135,7 +136,7 @@ def _graphs(body: Any) -> Iterator[Any]:
                 yield from _graphs(inner)
 
 
-def _tensors(body: Any) -> Iterator[tuple[str, Any]]:
+def _tensors(body: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     """Constants of one graph: (the name they are read by, the tensor)."""
     for tensor in body.initializer:
         yield tensor.name, tensor
@@ -145,7 +146,7 @@ def _tensors(body: Any) -> Iterator[tuple[str, Any]]:
                 yield node.output[0], attribute.t
 
 
-def _constants_as_tensors(body: Any) -> None:
+def _constants_as_tensors(body: onnx.GraphProto) -> None:
     """``value_float`` and ``value_floats`` as ``value``, the only form of Constant that the
     converter knows."""
     import numpy as np
@@ -162,7 +163,7 @@ def _constants_as_tensors(body: Any) -> None:
         node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(value)))
 
 
-def _finite(body: Any, folder: Path) -> tuple[int, set[str]]:
+def _finite(body: onnx.GraphProto, folder: Path) -> tuple[int, set[str]]:
     """Make masks finite in place; returns how many, and the names of nodes that must keep a large
     constant in fp32."""
     import numpy as np
@@ -207,7 +208,7 @@ def _beyond(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _straighten(body: Any) -> None:
+def _straighten(body: onnx.GraphProto) -> None:
     """Between two operators kept in fp32 the converter casts down and up again, which loses digits
     or overflows: go straight."""
     from onnx import TensorProto, helper

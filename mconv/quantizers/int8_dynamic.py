@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
@@ -26,6 +26,9 @@ from mconv.onnx_graph.edits import replace_nodes
 from mconv.onnx_graph.opsets import raise_opset
 from mconv.onnx_graph.quantized import is_quantized, operators_of, refuse_quantized
 from mconv.quantizers._weights import OUTPUT_AXES, SMALLEST, symmetric_per_axis
+
+if TYPE_CHECKING:
+    import onnx
 
 PRECISIONS = ("int8",)
 STORED_BITS = {"int8": 8.1}
@@ -107,7 +110,7 @@ def quantize(
     return {"stored as int8 weights, computed in float": stored, "computed on int8": dynamic}
 
 
-def _plain_products(proto: Any) -> None:
+def _plain_products(proto: onnx.ModelProto) -> None:
     """Gemm with a constant B and no scaling as MatMul and Add. onnxruntime's own rewriting
     transposes a shared B twice."""
     from onnx import helper, numpy_helper
@@ -145,7 +148,7 @@ def _plain_products(proto: Any) -> None:
     replace_nodes(proto.graph, nodes)
 
 
-def _weight_only(proto: Any, *, per_channel: bool) -> int:
+def _weight_only(proto: onnx.ModelProto, *, per_channel: bool) -> int:
     """Store weights of convolutions, recurrent layers and the Gemm that are left as int8; returns
     of how many nodes."""
     import numpy as np

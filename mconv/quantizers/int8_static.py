@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mconv.onnx_graph import model_files
 from mconv.quantizers import (
@@ -27,6 +27,9 @@ from mconv.quantizers import (
     _static_write,
 )
 from mconv.quantizers._static_graph import Candidate
+
+if TYPE_CHECKING:
+    import onnx
 
 PRECISIONS = ("int8-static",)
 STORED_BITS = {"int8-static": 8.2}
@@ -81,7 +84,7 @@ def quantize(
     return {what: value for what, value in notes.items() if value}
 
 
-def _embeddings(proto: Any, feed: Mapping[str, Any], folder: Path) -> int:
+def _embeddings(proto: onnx.ModelProto, feed: Mapping[str, Any], folder: Path) -> int:
     ranks: dict[str, int] = {}
     found = _static_store.lookups(proto)
     if found:
@@ -92,7 +95,7 @@ def _embeddings(proto: Any, feed: Mapping[str, Any], folder: Path) -> int:
 
 
 def _activations(
-    proto: Any,
+    proto: onnx.ModelProto,
     found: Sequence[Candidate],
     options: Mapping[str, Any],
     feeds: Sequence[Any],
@@ -134,7 +137,7 @@ def _activations(
 
 
 def _trial(
-    proto: Any,
+    proto: onnx.ModelProto,
     found: Sequence[Candidate],
     options: Mapping[str, Any],
     feeds: Sequence[Any],

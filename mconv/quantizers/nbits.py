@@ -21,6 +21,7 @@ from mconv.onnx_graph.opsets import raise_opset
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     from mconv.quantizers._nbits.layers import Layer
 
@@ -118,7 +119,7 @@ def quantize(
     return apply(proto, found, widths, model, out, options, calibration)
 
 
-def load(model: Path) -> Any:
+def load(model: Path) -> onnx.ModelProto:
     """The graph in an opset that has what is needed; of a model of more than 1 GiB without its
     external data."""
     from mconv.quantizers._nbits.tensors import large
@@ -203,7 +204,7 @@ def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def widths_of(
-    proto: Any,
+    proto: onnx.ModelProto,
     found: Sequence[Layer],
     precision: str,
     options: Mapping[str, Any],
@@ -246,7 +247,7 @@ def widths_of(
 
 
 def apply(
-    proto: Any,
+    proto: onnx.ModelProto,
     found: Sequence[Layer],
     widths: Mapping[str, int],
     model: Path,

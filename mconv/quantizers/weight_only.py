@@ -24,6 +24,7 @@ from mconv.quantizers._weights import SMALLEST, symmetric, symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
 PRECISIONS = ("fp16", "int8", "int4")
 STORED_BITS = {"int8": 8.3, "int4": 5.0}
@@ -77,14 +78,14 @@ class _Rewriter:
     """Puts a node that makes float of a stored weight in front of each reader; one such node a
     weight and axis."""
 
-    def __init__(self, body: Any, precision: str, block: int, embeddings: bool) -> None:
+    def __init__(self, body: onnx.GraphProto, precision: str, block: int, embeddings: bool) -> None:
         self.body = body
         self.precision = precision
         self.block = block
         self.embeddings = embeddings
         self.tensors = {t.name: t for t in body.initializer}
         self.made: dict[tuple[str, str, int], str] = {}
-        self.nodes: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
         self.counts: dict[tuple[str, str], int] = {}
 
     def run(self) -> dict[tuple[str, str], int]:
@@ -112,7 +113,7 @@ class _Rewriter:
             and math.prod(tensor.dims) >= SMALLEST
         )
 
-    def _how(self, node: Any, index: int) -> tuple[str, int] | None:
+    def _how(self, node: onnx.NodeProto, index: int) -> tuple[str, int] | None:
         """(form, axis) for a weight, or None to leave it. The axis is the one summed over where
         scales go by blocks, else that of the scales."""
         from onnx import helper

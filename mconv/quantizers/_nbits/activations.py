@@ -4,12 +4,15 @@ onnxruntime runs the float graph."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mconv.errors import StepError, UsageError
 from mconv.quantizers._nbits.layers import Layer
+
+if TYPE_CHECKING:
+    import onnx
 
 BATCH = 32
 # [batch, length], 0 where a position is padding: the name that tokenizers give it
@@ -23,7 +26,10 @@ class Activations:
     session."""
 
     def __init__(
-        self, proto: Any, layers: Sequence[Layer], feeds: Sequence[Mapping[str, np.ndarray]]
+        self,
+        proto: onnx.ModelProto,
+        layers: Sequence[Layer],
+        feeds: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
         import onnx
         import onnxruntime

@@ -8,7 +8,7 @@ error after rounding to the nearest."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,16 +19,19 @@ from mconv.quantizers._nbits.activations import Activations
 from mconv.quantizers._nbits.grid import fit
 from mconv.quantizers._nbits.layers import Layer
 
+if TYPE_CHECKING:
+    import onnx
+
 STRENGTHS = np.arange(0.1, 1.0, 0.1)
 
 
 def scale(
-    proto: Any,
+    proto: onnx.ModelProto,
     layers: Sequence[Layer],
     widths: Mapping[str, int],
     block: Callable[[Layer, int], int],
     feeds: Sequence[Mapping[str, np.ndarray]],
-) -> tuple[Any, int]:
+) -> tuple[onnx.ModelProto, int]:
     """(a copy of ``proto`` that computes the same with scaled weights, how many activations are
     scaled).
 
@@ -88,8 +91,8 @@ def best(
 
 
 def _put(
-    proto: Any, groups: Mapping[str, Sequence[Layer]], factors: Mapping[str, np.ndarray]
-) -> Any:
+    proto: onnx.ModelProto, groups: Mapping[str, Sequence[Layer]], factors: Mapping[str, np.ndarray]
+) -> onnx.ModelProto:
     from onnx import helper, numpy_helper
 
     made = type(proto)()

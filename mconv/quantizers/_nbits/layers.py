@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from mconv.errors import UnsupportedError
 from mconv.onnx_graph.edits import bodies_of, names_read
 from mconv.onnx_graph.quantized import operators_of, refuse_quantized
 from mconv.quantizers._weights import SMALLEST
+
+if TYPE_CHECKING:
+    import onnx
 
 KINDS = ("product", "table", "folded")
 
@@ -29,7 +32,7 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
     transposed: bool
-    nodes: list[Any] = field(default_factory=list)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     @property
     def elements(self) -> int:
@@ -95,7 +98,7 @@ ROLES = {
 }
 
 
-def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[Layer]:
+def find(graph: onnx.GraphProto, *, embeddings: bool = True, refuse: bool = True) -> list[Layer]:
     """The layers of a GraphProto, in the order in which they are first read.
 
     Raises UnsupportedError (``refuse``) for a graph that is quantized already, and one without
@@ -140,7 +143,7 @@ def find(graph: Any, *, embeddings: bool = True, refuse: bool = True) -> list[La
     return layers
 
 
-def _use(node: Any, index: int, shape: Sequence[int]) -> tuple[str | None, bool]:
+def _use(node: onnx.NodeProto, index: int, shape: Sequence[int]) -> tuple[str | None, bool]:
     """(kind, transposed) of a weight as input ``index`` of ``node``; None to leave it as it is."""
     from onnx import helper
 

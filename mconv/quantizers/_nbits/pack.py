@@ -8,7 +8,12 @@ BitwiseOr restore the containers: constant arithmetic, which onnxruntime folds w
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
 
 # widths of the planes, low bits first
 PLANES = {2: (2,), 3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
@@ -47,13 +52,13 @@ def planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
 
 def unpack_nodes(
     name: str, bits: int, stored: list[str]
-) -> tuple[list[object], list[tuple[str, int]], str]:
+) -> tuple[list[onnx.NodeProto], list[tuple[str, int]], str]:
     """(nodes, scalar uint8 constants they read, name of the containers) that undo :func:`planes`
     along the last axis."""
     from onnx import helper
 
     lanes = CONTAINER[bits]
-    nodes: list[object] = []
+    nodes: list[onnx.NodeProto] = []
     constants: dict[str, int] = {}
     parts, taken = [], 0
 

@@ -4,7 +4,7 @@ model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from mconv.quantizers._nbits.activations import Activations
 from mconv.quantizers._nbits.layers import Layer
 from mconv.quantizers._nbits.quick import Quick
 
+if TYPE_CHECKING:
+    import onnx
+
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
 def cosines(
-    proto: Any,
+    proto: onnx.ModelProto,
     layers: Sequence[Layer],
     widths: Mapping[str, int],
     block: Callable[[Layer, int], int],

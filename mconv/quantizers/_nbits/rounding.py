@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from mconv.quantizers._nbits.grid import Grid, fit, hqq
 from mconv.quantizers._nbits.layers import Layer
 from mconv.quantizers._nbits.tensors import Tensors
 
+if TYPE_CHECKING:
+    import onnx
+
 MAX_SQNR_DB = 200.0  # of an exact answer
 
 
@@ -23,7 +26,7 @@ class Rounder:
 
     def __init__(
         self,
-        proto: Any,
+        proto: onnx.ModelProto,
         layers: Sequence[Layer],
         options: Mapping[str, Any],
         calibration: Sequence[Mapping[str, np.ndarray]] | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from mconv.onnx_graph.opsets import MICROSOFT, declare_domain
 from mconv.quantizers._nbits.grid import Grid, blocks_of
 from mconv.quantizers._nbits.layers import Layer
 from mconv.quantizers._nbits.pack import CONTAINER, PLANES, bytes_of, planes, unpack_nodes
+
+if TYPE_CHECKING:
+    import onnx
 
 KERNEL_BITS = (2, 4, 8)  # of MatMulNBits and GatherBlockQuantized
 SMALLEST_EXTERNAL = 1024  # bytes
@@ -21,17 +24,17 @@ ALIGNMENT = 64
 class Surgeon:
     """Replaces layers of a GraphProto one by one; :meth:`finish` puts the new nodes in place."""
 
-    def __init__(self, graph: Any, data: Path | None = None) -> None:
+    def __init__(self, graph: onnx.GraphProto, data: Path | None = None) -> None:
         """``data``: a file of external data that packed tensors go to as they are made, so that
         none is held in memory."""
         self.graph = graph
         self.data = data
         if data is not None:
             data.write_bytes(b"")
-        self.nodes: list[Any] = []  # unpacking, in front of everything
-        self.tensors: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []  # unpacking, in front of everything
+        self.tensors: list[onnx.TensorProto] = []
         # first output of a node -> what stands in its place
-        self.replaced: dict[str, list[Any]] = {}
+        self.replaced: dict[str, list[onnx.NodeProto]] = {}
         self.gone: set[str] = set()
 
     def tensor(self, name: str, array: np.ndarray) -> str:
@@ -139,7 +142,7 @@ class Surgeon:
             f"{base}_table",
         )
 
-    def _gather(self, node: Any, inputs: list[str], lanes: int, block: int) -> None:
+    def _gather(self, node: onnx.NodeProto, inputs: list[str], lanes: int, block: int) -> None:
         from onnx import helper
 
         made = helper.make_node(
@@ -157,7 +160,7 @@ class Surgeon:
 
     def _product(
         self,
-        node: Any,
+        node: onnx.NodeProto,
         layer: Layer,
         packed: list[str],
         lanes: int,
@@ -281,7 +284,7 @@ class Surgeon:
             direction="LEFT",
         )
 
-    def finish(self, proto: Any) -> None:
+    def finish(self, proto: onnx.ModelProto) -> None:
         """Rewrite the graph; opset 18 has the bit operators, com.microsoft the kernels."""
         nodes = [
             made for node in self.graph.node for made in self.replaced.get(node.output[0], [node])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mconv.onnx_graph import model_files
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def large(model: Path) -> bool:
@@ -33,7 +36,7 @@ LARGE = 1 << 30
 class Tensors:
     """The initializers of a graph by name. ``folder``: where external data lie."""
 
-    def __init__(self, body: Any, folder: Path) -> None:
+    def __init__(self, body: onnx.GraphProto, folder: Path) -> None:
         self.tensors = {t.name: t for t in body.initializer}
         self.folder = folder
 
