@@ -230,7 +230,7 @@ def main(variables: MutableMapping[str, str]) -> int:
         os.chdir(folder)
     except OSError as problem:
         print(
-            workflow.annotation(
+            workflow.format_annotation(
                 "error", f"working-directory {folder}: {problem.strerror}", title="mconv"
             ),
             flush=True,

@@ -40,7 +40,7 @@ from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
 from mconv.manifest import schema as schemas
 from mconv.manifest.config import AUTO, OPTIMIZE_LEVELS, Manifest
-from mconv.manifest.yaml import nearest
+from mconv.manifest.yaml import suggest_nearest
 from mconv.planning import planner, shards
 from mconv.results import baseline as baselines
 from mconv.results import output, verdict
@@ -183,15 +183,15 @@ def run(
 
     def finish(report: Report) -> Report:
         if base is not None:
-            known = baselines.selected(base, only)
+            known = baselines.select_variants(base, only)
             if part is not None:  # what other shards make is not gone
-                known = baselines.selected(known, [v.id for v in report.variants])
+                known = baselines.select_variants(known, [v.id for v in report.variants])
             report = baselines.compare(report, known)
         report = msgspec.structs.replace(report, shard=part)
         return msgspec.structs.replace(report, summary=verdict.summarize(report.variants, fail_on))
 
     folder = Path(out) if out is not None else None
-    done = engine_run.carry_out(
+    done = engine_run.run_manifest(
         chosen,
         folder,
         store=store,
@@ -268,14 +268,14 @@ def make_manifest(
     models.yml. ``said_by`` names in errors where they come from. Raises UsageError, and
     ManifestError for what models.yml may not say.
     """
-    return engine_run.manifest_of(
+    return engine_run.make_manifest(
         Path(source),
         targets,
         options=options or {},
         inputs=inputs or {},
         samples=Path(samples) if samples is not None else None,
         more=model,
-        said_by=said_by,
+        origin=said_by,
     )
 
 
@@ -405,14 +405,14 @@ def write_text(path: PathLike, text: str) -> None:
 def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:
     """Return a models.yml for the models that :func:`find` told of, checked. Raises
     ManifestError."""
-    text = discovery_find.draft(Path(folder), tuple(models))
-    discovery_find.validate(text, Path(folder))
+    text = discovery_find.draft_manifest(Path(folder), tuple(models))
+    discovery_find.validate_manifest(text, Path(folder))
     return text
 
 
 def schema(name: str = "models") -> dict[str, Any]:
     """Return a JSON Schema, one of :data:`SCHEMAS`."""
-    return schemas.get(name)
+    return schemas.make_schema(name)
 
 
 def read_mixed(path: PathLike) -> dict[str, Any]:
@@ -469,7 +469,7 @@ def progress_reporter() -> Progress:
     """Return what shows progress on stderr: a bar on a terminal, else lines."""
     from mconv.engine import progress
 
-    return progress.reporter()
+    return progress.make_progress()
 
 
 def verify(
@@ -520,8 +520,8 @@ def quantize(
     """One ONNX file in fewer bits, in this process. ``calibration``: an ``.npz``, or feeds (input
     name → array).
 
-    Raises UsageError for an option that does not fit, SourceError, UnsupportedError for a model
-    with nothing to quantize."""
+    Raises UsageError for an option that does not fit, SourceError for a file
+    that cannot be read, UnsupportedError for a model with nothing to quantize."""
     feeds = Path(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     target = Path(out) if out is not None else None
     return engine_quantize.quantize(
@@ -538,7 +538,7 @@ def quantize(
 def detect(*, timeout_s: float = devices.SECONDS) -> tuple[Device, ...]:
     """What this machine can run models on, as the system, each engine and each browser says; each
     asked in a child process."""
-    return devices.detect(timeout_s=timeout_s)
+    return devices.detect_devices(timeout_s=timeout_s)
 
 
 def find(folder: PathLike) -> tuple[Found, ...]:
@@ -568,7 +568,7 @@ def pairs(source: str | None = None, target: str | None = None) -> tuple[Pair, .
     for name, known in ((source, registry.sources()), (target, registry.targets())):
         if name is not None and name not in known:
             raise UsageError(
-                f"there is no format {name!r}.{nearest(name, known)}",
+                f"there is no format {name!r}.{suggest_nearest(name, known)}",
                 hint=f"there are: {', '.join(known)}",
             )
     return tuple(

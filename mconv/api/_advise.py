@@ -16,7 +16,7 @@ from mconv import registry, samples
 from mconv.engine import advisor
 from mconv.engine.advisor import Advice, Preview, Recommendation
 from mconv.engine.executor import Progress
-from mconv.engine.run import Done, carry_out
+from mconv.engine.run import FinishedRun, run_manifest
 from mconv.errors import SourceError, StepError, UsageError
 from mconv.manifest.config import Manifest
 from mconv.onnx_graph import model_files
@@ -59,7 +59,7 @@ class Wish(Frozen, frozen=True, kw_only=True):
 
 
 class Settings(Frozen, frozen=True, kw_only=True):
-    """How the steps are run; see :func:`mconv.engine.run.carry_out`."""
+    """How the steps are run; see :func:`mconv.engine.run.run_manifest`."""
 
     store: str | None = None
     jobs: int | None = None
@@ -103,8 +103,10 @@ def advise(
     held_out = samples.load_feeds(reference / samples.FILE)
     preview = _preview(model, samples.load_feeds(calibrated / samples.FILE), held_out)
     largest = max(held_out, key=lambda feed: sum(array.size for array in feed.values()))
-    about = advisor.architecture(model, preview, advisor.profile(model, largest))
-    compatible = [advisor.compatibility(result, about.dynamic) for result in done.report.variants]
+    about = advisor.describe_architecture(model, preview, advisor.profile_operators(model, largest))
+    compatible = [
+        advisor.judge_compatibility(result, about.dynamic) for result in done.report.variants
+    ]
     limits = weighed.models[0].variants[0].limits
     ranked = advisor.recommend(compatible, preview, wish.tolerance, limits)
     tries = wish.tries or (TRIED_FOR_LATENCY if wish.max_latency else 0)
@@ -131,8 +133,8 @@ class _Runs:
 
     def __call__(
         self, manifest: Manifest, *, keep: tuple[str, ...] = (), only: tuple[str, ...] = ()
-    ) -> Done:
-        return carry_out(
+    ) -> FinishedRun:
+        return run_manifest(
             manifest,
             store=self.settings.store,
             jobs=self.settings.jobs,
@@ -145,7 +147,7 @@ class _Runs:
         )
 
 
-def _find_files(done: Done, kinds: Sequence[str]) -> Path:
+def _find_files(done: FinishedRun, kinds: Sequence[str]) -> Path:
     """The files of the first of ``kinds`` that was planned. Raises StepError with the reason why
     they are not there."""
     steps = done.plan.variants[0].steps

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mconv.engine.executor import needed
-from mconv.engine.run import open_store, store_name
+from mconv.engine.executor import find_needed
+from mconv.engine.run import choose_store_name, open_store
 from mconv.errors import UsageError
 from mconv.manifest import config
 from mconv.manifest.config import Manifest
@@ -74,7 +74,7 @@ def make_plan(
     manifest: Manifest, *, only: Sequence[str], store: str | None, measure: bool
 ) -> Planned:
     """Plan a run, and look which of its steps the store has already."""
-    name = store_name(store)
+    name = choose_store_name(store)
     opened = open_store(name) if "://" in name or Path(name).is_dir() else None
     digests = opened.digests if opened else None
     chosen = config.select(manifest, only)
@@ -82,7 +82,7 @@ def make_plan(
     if opened is None:
         todo = set(plan.steps)
     else:
-        todo = needed(plan, opened, step_graph.want_files(plan, None))[1]
+        todo = find_needed(plan, opened, step_graph.want_files(plan, None))[1]
     steps = [
         PlannedStep(
             key=step.key,

@@ -86,7 +86,7 @@ def fetch_baseline(
     out.unlink(missing_ok=True)
     github = Api(environment.api_url, environment.token, environment.repository)
     try:
-        content = artifacts.newest(github, artifact, branch)
+        content = artifacts.fetch_newest(github, artifact, branch)
     except PublishError as problem:
         print(f"note: no baseline: {problem.message}; it needs `actions: read`", file=sys.stderr)
         return False
@@ -154,7 +154,7 @@ class _Publisher:
             )
 
     def _comment(self) -> str:
-        done = publish.comment(
+        done = publish.publish_comment(
             self.api,
             self._find_pull_request(),
             self.body,
@@ -168,7 +168,7 @@ class _Publisher:
         if environment.other_run is not None:
             self._find_pull_request()  # no check on a commit that the event alone vouches for
         key = self.wanted.comment_id
-        url = publish.check_run(
+        url = publish.publish_check_run(
             self.api,
             self.report,
             environment.head_sha,
@@ -206,4 +206,4 @@ def upload_assets(api: Api, tag: str, report: Report, folder: Path) -> Uploaded:
     """Bundle what passed in ``folder`` and bring it to the release of ``tag``. Raises
     PublishError."""
     with tempfile.TemporaryDirectory() as scratch:
-        return release.upload(api, tag, release.bundle(report, folder, Path(scratch)))
+        return release.upload_assets(api, tag, release.bundle_assets(report, folder, Path(scratch)))

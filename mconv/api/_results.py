@@ -21,7 +21,7 @@ WHOLE = 10_000_000  # characters: of a report that nothing limits
 
 def read_results(path: str | os.PathLike[str]) -> Report:
     """Read a results.json. Raises UsageError where it cannot be read or is none."""
-    return baseline.read(Path(path))
+    return baseline.read_results(Path(path))
 
 
 def compare_results(report: Report, base: Report) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from mconv.engine.run import store_name
+from mconv.engine.run import choose_store_name
 from mconv.errors import UsageError
 from mconv.manifest.yaml import UNITS
 from mconv.store import maintenance
@@ -50,14 +50,14 @@ def list_store(named: str | None) -> tuple[StoredStep, ...]:
         StoredStep(
             key=item.key, bytes=item.bytes, seconds=item.entry.seconds, label=item.entry.label
         )
-        for item in maintenance.of(store_name(named)).items(entries=True)
+        for item in maintenance.open_maintained_store(choose_store_name(named)).items(entries=True)
         if item.entry is not None
     )
 
 
 def verify_store(named: str | None) -> Maintained:
     """Read every file, and remove the entries that are damaged. Raises StoreError, UsageError."""
-    opened = maintenance.of(store_name(named))
+    opened = maintenance.open_maintained_store(choose_store_name(named))
     items = opened.items(entries=True)
     damaged = [item.key for item in items if not opened.intact(item)]
     for key in damaged:
@@ -68,9 +68,9 @@ def verify_store(named: str | None) -> Maintained:
 def prune_store(named: str | None, *, days: float, max_size: str | None = None) -> Maintained:
     """Remove what is older than ``days``, then the oldest until the rest is no larger than
     ``max_size``, and what broken runs left. Raises StoreError, UsageError."""
-    opened = maintenance.of(store_name(named))
+    opened = maintenance.open_maintained_store(choose_store_name(named))
     items = opened.items(entries=False)
-    old = maintenance.old(
+    old = maintenance.select_old_items(
         items,
         before=time.time() - days * DAY,
         max_bytes=parse_size(max_size) if max_size else None,

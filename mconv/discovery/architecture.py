@@ -24,17 +24,17 @@ class Guess(NamedTuple):
     evidence: Evidence
 
 
-def guess(facts: Facts) -> Guess | None:
+def guess_architecture(facts: Facts) -> Guess | None:
     """The model type of a file, or None where nothing tells it."""
-    if found := of_config(facts.config):
+    if found := guess_from_config(facts.config):
         return Guess(found, "config")
-    if found := of_names([*facts.tensors, *facts.names]):
+    if found := guess_from_names([*facts.tensors, *facts.names]):
         return Guess(found, "names")
-    found = of_structure(facts.operators, facts.tensors)
+    found = guess_from_structure(facts.operators, facts.tensors)
     return Guess(found, "structure") if found else None
 
 
-def of_config(config: Mapping[str, Any]) -> str | None:
+def guess_from_config(config: Mapping[str, Any]) -> str | None:
     """``model_type``, else the first architecture's or class's name."""
     for key in ("model_type", "architectures", "class"):
         found = config.get(key)
@@ -127,7 +127,7 @@ _COMPILED = tuple(
 )
 
 
-def of_names(names: Iterable[str]) -> str | None:
+def guess_from_names(names: Iterable[str]) -> str | None:
     """By parameter and layer names; ``/`` and ``.`` part their steps alike."""
     text = "\n".join(dict.fromkeys(n.replace("/", ".") for n in names))
     for name, yes, no in _COMPILED:
@@ -147,7 +147,7 @@ VOCABULARIES = {
 }
 
 
-def of_structure(
+def guess_from_structure(
     operators: Mapping[str, int], tensors: Mapping[str, tuple[int, ...]]
 ) -> str | None:
     """What no export renames. Weights of a convolution: [out, in / groups, …] in ONNX, [out,

@@ -19,7 +19,7 @@ SECONDS = 120.0  # for one engine, its import included
 AT_ONCE = 4
 
 
-def detect(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
+def detect_devices(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
     """Every device that an engine here knows of. An engine that fails is a device that is not
     available, with its words."""
     asked: list[tuple[registry.Family, str]] = []

@@ -19,7 +19,13 @@ from mconv.discovery import architecture
 from mconv.errors import MconvError, SourceError, UsageError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
-from mconv.manifest.recognise import LFS, head, named, sniff, what_else
+from mconv.manifest.recognise import (
+    LFS,
+    describe_unknown,
+    detect_format,
+    find_promised_format,
+    read_head,
+)
 from mconv.manifest.yaml import Node, Problems
 from mconv.values import Checked, Facts, Found, SourceConfig
 
@@ -37,7 +43,7 @@ def inspect(path: Path) -> Found | None:
 
 
 def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
-    form, promised = sniff(path), named(path)
+    form, promised = detect_format(path), find_promised_format(path)
     takers = registry.sources_taking(path)
     source = takers[0] if len(takers) == 1 else None
     facts = Facts(kind="")
@@ -54,7 +60,7 @@ def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
             problems.append(problem.message)
         problems += facts.problems
         problems += _misnamed(path, form, promised)
-    told = architecture.guess(facts)
+    told = architecture.guess_architecture(facts)
     found = Found(
         path=shown,
         format=form.name if form is not None else " or ".join(takers),
@@ -81,12 +87,12 @@ def _misnamed(path: Path, form: registry.Format, promised: registry.Format | Non
 def _pretender(path: Path, shown: str, promised: registry.Format) -> Found | None:
     """A file whose name promises a model. ``.bin`` and ``.xml`` promise too little to speak of what
     is neither LFS nor empty."""
-    begin = head(path)
+    begin = read_head(path)
     if path.suffix.lower() in (".bin", ".xml", ".pkl", ".pickle", ".ckpt") and not begin.startswith(
         LFS
     ):
         return None
-    said = f"it is named like {promised.name} but is {what_else(path)}"
+    said = f"it is named like {promised.name} but is {describe_unknown(path)}"
     return Found(path=shown, format=None, size_bytes=path.stat().st_size, problems=(said,))
 
 
@@ -174,16 +180,16 @@ def _walk(folder: Path) -> Iterator[Path]:
 def check(path: Path) -> Checked:
     """The structure of a file or folder, in full; engines may be loaded: :func:`mconv.api.verify`
     calls it in a child process."""
-    form, promised = sniff(path), named(path)
+    form, promised = detect_format(path), find_promised_format(path)
     size = (
         path.stat().st_size
         if path.is_file()
         else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     )
     if form is None:
-        said = f"it is {what_else(path)}"
+        said = f"it is {describe_unknown(path)}"
         if promised is not None:
-            said = f"it is named like {promised.name} but is {what_else(path)}"
+            said = f"it is named like {promised.name} but is {describe_unknown(path)}"
         return Checked(
             path=str(path),
             verdict="failed" if promised else "unverified",
@@ -200,7 +206,7 @@ def check(path: Path) -> Checked:
     if not problems:
         problems += facts.problems if form.check is None else form.check(path)
     unchecked = form.check is None and not problems
-    told = architecture.guess(facts)
+    told = architecture.guess_architecture(facts)
     return Checked(
         path=str(path),
         verdict="unverified" if unchecked else "failed" if problems else "passed",
@@ -220,7 +226,7 @@ def check_path(path: str) -> Checked:
     return check(Path(path))
 
 
-def draft(folder: Path, found: tuple[Found, ...]) -> str:
+def draft_manifest(folder: Path, found: tuple[Found, ...]) -> str:
     """A models.yml to start from: what converts as it is, and as comments what needs something
     first.
 
@@ -282,7 +288,7 @@ def _name(each: Found, taken: set[str]) -> str:
     return unique
 
 
-def validate(text: str, folder: Path) -> None:
+def validate_manifest(text: str, folder: Path) -> None:
     """Raises ManifestError where ``text`` as a manifest in ``folder`` would not load."""
     raw = yaml.compose(text, Loader=yaml.SafeLoader)
     assert raw is not None

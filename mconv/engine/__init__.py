@@ -1,1 +1,3 @@
-"""Runs a plan: which step when and where, and what `mconv run` does from manifest to files."""
+"""The engine runs a plan: which step when and where, and what `mconv run` does from manifest to
+files.
+"""

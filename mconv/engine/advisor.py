@@ -1,8 +1,9 @@
 """What a model is made of, what it would come to in each precision, and what to deliver first.
 
-Sizes and errors are expectations: the size follows from what each weight takes, the error from
-rounding the weights and running the graph on samples. Only what was converted and run is called
-measured."""
+Sizes and errors are expectations: the size follows from the bits that each weight takes, the error
+from rounding the weights and running the graph on samples. Only what was converted and run is
+called measured.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mconv import registry
 from mconv.onnx_graph import model_info
@@ -28,8 +29,13 @@ UNCHANGED = ("fp32", "fp16")
 
 
 class Share(Frozen, frozen=True, kw_only=True):
-    """A part of a whole: ``amount`` parameters, bytes or milliseconds, ``share`` of all from 0 to
-    1."""
+    """A part of a whole.
+
+    Attributes:
+        name: What the part is.
+        amount: How much of it there is, in parameters, bytes or milliseconds.
+        share: Its part of all, from 0 to 1.
+    """
 
     name: str
     amount: float
@@ -37,8 +43,17 @@ class Share(Frozen, frozen=True, kw_only=True):
 
 
 class Architecture(Frozen, frozen=True, kw_only=True):
-    """Of the fp32 graph: ``roles`` are parameters by what a layer does, ``largest`` the largest
-    weights, ``time`` milliseconds of one inference by operator on ``runtime``."""
+    """What the fp32 graph of a model is made of.
+
+    Attributes:
+        info: Its inputs, outputs, parameters and operators.
+        size_bytes: The size of the graph's files.
+        roles: Parameters by what a layer does.
+        largest: The largest weights.
+        time: Milliseconds of one inference, by operator.
+        runtime: What ran that inference.
+        dynamic: Names of the free axes of the inputs.
+    """
 
     info: ModelInfo
     size_bytes: int
@@ -50,8 +65,18 @@ class Architecture(Frozen, frozen=True, kw_only=True):
 
 
 class Compatibility(Frozen, frozen=True, kw_only=True):
-    """Whether the fp32 model ran right on a target, as tried: ``reasons`` where not, ``remarks`` on
-    how."""
+    """Whether the fp32 model runs right on a target, as tried.
+
+    Attributes:
+        target: The target's name.
+        status: The verdict on the fp32 variant.
+        size_bytes: The size of the artifact.
+        cosine: The smallest cosine of any output.
+        p50_ms: The median latency, where it stands for real hardware.
+        reasons: Why the variant did not pass.
+        remarks: How the model runs there.
+        operators: Operators that ran elsewhere although they should not.
+    """
 
     target: str
     status: Status
@@ -64,9 +89,19 @@ class Compatibility(Frozen, frozen=True, kw_only=True):
 
 
 class Recommendation(Frozen, frozen=True, kw_only=True):
-    """One variant to deliver. ``measured`` tells whether it was converted and run, or its numbers
-    are expectations (then a ``cosine`` of None is one that nobody knows yet). ``misses``: limits
-    that it breaks, and by how much."""
+    """One variant to deliver.
+
+    Attributes:
+        target: The target's name.
+        precision: The variant's precision.
+        size_bytes: Its size.
+        share: Its size as a part of the fp32 artifact's.
+        cosine: The smallest cosine of any output; None is one that nobody knows yet.
+        p50_ms: The median latency, where it was measured.
+        measured: The variant was converted and run; otherwise its numbers are expectations.
+        misses: Limits that it breaks, and by how much.
+        remarks: What else there is to know.
+    """
 
     target: str
     precision: str
@@ -80,7 +115,16 @@ class Recommendation(Frozen, frozen=True, kw_only=True):
 
 
 class Advice(Frozen, frozen=True, kw_only=True):
-    """All of it; recommendations from the best down."""
+    """Everything that is told of a model.
+
+    Attributes:
+        model: The model's name.
+        format: The format of its source.
+        exporter: The exporter that made the graph, if the source needed one.
+        architecture: What the graph is made of.
+        targets: Where the fp32 model runs.
+        recommendations: What to deliver, from the best down.
+    """
 
     model: str
     format: str
@@ -90,47 +134,70 @@ class Advice(Frozen, frozen=True, kw_only=True):
     recommendations: tuple[Recommendation, ...]
 
 
-class Preview(Frozen, frozen=True, kw_only=True):
-    """What a quantizer's ``preview`` says: each layer's kind, role and elements, and by precision
-    the cosine of the worst output with every layer's weights rounded."""
+class PreviewLayer(Frozen, frozen=True, kw_only=True):
+    """A layer as a quantizer's ``preview`` describes it.
 
-    layers: dict[str, dict[str, Any]] = {}
+    Attributes:
+        kind: The operator.
+        role: What the layer does in the model.
+        elements: The number of its weights.
+    """
+
+    kind: str = ""
+    role: str
+    elements: int
+
+
+class Preview(Frozen, frozen=True, kw_only=True):
+    """What a quantizer's ``preview`` says.
+
+    Attributes:
+        layers: Each layer by the name of its weight.
+        cosine: By precision the cosine of the worst output with every layer's weights rounded.
+    """
+
+    layers: dict[str, PreviewLayer] = {}
     cosine: dict[str, float] = {}
 
     @property
     def elements(self) -> int:
-        return sum(int(layer["elements"]) for layer in self.layers.values())
+        """Return the number of weights in all layers."""
+        return sum(layer.elements for layer in self.layers.values())
 
 
-def architecture(model: Path, preview: Preview, time: Sequence[Share]) -> Architecture:
-    """The parts of ``model`` by size. Parameters that no layer holds (biases, norms) are
-    ``other``."""
+def describe_architecture(model: Path, preview: Preview, time: Sequence[Share]) -> Architecture:
+    """Return the parts of ``model`` by size.
+
+    Parameters that no layer of ``preview`` holds (biases, norms) make a role of their own. ``time``
+    is what :func:`profile_operators` measured.
+    """
     info = model_info.describe(model)
     total = info.parameters or 1
     roles: Counter[str] = Counter()
     for layer in preview.layers.values():
-        roles[layer["role"]] += int(layer["elements"])
+        roles[layer.role] += layer.elements
     if rest := total - sum(roles.values()):
         roles["biases, norms and small tensors"] += rest
-    largest = sorted(preview.layers.items(), key=lambda item: (-item[1]["elements"], item[0]))[:5]
+    largest = sorted(preview.layers.items(), key=lambda item: (-item[1].elements, item[0]))[:5]
+    axes = [axis for spec in info.inputs for axis in spec.shape if isinstance(axis, str)]
     return Architecture(
         info=info,
         size_bytes=sum(p.stat().st_size for p in model.parent.glob(f"{model.name}*")),
         roles=tuple(Share(name=n, amount=a, share=a / total) for n, a in roles.most_common()),
         largest=tuple(
-            Share(name=n, amount=about["elements"], share=about["elements"] / total)
-            for n, about in largest
+            Share(name=name, amount=layer.elements, share=layer.elements / total)
+            for name, layer in largest
         ),
         time=tuple(time),
-        dynamic=tuple(
-            dict.fromkeys(d for spec in info.inputs for d in spec.shape if isinstance(d, str))
-        ),
+        dynamic=tuple(dict.fromkeys(axes)),
     )
 
 
-def profile(model: Path, feed: Mapping[str, np.ndarray]) -> list[Share]:
-    """Milliseconds of one inference by operator, from onnxruntime's own profile of its optimised
-    graph, warmed up."""
+def profile_operators(model: Path, feed: Mapping[str, np.ndarray]) -> list[Share]:
+    """Return the milliseconds of one inference by operator, the longest first.
+
+    They come from onnxruntime's own profile of its optimised graph, warmed up.
+    """
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -160,8 +227,8 @@ def profile(model: Path, feed: Mapping[str, np.ndarray]) -> list[Share]:
     ]
 
 
-def compatibility(result: VariantResult, dynamic: Sequence[str]) -> Compatibility:
-    """What trying the fp32 variant of a target showed."""
+def judge_compatibility(result: VariantResult, dynamic: Sequence[str]) -> Compatibility:
+    """Return what trying the fp32 variant of a target showed."""
     remarks, operators = [], []
     if registry.targets()[result.target].static and dynamic:
         sizes = result.info.inputs if result.info else ()
@@ -188,31 +255,26 @@ def compatibility(result: VariantResult, dynamic: Sequence[str]) -> Compatibilit
         target=result.target,
         status=result.status,
         size_bytes=result.size_bytes,
-        cosine=worst_cosine(result),
-        p50_ms=latency(result),
+        cosine=find_worst_cosine(result),
+        p50_ms=find_latency(result),
         reasons=tuple(reasons),
         remarks=tuple(remarks),
         operators=tuple(operators),
     )
 
 
-def worst_cosine(result: VariantResult) -> float | None:
-    """The smallest cosine of any output."""
-    found = (
-        [o.cosine for o in result.verification.outputs if o.cosine is not None]
-        if result.verification
-        else []
-    )
-    return min(found) if found else None
+def find_worst_cosine(result: VariantResult) -> float | None:
+    """Return the smallest cosine of any output, or None where no output has one."""
+    outputs = result.verification.outputs if result.verification else ()
+    cosines = [output.cosine for output in outputs if output.cosine is not None]
+    return min(cosines, default=None)
 
 
-def latency(result: VariantResult) -> float | None:
-    """Median milliseconds where they stand for real hardware."""
-    return (
-        result.benchmark.latency.p50_ms
-        if result.benchmark and result.benchmark.comparable
-        else None
-    )
+def find_latency(result: VariantResult) -> float | None:
+    """Return the median latency in milliseconds where it stands for real hardware, else None."""
+    if result.benchmark is None or not result.benchmark.comparable:
+        return None
+    return result.benchmark.latency.p50_ms
 
 
 def recommend(
@@ -222,26 +284,32 @@ def recommend(
     limits: Limits,
     measured: Sequence[VariantResult] = (),
 ) -> tuple[Recommendation, ...]:
-    """Every precision of the targets that work, the best first: what keeps the limits before what
-    breaks them, what is known before what is not, then the smallest."""
-    tried = {(r.target, r.precision): r for r in measured}
-    found = []
+    """Return every precision of the targets that work, the best first.
+
+    What keeps the limits comes before what breaks them, what is known before what is not, then the
+    smallest.
+    """
+    tried = {(result.target, result.precision): result for result in measured}
+    recommendations = []
     for target in targets:
         if target.status != "passed" or not target.size_bytes:
             continue
         for precision in registry.targets()[target.target].precisions:
             if (result := tried.get((target.target, precision))) is not None:
-                found.append(_measured(result, target.size_bytes))
+                recommendation = _measured(result, target.size_bytes)
             else:
-                found.append(_expected(target, precision, preview, tolerance, limits))
-    return tuple(sorted(found, key=_rank))
+                recommendation = _expected(target, precision, preview, tolerance, limits)
+            recommendations.append(recommendation)
+    return tuple(sorted(recommendations, key=_rank))
 
 
-def _rank(one: Recommendation) -> tuple[Any, ...]:
+def _rank(one: Recommendation) -> tuple[int, bool, int, str, str]:
+    """Return the key by which recommendations are sorted, the best first."""
     return (len(one.misses), one.cosine is None, one.size_bytes, one.target, one.precision)
 
 
 def _measured(result: VariantResult, fp32: int) -> Recommendation:
+    """Return the recommendation of a variant that was converted and run."""
     misses = result.reasons or ((result.error.message,) if result.error else ())
     size = result.size_bytes or 0
     return Recommendation(
@@ -249,8 +317,8 @@ def _measured(result: VariantResult, fp32: int) -> Recommendation:
         precision=result.precision,
         size_bytes=size,
         share=size / fp32,
-        cosine=worst_cosine(result),
-        p50_ms=latency(result),
+        cosine=find_worst_cosine(result),
+        p50_ms=find_latency(result),
         measured=True,
         misses=misses,
     )
@@ -259,8 +327,9 @@ def _measured(result: VariantResult, fp32: int) -> Recommendation:
 def _expected(
     target: Compatibility, precision: str, preview: Preview, tolerance: float, limits: Limits
 ) -> Recommendation:
+    """Return the recommendation of a variant that nobody has made yet."""
     assert target.size_bytes is not None
-    size = expected_size(
+    size = estimate_size(
         target.target, precision, target.size_bytes, preview.elements, len(preview.layers)
     )
     cosine = target.cosine if precision in UNCHANGED else preview.cosine.get(precision)
@@ -292,17 +361,22 @@ def _expected(
     )
 
 
-def expected_size(target: str, precision: str, fp32: int, elements: int, layers: int) -> int:
-    """Bytes of a variant from those of its fp32 one: each of ``elements`` weights in ``layers``
-    takes what the quantizer or the target says (``STORED_BITS``), the rest stays; fp16 halves all.
-    Within 20 % on the examples for ONNX and OpenVINO."""
+def estimate_size(target: str, precision: str, fp32: int, elements: int, layers: int) -> int:
+    """Return the expected bytes of a variant, from the ``fp32`` bytes of its fp32 one.
+
+    Each of ``elements`` weights in ``layers`` takes the bits that the quantizer or the target
+    states (``STORED_BITS``); the rest stays as it is. fp16 halves everything. For ONNX and OpenVINO
+    the estimate is within 20 % on the examples.
+    """
     if precision == "fp32":
         return fp32
     if precision == "fp16":
         return fp32 // 2
     plugin = registry.targets()[target]
     quantizer = registry.quantizer_for(plugin, precision, None)
-    bits = (quantizer.stored_bits if quantizer else plugin.stored_bits).get(precision, math.nan)
+    stored_bits = quantizer.stored_bits if quantizer else plugin.stored_bits
+    bits = stored_bits.get(precision, math.nan)
     if math.isnan(bits):
         return fp32
-    return min(fp32, max(1, round(fp32 - elements * (32 - bits) / 8 + layers * LAYER_BYTES)))
+    saved = elements * (32 - bits) / 8
+    return min(fp32, max(1, round(fp32 - saved + layers * LAYER_BYTES)))

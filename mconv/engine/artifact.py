@@ -1,5 +1,7 @@
-"""An artifact's folder, as mconv wrote it: its files against their digests, its answers against the
-source model's."""
+"""Verification of an artifact's folder, as mconv wrote it.
+
+Its files are held to their digests, its answers to those of the source model.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from mconv import hardware, registry
 from mconv.answers import VerifyAnswer
@@ -18,11 +20,14 @@ from mconv.manifest.config import Manifest
 from mconv.planning import planner, step_graph
 from mconv.results import output as results_output
 from mconv.results import verdict
-from mconv.store.digests import sha256
+from mconv.results.output import Provenance
+from mconv.store.digests import hash_file
 from mconv.store.local import Store
 from mconv.values import Verification
 from mconv.workers.messages import Request
 from mconv.workers.process import run_step
+
+MAIN_KEYS = {"target", "precision", "source", "files"}  # without which nothing can be verified
 
 
 def verify(
@@ -33,64 +38,67 @@ def verify(
     store: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Run the artifact on samples and hold its answers to those of its source. Raises UsageError,
-    StepError."""
+    """Run the artifact on samples and hold its answers to those of its source.
+
+    Raises UsageError for a folder that mconv did not write or a source that is not here, and
+    StepError for files that were changed and for a source or an artifact that cannot be run.
+    """
     provenance = read_provenance(folder)
     if problems := check_files(folder, provenance):
         raise StepError("; ".join(problems), hint="make it again with `mconv run`")
-    plan = planner.make(manifest_of(provenance, against, samples), measure=False)
+    plan = planner.make(make_manifest(provenance, against, samples), measure=False)
     variant = plan.variants[0]
     if "verify" not in variant.steps:
         raise UsageError(f"no runtime here can run target {variant.config.target}")
     opened = engine_run.open_store(store)
-    outcome = Executor(plan, opened, progress or engine_run.Silent()).run(
+    outcome = Executor(plan, opened, progress or engine_run.SilentProgress()).run(
         {variant.steps["reference"]: True}
     )
     if outcome.errors:
         error = next(iter(outcome.errors.values()))
         raise StepError(f"the source cannot be run: {error.message}", hint=error.hint)
     reference = opened.files(variant.steps["reference"])
-    found, _ = verdict.verification(
-        _run(opened, plan.steps[variant.steps["verify"]], folder.resolve(), reference),
-        variant.config,
-    )
-    return found
+    step = plan.steps[variant.steps["verify"]]
+    answer = _run(opened, step, folder.resolve(), reference)
+    verification, _ = verdict.judge_verification(answer, variant.config)
+    return verification
 
 
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """``mconv.json`` of an artifact. Raises UsageError."""
+def read_provenance(folder: Path) -> Provenance:
+    """Return ``mconv.json`` of an artifact. Raises UsageError where it cannot be read."""
     path = folder / results_output.PROVENANCE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            not isinstance(found, dict)
-            or not {"target", "precision", "source", "files"} <= found.keys()
-        ):
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(provenance, dict) or not provenance.keys() >= MAIN_KEYS:
             raise ValueError("it lacks its main keys")
     except (OSError, ValueError) as problem:
         raise UsageError(
             f"{folder} has no readable {results_output.PROVENANCE}: {problem}",
             hint="name a folder that `mconv run` wrote",
         ) from problem
-    return found
+    return cast(Provenance, provenance)
 
 
-def check_files(folder: Path, provenance: dict[str, Any]) -> list[str]:
-    """One sentence for each file that is missing, or not what was written."""
+def check_files(folder: Path, provenance: Provenance) -> list[str]:
+    """Return one sentence for each file that is missing, or not the file that was written."""
     problems = []
     for record in provenance["files"]:
         path = (folder / record["path"]).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             problems.append(f"{record['path']} is missing")
-        elif path.stat().st_size != record["bytes"] or sha256(path) != record["sha256"]:
+        elif path.stat().st_size != record["bytes"] or hash_file(path) != record["sha256"]:
             problems.append(
                 f"{record['path']} is not the file that was written: its SHA-256 differs"
             )
     return problems
 
 
-def manifest_of(provenance: dict[str, Any], against: Path | None, samples: Path | None) -> Manifest:
-    """What `mconv convert` would be given to make this artifact again. Raises UsageError."""
+def make_manifest(provenance: Provenance, against: Path | None, samples: Path | None) -> Manifest:
+    """Return the manifest that `mconv convert` would need to make this artifact again.
+
+    ``against`` is the source where it lies elsewhere now. Raises UsageError for a source that is
+    not here and for an unknown target.
+    """
     source = provenance["source"]
     path = against or Path(source["path"])
     if not path.exists():
@@ -102,30 +110,25 @@ def manifest_of(provenance: dict[str, Any], against: Path | None, samples: Path 
             f"the target {provenance['target']!r} is not known to this mconv",
             hint="`mconv list` shows those that are",
         )
-    return engine_run.manifest_of(
+    variant = {"precision": provenance["precision"], **provenance.get("options", {})}
+    inputs = {}
+    for spec in source.get("inputs", ()):
+        inputs[spec["name"]] = {"dtype": spec["dtype"], "shape": spec["shape"]}
+    return engine_run.make_manifest(
         path,
-        [
-            {
-                provenance["target"]: {
-                    "precision": provenance["precision"],
-                    **provenance.get("options", {}),
-                }
-            }
-        ],
+        [{provenance["target"]: variant}],
         options={"format": source["format"], **source["options"]},
-        inputs={
-            spec["name"]: {"dtype": spec["dtype"], "shape": spec["shape"]}
-            for spec in source.get("inputs", ())
-        },
+        inputs=inputs,
         samples=samples,
         more={"optimize": "none"},
-        said_by=results_output.PROVENANCE,
+        origin=results_output.PROVENANCE,
     )
 
 
 def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -> VerifyAnswer:
     """Run the verify step on a folder that is not in the store. Raises StepError with the worker's
-    reason."""
+    reason.
+    """
     workspace = store.workspace()
     try:
         folders = {"artifact": str(artifact), "reference": str(reference)}

@@ -1,5 +1,7 @@
-"""Runs the graph of steps: what the store lacks, in parallel where it may be, measurements alone,
-on through failures."""
+"""The executor runs a graph of steps: what the store lacks, in parallel where that is allowed.
+
+Measurements run alone. A step that fails does not stop those that do not depend on it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from mconv.engine.local import Local
+from mconv.engine.local import LocalRunner
 from mconv.engine.runner import Runner
 from mconv.errors import StepError, StoreError
 from mconv.planning.costs import seconds
@@ -25,21 +27,33 @@ THREADS = 64  # steps that may be under way at once; the runner says how many re
 
 
 class Progress(Protocol):
-    """Told of every step; implementations draw a bar or print a line."""
+    """What is told of every step; implementations draw a bar or print a line."""
 
-    def begin(self, total: int) -> None: ...
-    def started(self, step: Step) -> None: ...
-    def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None: ...
-    def skipped(self, step: Step, cause: ErrorInfo) -> None: ...
-    def end(self) -> None: ...
+    def begin(self, total: int) -> None:
+        """Hear that ``total`` steps are going to be run."""
+
+    def started(self, step: Step) -> None:
+        """Hear that a step has begun."""
+
+    def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
+        """Hear that a step has ended, after how many seconds, and why it failed if it did."""
+
+    def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        """Hear that a step is not run, because of another's failure."""
+
+    def end(self) -> None:
+        """Hear that no more steps follow."""
 
 
-def needed(
+def find_needed(
     plan: Plan, store: Store, want_files: Mapping[str, bool]
 ) -> tuple[dict[str, Entry], set[str]]:
-    """Entries the store has, and keys that must run. ``want_files``: final key → whether its files
-    are needed, not only its result. A step's inputs are needed only when it runs; their files are
-    checked against their digests then."""
+    """Return the entries that the store has, and the keys of the steps that must run.
+
+    ``want_files`` says of each final key whether its files are needed, not only its answer. The
+    inputs of a step are needed only when it runs; their files are checked against their digests
+    then.
+    """
     have: dict[str, Entry] = {}
     run: set[str] = set()
     checked: set[str] = set()
@@ -67,8 +81,11 @@ def needed(
 
 
 class Executor:
-    """Runs what :func:`needed` names. One instance a run. ``runner`` carries out the steps: by
-    default on this machine, at most ``jobs`` at once."""
+    """Runs the steps that :func:`find_needed` names. An instance serves one run.
+
+    ``runner`` carries out the steps; by default that is this machine, with at most ``jobs`` steps
+    at once.
+    """
 
     def __init__(
         self,
@@ -82,15 +99,18 @@ class Executor:
         self.plan = plan
         self.store = store
         self.progress = progress
-        self.runner: Runner = runner or Local(store, plan.manifest.root, jobs)
+        self.runner: Runner = runner or LocalRunner(store, plan.manifest.root, jobs)
         self.stop = threading.Event()
         self.errors: dict[str, ErrorInfo] = {}
         self.entries: dict[str, Entry] = {}
         self.spans: dict[str, Span] = {}
 
     def run(self, want_files: Mapping[str, bool]) -> Outcome:
-        """Run all that is needed; KeyboardInterrupt kills the workers and goes on up."""
-        self.entries, todo = needed(self.plan, self.store, want_files)
+        """Run all that is needed for ``want_files``, as :func:`find_needed` understands it.
+
+        A KeyboardInterrupt kills the workers and is passed on.
+        """
+        self.entries, todo = find_needed(self.plan, self.store, want_files)
         cached = frozenset(self.entries)
         self.store.sweep()
         if todo:
@@ -106,7 +126,7 @@ class Executor:
         return Outcome(entries=self.entries, cached=cached, errors=self.errors, spans=self.spans)
 
     def _fetch(self, want_files: Mapping[str, bool]) -> None:
-        """Bring files here that were made elsewhere."""
+        """Bring files here that were made elsewhere; a step whose files are lost is an error."""
         for key, files in want_files.items():
             entry = self.entries.get(key)
             if (
@@ -116,12 +136,15 @@ class Executor:
                 and not self.store.intact(entry)
             ):
                 del self.entries[key]
-                said = f"what {entry.label!r} made cannot be had from the shared store"
                 self.errors[key] = ErrorInfo(
-                    type="StoreError", message=said, hint="run again", step=entry.kind
+                    type="StoreError",
+                    message=f"what {entry.label!r} made cannot be had from the shared store",
+                    hint="run again",
+                    step=entry.kind,
                 )
 
     def _drain(self, todo: set[str]) -> None:
+        """Run the steps ``todo`` until none is left, those with the longest way to go first."""
         waiting = self._ranked(todo)
         running: dict[Future[None], Step] = {}
         pool = ThreadPoolExecutor(THREADS)
@@ -143,13 +166,16 @@ class Executor:
                         running.pop(future)
                         future.result()
         finally:
-            self.stop.set() if sys.exc_info()[0] else None
+            if sys.exc_info()[0]:
+                self.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _ranked(self, todo: set[str]) -> list[str]:
-        """``todo`` by what is still to come after each step, the longest first (Hu's level rule):
-        what others wait for is not held up by what nobody waits for. Steps that come out equal stay
-        in the plan's order."""
+        """Return ``todo`` by the time that is still to come after each step, the longest first.
+
+        This is Hu's level rule: a step that others wait for is not held up by one that nobody waits
+        for. Steps that come out equal stay in the plan's order.
+        """
         rank = dict.fromkeys((key for key in self.plan.steps if key in todo), 0.0)
         for key in reversed(rank):
             step = self.plan.steps[key]
@@ -160,8 +186,10 @@ class Executor:
         return sorted(rank, key=lambda key: -rank[key])
 
     def _ready(self, waiting: list[str], running: Mapping[Future[None], Step]) -> Iterator[str]:
-        """Steps that may start now. A measurement starts only when nothing else runs or could run,
-        and nothing beside it."""
+        """Yield the keys of the steps that may start now.
+
+        A measurement starts only when nothing else runs or could run, and nothing starts beside it.
+        """
         active = list(running.values())
         pending = {*waiting, *(step.key for step in active)}
         last = all(self.plan.steps[key].exclusive for key in waiting)
@@ -174,31 +202,32 @@ class Executor:
                 yield key
 
     def _run(self, step: Step) -> None:
+        """Run one step and record its entry or its error."""
         self.progress.started(step)
         begin = time.monotonic()
         workspace = self.store.workspace()
         try:
             folders = {role: self.store.files(key) for role, key in step.inputs.items()}
-            done = self.runner.run(step, folders, workspace, self.stop)
-            error = done.error
+            outcome = self.runner.run(step, folders, workspace, self.stop)
+            error = outcome.error
             if error is None:
-                self.entries[step.key] = self.runner.keep(step, done, workspace)
-            seconds = done.seconds
+                self.entries[step.key] = self.runner.keep(step, outcome, workspace)
+            seconds = outcome.seconds
         except (StepError, StoreError) as problem:
-            error, seconds = (
-                ErrorInfo(
-                    type=type(problem).__name__,
-                    message=problem.message,
-                    hint=problem.hint,
-                    step=step.kind,
-                ),
-                0.0,
+            seconds = 0.0
+            error = ErrorInfo(
+                type=type(problem).__name__,
+                message=problem.message,
+                hint=problem.hint,
+                step=step.kind,
             )
         except OSError as problem:  # of the store's disk: the worker's own come in its answer
-            said = f"the store {self.store.folder.parent} cannot be written: {problem}"
-            error, seconds = (
-                ErrorInfo(type="StoreError", message=said, hint=FULL, step=step.kind),
-                0.0,
+            seconds = 0.0
+            error = ErrorInfo(
+                type="StoreError",
+                message=f"the store {self.store.folder.parent} cannot be written: {problem}",
+                hint=FULL,
+                step=step.kind,
             )
         finally:
             shutil.rmtree(workspace, ignore_errors=True)

@@ -1,5 +1,7 @@
-"""Where a step runs: on this machine, in a worker process of its own. An executor elsewhere is
-another :class:`mconv.engine.runner.Runner`."""
+"""The runner on this machine, with a worker process for every step.
+
+An executor elsewhere is another :class:`mconv.engine.runner.Runner`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from mconv import hardware, plain_files, registry
-from mconv.engine.runner import Crowd, entry_of, room
+from mconv.engine.runner import RunningSteps, has_room, make_entry
 from mconv.errors import OutOfMemoryError
 from mconv.planning.step_graph import Step
-from mconv.store.local import Entry, Store, largest_output
+from mconv.store.local import Entry, Store, limit_output_bytes
 from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS
@@ -27,20 +29,21 @@ BASE = ("numpy", "onnx")  # what nearly every step imports
 # glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the
 # time of steps on graphs of 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so
 # models for which that is much are left alone.
-ROOMY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
-ROOMY_LIMIT = 512 * 2**20
+KEEP_FREED_BLOCKS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+KEEP_FREED_BLOCKS_LIMIT = 512 * 2**20
 # Threads of OpenMP that wait in a loop take the cores from the steps beside them, and four times as
 # long together.
-PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-class Local:
+class LocalRunner:
     """A worker process a step on this machine, at most ``jobs`` at once, and the helpers that they
-    share: services, and a server for each set of modules to be imported, from which the processes
-    are forked.
+    share.
 
-    Measurements start from nothing: their memory is to be the artifact's, not that of modules
-    loaded for others."""
+    The helpers are services, and a server for each set of modules to be imported, from which the
+    processes are forked. Measurements start from nothing: their memory is to be the artifact's, not
+    that of modules that were loaded for others.
+    """
 
     def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
         self.store = store
@@ -52,25 +55,27 @@ class Local:
         self.served: dict[str, tuple[str, ...]] = {}
         self.left: Counter[tuple[str, ...]] = Counter()
         self.lock = threading.Lock()
-        self.crowd = Crowd()
+        self.running = RunningSteps()
         self.memory = hardware.available_bytes() - LEFT_FOR_OTHERS
         self.extra: Mapping[str, str] = {}
         self.closing = threading.Event()
 
     def begin(self, steps: Collection[Step]) -> None:
-        self.extra = ROOMY if all(step.size_bytes <= ROOMY_LIMIT for step in steps) else {}
+        """Start the services and the fork servers that ``steps`` need."""
+        largest = max((step.size_bytes for step in steps), default=0)
+        self.extra = KEEP_FREED_BLOCKS if largest <= KEEP_FREED_BLOCKS_LIMIT else {}
         for name in sorted({step.service for step in steps if step.service}):
             self.services[name] = Service(registry.runtimes()[name], self.store.workspace())
         if not forkserver.possible():
             return
         forked = [step for step in steps if not step.exclusive]
-        sets = merged(step.preload or BASE for step in forked)
+        sets = merge_module_sets(step.preload or BASE for step in forked)
         self.served = {step.key: sets[step.preload or BASE] for step in forked}
         self.left = Counter(self.served.values())
         for modules in self.left:
             folder = self.store.workspace()
             self.servers[modules] = forkserver.Server(
-                modules, folder, self.root, hardware.cores(), {**self.extra, **PATIENT}
+                modules, folder, self.root, hardware.cores(), {**self.extra, **IDLE_THREADS_SLEEP}
             )
         if self.jobs > 1:  # beside the first steps, which are seldom more than one
             waiting = queue.SimpleQueue[forkserver.Server]()
@@ -81,19 +86,28 @@ class Local:
                 threading.Thread(target=self._warm, args=(waiting,), daemon=True).start()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """As :func:`room` has it; nothing starts while a step that ran out of memory beside others
-        waits to be alone."""
-        return room(step, beside, self.jobs, self.memory) and not (beside and self.crowd.waiting)
+        """Return whether :func:`mconv.engine.runner.has_room` allows it.
+
+        Nothing starts while a step that ran out of memory beside others waits to be alone.
+        """
+        return has_room(step, beside, self.jobs, self.memory) and not (
+            beside and self.running.waiting
+        )
 
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
     ) -> Outcome:
+        """Run ``step`` in a process of its own, and once more alone where it ran out of memory
+        beside others.
+        """
         request = Request(
             step=step.request,
             folders={role: str(folder) for role, folder in folders.items()},
             out=str(workspace / "out"),
         )
-        extra = {**self.extra, **({} if step.exclusive else PATIENT)}
+        extra = dict(self.extra)
+        if not step.exclusive:
+            extra |= IDLE_THREADS_SLEEP
         if step.service:
             extra |= self.services[step.service].variables()
 
@@ -111,25 +125,27 @@ class Local:
             )
 
         try:
-            done, crowded = self.crowd.enter(attempt)
-            if (
-                crowded
-                and step.memory_bytes is None
-                and done.error
-                and done.error.type == OutOfMemoryError.__name__
-            ):
+            outcome, crowded = self.running.run_beside_others(attempt)
+            ran_out = outcome.error and outcome.error.type == OutOfMemoryError.__name__
+            if crowded and ran_out and step.memory_bytes is None:
                 plain_files.clear_folder(workspace)
-                done = self.crowd.alone(attempt)
-            return done
+                outcome = self.running.run_alone(attempt)
+            return outcome
         finally:
             self._done(step)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+        """Move the files of a finished step into the store. Raises StoreError where there are too
+        many bytes.
+        """
         return self.store.put(
-            entry_of(step, done), workspace / "out", limit=largest_output(step.size_bytes)
+            make_entry(step, done), workspace / "out", limit=limit_output_bytes(step.size_bytes)
         )
 
     def _starter(self, step: Step, stop: threading.Event) -> Start:
+        """Return the function that starts the process of ``step``: from its server, if it has one,
+        else anew.
+        """
         server = self.servers.get(self.served.get(step.key, ()))
 
         def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
@@ -140,13 +156,18 @@ class Local:
         return start
 
     def _warm(self, waiting: queue.SimpleQueue[forkserver.Server]) -> None:
+        """Start the servers in ``waiting`` one after another, and stay alive until all of them are
+        stopped.
+        """
         with contextlib.suppress(queue.Empty):
             while not self.closing.is_set():
                 waiting.get_nowait().warm(self.closing)
         self.closing.wait()  # a server dies with the thread that started it (PR_SET_PDEATHSIG)
 
     def _done(self, step: Step) -> None:
-        """A server that no step needs any more gives its memory back."""
+        """Stop the server of ``step`` where no other step needs it any more, so that it gives its
+        memory back.
+        """
         with self.lock:
             modules = self.served.pop(step.key, None)
             if modules is None:
@@ -157,6 +178,7 @@ class Local:
             self.servers[modules].stop()
 
     def close(self) -> None:
+        """Stop every service and every server."""
         self.closing.set()
         for service in self.services.values():
             service.stop()
@@ -164,13 +186,15 @@ class Local:
             server.stop()
 
 
-def merged(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """For each set of modules the one to load in its stead: the largest among them that holds all
-    of it. ``BASE`` stays itself, since its steps would only carry the memory of the others."""
-    found = sorted(set(sets), key=lambda modules: (len(modules), modules))
-    return {
-        modules: modules
-        if modules == BASE
-        else [other for other in found if set(modules) <= set(other)][-1]
-        for modules in found
-    }
+def merge_module_sets(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Return for each set of modules the one to load in its stead: the largest that holds all of
+    it.
+
+    ``BASE`` stays itself, since its steps would only carry the memory of the others.
+    """
+    by_size = sorted(set(sets), key=lambda modules: (len(modules), modules))
+    merged = {}
+    for modules in by_size:
+        holders = [other for other in by_size if set(modules) <= set(other)]
+        merged[modules] = modules if modules == BASE else holders[-1]
+    return merged

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-class Lines:
-    """One line a finished step. Text from outside is cut to one line and cannot start a workflow
-    command."""
+class ProgressLines:
+    """Prints one line for each finished step.
+
+    Text from outside is cut to one line and cannot start a workflow command.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -25,37 +27,42 @@ class Lines:
         self.lock = threading.Lock()
 
     def begin(self, total: int) -> None:
+        """Count ``total`` more steps."""
         self.total += total
 
     def started(self, step: Step) -> None:
-        return None
+        """Do nothing: only the end of a step is printed."""
+        return
 
     def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
+        """Print how a step ended and how long it took."""
         with self.lock:
             self.done += 1
-            said = f"{log_line(error.type)}: {log_line(error.message)}" if error else "done"
+            ending = f"{log_line(error.type)}: {log_line(error.message)}" if error else "done"
             print(
-                f"[{self.done}/{self.total}] {log_line(step.label)}: {said} ({seconds:.1f} s)",
+                f"[{self.done}/{self.total}] {log_line(step.label)}: {ending} ({seconds:.1f} s)",
                 file=sys.stderr,
                 flush=True,
             )
 
     def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        """Print that a step is skipped, and whose failure is the cause."""
         with self.lock:
             self.done += 1
-            said = f"skipped, since {log_line(cause.step or 'a step')} failed"
+            ending = f"skipped, since {log_line(cause.step or 'a step')} failed"
             print(
-                f"[{self.done}/{self.total}] {log_line(step.label)}: {said}",
+                f"[{self.done}/{self.total}] {log_line(step.label)}: {ending}",
                 file=sys.stderr,
                 flush=True,
             )
 
     def end(self) -> None:
-        return None
+        """Do nothing: the last line is printed already."""
+        return
 
 
-class Bar:
-    """A rich progress bar that names the steps under way."""
+class ProgressBar:
+    """Draws a rich progress bar that names the steps under way."""
 
     def __init__(self) -> None:
         self.bar: RichProgress | None = None
@@ -64,6 +71,7 @@ class Bar:
         self.lock = threading.Lock()
 
     def begin(self, total: int) -> None:
+        """Draw an empty bar for ``total`` steps."""
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -84,11 +92,13 @@ class Bar:
         self.task = self.bar.add_task("", total=total)
 
     def started(self, step: Step) -> None:
+        """Name a step as under way."""
         with self.lock:
             self.active.append(step.label)
             self._show()
 
     def finished(self, step: Step, seconds: float, error: ErrorInfo | None) -> None:
+        """Advance the bar, and print the error of a step that failed above it."""
         with self.lock:
             if step.label in self.active:
                 self.active.remove(step.label)
@@ -104,18 +114,21 @@ class Bar:
             self._show()
 
     def skipped(self, step: Step, cause: ErrorInfo) -> None:
+        """Advance the bar past a step that is not run."""
         if self.bar is not None and self.task is not None:
             self.bar.advance(self.task)
 
     def end(self) -> None:
+        """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.stop()
 
     def _show(self) -> None:
+        """Write the labels of the steps under way behind the bar."""
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, description=log_line(" · ".join(self.active)))
 
 
-def reporter() -> Lines | Bar:
-    """A bar where stderr is a terminal, else lines."""
-    return Bar() if sys.stderr.isatty() else Lines()
+def make_progress() -> ProgressLines | ProgressBar:
+    """Return a bar where stderr is a terminal, else lines."""
+    return ProgressBar() if sys.stderr.isatty() else ProgressLines()

@@ -1,4 +1,4 @@
-"""One ONNX file quantized, or what would be done to each of its layers, for a person to change."""
+"""Quantization of one ONNX file, and the settings of each of its layers for a person to change."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mconv import registry, samples
+from mconv.contracts import Options
 from mconv.errors import SourceError, UsageError
 from mconv.manifest import options as manifest_options
 from mconv.onnx_graph import model_info
@@ -25,6 +26,7 @@ NOTE = (
     "no calibration samples were given: random inputs are drawn, and rounding is the worse for it"
 )
 Feeds = Sequence[Mapping[str, "np.ndarray"]]
+MixedConfig = Mapping[str, Any]  # the content of a mixed.json, mconv.manifest.schema.Mixed
 
 
 def quantize(
@@ -33,12 +35,19 @@ def quantize(
     *,
     out: Path | None = None,
     method: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     calibration: Path | Feeds | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: MixedConfig | None = None,
 ) -> Quantized:
-    """Write ``model`` in ``precision``; ``config``: a mixed.json. Raises UsageError, SourceError,
-    UnsupportedError."""
+    """Write ``model`` in ``precision`` and return what was done.
+
+    ``out`` is a file or a folder; by default the result lies beside the model. ``config`` is the
+    content of a mixed.json. ``calibration`` is an ``.npz`` file or feeds (input name → array).
+
+    Raises UsageError where there is no such file, or an option, a method or a precision that does
+    not exist; SourceError for a model that cannot be read; UnsupportedError where the quantizer
+    cannot do it.
+    """
     quantizer, precision, settings = _settings(model, precision, method, options, config)
     out = out or model.with_name(f"{model.stem}-{precision}.onnx")
     out = out / model.name if out.is_dir() or out.suffix != ".onnx" else out
@@ -49,13 +58,13 @@ def quantize(
     # renamed when whole
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mconv-") as folder:
         staged = Path(folder) / out.name
-        found = quantizer.quantize(
+        remarks = quantizer.quantize(
             model, staged, precision=precision, options=settings, calibration=feeds
         )
         for path in sorted(Path(folder).iterdir()):
             path.replace(out.parent / path.name)
-    layers = msgspec.convert(found.pop("layers", ()), tuple[LayerError, ...])
-    notes += [f"{key}: {value}" for key, value in sorted(found.items())]
+    layers = msgspec.convert(remarks.pop("layers", ()), tuple[LayerError, ...])
+    notes += [f"{key}: {value}" for key, value in sorted(remarks.items())]
     return Quantized(
         path=str(out),
         precision=precision,
@@ -72,12 +81,15 @@ def configure(
     precision: str | None,
     *,
     method: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     calibration: Path | Feeds | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: MixedConfig | None = None,
 ) -> dict[str, Any]:
-    """The mixed.json of what :func:`quantize` would do. Raises UsageError where the quantizer has
-    no settings a layer."""
+    """Return the mixed.json of what :func:`quantize` would do.
+
+    Raises what :func:`quantize` raises, and UsageError where the quantizer has no settings for
+    single layers.
+    """
     quantizer, precision, settings = _settings(model, precision, method, options, config)
     if quantizer.configure is None:
         raise UsageError(
@@ -92,9 +104,10 @@ def _settings(
     model: Path,
     precision: str | None,
     method: str | None,
-    options: Mapping[str, Any] | None,
-    config: Mapping[str, Any] | None,
+    options: Options | None,
+    config: MixedConfig | None,
 ) -> tuple[registry.Quantizer, str, dict[str, Any]]:
+    """Return the quantizer, the precision and the options that are meant. Raises UsageError."""
     if not model.is_file():
         raise SourceError(f"{model} is not there")
     precision = precision or ("mixed" if config else None)
@@ -119,60 +132,68 @@ def _settings(
 
 
 def _options(
-    quantizer: registry.Quantizer, given: Mapping[str, Any], config: Mapping[str, Any] | None
+    quantizer: registry.Quantizer, options: Options, config: MixedConfig | None
 ) -> dict[str, Any]:
-    """Options given over those of the config over the defaults. Raises UsageError for one that does
-    not fit."""
-    found = {
-        name: schema["default"] for name, schema in quantizer.options.items() if "default" in schema
-    }
+    """Return the options: those of the call over those of the config over the defaults.
+
+    Raises UsageError for one that does not fit its schema.
+    """
+    values = {}
+    for name, schema in quantizer.options.items():
+        if "default" in schema:
+            values[name] = schema["default"]
     if config:
-        found |= config["options"] | {
-            "layers": {name: about["bits"] for name, about in config["layers"].items()}
-        }
-    for name, value in given.items():
+        values |= config["options"]
+        values["layers"] = {name: layer["bits"] for name, layer in config["layers"].items()}
+    for name, value in options.items():
         if name not in quantizer.options:
             raise UsageError(
                 f"{quantizer.name} has no option {name!r}",
                 hint=f"it has: {', '.join(quantizer.options) or 'none'}",
             )
-        if wrong := manifest_options.option_problem(value, quantizer.options[name]):
+        if wrong := manifest_options.find_option_problem(value, quantizer.options[name]):
             raise UsageError(f"{name} {wrong}, not {value!r}")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _calibration(
-    model: Path, quantizer: registry.Quantizer, given: Path | Feeds | None
+    model: Path, quantizer: registry.Quantizer, calibration: Path | Feeds | None
 ) -> tuple[Feeds | None, list[str]]:
-    """Calibration feeds: those given, of a file or not, else drawn from the inputs' shapes, which
-    is noted."""
+    """Return calibration feeds and remarks on them.
+
+    Feeds that are not given are drawn from the shapes of the inputs, which a remark says.
+    """
     if not quantizer.calibration:
         return None, []
     inputs = model_info.describe(model).inputs
-    if isinstance(given, Path):
-        arrays = samples.read_user_file(given)
-        return samples.user_feeds(arrays, inputs, (), dims={}, file=given.name)[0], []
-    if given is not None:
-        return given, []
+    if isinstance(calibration, Path):
+        arrays = samples.read_user_file(calibration)
+        return samples.user_feeds(arrays, inputs, (), dims={}, file=calibration.name)[0], []
+    if calibration is not None:
+        return calibration, []
     return samples.draw_feeds(inputs, count=DRAWN, seed=samples.SEED + 1, dims={}), [NOTE]
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A mixed.json. Raises UsageError for what breaks its schema (``mconv schema mixed``)."""
+    """Return the content of a mixed.json.
+
+    Raises UsageError for what breaks its schema (``mconv schema mixed``).
+    """
     from mconv.manifest import schema as manifest_schema
 
     try:
-        found = json.loads(path.read_bytes())
+        config = json.loads(path.read_bytes())
     except (OSError, ValueError) as problem:
         raise UsageError(f"{path} cannot be read: {problem}") from problem
-    if wrong := manifest_schema.mixed_problem(found):
+    if wrong := manifest_schema.find_mixed_problem(config):
         raise UsageError(
             f"{path}: {wrong}", hint="`mconv schema mixed` shows what it must look like"
         )
-    assert isinstance(found, dict)
-    return found
+    assert isinstance(config, dict)
+    return config
 
 
 def _size(path: Path) -> int:
+    """Return the bytes of a model's file and of the external data beside it."""
     return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*") if p.is_file())

@@ -1,5 +1,5 @@
-"""Where a step runs: on the nodes of a Ray cluster, each step in the same isolated worker process
-as on one machine.
+"""The runner on the nodes of a Ray cluster, each step in the same isolated worker process as on one
+machine.
 
 The steps of a run go to the nodes one by one; what they make goes to the store that all nodes share
 by URL, and what they read comes from there. A node takes part only where it would make the same: it
@@ -22,28 +22,51 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
 from mconv import hardware
-from mconv.engine.local import Local
-from mconv.engine.runner import entry_of, room
-from mconv.errors import MconvError, StepError, StoreError, UsageError
+from mconv.engine.local import LocalRunner
+from mconv.engine.runner import has_room, make_entry
+from mconv.errors import MconvError, StepError, StoreError, UsageError, one_line
 from mconv.planning import planner
 from mconv.planning.step_graph import Plan, Step
 from mconv.store import shared
-from mconv.store.local import Entry, Store, largest_output, sweep_paths
+from mconv.store.local import Entry, Store, limit_output_bytes, sweep_paths
 from mconv.values import ErrorInfo, Machine
 from mconv.workers.messages import Outcome
 
 ATTEMPTS = 3  # nodes a step is tried on where they die under it
 START_SECONDS = 90.0  # for a node to become free, import mconv and plan
 POLL_SECONDS = 0.2
+LOOPBACK = "127.0.0.1"
+SHARED = "see that every node reads and writes it"
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself before the run. ``problem``: why it cannot take part."""
+class RayNode(TypedDict):
+    """A node as ``ray.nodes()`` lists it; only what is read here.
+
+    Attributes:
+        NodeID: Ray's id of the node.
+        Alive: The node has not died.
+        Resources: What it offers, by name: ``CPU`` is the number of its cores.
+    """
+
+    NodeID: str
+    Alive: bool
+    Resources: dict[str, float]
+
+
+class NodeDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says of itself before the run.
+
+    Attributes:
+        host: The name of its machine.
+        machine: The machine itself.
+        memory: Bytes that its steps may take together.
+        problem: Why it cannot take part; empty where it can.
+    """
 
     host: str
     machine: Machine
@@ -52,32 +75,38 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node:
-    """The part that runs on a node, as a Ray actor: a local runner, and the node's own copy of what
-    it needs of the store."""
+    """The part that runs on a node, as a Ray actor.
+
+    It holds a local runner, and the node's own copy of what it needs of the store.
+    """
 
     def __init__(self, plan: Plan, store: str, probe: str, threads: int, measure: bool) -> None:
         self.stop = threading.Event()
         self.own: Path | None = None
         if "://" in store:
-            kept = os.environ.get("MCONV_NODE_STORE")
+            named = os.environ.get("MCONV_NODE_STORE")
             sweep_paths(Path(tempfile.gettempdir()).glob("mconvnode-*"))
-            self.own = None if kept else Path(tempfile.mkdtemp(prefix=f"mconvnode-{os.getpid()}-"))
-            self.store = shared.open_store(store, Path(kept or str(self.own)))
+            if named:
+                cache = Path(named)
+            else:
+                cache = self.own = Path(tempfile.mkdtemp(prefix=f"mconvnode-{os.getpid()}-"))
+            self.store = shared.open_store(store, cache)
         else:
             self.store = Store(Path(store))
         self.steps = plan.steps
-        self.local = Local(self.store, plan.manifest.root)
+        self.local = LocalRunner(self.store, plan.manifest.root)
         self.problem = self._differs(plan, probe, threads, measure)
 
     def _differs(self, plan: Plan, probe: str, threads: int, measure: bool) -> str:
-        """Why this node would make something else than the plan says; empty where it would not."""
+        """Return why this node would make something else than the plan says; empty where it would
+        not.
+        """
         if isinstance(self.store, shared.SharedStore) and not self.store.remote.holds(probe):
             return f"it does not see what others put into the store {self.store.remote.url}"
         try:
             mine = planner.make(plan.manifest, measure=measure, threads=threads)
         except (MconvError, OSError) as problem:
-            said = problem.message if isinstance(problem, MconvError) else str(problem)
-            return f"the repository is not there as it is here: {said}"
+            return f"the repository is not there as it is here: {_describe(problem)}"
         for key, step in plan.steps.items():
             # the key of a measurement names the machine
             if key not in mine.steps and not step.exclusive:
@@ -87,8 +116,9 @@ class Node:
                 )
         return ""
 
-    def answer(self) -> Answer:
-        return Answer(
+    def answer(self) -> NodeDescription:
+        """Describe this node to the driver."""
+        return NodeDescription(
             host=platform.node(),
             machine=hardware.machine(),
             memory=self.local.memory,
@@ -96,11 +126,13 @@ class Node:
         )
 
     def begin(self, keys: Collection[str]) -> None:
+        """Prepare the node's local runner for the steps ``keys``."""
         self.local.begin([self.steps[key] for key in keys])
 
     def run(self, key: str) -> Outcome:
-        """Do a step and put what it made into the shared store. Never raises for what goes wrong
-        with the step."""
+        """Do a step and put its files into the shared store. Never raises for what goes wrong with
+        the step.
+        """
         step = self.steps[key]
         try:
             for before in step.inputs.values():
@@ -116,9 +148,9 @@ class Node:
                 done = self.local.run(step, folders, workspace, self.stop)
                 if done.error is None:
                     self.store.put(
-                        entry_of(step, done),
+                        make_entry(step, done),
                         workspace / "out",
-                        limit=largest_output(step.size_bytes),
+                        limit=limit_output_bytes(step.size_bytes),
                     )
                     if (
                         isinstance(self.store, shared.SharedStore)
@@ -130,37 +162,41 @@ class Node:
             finally:
                 shutil.rmtree(workspace, ignore_errors=True)
         except (MconvError, OSError) as problem:
-            said, hint = (
-                (problem.message, problem.hint)
-                if isinstance(problem, MconvError)
-                else (str(problem), None)
-            )
             error = ErrorInfo(
                 type=type(problem).__name__,
-                message=f"on {platform.node()}: {said}",
-                hint=hint,
+                message=f"on {platform.node()}: {_describe(problem)}",
+                hint=problem.hint if isinstance(problem, MconvError) else None,
                 step=step.kind,
             )
             return Outcome(answer=None, error=error, seconds=0.0, peak_rss_bytes=None)
         return done
 
     def halt(self) -> None:
+        """Give up the steps under way."""
         self.stop.set()
 
     def close(self) -> None:
+        """Stop the local runner and remove the node's own copy of the store."""
         self.stop.set()
         self.local.close()
         if self.own is not None:
             shutil.rmtree(self.own, ignore_errors=True)
 
 
-SHARED = "see that every node reads and writes it"
-
-
 class Member:
-    """A node as the driver sees it."""
+    """A node as the driver sees it.
 
-    def __init__(self, name: str, actor: Any, answer: Answer, here: Machine) -> None:
+    Attributes:
+        name: Ray's id of the node.
+        actor: The handle of its :class:`Node`.
+        host: The name of its machine.
+        cores: How many steps it runs at once where nobody says otherwise.
+        memory: Bytes that its steps may take together.
+        measures: It is a machine like this one, which may take measurements.
+        alive: It has not died yet.
+    """
+
+    def __init__(self, name: str, actor: Any, answer: NodeDescription, here: Machine) -> None:
         self.name = name
         self.actor = actor
         self.host = answer.host
@@ -174,9 +210,11 @@ class Member:
         self.alive = True
 
 
-class Cluster:
-    """A runner on Ray: see :class:`mconv.engine.runner.Runner`. Raises UsageError where Ray or its
-    cluster cannot be had."""
+class RayRunner:
+    """A runner on the nodes of a Ray cluster: see :class:`mconv.engine.runner.Runner`.
+
+    Raises UsageError where Ray or its cluster cannot be had.
+    """
 
     def __init__(
         self,
@@ -210,8 +248,13 @@ class Cluster:
         self.ray: Any = ray
 
     def begin(self, steps: Collection[Step]) -> None:
+        """Connect to the cluster and take the nodes that can do ``steps``.
+
+        Raises UsageError where none can take part, or they share no store.
+        """
         self._connect()
-        nodes = [n for n in self.ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+        listed: list[RayNode] = self.ray.nodes()
+        nodes = [node for node in listed if node["Alive"] and node["Resources"].get("CPU")]
         if len(nodes) > 1 and "://" not in self.named:
             raise UsageError(
                 f"the cluster has {len(nodes)} nodes, which do not share the store {self.named}",
@@ -233,7 +276,10 @@ class Cluster:
             )
 
     def _connect(self) -> None:
-        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        """Connect to the cluster, or start one on this machine. Raises UsageError where it does not
+        answer.
+        """
+        quiet = {"log_to_driver": False, "configure_logging": False}
         if self.ray.is_initialized():
             return
         if self.address is None:
@@ -248,17 +294,18 @@ class Cluster:
         try:
             self.ray.init(address=self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as problem:
-            said = " ".join(str(problem).split())[:300]
             raise UsageError(
-                f"no Ray cluster answers at {self.address}: {said}", hint="see --ray-address"
+                f"no Ray cluster answers at {self.address}: {one_line(problem)}",
+                hint="see --ray-address",
             ) from problem
 
-    def _recruit(self, nodes: Collection[Mapping[str, Any]], keys: list[str]) -> None:
-        """Take the nodes that are free, see the store and would make the same; the others are
-        named."""
+    def _recruit(self, nodes: Collection[RayNode], keys: list[str]) -> None:
+        """Take the nodes that are free, see the store and would make the same; print why others are
+        left out.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        asked = {}
+        answers = {}  # Ray's reference to a node's answer → the node's id and its actor
         arguments = (self.plan, self.named, self.probe, hardware.cores(), self.measure)
         for node in nodes:
             options = {
@@ -267,10 +314,10 @@ class Cluster:
                 "max_concurrency": 64,
             }
             actor = self.ray.remote(Node).options(**options).remote(*arguments)
-            asked[actor.answer.remote()] = (node["NodeID"], actor)
-        ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=START_SECONDS)
+            answers[actor.answer.remote()] = (node["NodeID"], actor)
+        ready, _ = self.ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
         here = hardware.machine()
-        for reference, (name, actor) in asked.items():
+        for reference, (name, actor) in answers.items():
             try:
                 if reference not in ready:
                     raise StepError(
@@ -281,35 +328,38 @@ class Cluster:
                     raise StepError(answer.problem)
                 self.ray.get(actor.begin.remote(keys), timeout=START_SECONDS)
             except Exception as problem:  # Ray wraps what a node raised in exceptions of its own
-                said = problem.message if isinstance(problem, MconvError) else _last_line(problem)
+                reason = problem.message if isinstance(problem, MconvError) else _last_line(problem)
                 print(
-                    f"note: node {name[:8]} of the Ray cluster is left out: {said}", file=sys.stderr
+                    f"note: node {name[:8]} of the Ray cluster is left out: {reason}",
+                    file=sys.stderr,
                 )
                 self.ray.kill(actor)
                 continue
             self.members.append(Member(name, actor, answer, here))
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
+        """Reserve a place for ``step``, and return whether there is one."""
         with self.lock:
             keys = {other.key for other in beside}
             self.placed = {key: member for key, member in self.placed.items() if key in keys}
             return self._place(step) or not beside
 
     def _place(self, step: Step) -> bool:
-        """Reserve a place on the node with the least to do."""
+        """Reserve a place on the node with the least to do, and return whether there is one."""
         busy: dict[str, list[Step]] = {member.name: [] for member in self.members}
         for key, member in self.placed.items():
             busy[member.name].append(self.plan.steps[key])
-        for member in sorted(self.members, key=lambda m: len(busy[m.name])):
-            beside = [
-                other for m in self.members if m.host == member.host for other in busy[m.name]
-            ]
+        for member in sorted(self.members, key=lambda each: len(busy[each.name])):
+            beside: list[Step] = []
+            for other in self.members:
+                if other.host == member.host:
+                    beside += busy[other.name]
             able = (
                 member.alive
                 and (member.measures or not step.exclusive)
                 and len(busy[member.name]) < (self.jobs or member.cores)
             )
-            if able and room(step, beside, len(beside) + 1, member.memory):
+            if able and has_room(step, beside, len(beside) + 1, member.memory):
                 self.placed[step.key] = member
                 return True
         return False
@@ -317,6 +367,10 @@ class Cluster:
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
     ) -> Outcome:
+        """Run ``step`` on its node, and on another where that node dies.
+
+        Raises StepError where every node that tries it dies, or none is left.
+        """
         died: list[str] = []
         while len(died) < ATTEMPTS:
             member = self._member(step, stop)
@@ -346,8 +400,10 @@ class Cluster:
         )
 
     def _member(self, step: Step, stop: threading.Event) -> Member:
-        """The node that is reserved for ``step``, or the next that has room. Raises StepError where
-        none is left."""
+        """Return the node that is reserved for ``step``, or the next that has room.
+
+        Raises StepError where none is left.
+        """
         while True:
             with self.lock:
                 if step.key in self.placed or self._place(step):
@@ -361,14 +417,16 @@ class Cluster:
             time.sleep(POLL_SECONDS)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        """The entry that the node left in the shared store. Raises StoreError where it is not
-        there."""
+        """Return the entry that the node left in the shared store. Raises StoreError where it is
+        not there.
+        """
         entry = self.store.read(step.key)
         if entry is None:
             raise StoreError("what a node made is not in the shared store", hint=SHARED)
         return entry
 
     def close(self) -> None:
+        """Stop every node, say how many steps each one did, and disconnect."""
         for member in self.members:
             if member.alive:
                 with contextlib.suppress(Exception):  # a node that is gone has nothing to close
@@ -378,18 +436,18 @@ class Cluster:
         if isinstance(self.store, shared.SharedStore):
             self.store.remote.unmark(self.probe)
         if self.ran:
-            print(
-                "ray: "
-                + ", ".join(f"{count} steps on {name}" for name, count in sorted(self.ran.items())),
-                file=sys.stderr,
-            )
+            parts = [f"{count} steps on {name}" for name, count in sorted(self.ran.items())]
+            print(f"ray: {', '.join(parts)}", file=sys.stderr)
         if self.ray.is_initialized():
             self.ray.shutdown()
 
 
-LOOPBACK = "127.0.0.1"
+def _describe(problem: Exception) -> str:
+    """Return the message of an error without its hint."""
+    return problem.message if isinstance(problem, MconvError) else str(problem)
 
 
 def _last_line(problem: Exception) -> str:
+    """Return the last line of a message: Ray's begin with a traceback of the node."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return (lines[-1] if lines else type(problem).__name__)[:300]

@@ -1,5 +1,6 @@
-"""Plan, execute, report, write OUT: what `run`, `convert` and `verify` share, without a command
-line."""
+"""Planning, running and reporting: what `run`, `convert` and `verify` share, without a command
+line.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from mconv import registry
 from mconv.engine import trace as tracing
 from mconv.engine.executor import Executor, Progress
-from mconv.engine.ray import Cluster
+from mconv.engine.ray import RayRunner
 from mconv.errors import UsageError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
@@ -30,27 +31,39 @@ from mconv.values import ErrorInfo, Report
 LOCAL = ".mconv/store"
 
 
-class Silent:
+class SilentProgress:
     """A Progress that says nothing."""
 
     def begin(self, total: int) -> None:
-        return None
+        """Do nothing."""
+        return
 
     def started(self, step: step_graph.Step) -> None:
-        return None
+        """Do nothing."""
+        return
 
     def finished(self, step: step_graph.Step, seconds: float, error: ErrorInfo | None) -> None:
-        return None
+        """Do nothing."""
+        return
 
     def skipped(self, step: step_graph.Step, cause: ErrorInfo) -> None:
-        return None
+        """Do nothing."""
+        return
 
     def end(self) -> None:
-        return None
+        """Do nothing."""
+        return
 
 
-class Done(NamedTuple):
-    """A run of the engine: the plan, what came of it, the store it lies in, and the report."""
+class FinishedRun(NamedTuple):
+    """A finished run of the engine.
+
+    Attributes:
+        plan: The steps that it takes.
+        outcome: What came of each step.
+        store: Where their files lie.
+        report: All of it, for people and for results.json.
+    """
 
     plan: step_graph.Plan
     outcome: Outcome
@@ -58,18 +71,20 @@ class Done(NamedTuple):
     report: Report
 
 
-def store_name(named: str | None) -> str:
-    """The store: as named, else $MCONV_STORE, else .mconv/store here."""
+def choose_store_name(named: str | None) -> str:
+    """Return the store that is meant: ``named``, else $MCONV_STORE, else .mconv/store here."""
     return str(named or os.environ.get("MCONV_STORE") or LOCAL)
 
 
 def open_store(named: str | None) -> Store:
-    """The store of that name; in front of a URL stands .mconv/store here. Raises StoreError,
-    UsageError."""
-    return shared.open_store(store_name(named), Path(LOCAL))
+    """Open the store of that name; in front of a URL stands .mconv/store here.
+
+    Raises StoreError and UsageError, as :func:`mconv.store.shared.open_store` does.
+    """
+    return shared.open_store(choose_store_name(named), Path(LOCAL))
 
 
-def carry_out(
+def run_manifest(
     manifest: Manifest,
     out: Path | None = None,
     *,
@@ -82,63 +97,73 @@ def carry_out(
     trace: Path | None = None,
     keep: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
-) -> Done:
+) -> FinishedRun:
     """Run every variant of ``manifest``, or the steps of the kinds in ``only`` and what they need.
+
     The files of the artifacts (with ``out``) and of the kinds in ``keep`` and ``only`` are in the
-    store afterwards. ``executor``: ``local``, or ``ray`` for the nodes of the cluster at
-    ``ray_address``."""
+    store afterwards. ``executor`` is ``local``, or ``ray`` for the nodes of the cluster at
+    ``ray_address``.
+
+    Raises UsageError for another executor, and StoreError for a store that cannot be used.
+    """
     begin = time.monotonic()
     opened = open_store(store)
     plan = planner.make(manifest, measure=measure, digests=opened.digests)
     wanted = {} if only else step_graph.want_files(plan, out)
-    wanted |= {
-        key: True
-        for variant in plan.variants
-        for kind, key in variant.steps.items()
-        if kind in (*keep, *only)
-    }
+    for variant in plan.variants:
+        for kind, key in variant.steps.items():
+            if kind in keep or kind in only:
+                wanted[key] = True
     runner = None
     if executor == "ray":
-        runner = Cluster(
-            plan, opened, store_name(store), address=ray_address, jobs=jobs, measure=measure
+        runner = RayRunner(
+            plan, opened, choose_store_name(store), address=ray_address, jobs=jobs, measure=measure
         )
     elif executor != "local":
         raise UsageError(f"executor is local or ray, not {executor!r}")
-    outcome = Executor(plan, opened, progress or Silent(), jobs=jobs, runner=runner).run(wanted)
+    outcome = Executor(plan, opened, progress or SilentProgress(), jobs=jobs, runner=runner).run(
+        wanted
+    )
     if trace is not None:
         write_text(trace, tracing.render(plan, outcome))
     opened.digests.save()
-    report = results_report.build(plan, outcome, seconds=time.monotonic() - begin, measured=measure)
-    return Done(plan, outcome, opened, report)
+    report = results_report.build_report(
+        plan, outcome, seconds=time.monotonic() - begin, measured=measure
+    )
+    return FinishedRun(plan, outcome, opened, report)
 
 
-def manifest_of(
+def make_manifest(
     source: str | Path,
-    targets: Sequence[Any],
+    targets: Sequence[object],
     *,
-    options: Mapping[str, Any],
-    inputs: Mapping[str, Any],
+    options: Mapping[str, object],
+    inputs: Mapping[str, object],
     samples: str | Path | None = None,
-    more: Mapping[str, Any] | None = None,
-    said_by: str = "the call",
+    more: Mapping[str, object] | None = None,
+    origin: str = "the call",
 ) -> Manifest:
-    """The manifest of one model: ``options`` of its source (``format``, ``factory`` …), ``inputs``
-    and ``targets`` as in a file, ``more`` keys of the model; checked by the same reader as a file.
+    """Return the manifest of one model, checked by the same reader as a file.
 
-    Raises UsageError, and ManifestError for what a manifest may not say.
+    ``options`` are those of its source (``format``, ``factory`` …), ``inputs`` and ``targets`` are
+    as in a file, ``more`` are further keys of the model. ``origin`` stands for the file in
+    messages.
+
+    Raises UsageError where there is no such source, and ManifestError for what a manifest may not
+    say.
     """
     path = Path(source).resolve()
     if not path.exists():
         raise UsageError(f"there is no file {str(source)!r}")
     here = Path.cwd()
-    given = {k: v for k, v in options.items() if v is not None}
+    source_options = {name: value for name, value in options.items() if value is not None}
     # code of the repository is found from here
-    imports_code = any(each.imports_code(given) for each in registry.sources().values())
+    imports_code = any(each.imports_code(source_options) for each in registry.sources().values())
     folder = here if imports_code and path.is_relative_to(here) else path.parent
     name = manifest_config.NAME.match(path.stem.lstrip("._-"))
-    model: dict[str, Any] = {
+    model: dict[str, object] = {
         "name": name.group() if name else "model",
-        "source": {"path": path.relative_to(folder).as_posix(), **given},
+        "source": {"path": path.relative_to(folder).as_posix(), **source_options},
         "targets": list(targets),
     }
     if inputs:
@@ -154,5 +179,5 @@ def manifest_of(
         ) from problem
     raw = yaml.compose(text, Loader=yaml.SafeLoader)
     assert raw is not None
-    problems = Problems(said_by)
-    return reader.read(Node(raw, problems, said_by), problems, folder, boundary=Path("/"))
+    problems = Problems(origin)
+    return reader.read(Node(raw, problems, origin), problems, folder, boundary=Path("/"))

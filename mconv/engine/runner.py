@@ -1,4 +1,4 @@
-"""What carries out steps, for the executor: the contract, and what may run beside what."""
+"""What carries out steps for the executor: the contract, and what may run beside what."""
 
 from __future__ import annotations
 
@@ -15,81 +15,97 @@ from mconv.workers.messages import Outcome
 
 
 class Runner(Protocol):
-    """Carries out steps; the executor decides which and when, and puts what they made in the store.
+    """Carries out steps; the executor decides which and when, and puts their files in the store.
 
     ``run`` is called from several threads at once, ``begin`` before and ``close`` after all of
-    them."""
+    them.
+    """
 
     def begin(self, steps: Collection[Step]) -> None:
-        """Told what is going to be run."""
+        """Prepare for ``steps``, which are all that is going to be run."""
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
-        """True where ``step`` may start while ``beside`` run. With nothing beside it, it must; an
-        exclusive one only then, on the machine it runs on."""
+        """Return whether ``step`` may start while ``beside`` run.
+
+        Where nothing runs, the answer must be True. An exclusive step may start only then, on the
+        machine it runs on.
+        """
 
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
     ) -> Outcome:
-        """Do ``step``: read the files of its inputs in ``folders`` (role → folder), leave its own
-        in ``workspace/out`` (made here), and say how it went. ``stop`` set: give up at once. Raises
-        StepError, StoreError or OSError where it cannot be tried."""
+        """Do ``step`` and return how it went.
+
+        It reads the files of its inputs in ``folders`` (role → folder) and leaves its own in
+        ``workspace/out``, which is made here. Where ``stop`` is set it gives up at once. Raises
+        StepError, StoreError or OSError where it cannot be tried.
+        """
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        """The entry of a step that :meth:`run` did well: from now on it is in the store, though
-        perhaps not yet with its files."""
+        """Return the entry of a step that :meth:`run` did well.
+
+        From now on the entry is in the store, though perhaps not yet with its files.
+        """
 
     def close(self) -> None:
         """End whatever was started."""
 
 
-class Crowd:
+class RunningSteps:
     """Counts the steps that run, for those that must run once more without the others."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.turn = threading.Lock()
-        self.running = 0
+        self.count = 0
         self.waiting = 0
 
-    def enter(self, attempt: Callable[[], Outcome]) -> tuple[Outcome, bool]:
-        """What ``attempt`` gives, and whether others ran when it began or ended."""
+    def run_beside_others(self, attempt: Callable[[], Outcome]) -> tuple[Outcome, bool]:
+        """Return the outcome of ``attempt``, and whether others ran when it began or ended."""
         with self.changed:
-            self.running += 1
-            crowded = self.running > 1
+            self.count += 1
+            crowded = self.count > 1
         try:
             done = attempt()
         finally:
             with self.changed:
-                crowded = crowded or self.running > 1
-                self.running -= 1
+                crowded = crowded or self.count > 1
+                self.count -= 1
                 self.changed.notify_all()
         return done, crowded
 
-    def alone(self, attempt: Callable[[], Outcome]) -> Outcome:
-        """``attempt`` when no other runs; who waits for that goes in turn."""
+    def run_alone(self, attempt: Callable[[], Outcome]) -> Outcome:
+        """Return the outcome of ``attempt``, which is made when nothing else runs. Those that wait
+        take turns.
+        """
         with self.changed:
             self.waiting += 1
         try:
             with self.turn:
                 with self.changed:
-                    self.changed.wait_for(lambda: not self.running)
+                    self.changed.wait_for(lambda: not self.count)
                 return attempt()
         finally:
             with self.changed:
                 self.waiting -= 1
 
 
-def room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> bool:
-    """Whether a machine has room for ``step``: up to ``jobs`` steps, never more at once than the
-    bytes of memory in ``budget`` are there for; one that needs all of it runs alone, as
-    measurements do."""
+def has_room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> bool:
+    """Return whether a machine has room for ``step`` while ``beside`` run.
+
+    It runs up to ``jobs`` steps, which together need no more memory than the bytes in ``budget``. A
+    step that needs all of it runs alone, as measurements do.
+    """
     if not beside or step.exclusive or any(other.exclusive for other in beside):
         return not beside
     return len(beside) < jobs and sum(map(memory, (step, *beside))) <= budget
 
 
-def entry_of(step: Step, done: Outcome) -> Entry:
-    """What the store is to hold of a finished step, beside its files."""
+def make_entry(step: Step, done: Outcome) -> Entry:
+    """Return what the store is to hold of a finished step, beside its files.
+
+    Raises StoreError where the step gave no answer.
+    """
     if done.answer is None:
         raise StoreError(f"{step.label} has no answer to keep")
     return Entry(

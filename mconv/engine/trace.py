@@ -1,21 +1,24 @@
-"""Where the time of a run went, in the Trace Event Format that Perfetto and chrome://tracing read.
+"""Where the time of a run went, in the format that Perfetto and chrome://tracing read.
 
 Format: "Trace Event Format" (Nat Duca, Dean McNamee): complete events (ph X) in microseconds,
-metadata (ph M) that names rows."""
+metadata (ph M) that names rows.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from mconv.planning.outcome import Outcome, Span
 from mconv.planning.step_graph import Plan
 
 
-def critical_path(plan: Plan, spans: Mapping[str, Span]) -> list[str]:
-    """Keys from the first step to the last that finished, each the latest to finish of what the
-    next one had to wait for: its inputs, or the step whose end made room for it."""
+def find_critical_path(plan: Plan, spans: Mapping[str, Span]) -> list[str]:
+    """Return keys from the first step to the last that finished.
+
+    Each step is the latest to finish of those that the next one had to wait for: its inputs, or the
+    step whose end made room for it.
+    """
     if not spans:
         return []
     path = [max(spans, key=lambda key: spans[key].end)]
@@ -40,11 +43,14 @@ def critical_path(plan: Plan, spans: Mapping[str, Span]) -> list[str]:
 
 
 def render(plan: Plan, outcome: Outcome) -> str:
-    """The trace as JSON: a row a slot, steps with their kind, model, memory and key, and the
-    critical path on top."""
+    """Return the trace as JSON.
+
+    There is a row for each slot, with the steps' kind, model, memory and key, and the critical path
+    on top.
+    """
     spans = outcome.spans
     begin = min((span.start for span in spans.values()), default=0.0)
-    events: list[dict[str, Any]] = [
+    events: list[dict[str, object]] = [
         {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": "mconv run"}},
         {"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "critical path"}},
     ]
@@ -59,7 +65,7 @@ def render(plan: Plan, outcome: Outcome) -> str:
                 "args": {"name": f"slot {slot}"},
             }
         )
-    critical = critical_path(plan, spans)
+    critical = find_critical_path(plan, spans)
     for key, span in spans.items():
         step = plan.steps[key]
         entry = outcome.entries.get(key)
@@ -86,14 +92,14 @@ def render(plan: Plan, outcome: Outcome) -> str:
 
 
 def _slots(spans: Mapping[str, Span]) -> dict[str, int]:
-    """A row for each step so that none overlaps another of its row; rows count from 1."""
-    free: list[float] = []
-    found = {}
+    """Return a row for each step so that none overlaps another of its row; rows count from 1."""
+    ends: list[float] = []  # of the last step of each row
+    rows = {}
     for key, span in sorted(spans.items(), key=lambda item: item[1].start):
-        row = next((i for i, end in enumerate(free) if end <= span.start), None)
+        row = next((index for index, end in enumerate(ends) if end <= span.start), None)
         if row is None:
-            row = len(free)
-            free.append(0.0)
-        free[row] = span.end
-        found[key] = row + 1
-    return found
+            row = len(ends)
+            ends.append(0.0)
+        ends[row] = span.end
+        rows[key] = row + 1
+    return rows

@@ -11,21 +11,21 @@ from mconv.errors import one_line
 from mconv.values import Facts
 
 
-def layers(value: Any) -> Iterator[dict[str, Any]]:
+def iterate_layers(value: Any) -> Iterator[dict[str, Any]]:
     """Every layer's configuration, nested ones too."""
     if isinstance(value, dict):
         if "class_name" in value:
             yield value
         for inner in value.values():
-            yield from layers(inner)
+            yield from iterate_layers(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from layers(inner)
+            yield from iterate_layers(inner)
 
 
-def facts(about: Any) -> Facts:
+def describe_model(about: Any) -> Facts:
     """What a Keras configuration says: layers by class, their names, code where there is any."""
-    found = [each for each in layers(about) if isinstance(each.get("config"), dict)]
+    found = [each for each in iterate_layers(about) if isinstance(each.get("config"), dict)]
     lambdas = [
         str(each["config"].get("name", "?")) for each in found if each["class_name"] == "Lambda"
     ]
@@ -39,7 +39,7 @@ def facts(about: Any) -> Facts:
     )
 
 
-def unreadable(file: Any) -> list[str]:
+def find_unreadable(file: Any) -> list[str]:
     """Arrays of an HDF5 file (a path or an open file) whose content cannot be read."""
     import h5py
 

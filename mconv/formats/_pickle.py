@@ -36,26 +36,26 @@ WIDTHS = {  # bytes of an element
 }
 
 
-class Shape:
+class TensorShape:
     """A tensor's shape, in its place."""
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         self.dims = dims
 
 
-class Stand:
+class StandIn:
     """What stands in for a global; a class of its own for each, of its ``name``. Its objects take
     anything and do nothing."""
 
     name = ""
 
-    def __new__(cls, *_: Any, **__: Any) -> Stand:
+    def __new__(cls, *_: Any, **__: Any) -> StandIn:
         return object.__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         return None
 
-    def __call__(self, *_: Any, **__: Any) -> Stand:
+    def __call__(self, *_: Any, **__: Any) -> StandIn:
         return self
 
     def __setstate__(self, _: Any) -> None:
@@ -88,24 +88,24 @@ class Reader(pickle.Unpickler):
             return _rebuilt
         if full == "torch._utils._rebuild_parameter":
             return lambda data, *_: data
-        return type("Stand", (Stand,), {"name": full})
+        return type("Stand", (StandIn,), {"name": full})
 
     def persistent_load(self, pid: Any) -> Any:
         """``("storage", type, key, location, elements, …)``, as torch.save writes it."""
         if isinstance(pid, tuple) and len(pid) >= 5 and _stands(pid[1]) and isinstance(pid[4], int):
             self.storages[str(pid[2])] = pid[4] * WIDTHS.get(pid[1].name.removeprefix("torch."), 1)
-        return Stand()
+        return StandIn()
 
 
 def _stands(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Stand)
+    return isinstance(value, type) and issubclass(value, StandIn)
 
 
-def _rebuilt(_: Any, __: Any, size: Any, *___: Any) -> Shape:
-    return Shape(tuple(int(d) for d in size))
+def _rebuilt(_: Any, __: Any, size: Any, *___: Any) -> TensorShape:
+    return TensorShape(tuple(int(d) for d in size))
 
 
-def read(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
+def read_pickle(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
     """What the next pickle of ``file`` holds, and who read it. Raises SourceError for a damaged
     one."""
     reader = Reader(file)
@@ -117,7 +117,7 @@ def read(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
         ) from problem
 
 
-def dangerous(found: list[str]) -> list[str]:
+def list_dangerous(found: list[str]) -> list[str]:
     """Globals that tensors do not need."""
     return sorted(
         {
@@ -129,18 +129,18 @@ def dangerous(found: list[str]) -> list[str]:
     )
 
 
-def shapes(value: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
+def find_shapes(value: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
     """Tensors by dotted name, as deep as mappings go; what wraps the weights in a checkpoint is
     left out of the names."""
     found: dict[str, tuple[int, ...]] = {}
     if isinstance(value, Mapping):
         for key in ("state_dict", "model_state_dict", "model"):
             if not prefix and isinstance(value.get(key), Mapping):
-                return shapes(value[key])
+                return find_shapes(value[key])
         for key, inner in value.items():
             name = f"{prefix}{key}"
-            if isinstance(inner, Shape):
+            if isinstance(inner, TensorShape):
                 found[name] = inner.dims
             elif isinstance(inner, Mapping) and len(prefix) < 1000:
-                found |= shapes(inner, f"{name}.")
+                found |= find_shapes(inner, f"{name}.")
     return found

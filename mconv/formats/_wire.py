@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Buffer]:
+def open_bytes(path: Path) -> Iterator[Buffer]:
     """The bytes of a file, mapped. An empty file has none."""
     with path.open("rb") as file:
         if not path.stat().st_size:
@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[Buffer]:
             yield data
 
 
-def varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
+def read_varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
     """A varint at ``at``, and where the next byte is. Raises SourceError where it does not end."""
     value = 0
     for shift in range(0, 70, 7):
@@ -54,23 +54,23 @@ def varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
     raise SourceError(f"a number at byte {at} does not end")
 
 
-def fields(
+def read_fields(
     data: Buffer, start: int = 0, end: int | None = None, what: str = "the file"
 ) -> Iterator[Field]:
     """The fields of a message. Raises SourceError with the byte where it stops making sense."""
     at, stop = start, len(data) if end is None else end
     while at < stop:
         begin = at
-        tag, at = varint(data, at, stop)
+        tag, at = read_varint(data, at, stop)
         number, kind = tag >> 3, tag & 7
         value, size = 0, {FIXED64: 8, FIXED32: 4}.get(kind, 0)
         if kind == VARINT:
             first = at
-            value, at = varint(data, at, stop)
+            value, at = read_varint(data, at, stop)
             yield Field(number, kind, value, first, at)
             continue
         if kind == BYTES:
-            size, at = varint(data, at, stop)
+            size, at = read_varint(data, at, stop)
         elif not size:
             raise SourceError(
                 f"{what} makes no sense at byte {begin}: field {number} of wire type {kind}"
@@ -87,17 +87,17 @@ def fields(
         at += size
 
 
-def text(data: Buffer, field: Field) -> str:
+def read_text(data: Buffer, field: Field) -> str:
     return bytes(data[field.start : field.end]).decode("utf-8", "replace")
 
 
-def numbers(data: Buffer, field: Field) -> list[int]:
+def read_numbers(data: Buffer, field: Field) -> list[int]:
     """A repeated integer, packed or not; negative numbers are two's complement."""
     found = []
     if field.kind == VARINT:
         found.append(field.value)
     at = field.start
     while field.kind == BYTES and at < field.end:
-        value, at = varint(data, at, field.end)
+        value, at = read_varint(data, at, field.end)
         found.append(value)
     return [v - 2**64 if v >= 2**63 else v for v in found]

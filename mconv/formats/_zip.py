@@ -18,7 +18,7 @@ AGAIN = "copy or download it again; with Git LFS, fetch it"
 _LOCAL = re.compile(rb"PK\x03\x04.{22}(.)(.).{2}", re.DOTALL)
 
 
-def names(path: Path, head: bytes) -> list[str]:
+def list_members(path: Path, head: bytes) -> list[str]:
     """Members; of an archive without its directory, which is at the end, those that begin in the
     first 4 KiB."""
     if not path.is_file() or not head.startswith(MAGIC):
@@ -27,7 +27,7 @@ def names(path: Path, head: bytes) -> list[str]:
         contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError),
         zipfile.ZipFile(path) as archive,
     ):
-        if whole(archive):
+        if is_whole(archive):
             return archive.namelist()
     found = []
     for match in _LOCAL.finditer(head):
@@ -36,18 +36,18 @@ def names(path: Path, head: bytes) -> list[str]:
     return found
 
 
-def whole(archive: zipfile.ZipFile) -> bool:
+def is_whole(archive: zipfile.ZipFile) -> bool:
     """Whether the directory is the file's own: a cut file may end with that of an archive stored in
     it."""
     return min((m.header_offset for m in archive.infolist()), default=0) == 0
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Raises SourceError for an archive that cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if not whole(archive):
+            if not is_whole(archive):
                 raise SourceError(
                     f"{path.name} is cut off: the directory it ends with is that of an archive "
                     "inside it",
@@ -66,7 +66,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise SourceError(f"{path.name} is a damaged archive: {problem}", hint=AGAIN) from problem
 
 
-def damaged(archive: zipfile.ZipFile) -> list[str]:
+def find_damaged(archive: zipfile.ZipFile) -> list[str]:
     """Members whose bytes are not those of their checksum."""
     found = []
     for member in archive.infolist():

@@ -39,7 +39,7 @@ def inspect(path: Path) -> Facts:
     found = Facts(kind="weights")
     if config is not None:
         try:
-            found = _keras.facts(json.loads(config))
+            found = _keras.describe_model(json.loads(config))
         except (ValueError, RecursionError, TypeError) as problem:
             raise SourceError(
                 f"model_config of {path.name} is not JSON: {problem}", hint="save it again"
@@ -61,4 +61,4 @@ def check(path: Path) -> list[str]:
         found = list(inspect(path).problems)
     except SourceError as problem:
         return [problem.message]
-    return found + _keras.unreadable(path)
+    return found + _keras.find_unreadable(path)

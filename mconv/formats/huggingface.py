@@ -41,7 +41,7 @@ def _config(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def weights(path: Path) -> tuple[list[str], list[str]]:
+def list_weight_files(path: Path) -> tuple[list[str], list[str]]:
     """Names of the weight files, and of those that an index names and that are not there."""
     for index in INDEX:
         if (path / index).is_file():
@@ -75,7 +75,7 @@ def weights(path: Path) -> tuple[list[str], list[str]]:
 def inspect(path: Path) -> Facts:
     """Its config, and the shapes of its weights. Raises SourceError for a damaged part."""
     config = _config(path)
-    files, lost = weights(path)
+    files, lost = list_weight_files(path)
     tensors: dict[str, tuple[int, ...]] = {}
     wrong = [f"the index names {name}, which is not there" for name in lost[:5]]
     for name in files:
@@ -104,7 +104,7 @@ def check(path: Path) -> list[str]:
     """config.json, the index, and every weight file in full."""
     try:
         found = list(inspect(path).problems)
-        for name in weights(path)[0]:
+        for name in list_weight_files(path)[0]:
             form = safetensors if name.endswith(".safetensors") else torch
             found += [
                 f"{name}: {said}"

@@ -15,13 +15,13 @@ WEIGHTS = "model.weights.h5"
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    found = _zip.names(path, head)
+    found = _zip.list_members(path, head)
     return "config.json" in found and bool({WEIGHTS, "metadata.json"} & set(found))
 
 
 def inspect(path: Path) -> Facts:
     """Raises SourceError for a damaged archive."""
-    with _zip.opened(path) as archive:
+    with _zip.open_archive(path) as archive:
         try:
             about = json.loads(archive.read("config.json"))
         except (KeyError, ValueError, RecursionError) as problem:
@@ -29,7 +29,7 @@ def inspect(path: Path) -> Facts:
                 f"config.json in {path.name} cannot be read: {problem}", hint="save it again"
             ) from problem
         lost = () if WEIGHTS in archive.namelist() else (f"it has no {WEIGHTS}",)
-    found = _keras.facts(about)
+    found = _keras.describe_model(about)
     return Facts(
         kind=found.kind,
         operators=found.operators,
@@ -42,11 +42,11 @@ def check(path: Path) -> list[str]:
     """Every member against its checksum, the configuration, and the weights' HDF5 file."""
     try:
         found = list(inspect(path).problems)
-        with _zip.opened(path) as archive:
-            found += _zip.damaged(archive)
+        with _zip.open_archive(path) as archive:
+            found += _zip.find_damaged(archive)
             if not found and WEIGHTS in archive.namelist():
                 with archive.open(WEIGHTS) as content:
-                    found += [f"{WEIGHTS}: {said}" for said in _keras.unreadable(content)]
+                    found += [f"{WEIGHTS}: {said}" for said in _keras.find_unreadable(content)]
     except SourceError as problem:
         return [problem.message]
     return found

@@ -32,9 +32,9 @@ def sniff(path: Path, head: bytes) -> bool:
     if not path.is_file() or head[:1] != b"\x08":
         return False
     seen: set[int] = set()
-    with _wire.opened(path) as data:
+    with _wire.open_bytes(path) as data:
         try:
-            for field in itertools.islice(_wire.fields(data), 10_000):
+            for field in itertools.islice(_wire.read_fields(data), 10_000):
                 if MODEL.get(field.number) != field.kind:
                     return False
                 seen.add(field.number)
@@ -46,10 +46,10 @@ def sniff(path: Path, head: bytes) -> bool:
 def inspect(path: Path) -> Facts:
     """Operators, names, shapes of initializers and external files, from the wire format. Raises
     SourceError where it is cut off."""
-    with _wire.opened(path) as data:
+    with _wire.open_bytes(path) as data:
         bodies = [
             f
-            for f in _wire.fields(data, what=path.name)
+            for f in _wire.read_fields(data, what=path.name)
             if (f.number, f.kind) == (GRAPH, _wire.BYTES)
         ]
         if not bodies:
@@ -63,13 +63,13 @@ def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
     tensors: dict[str, tuple[int, ...]] = {}
     parameters = 0
     companions: set[str] = set()
-    for field in _wire.fields(data, body.start, body.end, f"the graph of {name}"):
+    for field in _wire.read_fields(data, body.start, body.end, f"the graph of {name}"):
         if field.kind != _wire.BYTES:
             continue
         if field.number == NODE:
             said = {
-                f.number: _wire.text(data, f)
-                for f in _wire.fields(data, field.start, field.end)
+                f.number: _wire.read_text(data, f)
+                for f in _wire.read_fields(data, field.start, field.end)
                 if f.number in (3, 4, 7)
             }
             kind_of = said.get(4, "?")
@@ -78,13 +78,13 @@ def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
         elif field.number == INITIALIZER:
             dims: list[int] = []
             kind, label = 0, ""
-            for part in _wire.fields(data, field.start, field.end):
+            for part in _wire.read_fields(data, field.start, field.end):
                 if part.number == 1:
-                    dims += _wire.numbers(data, part)
+                    dims += _wire.read_numbers(data, part)
                 elif part.number == 2:
                     kind = part.value
                 elif part.number == 8:
-                    label = _wire.text(data, part)
+                    label = _wire.read_text(data, part)
                 elif part.number == 13 and (place := _entry(data, part)) is not None:
                     companions.add(place)
             tensors[label] = tuple(dims)
@@ -101,7 +101,9 @@ def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
 
 def _entry(data: _wire.Buffer, field: _wire.Field) -> str | None:
     """The value of a StringStringEntryProto of the key ``location``."""
-    said = {f.number: _wire.text(data, f) for f in _wire.fields(data, field.start, field.end)}
+    said = {
+        f.number: _wire.read_text(data, f) for f in _wire.read_fields(data, field.start, field.end)
+    }
     return said.get(2) if said.get(1) == "location" else None
 
 

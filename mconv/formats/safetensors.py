@@ -59,7 +59,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return found, 8 + length
 
 
-def problems(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """Shapes by name, and what is wrong, tensor by tensor. Raises SourceError where there is no
     header."""
     header, start = _header(path)
@@ -110,7 +110,7 @@ def problems(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
 
 def inspect(path: Path) -> Facts:
     """Shapes by name. Raises SourceError with the first tensor that does not fit."""
-    shapes, wrong = problems(path)
+    shapes, wrong = read_shapes(path)
     if wrong:
         raise SourceError(
             f"{path.name} is damaged: {wrong[0]}",
@@ -124,6 +124,6 @@ def inspect(path: Path) -> Facts:
 def check(path: Path) -> list[str]:
     """Header, data types, and that the tensors fill the rest of the file without gap or overlap."""
     try:
-        return problems(path)[1][:20]
+        return read_shapes(path)[1][:20]
     except SourceError as problem:
         return [problem.message]

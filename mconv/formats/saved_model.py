@@ -28,22 +28,24 @@ def inspect(path: Path) -> Facts:
     operators: Counter[str] = Counter()
     names: list[str] = []
     signatures: list[str] = []
-    with _wire.opened(path / FILE) as data:
+    with _wire.open_bytes(path / FILE) as data:
         metas = [
-            f for f in _wire.fields(data, what=FILE) if (f.number, f.kind) == (META, _wire.BYTES)
+            f
+            for f in _wire.read_fields(data, what=FILE)
+            if (f.number, f.kind) == (META, _wire.BYTES)
         ]
         if not metas:
             raise SourceError(f"{path.name}/{FILE} holds no graph", hint=AGAIN)
         for meta in metas:
-            for field in _wire.fields(data, meta.start, meta.end, FILE):
+            for field in _wire.read_fields(data, meta.start, meta.end, FILE):
                 if field.kind != _wire.BYTES:
                     continue
                 if field.number == GRAPH:
                     _nodes(data, field, operators, names)
                 elif field.number == SIGNATURES:
                     signatures += [
-                        _wire.text(data, f)
-                        for f in _wire.fields(data, field.start, field.end)
+                        _wire.read_text(data, f)
+                        for f in _wire.read_fields(data, field.start, field.end)
                         if f.number == 1
                     ]
     lost = [
@@ -84,13 +86,13 @@ def _nodes(
     data: _wire.Buffer, graph: _wire.Field, operators: Counter[str], names: list[str]
 ) -> None:
     """Nodes of a GraphDef and of the functions in its library (FunctionDef.node_def is field 3)."""
-    for field in _wire.fields(data, graph.start, graph.end, FILE):
+    for field in _wire.read_fields(data, graph.start, graph.end, FILE):
         if field.number == NODE and field.kind == _wire.BYTES:
             _node(data, field, operators, names)
         elif field.number == LIBRARY and field.kind == _wire.BYTES:
-            for function in _wire.fields(data, field.start, field.end, FILE):
+            for function in _wire.read_fields(data, field.start, field.end, FILE):
                 if function.number == FUNCTION and function.kind == _wire.BYTES:
-                    for part in _wire.fields(data, function.start, function.end, FILE):
+                    for part in _wire.read_fields(data, function.start, function.end, FILE):
                         if part.number == 3 and part.kind == _wire.BYTES:
                             _node(data, part, operators, names)
 
@@ -99,8 +101,8 @@ def _node(
     data: _wire.Buffer, field: _wire.Field, operators: Counter[str], names: list[str]
 ) -> None:
     said = {
-        f.number: _wire.text(data, f)
-        for f in _wire.fields(data, field.start, field.end, FILE)
+        f.number: _wire.read_text(data, f)
+        for f in _wire.read_fields(data, field.start, field.end, FILE)
         if f.number in (1, 2)
     }
     operators[said.get(2, "?")] += 1

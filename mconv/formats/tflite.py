@@ -65,7 +65,7 @@ def inspect(path: Path) -> Facts:
     tensors: dict[str, tuple[int, ...]] = {}
     operators: Counter[str] = Counter()
     names: list[str] = []
-    with _wire.opened(path) as data:
+    with _wire.open_bytes(path) as data:
         model = _Model(data, path.name)
         for graph in model.graphs:
             for tensor in graph.tables(0, "tensor"):
@@ -94,7 +94,7 @@ def check(path: Path) -> list[str]:
     """Versions, indices of tensors, buffers and operators, and that constants fill their shapes; no
     interpreter is started."""
     try:
-        with _wire.opened(path) as data:
+        with _wire.open_bytes(path) as data:
             model = _Model(data, path.name)
             found = (
                 [f"it is of schema version {model.version}, not 3"] if model.version != 3 else []

@@ -29,11 +29,11 @@ def sniff(path: Path, head: bytes) -> bool:
         return True
     return any(
         re.search(r"(^|/)(data\.pkl|constants\.pkl|archive_format)$|/models/", n)
-        for n in _zip.names(path, head)
+        for n in _zip.list_members(path, head)
     )
 
 
-def kind(names: list[str]) -> str:
+def detect_kind(names: list[str]) -> str:
     """``torchscript``, ``program`` or ``weights``."""
     inner = {n.partition("/")[2] for n in names} | set(names)
     if "constants.pkl" in inner:
@@ -53,9 +53,9 @@ def inspect(path: Path) -> Facts:
                 hint=_zip.AGAIN,
             )
         return _legacy(path)
-    with _zip.opened(path) as archive:
+    with _zip.open_archive(path) as archive:
         names = archive.namelist()
-        form = kind(names)
+        form = detect_kind(names)
         inside = next((n for n in names if n.endswith("/data.pkl") or n == "data.pkl"), None)
         if form == "torchscript":
             code = [
@@ -68,7 +68,9 @@ def inspect(path: Path) -> Facts:
             return Facts(kind=form, names=tuple(_members(archive)))
         if archive.getinfo(inside).file_size > LARGEST:
             raise SourceError(f"{inside} in {path.name} is larger than {LARGEST >> 20} MiB")
-        value, reader = _pickle.read(io.BytesIO(archive.read(inside)), f"{inside} in {path.name}")
+        value, reader = _pickle.read_pickle(
+            io.BytesIO(archive.read(inside)), f"{inside} in {path.name}"
+        )
         sizes = {
             n.rpartition("/data/")[2]: archive.getinfo(n).file_size for n in names if "/data/" in n
         }
@@ -95,7 +97,7 @@ def _legacy(path: Path) -> Facts:
     length and its bytes."""
     with path.open("rb") as file:
         data = io.BytesIO(file.read(LARGEST))
-    read = [_pickle.read(data, path.name) for _ in range(5)]
+    read = [_pickle.read_pickle(data, path.name) for _ in range(5)]
     value, reader = read[3]
     end = data.tell() + sum(8 + needed for needed in reader.storages.values())
     found = _facts("weights", value, reader.globals)
@@ -109,8 +111,8 @@ def _legacy(path: Path) -> Facts:
 
 
 def _facts(form: str, value: object, found: list[str]) -> Facts:
-    tensors = _pickle.shapes(value)
-    code = _pickle.dangerous(found)
+    tensors = _pickle.find_shapes(value)
+    code = _pickle.list_dangerous(found)
     said = (
         f"it holds more than tensors ({', '.join(code[:5])}): loading it would run code, which "
         "mconv does not do"
@@ -129,8 +131,8 @@ def check(path: Path) -> list[str]:
     try:
         found = list(inspect(path).problems)
         if zipfile.is_zipfile(path):
-            with _zip.opened(path) as archive:
-                found += _zip.damaged(archive)
+            with _zip.open_archive(path) as archive:
+                found += _zip.find_damaged(archive)
     except SourceError as problem:
         return [problem.message]
     return found

@@ -14,7 +14,7 @@ MAX_ARCHIVE = 64 * 10**6
 MAX_FILE = 256 * 10**6
 
 
-def newest(api: Api, name: str, branch: str) -> bytes | None:
+def fetch_newest(api: Api, name: str, branch: str) -> bytes | None:
     """results.json of the newest artifact ``name`` that a run of this repository on ``branch``
     left; None where there is none.
 

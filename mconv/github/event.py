@@ -37,7 +37,7 @@ class Event(Frozen, frozen=True, kw_only=True):
     base_branch: str = ""
 
 
-def read(path: str | None) -> Event:
+def read_event(path: str | None) -> Event:
     """Parse event.json; a missing, unreadable or foreign file is an empty event."""
     if not path:
         return Event()

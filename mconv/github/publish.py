@@ -15,14 +15,14 @@ TRIES = 3
 ACTIONS_BOT = "github-actions[bot]"
 
 
-def marker(key: str) -> str:
+def make_marker(key: str) -> str:
     """The hidden line by which a later run finds its own comment; ``key`` tells several mconv jobs
     of one PR apart."""
     safe = "".join(c for c in key if c.isalnum() or c in "._-")[:80]
     return f"<!-- mconv:{safe} -->"
 
 
-def comment(
+def publish_comment(
     api: Api, number: int, body: str, *, key: str = "default", author: str = ACTIONS_BOT
 ) -> tuple[str, str]:
     """Create the comment, or update the one this bot made before; ("created" | "updated" |
@@ -32,7 +32,7 @@ def comment(
     is who comments with an installation token, which cannot ask for itself. After a POST that ended
     in a server error the list is read again before anything is posted, so that no comment is
     doubled."""
-    text = f"{marker(key)}\n{body}"
+    text = f"{make_marker(key)}\n{body}"
     if len(text) > BODY_LIMIT:
         raise PublishError(
             f"the comment has {len(text)} characters, more than GitHub's {BODY_LIMIT}"
@@ -40,7 +40,7 @@ def comment(
     login = _login(api) or author
     issue = f"/repos/{api.repository}/issues/{number}/comments"
     for _ in range(TRIES):
-        present = _own(api, issue, marker(key), login)
+        present = _own(api, issue, make_marker(key), login)
         if present is not None:
             if present["body"] == text:
                 return "unchanged", str(present["html_url"])
@@ -76,7 +76,7 @@ def _own(api: Api, path: str, mark: str, author: str) -> Any:
     return None
 
 
-def check_run(
+def publish_check_run(
     api: Api,
     report: Report,
     head_sha: str,
@@ -155,7 +155,7 @@ def _annotation(variant: VariantResult, prefix: str) -> dict[str, Any]:
         *([f"{variant.error.type}: {variant.error.message}"] if variant.error else []),
     ]
     return {
-        "path": workflow.located(place, prefix) if place else "models.yml",
+        "path": workflow.locate_file(place, prefix) if place else "models.yml",
         "start_line": line,
         "end_line": line,
         "annotation_level": "warning" if variant.status == "skipped" else "failure",

@@ -41,7 +41,7 @@ class Uploaded(Frozen, frozen=True, kw_only=True):
     url: str = ""
 
 
-def bundle(report: Report, source: Path, out: Path) -> list[Path]:
+def bundle_assets(report: Report, source: Path, out: Path) -> list[Path]:
     """Write the assets of the variants in ``source`` (the OUT of a run) into ``out``; SHA256SUMS is
     the last.
 
@@ -112,7 +112,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def upload(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
+def upload_assets(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
     """Bring the release of ``tag`` to hold ``assets``, in their order. Raises PublishError where
     there is no such release, or an upload fails for good; what was uploaded until then stays, and
     the next run goes on from there."""

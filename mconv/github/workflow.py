@@ -44,7 +44,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
     def read(cls, variables: Mapping[str, str]) -> Environment:
         """From environment variables. A missing or unreadable event file leaves the pull request
         None."""
-        event = events.read(variables.get("GITHUB_EVENT_PATH"))
+        event = events.read_event(variables.get("GITHUB_EVENT_PATH"))
         named = variables.get("GITHUB_EVENT_NAME", "")
         other = event.other_run if named == "workflow_run" else None
         repository = variables.get("GITHUB_REPOSITORY", "")
@@ -91,7 +91,7 @@ def escape_property(text: str) -> str:
     return escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def annotation(
+def format_annotation(
     level: str, message: str, *, title: str = "", place: Place | None = None, prefix: str = ""
 ) -> str:
     """One workflow command; ``level`` is error, warning or notice, ``prefix`` as in
@@ -99,7 +99,7 @@ def annotation(
     properties = {"title": title}
     if place:
         properties |= {
-            "file": located(place, prefix),
+            "file": locate_file(place, prefix),
             "line": str(place.line),
             "col": str(place.column),
         }
@@ -107,7 +107,7 @@ def annotation(
     return f"::{level} {said}::{escape_data(message[:MAX_MESSAGE])}"
 
 
-def located(place: Place, prefix: str) -> str:
+def locate_file(place: Place, prefix: str) -> str:
     """The file of ``place`` from the workspace's root."""
     return place.file if Path(place.file).is_absolute() else os.path.normpath(prefix + place.file)
 
@@ -122,7 +122,9 @@ def annotate(report: Report, *, prefix: str = "") -> list[str]:
         level = "warning" if variant.status == "skipped" else "error"
         title = f"{variant.id}: {variant.status}"
         commands[level].append(
-            annotation(level, _message(variant), title=title, place=variant.place, prefix=prefix)
+            format_annotation(
+                level, _message(variant), title=title, place=variant.place, prefix=prefix
+            )
         )
     more = "more variants did not pass; see the summary"
     return [line for level, lines in commands.items() for line in _capped(level, lines, more)]
@@ -132,7 +134,7 @@ def annotate_errors(problems: Sequence[MconvError], *, prefix: str = "") -> list
     """A command for each error that ended the run before there was a report, at its place."""
     said = [f"{p.message}\nhint: {p.hint}" if p.hint else p.message for p in problems]
     lines = [
-        annotation("error", text, title="mconv", place=p.place, prefix=prefix)
+        format_annotation("error", text, title="mconv", place=p.place, prefix=prefix)
         for text, p in zip(said, problems, strict=True)
     ]
     return _capped("error", lines, "more errors; see the log")
@@ -142,7 +144,7 @@ def _capped(level: str, lines: list[str], more: str) -> list[str]:
     if len(lines) <= MAX_ANNOTATIONS:
         return lines
     kept = MAX_ANNOTATIONS - 1
-    return [*lines[:kept], annotation(level, f"{len(lines) - kept} {more}")]
+    return [*lines[:kept], format_annotation(level, f"{len(lines) - kept} {more}")]
 
 
 def neutralise(text: str) -> str:

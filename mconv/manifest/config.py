@@ -11,7 +11,7 @@ import msgspec
 
 from mconv.compare import DEFAULT_TOLERANCES
 from mconv.errors import ManifestError
-from mconv.manifest.yaml import nearest
+from mconv.manifest.yaml import suggest_nearest
 from mconv.values import Frozen, Limits, Place, SourceConfig, Tolerance
 
 PRECISIONS = tuple(DEFAULT_TOLERANCES)
@@ -131,7 +131,7 @@ def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
     if not models:
         names = [f"{m.name}/{v.label}/{v.precision}" for m in manifest.models for v in m.variants]
         raise ManifestError(
-            f"no variant matches --only {' '.join(patterns)}.{nearest(patterns[0], names)}",
+            f"no variant matches --only {' '.join(patterns)}.{suggest_nearest(patterns[0], names)}",
             hint=f"variants: {', '.join(names[:20])}",
             place=Place(file=manifest.file),
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 from mconv import registry
 from mconv.contracts import Schemas
-from mconv.manifest.yaml import nearest
+from mconv.manifest.yaml import suggest_nearest
 
 
-def runtime_options(target: registry.Target) -> Schemas:
+def list_runtime_options(target: registry.Target) -> Schemas:
     """Options of the runtime that verifies a target; none where the target has one of that name
     itself."""
     found = registry.runtimes()[target.runtimes[0]].options if target.runtimes else {}
@@ -27,14 +27,16 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
+def find_option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
     """What is wrong with ``value`` by ``schema`` (type, enum, minimum, maximum, items,
     additionalProperties), or None."""
     if "enum" in schema:
         if value in schema["enum"]:
             return None
         choices = [str(choice) for choice in schema["enum"]]
-        return f"must be one of {', '.join(choices)}{nearest(str(value), choices).rstrip('?')}"
+        return (
+            f"must be one of {', '.join(choices)}{suggest_nearest(str(value), choices).rstrip('?')}"
+        )
     if "type" in schema:
         types, words = _TYPES[schema["type"]]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -52,6 +54,6 @@ def option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
     )
     if isinstance(inner, Mapping):
         for item in value if isinstance(value, list) else value.values():
-            if problem := option_problem(item, inner):
+            if problem := find_option_problem(item, inner):
                 return f"has an item that {problem}"
     return None

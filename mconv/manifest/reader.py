@@ -39,8 +39,8 @@ from mconv.manifest.config import (
     ModelConfig,
     VariantConfig,
 )
-from mconv.manifest.options import option_problem, runtime_options
-from mconv.manifest.yaml import Node, Problems, nearest, read_document
+from mconv.manifest.options import find_option_problem, list_runtime_options
+from mconv.manifest.yaml import Node, Problems, read_document, suggest_nearest
 from mconv.values import Limits, Place, SourceConfig, TensorSpec, Tolerance
 
 
@@ -54,7 +54,7 @@ def load(path: Path) -> Manifest:
     )
     root, problems = read_document(path, shown.removeprefix("./"))
     folder = path.resolve().parent
-    return read(root, problems, folder, boundary=repository(folder))
+    return read(root, problems, folder, boundary=find_repository(folder))
 
 
 def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Manifest:
@@ -66,7 +66,7 @@ def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Man
     return manifest
 
 
-def repository(folder: Path) -> Path:
+def find_repository(folder: Path) -> Path:
     """The folder paths may not leave: the nearest one above with ``.git``, or ``folder`` itself."""
     return next((p for p in (folder, *folder.parents) if (p / ".git").exists()), folder)
 
@@ -190,7 +190,7 @@ class _Reader:
         elif not path.exists():
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             node.fail(
-                f"there is no file {text!r}.{nearest(path.name, siblings)}",
+                f"there is no file {text!r}.{suggest_nearest(path.name, siblings)}",
                 "paths are relative to the manifest",
             )
         elif not folder and not path.is_file():
@@ -224,7 +224,7 @@ class _Reader:
         for key in fields.keys() & options.keys() - known[format_].options.keys():
             fields[key].fail(
                 f"{key!r} is not an option of {format_} "
-                f"sources.{nearest(key, known[format_].options)}"
+                f"sources.{suggest_nearest(key, known[format_].options)}"
             )
         return self.checked(node, format_, path, values, inputs)
 
@@ -235,7 +235,7 @@ class _Reader:
         problem = (
             f"could be {' or '.join(found)}"
             if found
-            else f"is of no format mconv converts: it is {recognise.words(Path(path))}"
+            else f"is of no format mconv converts: it is {recognise.describe_content(Path(path))}"
         )
         node.fail(
             f"{Path(path).name} {problem}",
@@ -253,7 +253,7 @@ class _Reader:
     ) -> SourceConfig | None:
         if format_ is None:
             return None
-        if other := recognise.foreign(Path(path)):
+        if other := recognise.describe_foreign(Path(path)):
             node.fail(
                 f"{Path(path).name} is {other}, not a model",
                 "name the file or folder of the model itself",
@@ -316,7 +316,7 @@ class _Reader:
                 )
             elif known and name not in known:
                 child.fail(
-                    f"{name!r} is not one of the inputs.{nearest(name, known)}",
+                    f"{name!r} is not one of the inputs.{suggest_nearest(name, known)}",
                     f"declared: {', '.join(known)}",
                 )
             else:
@@ -397,7 +397,7 @@ class _Reader:
             precision_text, at = suffix or None, node
         if target not in known:
             at.fail(
-                f"{target!r} is not a known target.{nearest(target, known)}",
+                f"{target!r} is not a known target.{suggest_nearest(target, known)}",
                 f"known: {', '.join(known)}",
             )
             return
@@ -412,7 +412,7 @@ class _Reader:
                 for k in q.options
             }
             fields = body.mapping(
-                (*VARIANT_KEYS, *plugin.options, *sorted(extra), *runtime_options(plugin))
+                (*VARIANT_KEYS, *plugin.options, *sorted(extra), *list_runtime_options(plugin))
             )
         names = [(node, precision_text or self.implied(plugin, fields))]
         if "precision" in fields:
@@ -449,7 +449,7 @@ class _Reader:
             known = "precision" if precision in PRECISIONS else "known precision"
             node.fail(
                 f"{precision!r} is not a {known} of target "
-                f"{plugin.name}.{nearest(precision, plugin.precisions)}",
+                f"{plugin.name}.{suggest_nearest(precision, plugin.precisions)}",
                 f"{plugin.name} offers: {', '.join(plugin.precisions)}",
             )
             return None
@@ -489,7 +489,7 @@ class _Reader:
             method=quantizer.name if quantizer else None,
             options=options,
             quantizer_options=self.options(fields, quantizer.options) if quantizer else {},
-            runtime_options=self.options(fields, runtime_options(plugin)),
+            runtime_options=self.options(fields, list_runtime_options(plugin)),
             tolerance=Tolerance(**merged),
             limits=limits,
             place=place,
@@ -531,7 +531,7 @@ class _Reader:
         for name, schema in options.items():
             if name in fields:
                 value = fields[name].value()
-                if (problem := option_problem(value, schema)) is None:
+                if (problem := find_option_problem(value, schema)) is None:
                     values[name] = value
                 else:
                     fields[name].fail(f"{name} {problem}, not {value!r}", schema.get("description"))

@@ -34,7 +34,7 @@ ARCHIVES = (  # some formats of models are such inside
 )
 
 
-def head(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
     """The first 4 KiB; empty for a folder. Raises SourceError where the file cannot be read."""
     if path.is_dir():
         return b""
@@ -45,9 +45,9 @@ def head(path: Path) -> bytes:
         raise SourceError(f"{path.name} cannot be read: {problem.strerror}") from problem
 
 
-def sniff(path: Path) -> registry.Format | None:
+def detect_format(path: Path) -> registry.Format | None:
     """The format of a file or folder by its content, cut off or not."""
-    begin = head(path)
+    begin = read_head(path)
     for each in sorted(registry.formats().values(), key=lambda f: f.order):
         try:
             if each.sniff(path, begin):
@@ -57,17 +57,17 @@ def sniff(path: Path) -> registry.Format | None:
     return None
 
 
-def foreign(path: Path) -> str | None:
+def describe_foreign(path: Path) -> str | None:
     """What a file is, in words, where its first bytes say that it is no model, whatever its
     name."""
-    return _by_magic(head(path), OTHER) if path.is_file() else None
+    return _by_magic(read_head(path), OTHER) if path.is_file() else None
 
 
 def _by_magic(begin: bytes, known: Iterable[tuple[bytes, str]]) -> str | None:
     return next((words for magic, words in known if begin.startswith(magic)), None)
 
 
-def what_else(path: Path) -> str:
+def describe_unknown(path: Path) -> str:
     """What a file of no known format is, in words."""
     if path.is_dir():
         return (
@@ -75,7 +75,7 @@ def what_else(path: Path) -> str:
             if (path / "config.json").is_file()
             else "a folder of no known format"
         )
-    begin = head(path)
+    begin = read_head(path)
     if not begin:
         return "empty"
     if found := _by_magic(begin, (*OTHER, *ARCHIVES)):
@@ -89,15 +89,15 @@ def what_else(path: Path) -> str:
     )
 
 
-def named(path: Path) -> registry.Format | None:
+def find_promised_format(path: Path) -> registry.Format | None:
     """The format that a file's name promises."""
     return next((f for f in registry.formats().values() if path.suffix.lower() in f.suffixes), None)
 
 
-def words(path: Path) -> str:
+def describe_content(path: Path) -> str:
     """What a file or folder is, in words: its format, or what else it is."""
     try:
-        form = sniff(path)
-        return f"{form.name} by its content" if form is not None else what_else(path)
+        form = detect_format(path)
+        return f"{form.name} by its content" if form is not None else describe_unknown(path)
     except SourceError as problem:
         return problem.message

@@ -21,9 +21,13 @@ ATTRIBUTES = "\n\nAttributes:\n"
 NAMES = ("models", "results", "mixed")
 
 
-def get(name: str) -> dict[str, Any]:
+def make_schema(name: str) -> dict[str, Any]:
     """The schema called ``name`` (one of NAMES)."""
-    return {"models": models, "results": results, "mixed": mixed}[name]()
+    return {
+        "models": make_models_schema,
+        "results": make_results_schema,
+        "mixed": make_mixed_schema,
+    }[name]()
 
 
 class MixedLayer(Frozen, frozen=True, kw_only=True):
@@ -47,7 +51,7 @@ class Mixed(Frozen, frozen=True, kw_only=True):
     layers: dict[str, MixedLayer]
 
 
-def mixed() -> dict[str, Any]:
+def make_mixed_schema() -> dict[str, Any]:
     """Schema of mixed.json."""
     return {"$schema": DRAFT, "title": "mconv mixed.json", **_schema_of(Mixed)}
 
@@ -79,7 +83,7 @@ def _read_attributes(text: str) -> dict[str, str]:
     return {name: " ".join(parts) for name, parts in words.items()}
 
 
-def mixed_problem(value: Any) -> str | None:
+def find_mixed_problem(value: Any) -> str | None:
     """What is wrong with ``value`` as mixed.json, or None."""
     try:
         msgspec.convert(value, Mixed)
@@ -88,7 +92,7 @@ def mixed_problem(value: Any) -> str | None:
     return None
 
 
-def results() -> dict[str, Any]:
+def make_results_schema() -> dict[str, Any]:
     """Schema of results.json, from the annotations of :class:`mconv.values.Report`."""
     return {"$schema": DRAFT, "title": "mconv results.json", **_schema_of(Report)}
 
@@ -102,7 +106,7 @@ def _object(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[
     }
 
 
-def models() -> dict[str, Any]:
+def make_models_schema() -> dict[str, Any]:
     """Schema of models.yml, from the key lists of :mod:`mconv.manifest` and the options of every
     installed plug-in."""
     text = {"type": "string", "minLength": 1}
@@ -220,7 +224,9 @@ def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]
                         for q in sorted(used, key=lambda q: q.name)
                         for k, v in q.options.items()
                     },
-                    **{k: dict(v) for k, v in manifest_options.runtime_options(target).items()},
+                    **{
+                        k: dict(v) for k, v in manifest_options.list_runtime_options(target).items()
+                    },
                     **{k: dict(v) for k, v in target.options.items()},
                 }
             ),

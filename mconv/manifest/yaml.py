@@ -34,7 +34,7 @@ UNITS = {
 _TIMES = {"ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4, "h": 3.6e6, "us": 1e-3}
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def suggest_nearest(word: str, choices: Iterable[str]) -> str:
     """ " Perhaps you meant 'x'?" for the closest choice, or an empty text."""
     close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)
     return f" Perhaps you meant {close[0]!r}?" if close else ""
@@ -175,7 +175,7 @@ class Node:
                     else child
                 )
                 at.fail(
-                    f"unknown key {key!r} in {self.what}.{nearest(key, allowed)}",
+                    f"unknown key {key!r} in {self.what}.{suggest_nearest(key, allowed)}",
                     f"known keys: {', '.join(sorted(allowed))}",
                 )
         if self.is_mapping():
@@ -198,7 +198,7 @@ class Node:
         choices = list(choices)
         if value is not None and value not in choices:
             self.fail(
-                f"{value!r} is not a known {self.what}.{nearest(value, choices)}",
+                f"{value!r} is not a known {self.what}.{suggest_nearest(value, choices)}",
                 f"known: {', '.join(choices)}",
             )
             return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from mconv.store.digests import Digests, sha256
+from mconv.store.digests import Digests, hash_file
 
 
 @cache
@@ -54,7 +54,7 @@ def code_digest(module: str) -> str:
             for part in sorted(
                 p for p in path.parent.rglob("*") if p.is_file() and p.suffix != ".pyc"
             ):
-                seen[f"{name}:{part.relative_to(path.parent)}"] = sha256(part)
+                seen[f"{name}:{part.relative_to(path.parent)}"] = hash_file(part)
     text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(seen.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,7 +77,7 @@ def _source(path: Path) -> tuple[str, tuple[str, ...]]:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 found.append(full if _is_module(full) else node.module)
-    return sha256(path), tuple(found)
+    return hash_file(path), tuple(found)
 
 
 def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:

@@ -38,8 +38,8 @@ def render(report: Report) -> str:
     )
     front = f"Lower left is better; the line joins what nothing else beats.{trend}"
     charts = [
-        ("Size against error", plots.pareto(report), f"{front} 1e-9 stands for exact."),
-        ("Size against latency", plots.latency(report), front),
+        ("Size against error", plots.draw_error(report), f"{front} 1e-9 stands for exact."),
+        ("Size against latency", plots.draw_latency(report), front),
     ]
     figures = [
         f"<h2>{name}</h2><figure>{svg}<figcaption>{said}</figcaption></figure>"
@@ -170,7 +170,7 @@ def _details(v: VariantResult) -> str:
         said += f"; beside it, in fp32: {_format.beside(b)}" if b.others else ""
         said += f"; by part: {_format.by_part(b)}" if b.parts else ""
         parts.append(f"<p>{escape(said)}</p>")
-    if chart := plots.layers(v):
+    if chart := plots.draw_layers(v):
         parts.append(
             f"<figure>{chart}<figcaption>In the graph's order; the shortest bars lose the "
             "most.</figcaption></figure>"

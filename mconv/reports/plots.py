@@ -15,7 +15,7 @@ LABEL = 44  # characters of a layer's name that are shown
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 320, 70, 45, 15, 40
 
 
-def pareto(report: Report) -> str:
+def draw_error(report: Report) -> str:
     """Size against error (1 − worst cosine), both logarithmic; an empty text for fewer than two
     verified variants.
 
@@ -41,7 +41,7 @@ def pareto(report: Report) -> str:
     )
 
 
-def latency(report: Report) -> str:
+def draw_latency(report: Report) -> str:
     """Size against median latency, both logarithmic, of what was measured on real hardware; empty
     for fewer than two."""
     points = []
@@ -146,7 +146,7 @@ def _beaten(point: _Point, points: Sequence[_Point]) -> bool:
     return any(o != own and o[0] <= own[0] and o[1] <= own[1] for o in others)
 
 
-def layers(variant: VariantResult) -> str:
+def draw_layers(variant: VariantResult) -> str:
     """A bar a quantized layer, in the graph's order: signal over noise in dB, the longer the
     better; empty where there are none."""
     found = variant.layers

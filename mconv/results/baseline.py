@@ -25,7 +25,7 @@ LATENCY_FLOOR = 0.05
 MAX_BYTES = 64 * 10**6
 
 
-def read(path: Path) -> Report:
+def read_results(path: Path) -> Report:
     """Read and validate a results.json. Raises UsageError naming the field that is wrong."""
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -43,7 +43,7 @@ def read(path: Path) -> Report:
         ) from problem
 
 
-def selected(report: Report, patterns: Sequence[str]) -> Report:
+def select_variants(report: Report, patterns: Sequence[str]) -> Report:
     """``report`` with the variants that ``--only`` names, so that the others do not count as
     removed."""
     if not patterns:
@@ -72,7 +72,7 @@ def compare(report: Report, base: Report) -> Report:
         if old is None and (renamed := _renamed(variant, gone)) is not None:
             old = gone.pop(renamed)
         found = (
-            deltas(variant, old, latency=same)
+            find_deltas(variant, old, latency=same)
             if old
             else (Delta(name="new", before=None, after=None, note="not in the base"),)
         )
@@ -88,7 +88,7 @@ def compare(report: Report, base: Report) -> Report:
     )
 
 
-def deltas(
+def find_deltas(
     after: VariantResult, before: VariantResult, *, latency: bool = True
 ) -> tuple[Delta, ...]:
     """What differs between two results of one variant, and whether it got worse by more than the

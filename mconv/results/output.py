@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -12,12 +12,82 @@ import mconv
 from mconv.errors import StoreError
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
-from mconv.results.variant import directory
+from mconv.results.variant import name_directory
 from mconv.results.verdict import summarize
-from mconv.store.local import Entry, Store, copy_files, sweep, write_text
+from mconv.store.local import Entry, Store, copy_files, sweep_output, write_text
 from mconv.values import ErrorInfo, Report, VariantResult, to_json
 
 PROVENANCE = "mconv.json"
+
+
+class SourceProvenance(TypedDict):
+    """The source.
+
+    Attributes:
+        format: The name of the source plug-in.
+        path: Where the source lies, relative to the manifest.
+        digest: The digest of its files.
+        options: Its options.
+        inputs: The inputs as the manifest declares them: name, dtype and shape.
+    """
+
+    format: str
+    path: str
+    digest: str
+    options: dict[str, Any]
+    inputs: list[dict[str, Any]]
+
+
+class StepProvenance(TypedDict):
+    """A step.
+
+    Attributes:
+        kind: The kind of step.
+        name: The plug-in that did it.
+        key: The digest of all that its result depends on.
+        tools: Versions of the tools that it used.
+        notes: Its remarks.
+    """
+
+    kind: str
+    name: str
+    key: str
+    tools: dict[str, str]
+    notes: tuple[str, ...]
+
+
+class Provenance(TypedDict):
+    """An artifact.
+
+    Attributes:
+        mconv: The version of mconv.
+        id: The variant's id.
+        model: The model's name.
+        target: The target's name.
+        precision: The precision that was delivered.
+        options: Options of the target and of the runtime.
+        status: The verdict.
+        source: What it was made from.
+        steps: How it was made.
+        files: :class:`mconv.values.FileRecord` of every file, as JSON.
+        info: :class:`mconv.values.ModelInfo` of the artifact, as JSON.
+        outputs: :class:`mconv.values.OutputError` of every output, as JSON.
+        tolerance: :class:`mconv.values.Tolerance` that it was held to, as JSON.
+    """
+
+    mconv: str
+    id: str
+    model: str
+    target: str
+    precision: str
+    options: dict[str, Any]
+    status: str
+    source: SourceProvenance
+    steps: list[StepProvenance]
+    files: list[dict[str, Any]]
+    info: dict[str, object] | None
+    outputs: list[dict[str, object]]
+    tolerance: dict[str, object]
 
 
 def write_artifacts(
@@ -28,13 +98,13 @@ def write_artifacts(
 
     Returns the report, in which a variant whose files could not be delivered is an error without
     any."""
-    sweep(out)
+    sweep_output(out)
     delivered = []
     for variant, result in zip(plan.variants, report.variants, strict=True):
         planned = next(
             (c for c in variant.candidates if c.config.precision == result.chosen), variant
         )
-        folder = out / directory(variant.config, variant.model)
+        folder = out / name_directory(variant.config, variant.model)
         entry = outcome.entries.get(planned.steps["write"])
         try:
             _write_artifact(folder, entry, to_json(_provenance(plan, planned, result)), store)
@@ -77,12 +147,23 @@ def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: S
         write_text(beside, provenance)
 
 
-def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict[str, Any]:
+def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> Provenance:
     """What an artifact came from; no times and no measurements, so that equal inputs give equal
     bytes."""
-    source = plan.manifest.models[
-        [m.name for m in plan.manifest.models].index(planned.model)
-    ].source
+    source = next(m.source for m in plan.manifest.models if m.name == planned.model)
+    steps: list[StepProvenance] = []
+    for step in result.steps:
+        if step.kind != "measure":
+            steps.append(
+                {
+                    "kind": step.kind,
+                    "name": step.name,
+                    "key": step.key,
+                    "tools": step.tools,
+                    "notes": step.notes,
+                }
+            )
+    outputs = result.verification.outputs if result.verification else ()
     return {
         "mconv": mconv.__version__,
         "id": planned.id,
@@ -98,14 +179,10 @@ def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> dict
             "options": source.options,
             "inputs": msgspec.to_builtins(source.inputs),
         },
-        "steps": [
-            {"kind": s.kind, "name": s.name, "key": s.key, "tools": s.tools, "notes": s.notes}
-            for s in result.steps
-            if s.kind != "measure"
-        ],
+        "steps": steps,
         "files": msgspec.to_builtins(result.files),
         "info": msgspec.to_builtins(result.info),
-        "outputs": msgspec.to_builtins(result.verification.outputs) if result.verification else [],
+        "outputs": msgspec.to_builtins(outputs),
         "tolerance": msgspec.to_builtins(planned.config.tolerance),
     }
 

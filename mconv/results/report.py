@@ -18,7 +18,7 @@ from mconv.results.verdict import summarize
 from mconv.values import ModelResult, Report
 
 
-def build(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
+def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
     """One frozen Report of everything that happened."""
     variants = tuple(
         build_auto(plan, outcome, v, measured)

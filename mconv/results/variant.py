@@ -21,14 +21,14 @@ from mconv.errors import StoreError
 from mconv.manifest.config import VariantConfig
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
-from mconv.results.verdict import judge_variant, verification
+from mconv.results.verdict import judge_variant, judge_verification
 from mconv.store.local import Entry
 from mconv.values import Candidate, StepRecord, VariantResult
 
 A = TypeVar("A", bound=StepAnswer)
 
 
-def directory(config: VariantConfig, model: str) -> str:
+def name_directory(config: VariantConfig, model: str) -> str:
     """Where a variant's files lie, relative to OUT."""
     return f"{model}/{config.label}-{config.precision}"
 
@@ -58,13 +58,13 @@ def build_variant(
     if written is not None and (artifact := parts.answer("write", WriteAnswer)) is not None:
         result = replace(
             result,
-            directory=directory(config, variant.model),
+            directory=name_directory(config, variant.model),
             files=written.files,
             size_bytes=sum(f.bytes for f in written.files),
             info=artifact.info,
         )
     if (verified := parts.answer("verify", VerifyAnswer)) is not None:
-        proof, evaluation = verification(verified, config)
+        proof, evaluation = judge_verification(verified, config)
         result = replace(
             result,
             verification=proof,
@@ -123,9 +123,9 @@ def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: boo
         taken,
         id=variant.id,
         precision=variant.config.precision,
-        directory=directory(variant.config, variant.model) if taken.directory else None,
+        directory=name_directory(variant.config, variant.model) if taken.directory else None,
         chosen=taken.precision,
-        candidates=front(tried),
+        candidates=compare_candidates(tried),
     )
     if good or taken.status != "failed":
         return made
@@ -133,7 +133,7 @@ def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: boo
     return replace(made, reasons=("no precision keeps the tolerance and the limits", *said))
 
 
-def front(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
+def compare_candidates(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
     """What each candidate came to, and whether it is on the Pareto front of size, error and
     latency."""
     made = []

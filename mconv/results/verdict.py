@@ -32,7 +32,7 @@ def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Sum
     )
 
 
-def verification(
+def judge_verification(
     answer: VerifyAnswer, config: VariantConfig
 ) -> tuple[Verification, Evaluation | None]:
     """Hold errors to the tolerance and placement to the provider claimed; the task metric comes

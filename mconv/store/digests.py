@@ -38,13 +38,13 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     digest: str
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ci() -> bool:
+def is_ci() -> bool:
     """Whether this is a CI job, by the variables that all of them set."""
     return (
         os.environ.get("CI", "").lower() not in ("", "0", "false") or "GITHUB_ACTIONS" in os.environ
@@ -56,7 +56,7 @@ class Digests:
     next, if anywhere."""
 
     def __init__(self, file: Path | None = None) -> None:
-        self.file = None if ci() else file
+        self.file = None if is_ci() else file
         self.known: dict[str, Known] = {}
         self.used: dict[str, Known] = {}
         self.changed = False
@@ -74,7 +74,7 @@ class Digests:
             self.used[name] = known
             return known.digest
         asked = time.time_ns()
-        digest = sha256(path)
+        digest = hash_file(path)
         after = os.stat(name)
         if (
             _identity(after) == before

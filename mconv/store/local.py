@@ -31,7 +31,7 @@ LARGEST_GROWTH = 32  # and so many times those of the model's source
 CHUNK = 1 << 20  # bytes copied at once
 
 
-def records(folder: Path, limit: int | None = None) -> tuple[FileRecord, ...]:
+def record_files(folder: Path, limit: int | None = None) -> tuple[FileRecord, ...]:
     """Every file below ``folder``, in path order, with its size and digest.
 
     Raises StoreError for links and whatever else is no plain file (an artifact may not point
@@ -57,7 +57,7 @@ def _size(name: str, within: int) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def largest_output(source_bytes: int) -> int:
+def limit_output_bytes(source_bytes: int) -> int:
     """How many bytes the files of one step of a model may have whose source has
     ``source_bytes``."""
     return LEAST_ROOM + LARGEST_GROWTH * source_bytes
@@ -132,7 +132,7 @@ class Store:
                 content = file.read(MAX_ENTRY + 1)
         except (OSError, StoreError):
             return None
-        return unsealed(key, content)
+        return unseal_entry(key, content)
 
     def intact(self, entry: Entry) -> bool:
         """True where every file of the entry is a plain one of the recorded size and digest."""
@@ -170,12 +170,12 @@ class Store:
         try:
             if os.geteuid() == 0:
                 plain_files.take_over(files)
-            entry = msgspec.structs.replace(entry, files=records(files, limit))
+            entry = msgspec.structs.replace(entry, files=record_files(files, limit))
             target.parent.mkdir(exist_ok=True)
             staged = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
             os.rename(files, staged / "files")
             (staged / "entry.json").write_text(
-                to_json(Sealed(digest=digest_of(entry), entry=entry))
+                to_json(Sealed(digest=hash_entry(entry), entry=entry))
             )
             staged.chmod(0o755)
             try:
@@ -214,7 +214,7 @@ class Store:
             yield self.read(folder.name) or folder
 
 
-def unsealed(key: str, content: bytes) -> Entry | None:
+def unseal_entry(key: str, content: bytes) -> Entry | None:
     """The entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
     try:
         sealed = from_json(content, Sealed)
@@ -222,17 +222,17 @@ def unsealed(key: str, content: bytes) -> Entry | None:
         return None
     return (
         sealed.entry
-        if sealed.entry.key == key and sealed.digest == digest_of(sealed.entry)
+        if sealed.entry.key == key and sealed.digest == hash_entry(sealed.entry)
         else None
     )
 
 
-def digest_of(entry: Entry) -> str:
+def hash_entry(entry: Entry) -> str:
     """SHA-256 of an entry's JSON, as :class:`Sealed` holds it."""
     return hashlib.sha256(msgspec.json.encode(entry, order="deterministic")).hexdigest()
 
 
-def sweep(out: Path) -> int:
+def sweep_output(out: Path) -> int:
     """Remove what killed runs left half written in ``out``, the folder of :func:`copy_files` and
     :func:`write_text`."""
     return sweep_paths([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 from mconv.errors import StoreError
 from mconv.store import shared
 from mconv.store.digests import Digests
-from mconv.store.local import Entry, Store, unsealed
+from mconv.store.local import Entry, Store, unseal_entry
 from mconv.values import Frozen
 
 LEFTOVER_SECONDS = 86400.0  # a file that is written behind a URL is whole by then
 
 
-class Item(Frozen, frozen=True, kw_only=True):
+class StoredItem(Frozen, frozen=True, kw_only=True):
     """What the store holds under a key. ``entry`` is None where it cannot be read; ``modified``:
     seconds since 1970."""
 
@@ -30,14 +30,14 @@ class Item(Frozen, frozen=True, kw_only=True):
     entry: Entry | None = None
 
 
-class Kept(Protocol):
+class MaintainedStore(Protocol):
     """A store as it is looked after."""
 
-    def items(self, *, entries: bool) -> list[Item]:
+    def items(self, *, entries: bool) -> list[StoredItem]:
         """All that is there, by key; with ``entries``, read too, which takes a request each behind
         a URL."""
 
-    def intact(self, item: Item) -> bool:
+    def intact(self, item: StoredItem) -> bool:
         """Whether the files are what the entry says."""
 
     def remove(self, key: str) -> None: ...
@@ -46,19 +46,19 @@ class Kept(Protocol):
         """Remove what broken runs left; returns how many."""
 
 
-class LocalStore:
+class MaintainedLocalStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         store.digests = Digests()  # nothing that is remembered: all files are read
 
-    def items(self, *, entries: bool) -> list[Item]:
+    def items(self, *, entries: bool) -> list[StoredItem]:
         found = []
         for each in self.store.entries():
             key = each.key if isinstance(each, Entry) else each.name
             size = sum(f.bytes for f in each.files) if isinstance(each, Entry) else 0
             modified = self.store.path(key).stat().st_mtime
             found.append(
-                Item(
+                StoredItem(
                     key=key,
                     bytes=size,
                     modified=modified,
@@ -67,7 +67,7 @@ class LocalStore:
             )
         return found
 
-    def intact(self, item: Item) -> bool:
+    def intact(self, item: StoredItem) -> bool:
         return item.entry is not None and self.store.intact(item.entry)
 
     def remove(self, key: str) -> None:
@@ -77,7 +77,7 @@ class LocalStore:
         return self.store.sweep()
 
 
-class RemoteStore:
+class MaintainedRemoteStore:
     """Behind a URL. Raises StoreError where that cannot be reached."""
 
     def __init__(self, url: str) -> None:
@@ -94,7 +94,7 @@ class RemoteStore:
             raise StoreError(f"the store {self.remote.url} cannot be read: {said}") from problem
         return listed
 
-    def items(self, *, entries: bool) -> list[Item]:
+    def items(self, *, entries: bool) -> list[StoredItem]:
         sizes: dict[str, int] = {}
         times: dict[str, float] = {}
         for path, about in self._found().items():
@@ -103,7 +103,7 @@ class RemoteStore:
                 sizes[key] = sizes.get(key, 0) + int(about["size"] or 0)
                 times[key] = max(times.get(key, 0.0), self._modified(path, about))
         return [
-            Item(
+            StoredItem(
                 key=key,
                 bytes=sizes[key],
                 modified=times[key],
@@ -125,9 +125,9 @@ class RemoteStore:
 
     def _entry(self, key: str) -> Entry | None:
         content = self.remote.entry(key)
-        return None if content is None else unsealed(key, content)
+        return None if content is None else unseal_entry(key, content)
 
-    def intact(self, item: Item) -> bool:
+    def intact(self, item: StoredItem) -> bool:
         """Fetched into a store of its own and checked there."""
         if item.entry is None:
             return False
@@ -154,12 +154,18 @@ class RemoteStore:
         return len(left)
 
 
-def of(named: str) -> Kept:
+def open_maintained_store(named: str) -> MaintainedStore:
     """The store of that name, a folder or a URL. Raises StoreError, UsageError."""
-    return RemoteStore(named) if "://" in named else LocalStore(Store(Path(named).resolve()))
+    return (
+        MaintainedRemoteStore(named)
+        if "://" in named
+        else MaintainedLocalStore(Store(Path(named).resolve()))
+    )
 
 
-def old(items: Sequence[Item], *, before: float, max_bytes: int | None) -> Iterator[Item]:
+def select_old_items(
+    items: Sequence[StoredItem], *, before: float, max_bytes: int | None
+) -> Iterator[StoredItem]:
     """What was made before ``before``, then the oldest of the rest until that takes no more than
     ``max_bytes``."""
     total = sum(item.bytes for item in items)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from mconv import plain_files
 from mconv.errors import StoreError, UsageError
-from mconv.store.local import MAX_ENTRY, Entry, Sealed, Store, digest_of, unsealed
+from mconv.store.local import MAX_ENTRY, Entry, Sealed, Store, hash_entry, unseal_entry
 from mconv.store.tracked import refuse_tracked
 from mconv.values import to_json
 
@@ -201,7 +201,7 @@ class SharedStore(Store):
         content = self.remote.entry(key)
         if content is None:
             return None
-        entry = unsealed(key, content)
+        entry = unseal_entry(key, content)
         if entry is None:
             self.damaged.add(key)
         else:
@@ -262,7 +262,7 @@ class SharedStore(Store):
                         packed.open(file.path, "w", force_zip64=True) as copy,
                     ):
                         shutil.copyfileobj(source, copy, 1 << 20)
-            sealed = to_json(Sealed(digest=digest_of(made), entry=made)).encode()
+            sealed = to_json(Sealed(digest=hash_entry(made), entry=made)).encode()
             self.remote.push(made.key, sealed, archive, again=made.key in self.damaged)
             self.damaged.discard(made.key)
         return made

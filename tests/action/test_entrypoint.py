@@ -94,7 +94,7 @@ def test_first_run_creates_the_comment_and_second_updates_it(workspace: Path) ->
         assert "all 1 variant passed" in summary
         assert len(state.comments) == 1
         first = state.comments[0]["body"]
-        assert first.startswith(publish.marker("default"))
+        assert first.startswith(publish.make_marker("default"))
         assert "linear" in first
         (workspace / "models.yml").write_text(MANIFEST.replace("[onnx]", "[onnx, 'onnx:fp16']"))
         done, outputs, _ = run(workspace, state)

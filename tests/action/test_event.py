@@ -77,11 +77,11 @@ def test_workflow_run_event(tmp_path: Path) -> None:
         "head_repository": {"full_name": FORK},
     }
     file.write_text(json.dumps({"workflow_run": run}))
-    found = event.read(str(file))
+    found = event.read_event(str(file))
     assert found.other_run == RUN
     assert (found.pull_request, found.head_sha) == (None, SHA)
     file.write_text(json.dumps({"workflow_run": {**run, "head_repository": None}}))
-    other = event.read(str(file)).other_run
+    other = event.read_event(str(file)).other_run
     assert other is not None
     assert other.head_repository == ""
 
@@ -101,5 +101,5 @@ def test_workflow_run_event(tmp_path: Path) -> None:
 def test_a_strange_event_is_an_empty_one(text: str, tmp_path: Path) -> None:
     file = tmp_path / "event.json"
     file.write_bytes(text.encode("latin-1"))
-    assert event.read(str(file)) == event.Event()
-    assert event.read(str(tmp_path / "none.json")) == event.read(None) == event.Event()
+    assert event.read_event(str(file)) == event.Event()
+    assert event.read_event(str(tmp_path / "none.json")) == event.read_event(None) == event.Event()

@@ -20,18 +20,18 @@ def api(state: GitHub) -> Api:
 
 def test_created_then_updated_then_unchanged() -> None:
     with serve(GitHub()) as state:
-        assert publish.comment(api(state), 7, "first")[0] == "created"
-        assert publish.comment(api(state), 7, "second")[0] == "updated"
-        assert publish.comment(api(state), 7, "second")[0] == "unchanged"
+        assert publish.publish_comment(api(state), 7, "first")[0] == "created"
+        assert publish.publish_comment(api(state), 7, "second")[0] == "updated"
+        assert publish.publish_comment(api(state), 7, "second")[0] == "unchanged"
         assert len(state.comments) == 1
         assert state.comments[0]["body"].endswith("second")
 
 
 def test_other_authors_and_other_keys_are_left_alone() -> None:
     with serve(GitHub()) as state:
-        state.add_comment(f"{publish.marker('default')}\nnot ours", "another-bot[bot]")
-        publish.comment(api(state), 7, "ours")
-        publish.comment(api(state), 7, "web", key="web")
+        state.add_comment(f"{publish.make_marker('default')}\nnot ours", "another-bot[bot]")
+        publish.publish_comment(api(state), 7, "ours")
+        publish.publish_comment(api(state), 7, "web", key="web")
         bodies = [c["body"] for c in state.comments]
         assert bodies[0].endswith("not ours")
         assert len(bodies) == 3
@@ -41,20 +41,20 @@ def test_own_comment_is_found_on_a_later_page() -> None:
     with serve(GitHub(page=10)) as state:
         for index in range(35):
             state.add_comment(f"chat {index}", "person")
-        publish.comment(api(state), 7, "ours")
-        assert publish.comment(api(state), 7, "ours again")[0] == "updated"
+        publish.publish_comment(api(state), 7, "ours")
+        assert publish.publish_comment(api(state), 7, "ours again")[0] == "updated"
         assert len(state.comments) == 36
 
 
 def test_enterprise_server_prefix() -> None:
     with serve(GitHub(prefix="/api/v3")) as state:
-        assert publish.comment(api(state), 7, "hello")[0] == "created"
+        assert publish.publish_comment(api(state), 7, "hello")[0] == "created"
 
 
 @pytest.mark.parametrize("effect", [False, True])
 def test_bad_gateway_on_post_never_doubles_the_comment(effect: bool) -> None:
     with serve(GitHub(faults=[("POST", 502, {}, effect)])) as state:
-        publish.comment(api(state), 7, "once")
+        publish.publish_comment(api(state), 7, "once")
         assert [c["body"].partition("\n")[2] for c in state.comments] == ["once"]
 
 
@@ -73,7 +73,7 @@ def test_limits_and_gateway_errors_on_get_are_waited_out(
     waits: list[float] = []
     with serve(GitHub(faults=[("GET", status, headers, False)] * 2)) as state:
         client = Api(state.url, "t0ken", REPOSITORY, sleep=waits.append)
-        assert publish.comment(client, 7, "late")[0] == "created"
+        assert publish.publish_comment(client, 7, "late")[0] == "created"
     assert len(waits) >= 2
 
 
@@ -87,8 +87,8 @@ def test_one_second_between_writes() -> None:
 
     with serve(GitHub()) as state:
         client = Api(state.url, "t0ken", REPOSITORY, sleep=sleep, now=lambda: clock[0])
-        publish.comment(client, 7, "a")
-        publish.comment(client, 7, "b")
+        publish.publish_comment(client, 7, "a")
+        publish.publish_comment(client, 7, "b")
     assert waits == [pytest.approx(1.0)]
 
 
@@ -97,17 +97,17 @@ def test_read_only_token_is_told_apart_from_other_refusals() -> None:
         serve(GitHub(read_only=True)) as state,
         pytest.raises(ReadOnlyTokenError, match="may not write"),
     ):
-        publish.comment(api(state), 7, "no")
+        publish.publish_comment(api(state), 7, "no")
     with (
         serve(GitHub(faults=[("GET", 404, {}, False)] * 9)) as state,
         pytest.raises(PublishError, match="404"),
     ):
-        publish.comment(api(state), 7, "no")
+        publish.publish_comment(api(state), 7, "no")
 
 
 def test_check_run_in_chunks_of_fifty() -> None:
     with serve(GitHub()) as state:
-        publish.check_run(api(state), report(passed=2, failed=120), "a" * 40, "summary")
+        publish.publish_check_run(api(state), report(passed=2, failed=120), "a" * 40, "summary")
         assert len(state.checks[0]["annotations"]) == 120
         assert [m for m, p in state.requests if "check-runs" in p] == ["POST", "PATCH", "PATCH"]
         assert state.checks[0]["conclusion"] == "failure"
@@ -119,7 +119,7 @@ def test_bad_gateway_never_doubles_a_check_run_or_its_annotations(
     method: str, effect: bool
 ) -> None:
     with serve(GitHub(faults=[(method, 502, {}, effect)])) as state:
-        publish.check_run(
+        publish.publish_check_run(
             api(state), report(passed=2, failed=120), "a" * 40, "summary", run_id="5.1"
         )
         assert len(state.checks) == 1
@@ -129,29 +129,31 @@ def test_bad_gateway_never_doubles_a_check_run_or_its_annotations(
 
 def test_check_run_of_another_attempt_is_not_taken_for_this_one() -> None:
     with serve(GitHub()) as state:
-        publish.check_run(api(state), report(), "a" * 40, "first", run_id="5.1")
+        publish.publish_check_run(api(state), report(), "a" * 40, "first", run_id="5.1")
         state.faults = [("POST", 502, {}, False)]
-        publish.check_run(api(state), report(), "a" * 40, "second", run_id="5.2")
+        publish.publish_check_run(api(state), report(), "a" * 40, "second", run_id="5.2")
         assert [c["external_id"] for c in state.checks] == ["mconv:5.1", "mconv:5.2"]
 
 
 def test_annotations_of_a_check_run_are_placed_from_the_workspace() -> None:
     with serve(GitHub()) as state:
-        publish.check_run(api(state), report(failed=1), "a" * 40, "summary", prefix="models/")
+        publish.publish_check_run(
+            api(state), report(failed=1), "a" * 40, "summary", prefix="models/"
+        )
         assert state.checks[0]["annotations"][0]["path"] == "models/models.yml"
 
 
 def test_comment_of_an_app_is_known_by_the_author_named() -> None:
     with serve(GitHub(login="acme[bot]")) as state:
         for text in ("first", "second"):
-            publish.comment(api(state), 7, text, author="acme[bot]")
+            publish.publish_comment(api(state), 7, text, author="acme[bot]")
         assert len(state.comments) == 1
 
 
 def test_comment_of_a_person_is_known_by_the_token() -> None:
     with serve(GitHub(login="ada", person=True)) as state:
         for text in ("first", "second"):
-            publish.comment(api(state), 7, text)
+            publish.publish_comment(api(state), 7, text)
         assert len(state.comments) == 1
 
 
@@ -160,7 +162,7 @@ def test_not_knowing_who_we_are_posts_nothing() -> None:
         serve(GitHub(faults=[("GET", 502, {}, False)] * 5)) as state,
         pytest.raises(PublishError, match="502"),
     ):
-        publish.comment(api(state), 7, "whose?")
+        publish.publish_comment(api(state), 7, "whose?")
     assert state.comments == []
 
 
@@ -170,14 +172,14 @@ def test_a_wait_too_long_gives_up_instead_of_coming_back_early() -> None:
         serve(GitHub(faults=[("GET", 429, {"retry-after": "3600"}, False)])) as state,
         pytest.raises(PublishError, match="3600 s"),
     ):
-        publish.comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
+        publish.publish_comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
     assert waits == []
 
 
 def test_a_secondary_limit_without_a_time_waits_a_minute() -> None:
     waits: list[float] = []
     with serve(GitHub(faults=[("POST", 429, {}, False)])) as state:
-        publish.comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
+        publish.publish_comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
     assert waits == [60.0]
     assert len(state.comments) == 1
 
@@ -189,7 +191,7 @@ def test_the_token_is_not_taken_to_another_host() -> None:
         state.url = "http://localhost:1"  # what the next Link names
         client = Api(f"http://127.0.0.1:{state.port}", "t0ken", REPOSITORY, sleep=lambda _: None)
         with pytest.raises(PublishError, match="another host"):
-            publish.comment(client, 7, "ours")
+            publish.publish_comment(client, 7, "ours")
 
 
 def test_the_server_itself_catches_what_breaks_the_description() -> None:
@@ -203,13 +205,13 @@ def test_the_server_itself_catches_what_breaks_the_description() -> None:
 @pytest.mark.parametrize("count", [1, 30, 400])
 def test_comments_of_any_number_of_variants_are_created_and_updated(count: int) -> None:
     with serve(GitHub()) as state:
-        state.add_comment(f"{publish.marker('default')}\nof another bot", "another-bot[bot]")
+        state.add_comment(f"{publish.make_marker('default')}\nof another bot", "another-bot[bot]")
         first, second = (
             report(passed=count, failed=count // 10),
             report(passed=count - 1, failed=count // 10 + 1),
         )
-        assert publish.comment(api(state), 7, markdown.render(first))[0] == "created"
-        assert publish.comment(api(state), 7, markdown.render(second))[0] == "updated"
+        assert publish.publish_comment(api(state), 7, markdown.render(first))[0] == "created"
+        assert publish.publish_comment(api(state), 7, markdown.render(second))[0] == "updated"
         assert len(state.comments) == 2
         assert state.comments[0]["body"].endswith("of another bot")
         body = state.comments[1]["body"]
@@ -231,8 +233,8 @@ def test_no_fault_doubles_or_loses_a_comment(
 ) -> None:
     with serve(GitHub()) as state:
         if method == "PATCH":
-            publish.comment(api(state), 7, "before")
+            publish.publish_comment(api(state), 7, "before")
         state.faults = [(method, status, headers, False)]
-        publish.comment(api(state), 7, "after")
+        publish.publish_comment(api(state), 7, "after")
         assert [c["body"].partition("\n")[2] for c in state.comments] == ["after"]
         assert state.faults == []

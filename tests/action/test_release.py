@@ -48,7 +48,7 @@ def bundle(tmp_path: Path, text: str = "weights", name: str = "assets") -> list[
     found = folder(tmp_path / "out", text)
     target = tmp_path / name
     target.mkdir()
-    return release.bundle(found, tmp_path / "out", target)
+    return release.bundle_assets(found, tmp_path / "out", target)
 
 
 def test_what_passed_is_bundled_the_same_way_every_time(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_file_changed_since_the_run_is_not_released(tmp_path: Path) -> None:
     (tmp_path / "good/onnx-int8/model.onnx").write_bytes(b"other")
     (tmp_path / "assets").mkdir()
     with pytest.raises(PublishError, match=r"good/onnx/int8: model\.onnx is missing or changed"):
-        release.bundle(found, tmp_path, tmp_path / "assets")
+        release.bundle_assets(found, tmp_path, tmp_path / "assets")
     outside = msgspec.structs.replace(found.variants[0], directory="../elsewhere")
     with pytest.raises(PublishError, match="is not in"):
-        release.bundle(
+        release.bundle_assets(
             msgspec.structs.replace(found, variants=(outside,)), tmp_path, tmp_path / "assets"
         )
 
@@ -89,11 +89,11 @@ def test_a_file_changed_since_the_run_is_not_released(tmp_path: Path) -> None:
 def test_created_then_unchanged_then_only_what_changed_is_replaced(tmp_path: Path) -> None:
     with serve(GitHub(releases={"v1": 9}, page=3)) as state:
         assets = bundle(tmp_path)
-        assert len(release.upload(api(state), "v1", assets).created) == 5
+        assert len(release.upload_assets(api(state), "v1", assets).created) == 5
         state.add_asset("of somebody else.txt", b"kept")
-        again = release.upload(api(state), "v1", assets)
+        again = release.upload_assets(api(state), "v1", assets)
         assert (len(again.unchanged), again.created, again.replaced) == (5, (), ())
-        changed = release.upload(api(state), "v1", bundle(tmp_path, "other weights", "b"))
+        changed = release.upload_assets(api(state), "v1", bundle(tmp_path, "other weights", "b"))
         assert set(changed.replaced) == {"good-onnx-int8.zip", "results.json", "SHA256SUMS"}
         assert len(state.assets) == 6
         digests = {a["name"]: a["digest"] for a in state.assets}
@@ -106,7 +106,7 @@ def test_a_failed_upload_leaves_no_half_asset_and_is_tried_again(
     effect: bool, tmp_path: Path
 ) -> None:
     with serve(GitHub(releases={"v1": 9}, faults=[("POST", 502, {}, effect)] * 2)) as state:
-        release.upload(api(state), "v1", bundle(tmp_path))
+        release.upload_assets(api(state), "v1", bundle(tmp_path))
         assert sorted(a["name"] for a in state.assets) == sorted(
             p.name for p in (tmp_path / "assets").iterdir()
         )
@@ -116,14 +116,14 @@ def test_a_failed_upload_leaves_no_half_asset_and_is_tried_again(
 def test_uploads_that_never_work_end_without_a_half_asset(tmp_path: Path) -> None:
     with serve(GitHub(releases={"v1": 9}, faults=[("POST", 502, {}, False)] * 9)) as state:
         with pytest.raises(PublishError, match="could not be uploaded in 3 tries"):
-            release.upload(api(state), "v1", bundle(tmp_path))
+            release.upload_assets(api(state), "v1", bundle(tmp_path))
         assert state.assets == []
 
 
 def test_a_half_asset_of_an_earlier_run_is_replaced(tmp_path: Path) -> None:
     with serve(GitHub(releases={"v1": 9})) as state:
         state.add_asset("results.json", b"ha", state="open")
-        found = release.upload(api(state), "v1", bundle(tmp_path))
+        found = release.upload_assets(api(state), "v1", bundle(tmp_path))
         assert found.replaced == ("results.json",)
         assert {a["state"] for a in state.assets} == {"uploaded"}
 
@@ -133,7 +133,7 @@ def test_assets_too_large_are_named_and_left_out(
 ) -> None:
     monkeypatch.setattr(release, "ASSET_LIMIT", 200)
     with serve(GitHub(releases={"v1": 9})) as state:
-        found = release.upload(api(state), "v1", bundle(tmp_path))
+        found = release.upload_assets(api(state), "v1", bundle(tmp_path))
         assert any(text.startswith("good-onnx-int8.zip has ") for text in found.refused)
         assert "good-onnx-int8.zip" not in {a["name"] for a in state.assets}
 
@@ -143,7 +143,7 @@ def test_a_release_that_is_not_there_is_said(tmp_path: Path) -> None:
         serve(GitHub()) as state,
         pytest.raises(PublishError, match="no published release of the tag 'v9'"),
     ):
-        release.upload(api(state), "v9", bundle(tmp_path))
+        release.upload_assets(api(state), "v9", bundle(tmp_path))
 
 
 def test_publish_uploads_on_a_release_event_and_says_what_it_could_not(
@@ -187,7 +187,7 @@ def zipped(name: str, content: bytes) -> bytes:
 
 def test_the_newest_results_of_the_base_branch_are_taken_and_none_of_a_fork(tmp_path: Path) -> None:
     with serve(GitHub()) as state:
-        assert artifacts.newest(api(state), "mconv-results", "main") is None
+        assert artifacts.fetch_newest(api(state), "mconv-results", "main") is None
         state.add_artifact("mconv-results", zipped("results.json", b"old"))
         state.add_artifact("mconv-results", zipped("out/results.json", b"new"))
         state.add_artifact(
@@ -197,10 +197,10 @@ def test_the_newest_results_of_the_base_branch_are_taken_and_none_of_a_fork(tmp_
             "mconv-results", zipped("results.json", b"of a branch"), head_branch="feature"
         )
         state.add_artifact("other", zipped("results.json", b"other"))
-        assert artifacts.newest(api(state), "mconv-results", "main") == b"new"
+        assert artifacts.fetch_newest(api(state), "mconv-results", "main") == b"new"
         state.add_artifact("mconv-results", b"no zip")
         with pytest.raises(PublishError, match="not a readable zip"):
-            artifacts.newest(api(state), "mconv-results", "main")
+            artifacts.fetch_newest(api(state), "mconv-results", "main")
 
 
 def test_the_baseline_command_keeps_only_what_fits_the_schema(

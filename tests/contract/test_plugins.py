@@ -47,7 +47,7 @@ def test_names_only_what_exists(family: Any, name: str) -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
         assert schema["description"], option
         if "default" in schema:
-            assert manifest_options.option_problem(schema["default"], schema) is None
+            assert manifest_options.find_option_problem(schema["default"], schema) is None
 
 
 @pytest.mark.parametrize("name", registry.targets())

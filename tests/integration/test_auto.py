@@ -109,7 +109,9 @@ def test_the_front_is_what_nothing_else_beats() -> None:
         (int(s), float(c))
         for s, c in zip(rng.integers(1, 50, 30), 1 - rng.random(30) / 10, strict=True)
     ]
-    found = results_variant.front([candidate(f"p{i}", s, c) for i, (s, c) in enumerate(points)])
+    found = results_variant.compare_candidates(
+        [candidate(f"p{i}", s, c) for i, (s, c) in enumerate(points)]
+    )
     for (size, cosine), one in zip(points, found, strict=True):
         beaten = any(s <= size and c >= cosine and (s, c) != (size, cosine) for s, c in points)
         assert one.front is not beaten

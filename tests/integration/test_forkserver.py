@@ -202,7 +202,7 @@ def test_a_runners_servers_live_until_their_last_step(tmp_path: Path) -> None:
         Step(key=name, size_bytes=0, preload=(name,), **settings)
         for name in ("json", "csv", "wave")
     ]  # type: ignore[arg-type]
-    local = engine_local.Local(Store(tmp_path), str(tmp_path), jobs=2)
+    local = engine_local.LocalRunner(Store(tmp_path), str(tmp_path), jobs=2)
     try:
         local.begin(steps)
         end = time.monotonic() + 60

@@ -75,7 +75,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, di
 def test_exit_code_and_schema(outcome: tuple[int, dict, dict]) -> None:
     code, _, whole = outcome
     assert code == 1
-    jsonschema.validate(whole, schema.results())
+    jsonschema.validate(whole, schema.make_results_schema())
     assert whole["summary"]["passed"] == 1
     assert whole["summary"]["error"] == 4
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mconv.store.digests import sha256
+from mconv.store.digests import hash_file
 from tests.models import write_linear
 
 pytest.importorskip("ray")
@@ -87,7 +87,9 @@ def artifacts(project: Path, out: str) -> dict[str, str]:
     """Digest of every artifact and provenance file, by path."""
     folder = project / out
     return {
-        p.relative_to(folder).as_posix(): sha256(p) for p in folder.glob("*/*/**/*") if p.is_file()
+        p.relative_to(folder).as_posix(): hash_file(p)
+        for p in folder.glob("*/*/**/*")
+        if p.is_file()
     }
 
 

@@ -24,17 +24,19 @@ def test_by_names_and_by_structure(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = build().eval()
     expected = ALIKE.get(name, name)
-    assert architecture.of_names(module.state_dict()) == expected
+    assert architecture.guess_from_names(module.state_dict()) == expected
     file = tmp_path / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(First(module), (given(),), str(file), dynamo=False, opset_version=17)
     facts = registry.formats()["onnx"].inspect(file)
-    told = architecture.guess(facts)
+    told = architecture.guess_architecture(facts)
     assert told is not None
     assert told.model_type == expected
     shapes = {str(i): shape for i, shape in enumerate(facts.tensors.values())}
-    nameless = architecture.guess(Facts(kind="model", operators=facts.operators, tensors=shapes))
+    nameless = architecture.guess_architecture(
+        Facts(kind="model", operators=facts.operators, tensors=shapes)
+    )
     assert nameless == (expected, "structure")
 
 
@@ -49,7 +51,7 @@ def test_by_names_and_by_structure(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_by_config(config: dict[str, object], expected: str | None) -> None:
-    assert architecture.of_config(config) == expected
+    assert architecture.guess_from_config(config) == expected
 
 
 def test_a_prefix_tells_hubert_from_wav2vec2() -> None:
@@ -57,7 +59,7 @@ def test_a_prefix_tells_hubert_from_wav2vec2() -> None:
         "hubert.feature_extractor.conv_layers.0.conv.weight",
         "hubert.feature_projection.projection.weight",
     ]
-    assert architecture.of_names(names) == "hubert"
+    assert architecture.guess_from_names(names) == "hubert"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_a_prefix_tells_hubert_from_wav2vec2() -> None:
 )
 def test_names_of_other_libraries(names: list[str], expected: str | None) -> None:
     assert (
-        architecture.of_names(
+        architecture.guess_from_names(
             [n.replace("input_layernorm", "model.layers.0.input_layernorm") for n in names]
         )
         == expected
@@ -99,5 +101,8 @@ def test_names_of_other_libraries(names: list[str], expected: str | None) -> Non
 
 
 def test_a_plain_classifier_is_called_nothing() -> None:
-    assert architecture.of_structure({"Gemm": 3, "Relu": 2}, {"w": (8, 4)}) is None
-    assert architecture.of_structure({"Conv": 4, "Relu": 3}, {"w": (8, 3, 3, 3)}) == "convolutional"
+    assert architecture.guess_from_structure({"Gemm": 3, "Relu": 2}, {"w": (8, 4)}) is None
+    assert (
+        architecture.guess_from_structure({"Conv": 4, "Relu": 3}, {"w": (8, 3, 3, 3)})
+        == "convolutional"
+    )

@@ -58,7 +58,7 @@ def only_ours(found: dict[str, object]) -> dict[str, object]:
 def test_one_failing_probe_breaks_no_other(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARK", "seen")
     begin = time.monotonic()
-    found = {d.name: d for d in devices.detect(timeout_s=20)}
+    found = {d.name: d for d in devices.detect_devices(timeout_s=20)}
     assert time.monotonic() - begin < 100
     assert found["CPU"].available
     assert found["unit 7"].available
@@ -127,7 +127,7 @@ def test_table_and_json(
         Device(engine="e", name="npu", available=False, reason="no driver"),
         Device(engine="e", name="dsp", available=False, reason="no driver"),
     )
-    monkeypatch.setattr(api.devices, "detect", lambda timeout_s: said)
+    monkeypatch.setattr(api.devices, "detect_devices", lambda timeout_s: said)
     assert main(["detect"]) == 0
     table = capsys.readouterr().out
     assert "A card (software)" in table

@@ -97,8 +97,8 @@ def test_the_manifest_loads_and_says_what_is_left_out(
 )
 def test_strange_names_are_quoted(name: str, tmp_path: Path) -> None:
     write_linear(tmp_path / name)
-    text = discovery_find.draft(tmp_path, discovery_find.find(tmp_path))
-    discovery_find.validate(text, tmp_path)
+    text = discovery_find.draft_manifest(tmp_path, discovery_find.find(tmp_path))
+    discovery_find.validate_manifest(text, tmp_path)
     assert yaml.safe_load(text)["models"][0]["source"]["path"] == name
 
 
@@ -106,7 +106,7 @@ def test_names_are_unique_whatever_the_case(tmp_path: Path) -> None:
     for folder in ("x", "y", "Z"):
         (tmp_path / folder).mkdir()
         write_linear(tmp_path / folder / ("net.onnx" if folder != "Z" else "NET.onnx"))
-    text = discovery_find.draft(tmp_path, discovery_find.find(tmp_path))
+    text = discovery_find.draft_manifest(tmp_path, discovery_find.find(tmp_path))
     assert [m["name"] for m in yaml.safe_load(text)["models"]] == ["NET", "net-2", "net-3"]
 
 

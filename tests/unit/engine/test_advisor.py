@@ -10,12 +10,12 @@ import pytest
 
 from mconv import registry
 from mconv.engine import advisor
-from mconv.engine.advisor import Compatibility, Preview
+from mconv.engine.advisor import Compatibility, Preview, PreviewLayer
 from mconv.values import Limits
 from tests.models import write_linear
 from tests.unit.reports.factory import variant
 
-LAYERS = {"w": {"kind": "product", "role": "attention", "elements": 10_000}}
+LAYERS = {"w": PreviewLayer(kind="product", role="attention", elements=10_000)}
 
 
 def works(target: str = "onnx", size: int = 50_000) -> Compatibility:
@@ -24,8 +24,8 @@ def works(target: str = "onnx", size: int = 50_000) -> Compatibility:
 
 def test_parts_add_up_to_the_parameters(tmp_path: Path) -> None:
     path = write_linear(tmp_path / "model.onnx")
-    preview = Preview(layers={"w1": {"kind": "product", "role": "other", "elements": 512}})
-    found = advisor.architecture(path, preview, ())
+    preview = Preview(layers={"w1": PreviewLayer(kind="product", role="other", elements=512)})
+    found = advisor.describe_architecture(path, preview, ())
     held = sum(int(np.prod(t.dims)) for t in onnx.load(path).graph.initializer)
     assert found.info.parameters == held == sum(s.amount for s in found.roles)
     assert sum(s.share for s in found.roles) == pytest.approx(1.0)
@@ -35,7 +35,7 @@ def test_parts_add_up_to_the_parameters(tmp_path: Path) -> None:
 
 def test_time_is_that_of_the_operators_in_the_graph(tmp_path: Path) -> None:
     path = write_linear(tmp_path / "model.onnx")
-    time = advisor.profile(path, {"x": np.zeros((64, 8), np.float32)})
+    time = advisor.profile_operators(path, {"x": np.zeros((64, 8), np.float32)})
     assert {"Gemm", "MatMul"} <= {share.name.removeprefix("Fused") for share in time}
     assert sum(share.share for share in time) == pytest.approx(1.0)
 
@@ -44,7 +44,7 @@ def test_time_is_that_of_the_operators_in_the_graph(tmp_path: Path) -> None:
     ("precision", "size"), [("fp32", 50_000), ("fp16", 25_000), ("int4", 50_000 - 40_000 + 5_750)]
 )
 def test_size_follows_from_what_a_weight_takes(precision: str, size: int) -> None:
-    assert advisor.expected_size("onnx", precision, 50_000, 10_000, 0) == size
+    assert advisor.estimate_size("onnx", precision, 50_000, 10_000, 0) == size
 
 
 def test_every_precision_that_is_not_float_says_what_a_weight_takes() -> None:

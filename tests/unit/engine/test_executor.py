@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mconv.answers import CalibrateAnswer
-from mconv.engine.executor import Executor, needed
-from mconv.engine.run import Silent
-from mconv.engine.runner import entry_of
+from mconv.engine.executor import Executor, find_needed
+from mconv.engine.run import SilentProgress
+from mconv.engine.runner import make_entry
 from mconv.planning.step_graph import Step
 from mconv.steps.requests import WriteRequest
 from mconv.store.local import Entry, Store
@@ -72,7 +72,7 @@ class Noting:
         return GOOD
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        return self.store.put(entry_of(step, done), workspace / "out")
+        return self.store.put(make_entry(step, done), workspace / "out")
 
     def close(self) -> None:
         self.closed = True
@@ -85,7 +85,7 @@ def store(tmp_path: Path) -> Store:
 
 def run(made: Any, store: Store, wanted: Mapping[str, bool], failing: str = "") -> Any:
     runner = Noting(store, failing)
-    outcome = Executor(made, store, Silent(), runner=runner).run(
+    outcome = Executor(made, store, SilentProgress(), runner=runner).run(
         {key.ljust(64, "0"): files for key, files in wanted.items()}
     )
     return runner, outcome
@@ -113,10 +113,10 @@ def test_inputs_are_needed_only_by_what_runs(store: Store) -> None:
     made = plan(step("a"), step("b", "a"), step("c", "b"))
     run(made, store, {"b": True})
     store.discard("a".ljust(64, "0"))
-    entries, todo = needed(made, store, {"b".ljust(64, "0"): True})
+    entries, todo = find_needed(made, store, {"b".ljust(64, "0"): True})
     assert todo == set()
     assert len(entries) == 1
-    _, todo = needed(made, store, {"c".ljust(64, "0"): True})
+    _, todo = find_needed(made, store, {"c".ljust(64, "0"): True})
     assert todo == {"c".ljust(64, "0")}
 
 

@@ -10,7 +10,7 @@ import pytest
 from mconv import registry
 from mconv.answers import WriteAnswer
 from mconv.engine import local as engine_local
-from mconv.engine.local import BASE, Local, merged
+from mconv.engine.local import BASE, LocalRunner, merge_module_sets
 from mconv.planning.costs import memory
 from mconv.planning.step_graph import Step
 from mconv.steps.requests import WriteRequest
@@ -32,14 +32,14 @@ def step(size: int = 0, **settings: object) -> Step:
 
 
 @pytest.fixture
-def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Local:
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRunner:
     monkeypatch.setattr(
         "mconv.hardware.available_bytes", lambda: 8 * 10**9 + engine_local.LEFT_FOR_OTHERS
     )
-    return Local(Store(tmp_path), str(tmp_path), jobs=3)
+    return LocalRunner(Store(tmp_path), str(tmp_path), jobs=3)
 
 
-def test_as_many_as_there_are_jobs_and_memory_for(local: Local) -> None:
+def test_as_many_as_there_are_jobs_and_memory_for(local: LocalRunner) -> None:
     small, large = step(10**6), step(10**9)
     assert local.fits(small, [small, small])
     assert not local.fits(small, [small, small, small])
@@ -47,7 +47,7 @@ def test_as_many_as_there_are_jobs_and_memory_for(local: Local) -> None:
     assert not local.fits(large, [large])
 
 
-def test_one_too_large_for_the_machine_runs_alone(local: Local) -> None:
+def test_one_too_large_for_the_machine_runs_alone(local: LocalRunner) -> None:
     huge = step(10**11)
     assert local.fits(huge, [])
     assert not local.fits(huge, [step()])
@@ -67,7 +67,7 @@ def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:
         ("numpy", "onnx", "torch", "transformers"),
         ("tensorflow",),
     ]
-    assert merged(sets) == {
+    assert merge_module_sets(sets) == {
         ("torch",): sets[3],
         ("torch", "onnx"): sets[3],
         BASE: BASE,
@@ -77,11 +77,11 @@ def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:
 
 
 def test_malloc_keeps_blocks_only_for_small_models(
-    local: Local, monkeypatch: pytest.MonkeyPatch
+    local: LocalRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MCONV_FORK", "0")
     local.begin([step(10**6)])
-    assert local.extra == engine_local.ROOMY
+    assert local.extra == engine_local.KEEP_FREED_BLOCKS
     local.begin([step(10**6), step(10**10)])
     assert not local.extra
 
@@ -107,7 +107,7 @@ def outcome(error: str | None = None) -> Outcome:
     ("limit", "beside", "tries"), [(None, True, 2), (10**9, True, 1), (None, False, 1)]
 )
 def test_out_of_memory_beside_others_is_tried_again_alone(
-    local: Local,
+    local: LocalRunner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     limit: int | None,
@@ -123,7 +123,7 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
             assert refused.wait(10)
             other_may_end.set()
             return outcome()
-        asked.append(local.crowd.running)
+        asked.append(local.running.count)
         (workspace / "out").mkdir()  # as run_step does: what is left of the first try must be gone
         if len(asked) == 1:
             refused.set()
@@ -143,7 +143,7 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
     )
     if beside:
         other.start()
-        while not local.crowd.running:
+        while not local.running.count:
             pass
     folder = tmp_path / "workspace"
     folder.mkdir()
@@ -154,4 +154,4 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
     if beside:
         other.join()
         assert asked[-1] == (0 if tries == 2 else 2)
-    assert local.crowd.running == local.crowd.waiting == 0
+    assert local.running.count == local.running.waiting == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mconv.engine.progress import Bar, Lines, reporter
+from mconv.engine.progress import ProgressBar, ProgressLines, make_progress
 from mconv.errors import log_line
 from mconv.planning.step_graph import Step
 from mconv.steps.requests import ExportRequest
@@ -22,8 +22,8 @@ STEP = Step(
 
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = reporter()
-    assert isinstance(lines, Lines)
+    lines = make_progress()
+    assert isinstance(lines, ProgressLines)
     lines.begin(3)
     lines.started(STEP)
     lines.finished(STEP, 1.25, None)
@@ -42,7 +42,7 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bar_counts_and_prints_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = Bar()
+    bar = ProgressBar()
     bar.begin(3)
     bar.started(STEP)
     bar.finished(STEP, 1.0, ErrorInfo(type="SourceError", message="[red]broken[/red]"))

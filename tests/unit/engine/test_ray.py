@@ -12,7 +12,7 @@ import pytest
 
 from mconv import hardware
 from mconv.__main__ import main
-from mconv.engine.ray import Answer, Cluster, Member, Node
+from mconv.engine.ray import Member, Node, NodeDescription, RayRunner
 from mconv.manifest import reader
 from mconv.planning import planner, step_graph
 from mconv.store import shared
@@ -63,12 +63,12 @@ def test_what_a_step_reads_must_be_in_the_shared_store(
 def test_where_steps_go(made: step_graph.Plan, tmp_path: Path) -> None:
     here = hardware.machine()
     other = msgspec.structs.replace(here, cpu="another")
-    runner = Cluster(
+    runner = RayRunner(
         made, Store(tmp_path / "store"), str(tmp_path / "store"), address=None, jobs=2, measure=True
     )
     for name, host, machine in (("a", "x", here), ("b", "x", here), ("c", "y", other)):
         runner.members.append(
-            Member(name, None, Answer(host=host, machine=machine, memory=1e12), here)
+            Member(name, None, NodeDescription(host=host, machine=machine, memory=1e12), here)
         )
     usual = [step for step in made.steps.values() if not step.exclusive]
     measured = [step for step in made.steps.values() if step.exclusive]

@@ -38,8 +38,8 @@ def test_the_critical_path_follows_what_was_waited_for() -> None:
     """a → c and b → c; d had no place until c ended."""
     made = plan(step("a"), step("b"), step("c", "a", "b"), step("d", "a"))
     spans = {"a": Span(0, 1), "b": Span(0, 3), "c": Span(3, 5), "d": Span(5, 9)}
-    assert trace.critical_path(made, spans) == ["b", "c", "d"]
-    assert trace.critical_path(made, {}) == []
+    assert trace.find_critical_path(made, spans) == ["b", "c", "d"]
+    assert trace.find_critical_path(made, {}) == []
 
 
 def test_rows_do_not_overlap_and_times_are_microseconds() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mconv import registry
 from mconv.discovery import find as discovery_find
 from mconv.errors import SourceError
+from mconv.manifest import recognise
 from tests.models import linear
 from tests.unit.formats.files import MADE, evil_archive
 
@@ -30,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", MADE)
 def test_recognised_and_sound(name: str, made: dict[str, Path]) -> None:
-    form = discovery_find.sniff(made[name])
+    form = recognise.detect_format(made[name])
     assert form is not None
     assert form.name == MADE[name][0]
     found = discovery_find.check(made[name])
@@ -147,7 +148,7 @@ def test_damage_is_an_error_value_and_never_a_crash(
     path = tmp_path / name
     path.write_bytes(bytes(data))
     discovery_find.inspect(path)  # raises nothing
-    form = discovery_find.sniff(path)
+    form = recognise.detect_format(path)
     # those end in an engine, in a child process
     if form is not None and form.name not in ("openvino", "hdf5", "keras"):
         with contextlib.suppress(SourceError):

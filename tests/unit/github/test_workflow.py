@@ -14,7 +14,7 @@ from tests.unit.reports.factory import report
 
 
 def test_escaping() -> None:
-    said = workflow.annotation(
+    said = workflow.format_annotation(
         "error", "50% of\r\nit: a, b", title="a:b,c", place=Place(file="m,x.yml", line=3, column=2)
     )
     assert said == "::error title=a%3Ab%2Cc,file=m%2Cx.yml,line=3,col=2::50%25 of%0D%0Ait: a, b"
@@ -102,8 +102,8 @@ def test_places_are_those_of_the_workspace(
     monkeypatch.chdir(workspace / folder)
     environment = workflow.Environment.read({"GITHUB_WORKSPACE": str(workspace)})
     assert environment.prefix == prefix
-    assert workflow.located(Place(file="../m.yml"), "a/b/") == "a/m.yml"
-    assert workflow.located(Place(file="/elsewhere/m.yml"), "a/b/") == "/elsewhere/m.yml"
+    assert workflow.locate_file(Place(file="../m.yml"), "a/b/") == "a/m.yml"
+    assert workflow.locate_file(Place(file="/elsewhere/m.yml"), "a/b/") == "/elsewhere/m.yml"
 
 
 def test_only_a_workflow_run_is_about_another_run(tmp_path: Path) -> None:

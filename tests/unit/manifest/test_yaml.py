@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mconv.errors import ManifestError
-from mconv.manifest.yaml import MAX_VISITS, Node, Problems, nearest, read_document
+from mconv.manifest.yaml import MAX_VISITS, Node, Problems, read_document, suggest_nearest
 
 
 def node(text: str) -> tuple[Node, Problems]:
@@ -82,7 +82,7 @@ def test_a_document_that_expands_without_end_is_refused() -> None:
     ],
 )
 def test_the_nearest_choice(word: str, choices: list[str], words: str) -> None:
-    assert nearest(word, choices) == words
+    assert suggest_nearest(word, choices) == words
 
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "a: 'x\n", "\t- a", "a: *nowhere\n", "[" * 20_000])

@@ -52,11 +52,11 @@ def test_code_counts_with_all_of_mconv_that_it_imports(
     before = keys.code_digest("plug.main")
     clear()
     assert keys.code_digest("plug.main") == before
-    real = keys.sha256
-    monkeypatch.setattr(keys, "sha256", lambda p: "x" if p.name == "errors.py" else real(p))
+    real = keys.hash_file
+    monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "errors.py" else real(p))
     clear()
     assert keys.code_digest("plug.main") != before
-    monkeypatch.setattr(keys, "sha256", lambda p: "x" if p.name == "hardware.py" else real(p))
+    monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "hardware.py" else real(p))
     clear()
     assert keys.code_digest("plug.main") == before  # which errors.py does not import
     clear()
@@ -66,8 +66,8 @@ def test_a_helper_package_counts_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A WebNN package copies runtime.mjs, which no import names."""
     clear()
     before = keys.code_digest("mconv.targets.webnn")
-    real = keys.sha256
-    monkeypatch.setattr(keys, "sha256", lambda p: "x" if p.name == "runtime.mjs" else real(p))
+    real = keys.hash_file
+    monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "runtime.mjs" else real(p))
     clear()
     assert keys.code_digest("mconv.targets.webnn") != before
     clear()

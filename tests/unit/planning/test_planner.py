@@ -82,13 +82,13 @@ def test_a_change_of_a_step_redoes_what_it_does_and_no_more(
     (tmp_path / "models.yml").write_text(TEXT + WEIGHTS_TARGET)
     loaded = reader.load(tmp_path / "models.yml")
     before = planner.make(loaded)
-    real = keys.sha256
+    real = keys.hash_file
 
     def change(path: Path) -> str:
         changed = path.parent.name == "steps" and path.name == f"{module}.py"
         return "changed" if changed else real(path)
 
-    monkeypatch.setattr(keys, "sha256", change)
+    monkeypatch.setattr(keys, "hash_file", change)
     for cached in (keys.code_digest, keys._source):
         cached.cache_clear()
     after = planner.make(loaded)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mconv.engine import run as engine_run
-from mconv.engine.run import Done
+from mconv.engine.run import FinishedRun
 from mconv.manifest import reader
 from mconv.results import output
 from tests.models import write_linear
@@ -19,23 +19,23 @@ TEXT = "version: 1\nmodels:\n  - name: m\n    source: m.onnx\n    targets: [onnx
 
 
 @pytest.fixture
-def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
+def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinishedRun:
     """A run of two variants, whose files are in the store."""
     monkeypatch.chdir(tmp_path)
     write_linear(tmp_path / "m.onnx")
     (tmp_path / "models.yml").write_text(TEXT)
     manifest = reader.load(tmp_path / "models.yml")
-    return engine_run.carry_out(manifest, tmp_path / "out", store="store", measure=False)
+    return engine_run.run_manifest(manifest, tmp_path / "out", store="store", measure=False)
 
 
-def write(done: Done, out: Path) -> list[str]:
+def write(done: FinishedRun, out: Path) -> list[str]:
     report = output.write_artifacts(done.plan, done.report, done.outcome, done.store, out)
     output.write_sums(out, report)
     return [variant.status for variant in report.variants]
 
 
 def test_files_lie_by_model_and_target_with_where_they_came_from(
-    done: Done, tmp_path: Path
+    done: FinishedRun, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     assert write(done, out) == ["passed", "passed"]
@@ -47,7 +47,7 @@ def test_files_lie_by_model_and_target_with_where_they_came_from(
     assert [step["kind"] for step in told["steps"]][:2] == ["export", "reference"]
 
 
-def test_two_runs_write_the_same_bytes_and_touch_nothing(done: Done, tmp_path: Path) -> None:
+def test_two_runs_write_the_same_bytes_and_touch_nothing(done: FinishedRun, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(done, out)
     files = [p for p in out.rglob("*") if p.is_file() and p.name != "SHA256SUMS"]
@@ -56,7 +56,9 @@ def test_two_runs_write_the_same_bytes_and_touch_nothing(done: Done, tmp_path: P
     assert {p: (p.read_bytes(), p.stat().st_ino) for p in files} == before
 
 
-def test_what_an_earlier_run_made_does_not_pass_for_this_ones(done: Done, tmp_path: Path) -> None:
+def test_what_an_earlier_run_made_does_not_pass_for_this_ones(
+    done: FinishedRun, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     write(done, out)
     (out / "m/onnx-fp32/stale.bin").write_text("old")
@@ -67,7 +69,7 @@ def test_what_an_earlier_run_made_does_not_pass_for_this_ones(done: Done, tmp_pa
     assert not (out / "m/onnx-fp16").exists()
 
 
-def test_a_folder_that_is_not_mconvs_stays(done: Done, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_mconvs_stays(done: FinishedRun, tmp_path: Path) -> None:
     folder = tmp_path / "out/m/onnx-fp16"
     folder.mkdir(parents=True)
     (folder / "own.txt").write_text("a user's")
@@ -77,7 +79,9 @@ def test_a_folder_that_is_not_mconvs_stays(done: Done, tmp_path: Path) -> None:
     assert (folder / "own.txt").read_text() == "a user's"
 
 
-def test_a_file_that_was_changed_in_the_store_costs_its_variant(done: Done, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_in_the_store_costs_its_variant(
+    done: FinishedRun, tmp_path: Path
+) -> None:
     key = done.plan.variants[0].steps["write"]
     (done.store.files(key) / "model.onnx").write_bytes(b"another model")
     assert write(done, tmp_path / "out") == ["error", "passed"]
@@ -86,7 +90,7 @@ def test_a_file_that_was_changed_in_the_store_costs_its_variant(done: Done, tmp_
 
 
 @pytest.mark.parametrize("link", ["m", "m/onnx-fp32", "m/onnx-fp32/mconv.json"])
-def test_no_link_in_out_is_followed(done: Done, tmp_path: Path, link: str) -> None:
+def test_no_link_in_out_is_followed(done: FinishedRun, tmp_path: Path, link: str) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "mconv.json").write_text("{}")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from mconv.answers import VerifyAnswer
 from mconv.manifest.config import VariantConfig
-from mconv.results.verdict import judge_variant, summarize, verification
+from mconv.results.verdict import judge_variant, judge_verification, summarize
 from mconv.values import (
     Benchmark,
     Delta,
@@ -75,7 +75,7 @@ def answer(**changes: Any) -> VerifyAnswer:
     ],
 )
 def test_a_verification_is_judged(changes: Any, verdict: str, words: str | None) -> None:
-    verified, evaluation = verification(answer(**changes), config())
+    verified, evaluation = judge_verification(answer(**changes), config())
     assert verified.verdict == verdict
     assert evaluation is None
     if words is not None:
@@ -84,12 +84,12 @@ def test_a_verification_is_judged(changes: Any, verdict: str, words: str | None)
 
 def test_an_evaluation_is_given_its_limit() -> None:
     told = Evaluation(metric="accuracy", source=0.9, variant=0.8, drop=0.1, samples=10)
-    _, evaluation = verification(answer(evaluation=told), config(max_drop=0.05))
+    _, evaluation = judge_verification(answer(evaluation=told), config(max_drop=0.05))
     assert evaluation == replace(told, max_drop=0.05)
 
 
 def result(**changes: Any) -> VariantResult:
-    verified, _ = verification(answer(), config())
+    verified, _ = judge_verification(answer(), config())
     base = VariantResult(
         id="m/onnx/int8",
         model="m",

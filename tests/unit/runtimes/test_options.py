@@ -80,7 +80,7 @@ def test_every_target_keeps_its_names_apart() -> None:
             *manifest_config.VARIANT_KEYS,
             *(k for q in registry.quantizers().values() for k in q.options),
         }
-        assert not taken & manifest_options.runtime_options(target).keys(), target.name
+        assert not taken & manifest_options.list_runtime_options(target).keys(), target.name
 
 
 def test_they_are_in_results_and_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

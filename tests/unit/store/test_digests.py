@@ -24,13 +24,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are really read; a file counts as old as soon as it has been
     written."""
     found: list[str] = []
-    real = digests.sha256
+    real = digests.hash_file
 
     def read(path: Path) -> str:
         found.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(digests, "sha256", read)
+    monkeypatch.setattr(digests, "hash_file", read)
     monkeypatch.setattr(digests, "GRAIN_NS", -(10**12))
     return found
 

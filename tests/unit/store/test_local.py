@@ -13,7 +13,7 @@ from mconv.__main__ import main
 from mconv.answers import CalibrateAnswer
 from mconv.errors import StoreError
 from mconv.store.digests import Digests
-from mconv.store.local import Entry, Store, copy_files, records, sweep, write_text
+from mconv.store.local import Entry, Store, copy_files, record_files, sweep_output, write_text
 
 KEY = "ab" + "0" * 62
 
@@ -73,20 +73,20 @@ def test_a_file_in_the_way_is_a_plain_error(tmp_path: Path) -> None:
 def test_links_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(StoreError, match="link"):
-        records(tmp_path)
+        record_files(tmp_path)
 
 
 def test_copy_replaces_what_differs_and_removes_what_is_gone(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "out" / "target"
     source.mkdir()
     (source / "a").write_text("1")
-    copy_files(source, records(source), target, Digests())
+    copy_files(source, record_files(source), target, Digests())
     before = (target / "a").stat().st_ino
-    copy_files(source, records(source), target, Digests())
+    copy_files(source, record_files(source), target, Digests())
     assert (target / "a").stat().st_ino == before  # equal: left alone
     (target / "stale").write_text("old")
     (source / "a").write_text("2")
-    copy_files(source, records(source), target, Digests())
+    copy_files(source, record_files(source), target, Digests())
     assert sorted(p.name for p in target.iterdir()) == ["a"]
     assert (target / "a").read_text() == "2"
     assert sorted(p.name for p in target.parent.iterdir()) == ["target"]
@@ -124,5 +124,5 @@ def test_what_a_killed_run_left_in_the_output_folder_goes_and_what_a_living_one_
     for name in (f".tmp-{gone.pid}-a", f"model/.tmp-{gone.pid}-b", f"model/.tmp-{os.getpid()}-c"):
         (tmp_path / name).mkdir()
     (tmp_path / f".tmp-{gone.pid}-file").write_text("half")
-    assert sweep(tmp_path) == 3
+    assert sweep_output(tmp_path) == 3
     assert [p.name for p in (tmp_path / "model").iterdir()] == [f".tmp-{os.getpid()}-c"]
