@@ -520,7 +520,7 @@ def quantize(
     """One ONNX file in fewer bits, in this process. ``calibration``: an ``.npz``, or feeds (input
     name → array).
 
-    Raises UsageError for an option that does not fit, SourceError for a file
+    Raises UsageError where there is no such file or an option does not fit, SourceError for a file
     that cannot be read, UnsupportedError for a model with nothing to quantize."""
     feeds = Path(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     target = Path(out) if out is not None else None

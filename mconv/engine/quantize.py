@@ -12,7 +12,7 @@ import msgspec
 
 from mconv import registry, samples
 from mconv.contracts import Options
-from mconv.errors import SourceError, UsageError
+from mconv.errors import UsageError
 from mconv.manifest import options as manifest_options
 from mconv.onnx_graph import model_info
 from mconv.values import LayerError, Quantized
@@ -109,7 +109,7 @@ def _settings(
 ) -> tuple[registry.Quantizer, str, dict[str, Any]]:
     """Return the quantizer, the precision and the options that are meant. Raises UsageError."""
     if not model.is_file():
-        raise SourceError(f"{model} is not there")
+        raise UsageError(f"there is no file {str(model)!r}")
     precision = precision or ("mixed" if config else None)
     if precision is None:
         raise UsageError("say what to quantize to", hint="--precision int4, or --config mixed.json")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mconv import api, registry
-from mconv.errors import MconvError, SourceError, StepError, UsageError
+from mconv.errors import MconvError, StepError, UsageError
 from tests.conftest import ROOT
 from tests.models import write_linear
 
@@ -179,7 +179,7 @@ def test_errors_are_mconvs_own(folder: Path) -> None:
         api.run("models.yml", fail_on="nothing")
     with pytest.raises(UsageError, match=r"no readable mconv\.json"):
         api.verify(".")
-    with pytest.raises(SourceError, match="not there"):
+    with pytest.raises(UsageError, match="there is no file"):
         api.quantize("absent.onnx", "int4")
     with pytest.raises(UsageError, match="must be one of"):
         api.quantize("model.onnx", "int4", options={"block_size": 7})
