@@ -1,1 +1,1 @@
-"""models.yml as frozen configuration, every problem at its line and column."""
+"""The manifest is models.yml as frozen configuration, with every problem at its line and column."""

@@ -43,16 +43,26 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
-    """Calibration samples: an ``.npz`` of inputs, and the range estimator (``minmax``, ``entropy``,
-    ``percentile``)."""
+    """How calibration samples are had.
+
+    Attributes:
+        data: An ``.npz`` of inputs; None has samples made.
+        method: The range estimator: ``minmax``, ``entropy`` or ``percentile``.
+    """
 
     data: str | None = None
     method: str | None = None
 
 
 class Evaluate(Frozen, frozen=True, kw_only=True):
-    """Task metric: the array of labels in the samples file, the output it is compared with (None:
-    the first), the allowed drop."""
+    """The task metric.
+
+    Attributes:
+        labels: The array of labels in the samples file.
+        metric: The metric's name.
+        max_drop: How much lower than the source's the metric may be.
+        output: The output that is compared with the labels; None is the first.
+    """
 
     labels: str
     metric: str = "accuracy"
@@ -63,10 +73,21 @@ class Evaluate(Frozen, frozen=True, kw_only=True):
 class VariantConfig(Frozen, frozen=True, kw_only=True):
     """One (target, precision) of one model, its options validated and filled with their defaults.
 
-    ``label`` stands for the target in ids and folders, so that one target can be delivered twice
-    with different options. ``runtime_options``: how it is run when it is verified and measured;
-    they are no part of the artifact. ``candidates``: of precision ``auto``, one for each precision
-    that is tried, from cheap to dear."""
+    Attributes:
+        target: The target's name.
+        label: What stands for the target in ids and folders, so that one target can be delivered
+            twice with different options.
+        precision: What is delivered.
+        method: The quantizer's name, if one is needed.
+        options: Options of the target.
+        quantizer_options: Options of the quantizer.
+        tolerance: What the errors of the outputs are held to.
+        limits: What size, latency and task metric are held to.
+        place: Where the variant stands in the manifest.
+        runtime_options: How the artifact is run when it is verified and measured; they are no part
+            of it.
+        candidates: Of precision ``auto`` one for each precision that is tried, from cheap to dear.
+    """
 
     target: str
     label: str
@@ -82,9 +103,21 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
 
 
 class ModelConfig(Frozen, frozen=True, kw_only=True):
-    """One entry of ``models:``; paths absolute. ``timeout_s`` and ``memory_bytes`` bound each step.
+    """One entry of ``models:``; its paths are absolute.
 
-    ``state``: outputs that are inputs of the next call, output name → input name.
+    Attributes:
+        name: The model's name, which is that of its folder in OUT, too.
+        source: The model as it is.
+        place: Where the entry stands in the manifest.
+        variants: What is made of it.
+        samples: The file of reference inputs.
+        calibration: How calibration samples are had.
+        evaluate: The task metric.
+        optimize: How far the graph is optimized.
+        depends_on: Globs of further files a change of which redoes the model.
+        state: Outputs that are inputs of the next call: output name → input name.
+        timeout_s: The time limit of each step, in seconds.
+        memory_bytes: The memory limit of each step.
     """
 
     name: str
@@ -102,7 +135,13 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
 
 
 class Manifest(Frozen, frozen=True, kw_only=True):
-    """A validated manifest. ``root`` is its folder; ``file`` is how the user named it."""
+    """A validated manifest.
+
+    Attributes:
+        file: How the user named it.
+        root: Its folder.
+        models: What it lists.
+    """
 
     file: str
     root: str
@@ -110,29 +149,28 @@ class Manifest(Frozen, frozen=True, kw_only=True):
 
 
 def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
-    """Keep the variants whose id (or model name) matches one of the globs. Raises ManifestError
-    where nothing is left."""
+    """Keep the variants whose id (or model name) matches one of the globs.
+
+    Raises ManifestError where nothing is left.
+    """
     patterns = list(patterns)
     if not patterns:
         return manifest
     models = []
+    ids = []
     for model in manifest.models:
-        kept = [
-            v
-            for v in model.variants
-            if any(
-                fnmatch.fnmatch(f"{model.name}/{v.label}/{v.precision}", p)
-                or fnmatch.fnmatch(model.name, p)
-                for p in patterns
-            )
-        ]
-        if kept:
-            models.append(msgspec.structs.replace(model, variants=tuple(kept)))
+        selected = []
+        for variant in model.variants:
+            id_ = f"{model.name}/{variant.label}/{variant.precision}"
+            ids.append(id_)
+            if any(fnmatch.fnmatch(id_, p) or fnmatch.fnmatch(model.name, p) for p in patterns):
+                selected.append(variant)
+        if selected:
+            models.append(msgspec.structs.replace(model, variants=tuple(selected)))
     if not models:
-        names = [f"{m.name}/{v.label}/{v.precision}" for m in manifest.models for v in m.variants]
         raise ManifestError(
-            f"no variant matches --only {' '.join(patterns)}.{suggest_nearest(patterns[0], names)}",
-            hint=f"variants: {', '.join(names[:20])}",
+            f"no variant matches --only {' '.join(patterns)}.{suggest_nearest(patterns[0], ids)}",
+            hint=f"variants: {', '.join(ids[:20])}",
             place=Place(file=manifest.file),
         )
     return msgspec.structs.replace(manifest, models=tuple(models))

@@ -1,20 +1,26 @@
-"""Options of plug-ins against the JSON Schema that declares each."""
+"""Validation of plug-ins' options against the JSON Schema that declares each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mconv import registry
 from mconv.contracts import Schemas
 from mconv.manifest.yaml import suggest_nearest
 
+Schema = Mapping[str, Any]  # JSON Schema of one option's value
+
 
 def list_runtime_options(target: registry.Target) -> Schemas:
-    """Options of the runtime that verifies a target; none where the target has one of that name
-    itself."""
-    found = registry.runtimes()[target.runtimes[0]].options if target.runtimes else {}
-    return {name: schema for name, schema in found.items() if name not in target.options}
+    """Return the options of the runtime that verifies a target, by name, with their schemas.
+
+    An option that the target itself has under that name is left out.
+    """
+    if not target.runtimes:
+        return {}
+    options = registry.runtimes()[target.runtimes[0]].options
+    return {name: schema for name, schema in options.items() if name not in target.options}
 
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -27,9 +33,11 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def find_option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with ``value`` by ``schema`` (type, enum, minimum, maximum, items,
-    additionalProperties), or None."""
+def find_option_problem(value: Any, schema: Schema) -> str | None:
+    """Return what is wrong with ``value`` by ``schema``, or None.
+
+    The keywords type, enum, minimum, maximum, items and additionalProperties are checked.
+    """
     if "enum" in schema:
         if value in schema["enum"]:
             return None
@@ -45,15 +53,18 @@ def find_option_problem(value: Any, schema: Mapping[str, Any]) -> str | None:
         return f"must be at least {schema['minimum']}"
     if "maximum" in schema and value > schema["maximum"]:
         return f"must be at most {schema['maximum']}"
-    inner = (
-        schema.get("items")
-        if isinstance(value, list)
-        else schema.get("additionalProperties")
-        if isinstance(value, dict)
-        else None
-    )
-    if isinstance(inner, Mapping):
-        for item in value if isinstance(value, list) else value.values():
-            if problem := find_option_problem(item, inner):
-                return f"has an item that {problem}"
+    if isinstance(value, list):
+        return _item_problem(value, schema.get("items"))
+    if isinstance(value, dict):
+        return _item_problem(value.values(), schema.get("additionalProperties"))
+    return None
+
+
+def _item_problem(items: Iterable[object], schema: object) -> str | None:
+    """Return what is wrong with the first bad one of ``items``, or None; no schema allows all."""
+    if not isinstance(schema, Mapping):
+        return None
+    for item in items:
+        if problem := find_option_problem(item, schema):
+            return f"has an item that {problem}"
     return None

@@ -1,8 +1,8 @@
-"""models.yml → a validated, frozen Manifest. Every problem is reported, each at its line and
-column.
+"""The reader of models.yml: a validated, frozen Manifest, or every problem at its line and column.
 
 ``docs/manifest.md`` is the user's reference; ``mconv.manifest.schema`` writes the JSON Schema that
-editors use from the same lists of keys."""
+editors use from the same lists of keys.
+"""
 
 from __future__ import annotations
 
@@ -45,21 +45,24 @@ from mconv.values import Limits, Place, SourceConfig, TensorSpec, Tolerance
 
 
 def load(path: Path) -> Manifest:
-    """Read and check the manifest at ``path``. Raises ManifestError carrying every problem
-    found."""
-    shown = (
-        os.path.relpath(path)
-        if path.is_absolute() and path.is_relative_to(Path.cwd())
-        else str(path)
-    )
+    """Read and check the manifest at ``path``.
+
+    Raises ManifestError carrying every problem found.
+    """
+    shown = str(path)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        shown = os.path.relpath(path)
     root, problems = read_document(path, shown.removeprefix("./"))
     folder = path.resolve().parent
     return read(root, problems, folder, boundary=find_repository(folder))
 
 
 def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Manifest:
-    """Check a parsed manifest; its paths are relative to ``folder`` and may not leave ``boundary``.
-    Raises ManifestError."""
+    """Check a parsed manifest and return it.
+
+    Its paths are relative to ``folder`` and may not leave ``boundary``. Raises ManifestError
+    carrying every problem found.
+    """
     manifest = _Reader(folder, boundary, problems).manifest(node)
     problems.raise_if_any()
     assert manifest is not None
@@ -67,17 +70,28 @@ def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Man
 
 
 def find_repository(folder: Path) -> Path:
-    """The folder paths may not leave: the nearest one above with ``.git``, or ``folder`` itself."""
+    """Return the folder that paths may not leave: the nearest one above with ``.git``, or
+    ``folder`` itself.
+    """
     return next((p for p in (folder, *folder.parents) if (p / ".git").exists()), folder)
 
 
 class _Reader:
+    """Reads the nodes of a manifest. A method that meets a problem records it and returns None.
+
+    Attributes:
+        root: The manifest's folder.
+        boundary: The folder that paths may not leave.
+        problems: What is wrong so far.
+    """
+
     def __init__(self, root: Path, boundary: Path, problems: Problems) -> None:
         self.root = root
         self.boundary = boundary
         self.problems = problems
 
     def manifest(self, node: Node) -> Manifest | None:
+        """Read the whole document."""
         fields = node.mapping(MANIFEST_KEYS, required=("version", "models"))
         if (version := fields.get("version")) and version.value() != 1:
             version.fail(
@@ -111,6 +125,9 @@ class _Reader:
     def model(
         self, node: Node, defaults: Mapping[str, Node]
     ) -> tuple[str | None, ModelConfig | None]:
+        """Read one entry of ``models:`` and return its name and, where nothing is wrong with it,
+        its config.
+        """
         before = len(self.problems.found)
         own = node.mapping(MODEL_KEYS, required=("name", "source"))
         fields = {**defaults, **own}
@@ -136,8 +153,8 @@ class _Reader:
         variants: dict[tuple[str, str], VariantConfig] = {}
         for child in fields["targets"].children() if "targets" in fields else ():
             for variant in self.variants(child, tolerances, limits):
-                if source and (said := _no_weights(source, variant)):
-                    child.fail(said, "targets that take a graph do; `mconv list` shows them")
+                if source and (reason := _no_weights(source, variant)):
+                    child.fail(reason, "targets that take a graph do; `mconv list` shows them")
                     break
                 if (variant.label, variant.precision) in variants:
                     child.fail(
@@ -154,11 +171,10 @@ class _Reader:
         memory = resources["memory"].size() if "memory" in resources else None
         optimize = fields["optimize"].choice(OPTIMIZE_LEVELS) if "optimize" in fields else "basic"
         calibration = self.calibration(fields["calibration"]) if "calibration" in fields else None
-        depends = (
-            tuple(t for c in fields["depends_on"].children() if (t := c.text()))
-            if "depends_on" in fields
-            else ()
-        )
+        depends = []
+        for child in fields["depends_on"].children() if "depends_on" in fields else ():
+            if pattern := child.text():
+                depends.append(pattern)
         if len(self.problems.found) > before or not (name and source and optimize and timeout):
             return name, None
         return name, ModelConfig(
@@ -170,15 +186,18 @@ class _Reader:
             calibration=calibration,
             evaluate=evaluate,
             optimize=optimize,
-            depends_on=depends,
+            depends_on=tuple(depends),
             state=state,
             timeout_s=timeout / 1000,
             memory_bytes=memory,
         )
 
     def file(self, node: Node, *, folder: bool = False) -> str | None:
-        """An existing file (or, with ``folder``, a folder too) inside the repository, links
-        resolved."""
+        """Read the path of an existing file (or, with ``folder``, of a folder too) and return it
+        absolute.
+
+        Links are resolved; the path may not leave the repository.
+        """
         text = node.text()
         if text is None:
             return None
@@ -200,6 +219,7 @@ class _Reader:
         return None
 
     def source(self, node: Node, inputs: tuple[TensorSpec, ...]) -> SourceConfig | None:
+        """Read a path, whose format is detected, or a mapping of a source."""
         known = registry.sources()
         if not node.is_mapping():
             path = self.file(node, folder=True)
@@ -208,11 +228,9 @@ class _Reader:
         format_ = named.choice(known) if named else None
         if named and not format_:
             return None
-        options = (
-            known[format_].options
-            if format_
-            else {k: v for s in known.values() for k, v in s.options.items()}
-        )
+        options: dict[str, Mapping[str, Any]] = {}
+        for each in [known[format_]] if format_ else known.values():
+            options |= each.options
         fields = node.mapping((*SOURCE_KEYS, *options), required=("path",))
         path = self.file(fields["path"], folder=True) if "path" in fields else None
         if path is None:
@@ -229,14 +247,15 @@ class _Reader:
         return self.checked(node, format_, path, values, inputs)
 
     def detected(self, node: Node, path: str) -> str | None:
-        found = registry.sources_taking(Path(path))
-        if len(found) == 1:
-            return found[0]
-        problem = (
-            f"could be {' or '.join(found)}"
-            if found
-            else f"is of no format mconv converts: it is {recognise.describe_content(Path(path))}"
-        )
+        """Return the one source plug-in that takes the file at ``path``."""
+        takers = registry.sources_taking(Path(path))
+        if len(takers) == 1:
+            return takers[0]
+        if takers:
+            problem = f"could be {' or '.join(takers)}"
+        else:
+            content = recognise.describe_content(Path(path))
+            problem = f"is of no format mconv converts: it is {content}"
         node.fail(
             f"{Path(path).name} {problem}",
             f"give `source: {{format: …, path: …}}`; formats: {', '.join(registry.sources())}",
@@ -251,6 +270,7 @@ class _Reader:
         options: dict[str, Any],
         inputs: tuple[TensorSpec, ...],
     ) -> SourceConfig | None:
+        """Return the source after its own plug-in has checked it."""
         if format_ is None:
             return None
         if other := recognise.describe_foreign(Path(path)):
@@ -270,40 +290,41 @@ class _Reader:
         return config
 
     def inputs(self, node: Node) -> tuple[TensorSpec, ...]:
+        """Read the declared inputs: name → shape and dtype."""
         specs = []
         for name, child in node.items():
             child.what = f"input {name!r}"
             fields = child.mapping(("shape", "dtype"), required=("shape",))
             dtype = fields["dtype"].choice(DTYPES) if "dtype" in fields else "float32"
-            shape: list[int | str] = []
-            if "shape" in fields and not fields["shape"].is_list():
-                fields["shape"].expect(
-                    "a list of sizes and axis names, such as [batch, 3, 224, 224]"
-                )
-            for axis in (
-                fields["shape"].children()
-                if "shape" in fields and fields["shape"].is_list()
-                else ()
-            ):
-                value = axis.value()
-                if (isinstance(value, int) and not isinstance(value, bool) and value > 0) or (
-                    isinstance(value, str) and value
-                ):
-                    shape.append(value)
-                else:
-                    axis.what = f"axis {len(shape)} of input {name!r}"
-                    axis.fail(
-                        f"{axis.what} is {value!r}; it must be a positive size or the name of a "
-                        "free axis",
-                        "for example [batch, 3, 224, 224]",
-                    )
-                    shape.append(1)
+            shape = self.shape(fields["shape"], name) if "shape" in fields else ()
             dtype = "object" if dtype == "string" else dtype  # NumPy's name
-            specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=tuple(shape)))
+            specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=shape))
         return tuple(specs)
 
+    def shape(self, node: Node, name: str) -> tuple[int | str, ...]:
+        """Read the axes of the input ``name``: sizes, and names of free axes."""
+        if not node.is_list():
+            node.expect("a list of sizes and axis names, such as [batch, 3, 224, 224]")
+            return ()
+        shape: list[int | str] = []
+        for axis in node.children():
+            value = axis.value()
+            is_size = isinstance(value, int) and not isinstance(value, bool) and value > 0
+            if is_size or (isinstance(value, str) and value):
+                shape.append(value)
+                continue
+            axis.what = f"axis {len(shape)} of input {name!r}"
+            axis.fail(
+                f"{axis.what} is {value!r}; it must be a positive size or the name of a free axis",
+                "for example [batch, 3, 224, 224]",
+            )
+            shape.append(1)
+        return tuple(shape)
+
     def state(self, node: Node, inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
-        """``{output: input}``, each input once, and one of ``inputs`` where those are declared."""
+        """Read ``{output: input}``, each input once, and one of ``inputs`` where those are
+        declared.
+        """
         pairs: dict[str, str] = {}
         known = [s.name for s in inputs]
         for output, child in node.items():
@@ -324,58 +345,66 @@ class _Reader:
         return pairs
 
     def evaluate(self, node: Node) -> Evaluate | None:
+        """Read the task metric."""
         fields = node.mapping(("labels", "metric", "max_drop", "output"), required=("labels",))
         labels = fields["labels"].text() if "labels" in fields else None
         metric = fields["metric"].choice(METRICS) if "metric" in fields else "accuracy"
         drop = fields["max_drop"].number(0, 1) if "max_drop" in fields else None
         output = fields["output"].text() if "output" in fields else None
-        return (
-            Evaluate(labels=labels, metric=metric, max_drop=drop, output=output)
-            if labels and metric
-            else None
-        )
+        if not labels or not metric:
+            return None
+        return Evaluate(labels=labels, metric=metric, max_drop=drop, output=output)
 
     def calibration(self, node: Node) -> Calibration:
+        """Read how calibration samples are had."""
         fields = node.mapping(("data", "method"))
         data = self.file(fields["data"]) if "data" in fields else None
-        method = (
-            fields["method"].choice(("minmax", "entropy", "percentile"))
-            if "method" in fields
-            else None
-        )
+        method = None
+        if "method" in fields:
+            method = fields["method"].choice(("minmax", "entropy", "percentile"))
         return Calibration(data=data, method=method)
 
     def limits(self, node: Node) -> Limits:
+        """Read the limits of size and latency."""
         fields = node.mapping(LIMIT_KEYS)
         size = fields["max_size"].size() if "max_size" in fields else None
         latency = fields["max_latency"].duration_ms() if "max_latency" in fields else None
         return Limits(max_size=size, max_latency_ms=latency)
 
     def tolerances(self, node: Node) -> dict[str, dict[str, float]]:
-        """Metrics for every precision (key ``*``), or a mapping of precision to metrics; both may
-        be mixed."""
-        found: dict[str, dict[str, float]] = {"*": {}}
+        """Read limits of metrics, for every precision (key ``*``) and by precision."""
+        tolerances: dict[str, dict[str, float]] = {"*": {}}
         for key, child in node.mapping((*TOLERANCE_KEYS, *PRECISIONS)).items():
             if key in PRECISIONS:
-                metrics = child.mapping(TOLERANCE_KEYS)
-                found[key] = {
-                    m: v for m, c in metrics.items() if (v := self.metric(m, c)) is not None
-                }
-            elif (value := self.metric(key, child)) is not None:
-                found["*"][key] = value
-        return found
+                tolerances[key] = self.metrics(child.mapping(TOLERANCE_KEYS))
+            else:
+                tolerances["*"] |= self.metrics({key: child})
+        return tolerances
+
+    def metrics(self, fields: Mapping[str, Node]) -> dict[str, float]:
+        """Read the limits of metrics by their names."""
+        limits = {}
+        for name, node in fields.items():
+            if (limit := self.metric(name, node)) is not None:
+                limits[name] = limit
+        return limits
 
     def metric(self, name: str, node: Node) -> float | None:
+        """Read the limit of one metric."""
         if name == "sqnr_db":
             return node.number()
-        return node.number(
-            -1 if name == "cosine" else 0, 1 if name in ("cosine", "top1_agreement") else None
-        )
+        low = -1 if name == "cosine" else 0
+        high = 1 if name in ("cosine", "top1_agreement") else None
+        return node.number(low, high)
 
     def variants(
         self, node: Node, tolerances: Mapping[str, Mapping[str, float]], limits: Limits
     ) -> Iterable[VariantConfig]:
-        """``onnx`` | ``onnx:int8`` | ``{openvino: {precision: [fp16, int8], option: value}}``."""
+        """Read one item of ``targets:`` and yield its variants.
+
+        It is written ``onnx`` | ``onnx:int8`` | ``{openvino: {precision: [fp16, int8], option:
+        value}}``.
+        """
         known = registry.targets()
         body: Node | None = None
         if node.is_mapping():
@@ -388,15 +417,17 @@ class _Reader:
                 return
             target, body = entries[0]
             precision_text: str | None = None
-            at = Node(body.key_node, self.problems, "target") if body.key_node is not None else node
+            place = node
+            if body.key_node is not None:
+                place = Node(body.key_node, self.problems, "target")
         else:
             text = node.text()
             if text is None:
                 return
             target, _, suffix = text.partition(":")
-            precision_text, at = suffix or None, node
+            precision_text, place = suffix or None, node
         if target not in known:
-            at.fail(
+            place.fail(
                 f"{target!r} is not a known target.{suggest_nearest(target, known)}",
                 f"known: {', '.join(known)}",
             )
@@ -405,12 +436,10 @@ class _Reader:
         fields: dict[str, Node] = {}
         if body is not None and not (isinstance(body.raw.value, str) and not body.raw.value):
             body.what = f"target {target}"
-            extra = {
-                k
-                for q in registry.quantizers().values()
-                if set(q.precisions) & set(plugin.precisions)
-                for k in q.options
-            }
+            extra: set[str] = set()
+            for quantizer in registry.quantizers().values():
+                if set(quantizer.precisions) & set(plugin.precisions):
+                    extra |= quantizer.options.keys()
             fields = body.mapping(
                 (*VARIANT_KEYS, *plugin.options, *sorted(extra), *list_runtime_options(plugin))
             )
@@ -425,13 +454,11 @@ class _Reader:
                 yield variant
 
     def implied(self, plugin: registry.Target, fields: Mapping[str, Node]) -> str:
-        """The precision where none is written: what the target's options say, else fp32."""
+        """Return the precision where none is written: what the target's options say, else fp32."""
         if plugin.implied_precision is None:
             return "fp32"
-        return (
-            plugin.implied_precision({k: fields[k].value() for k in plugin.options if k in fields})
-            or "fp32"
-        )
+        options = {name: fields[name].value() for name in plugin.options if name in fields}
+        return plugin.implied_precision(options) or "fp32"
 
     def variant(
         self,
@@ -443,6 +470,7 @@ class _Reader:
         limits: Limits,
         place: Place,
     ) -> VariantConfig | None:
+        """Read the variant of one precision, with its options, tolerance and limits."""
         if precision == AUTO and len(plugin.precisions) > 1:
             return self.auto(node, plugin, fields, tolerances, limits, place)
         if precision not in plugin.precisions:
@@ -469,13 +497,10 @@ class _Reader:
             )
             return None
         own = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
-        merged: dict[str, Any] = msgspec.structs.asdict(DEFAULT_TOLERANCES[precision])
-        for layer in (tolerances, own):
-            merged |= {**layer.get("*", {}), **layer.get(precision, {})}
         own_limits = self.limits(fields["limits"]) if "limits" in fields else Limits()
-        limits = msgspec.structs.replace(
-            limits, **{k: v for k, v in msgspec.structs.asdict(own_limits).items() if v is not None}
-        )
+        for name, limit in msgspec.structs.asdict(own_limits).items():
+            if limit is not None:
+                limits = msgspec.structs.replace(limits, **{name: limit})
         options = self.options(fields, plugin.options)
         try:
             plugin.check(precision=precision, options=options, method=method)
@@ -490,7 +515,7 @@ class _Reader:
             options=options,
             quantizer_options=self.options(fields, quantizer.options) if quantizer else {},
             runtime_options=self.options(fields, list_runtime_options(plugin)),
-            tolerance=Tolerance(**merged),
+            tolerance=_merge_tolerances(precision, tolerances, own),
             limits=limits,
             place=place,
         )
@@ -504,29 +529,31 @@ class _Reader:
         limits: Limits,
         place: Place,
     ) -> VariantConfig | None:
-        """Every precision of the target, all held to the tolerance of ``auto``; those that the
-        target refuses are left out."""
+        """Read the variant of precision ``auto``: every precision of the target is a candidate.
+
+        All of them are held to the tolerance of ``auto``; those that the target refuses are left
+        out.
+        """
         own = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
-        asked: dict[str, Any] = msgspec.structs.asdict(DEFAULT_TOLERANCES[AUTO])
-        for layer in (tolerances, own):
-            asked |= {**layer.get("*", {}), **layer.get(AUTO, {})}
-        rest = {k: v for k, v in fields.items() if k not in ("tolerance", "method")}
+        tolerance = _merge_tolerances(AUTO, tolerances, own)
+        rest = {name: each for name, each in fields.items() if name not in ("tolerance", "method")}
         before = len(self.problems.found)
-        found = []
+        candidates = []
         for precision in plugin.precisions:
-            made = self.variant(node, plugin, precision, rest, {}, limits, place)
-            if made is not None:
-                found.append(msgspec.structs.replace(made, tolerance=Tolerance(**asked)))
-        if found:
-            del self.problems.found[before:]
-            return msgspec.structs.replace(
-                found[0], precision=AUTO, method=None, candidates=tuple(found)
-            )
-        return None
+            candidate = self.variant(node, plugin, precision, rest, {}, limits, place)
+            if candidate is not None:
+                candidates.append(msgspec.structs.replace(candidate, tolerance=tolerance))
+        if not candidates:
+            return None
+        del self.problems.found[before:]
+        return msgspec.structs.replace(
+            candidates[0], precision=AUTO, method=None, candidates=tuple(candidates)
+        )
 
     def options(
         self, fields: Mapping[str, Node], options: Schemas, defaults: bool = True
     ) -> dict[str, Any]:
+        """Return the values of the options among ``fields``, checked by their schemas."""
         values: dict[str, Any] = {}
         for name, schema in options.items():
             if name in fields:
@@ -541,12 +568,20 @@ class _Reader:
 
 
 def _no_weights(source: SourceConfig, variant: VariantConfig) -> str | None:
-    """Why the source cannot feed this target, or None."""
-    if (
-        registry.targets()[variant.target].accepts != ("weights",)
-        or registry.sources()[source.format].weights is not None
-    ):
+    """Return why the source cannot feed this target, or None."""
+    if registry.targets()[variant.target].accepts != ("weights",):
+        return None
+    if registry.sources()[source.format].weights is not None:
         return None
     return (
         f"target {variant.target} takes weights by name, which {source.format} sources do not give"
     )
+
+
+def _merge_tolerances(precision: str, *layers: Mapping[str, Mapping[str, float]]) -> Tolerance:
+    """Return the default tolerance of a precision with ``layers`` over it, the last on top."""
+    tolerance = DEFAULT_TOLERANCES[precision]
+    for layer in layers:
+        limits = {**layer.get("*", {}), **layer.get(precision, {})}
+        tolerance = msgspec.structs.replace(tolerance, **limits)
+    return tolerance

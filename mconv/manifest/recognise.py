@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and its structure; and what it is where it is no model."""
+"""Recognition of files by their first bytes and their structure, and names for what is no model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ ARCHIVES = (  # some formats of models are such inside
 
 
 def read_head(path: Path) -> bytes:
-    """The first 4 KiB; empty for a folder. Raises SourceError where the file cannot be read."""
+    """Return the first 4 KiB; nothing for a folder. Raises SourceError where the file cannot be
+    read.
+    """
     if path.is_dir():
         return b""
     try:
@@ -46,7 +48,11 @@ def read_head(path: Path) -> bytes:
 
 
 def detect_format(path: Path) -> registry.Format | None:
-    """The format of a file or folder by its content, cut off or not."""
+    """Return the format of a file or folder by its content, cut off or not; None for an unknown
+    one.
+
+    Raises SourceError where the file cannot be read.
+    """
     begin = read_head(path)
     for each in sorted(registry.formats().values(), key=lambda f: f.order):
         try:
@@ -58,44 +64,47 @@ def detect_format(path: Path) -> registry.Format | None:
 
 
 def describe_foreign(path: Path) -> str | None:
-    """What a file is, in words, where its first bytes say that it is no model, whatever its
-    name."""
+    """Return what a file is, in words, where its first bytes say that it is no model, else None.
+
+    Its name does not matter. Raises SourceError where the file cannot be read.
+    """
     return _by_magic(read_head(path), OTHER) if path.is_file() else None
 
 
 def _by_magic(begin: bytes, known: Iterable[tuple[bytes, str]]) -> str | None:
+    """Return the words for the first magic number that ``begin`` starts with, or None."""
     return next((words for magic, words in known if begin.startswith(magic)), None)
 
 
 def describe_unknown(path: Path) -> str:
-    """What a file of no known format is, in words."""
+    """Return what a file or folder of no known format is, in words.
+
+    Raises SourceError where the file cannot be read.
+    """
     if path.is_dir():
-        return (
-            "a model's folder without its weights"
-            if (path / "config.json").is_file()
-            else "a folder of no known format"
-        )
+        if (path / "config.json").is_file():
+            return "a model's folder without its weights"
+        return "a folder of no known format"
     begin = read_head(path)
     if not begin:
         return "empty"
-    if found := _by_magic(begin, (*OTHER, *ARCHIVES)):
-        return found
+    if words := _by_magic(begin, (*OTHER, *ARCHIVES)):
+        return words
     if not begin.strip(b"\x00"):
         return "nothing but zeros: its download did not end"
-    return (
-        "text"
-        if all(32 <= c < 127 or c in b"\t\r\n" for c in begin)
-        else "of no format that mconv knows"
-    )
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in begin):
+        return "text"
+    return "of no format that mconv knows"
 
 
 def find_promised_format(path: Path) -> registry.Format | None:
-    """The format that a file's name promises."""
-    return next((f for f in registry.formats().values() if path.suffix.lower() in f.suffixes), None)
+    """Return the format that a file's name promises, or None."""
+    suffix = path.suffix.lower()
+    return next((each for each in registry.formats().values() if suffix in each.suffixes), None)
 
 
 def describe_content(path: Path) -> str:
-    """What a file or folder is, in words: its format, or what else it is."""
+    """Return what a file or folder is, in words: its format, or what else it is."""
     try:
         form = detect_format(path)
         return f"{form.name} by its content" if form is not None else describe_unknown(path)

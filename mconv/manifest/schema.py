@@ -12,17 +12,19 @@ from typing import Any, Literal
 import msgspec
 
 from mconv import registry
+from mconv.contracts import Schemas
 from mconv.manifest import config as manifest_config
 from mconv.manifest import options as manifest_options
 from mconv.values import Frozen, Report
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ATTRIBUTES = "\n\nAttributes:\n"
+JsonSchema = dict[str, Any]  # a JSON Schema, or the schemas of properties by name
 NAMES = ("models", "results", "mixed")
 
 
-def make_schema(name: str) -> dict[str, Any]:
-    """The schema called ``name`` (one of NAMES)."""
+def make_schema(name: str) -> JsonSchema:
+    """Return the schema called ``name``, which is one of NAMES."""
     return {
         "models": make_models_schema,
         "results": make_results_schema,
@@ -31,9 +33,16 @@ def make_schema(name: str) -> dict[str, Any]:
 
 
 class MixedLayer(Frozen, frozen=True, kw_only=True):
-    """A layer of mixed.json: ``bits`` is what a person may change; the rest says what the layer is
-    and what each width costs (relative squared error of the model's outputs with this layer alone
-    in it)."""
+    """A layer of mixed.json. A person may change ``bits``; the rest describes the layer.
+
+    Attributes:
+        bits: The bits of each weight.
+        kind: The operator.
+        role: What the layer does in the model.
+        elements: The number of its weights.
+        error: What each width costs: the relative squared error of the model's outputs with this
+            layer alone in it.
+    """
 
     bits: Literal[2, 3, 4, 5, 6, 8, 32]
     kind: str = ""
@@ -43,7 +52,14 @@ class MixedLayer(Frozen, frozen=True, kw_only=True):
 
 
 class Mixed(Frozen, frozen=True, kw_only=True):
-    """mixed.json: the quantizer, its options, and the bits of every layer by its weight's name."""
+    """mixed.json: the quantizer, its options, and the bits of every layer.
+
+    Attributes:
+        version: The version of this format.
+        quantizer: The quantizer's name.
+        options: Its options.
+        layers: The layers by the names of their weights.
+    """
 
     version: Literal[1]
     quantizer: str
@@ -51,14 +67,17 @@ class Mixed(Frozen, frozen=True, kw_only=True):
     layers: dict[str, MixedLayer]
 
 
-def make_mixed_schema() -> dict[str, Any]:
-    """Schema of mixed.json."""
+def make_mixed_schema() -> JsonSchema:
+    """Return the schema of mixed.json."""
     return {"$schema": DRAFT, "title": "mconv mixed.json", **_schema_of(Mixed)}
 
 
-def _schema_of(kind: type[Frozen]) -> dict[str, Any]:
-    """The JSON Schema of a struct. Its docstring describes it, and the docstring's ``Attributes:``
-    describe the properties, without the line breaks of the source."""
+def _schema_of(kind: type[Frozen]) -> JsonSchema:
+    """Return the JSON Schema of a struct.
+
+    Its docstring describes it, and the docstring's ``Attributes:`` describe the properties, without
+    the line breaks of the source.
+    """
     schema = msgspec.json.schema(kind)
     for definition in schema["$defs"].values():
         if "description" not in definition:
@@ -72,7 +91,7 @@ def _schema_of(kind: type[Frozen]) -> dict[str, Any]:
 
 
 def _read_attributes(text: str) -> dict[str, str]:
-    """The words on each attribute in the ``Attributes:`` of a docstring (Google's style)."""
+    """Return the words on each attribute in the ``Attributes:`` of a docstring (Google's style)."""
     words: dict[str, list[str]] = {}
     for line in text.splitlines():
         start = re.match(r" {4}(\w+): (.*)", line)
@@ -83,8 +102,8 @@ def _read_attributes(text: str) -> dict[str, str]:
     return {name: " ".join(parts) for name, parts in words.items()}
 
 
-def find_mixed_problem(value: Any) -> str | None:
-    """What is wrong with ``value`` as mixed.json, or None."""
+def find_mixed_problem(value: object) -> str | None:
+    """Return what is wrong with ``value`` as the content of mixed.json, or None."""
     try:
         msgspec.convert(value, Mixed)
     except msgspec.ValidationError as problem:
@@ -92,23 +111,29 @@ def find_mixed_problem(value: Any) -> str | None:
     return None
 
 
-def make_results_schema() -> dict[str, Any]:
-    """Schema of results.json, from the annotations of :class:`mconv.values.Report`."""
+def make_results_schema() -> JsonSchema:
+    """Return the schema of results.json, from the annotations of :class:`mconv.values.Report`."""
     return {"$schema": DRAFT, "title": "mconv results.json", **_schema_of(Report)}
 
 
-def _object(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {
+def _object(properties: JsonSchema, required: tuple[str, ...] = ()) -> JsonSchema:
+    """Return the schema of a mapping with ``properties`` and no other ones."""
+    schema: JsonSchema = {
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        **({"required": list(required)} if required else {}),
     }
+    if required:
+        schema["required"] = list(required)
+    return schema
 
 
-def make_models_schema() -> dict[str, Any]:
-    """Schema of models.yml, from the key lists of :mod:`mconv.manifest` and the options of every
-    installed plug-in."""
+def make_models_schema() -> JsonSchema:
+    """Return the schema of models.yml.
+
+    It is made of the key lists of :mod:`mconv.manifest.config` and the options of every installed
+    plug-in.
+    """
     text = {"type": "string", "minLength": 1}
     size = {
         "oneOf": [
@@ -120,7 +145,9 @@ def make_models_schema() -> dict[str, Any]:
     metrics = {name: {"type": "number"} for name in manifest_config.TOLERANCE_KEYS}
     tolerance = _object({**metrics, **{p: _object(metrics) for p in manifest_config.PRECISIONS}})
     limits = _object({"max_size": size, "max_latency": time})
-    source_options = {k: dict(v) for s in registry.sources().values() for k, v in s.options.items()}
+    source_options: JsonSchema = {}
+    for plugin in registry.sources().values():
+        source_options |= _copy(plugin.options)
     source = {
         "oneOf": [
             text,
@@ -196,41 +223,42 @@ def make_models_schema() -> dict[str, Any]:
     return {"$schema": DRAFT, "title": "mconv models.yml", **top}
 
 
-def _target(tolerance: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
-    names, bodies = [], {}
+def _copy(options: Schemas) -> JsonSchema:
+    """Return the schemas of options by name, as dicts of their own."""
+    return {name: dict(schema) for name, schema in options.items()}
+
+
+def _target(tolerance: JsonSchema, limits: JsonSchema) -> JsonSchema:
+    """Return the schema of one item of ``targets:``."""
+    names: list[str] = []
+    bodies = {}
     for target in registry.targets().values():
         precisions = list(target.precisions)
         offered = [*precisions, manifest_config.AUTO] if len(precisions) > 1 else precisions
-        names += [target.name, *(f"{target.name}:{p}" for p in offered)]
-        used = [q for q in registry.quantizers().values() if set(q.precisions) & set(precisions)]
+        names += [target.name, *(f"{target.name}:{precision}" for precision in offered)]
+        used = []
+        for quantizer in sorted(registry.quantizers().values(), key=lambda each: each.name):
+            if set(quantizer.precisions) & set(precisions):
+                used.append(quantizer)
         precision = {"enum": offered}
-        bodies[target.name] = {
-            "description": target.summary,
-            **_object(
-                {
-                    "precision": {
-                        "oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]
-                    },
-                    "method": {"enum": sorted(q.name for q in used)},
-                    "as": {
-                        "type": "string",
-                        "pattern": f"^{manifest_config.NAME.pattern}$",
-                        "description": "name in place of the target's",
-                    },
-                    "tolerance": tolerance,
-                    "limits": limits,
-                    **{
-                        k: dict(v)
-                        for q in sorted(used, key=lambda q: q.name)
-                        for k, v in q.options.items()
-                    },
-                    **{
-                        k: dict(v) for k, v in manifest_options.list_runtime_options(target).items()
-                    },
-                    **{k: dict(v) for k, v in target.options.items()},
-                }
-            ),
+        properties: JsonSchema = {
+            "precision": {
+                "oneOf": [precision, {"type": "array", "items": precision, "minItems": 1}]
+            },
+            "method": {"enum": [quantizer.name for quantizer in used]},
+            "as": {
+                "type": "string",
+                "pattern": f"^{manifest_config.NAME.pattern}$",
+                "description": "name in place of the target's",
+            },
+            "tolerance": tolerance,
+            "limits": limits,
         }
+        for quantizer in used:
+            properties |= _copy(quantizer.options)
+        properties |= _copy(manifest_options.list_runtime_options(target))
+        properties |= _copy(target.options)
+        bodies[target.name] = {"description": target.summary, **_object(properties)}
     mapping = {
         "type": "object",
         "additionalProperties": False,
