@@ -1,3 +1,1 @@
-"""The engine runs a plan: which step when and where, and what `mconv run` does from manifest to
-files.
-"""
+"""The engine runs a plan: which step when and where, from the manifest to the files."""

@@ -126,8 +126,9 @@ def make_manifest(provenance: Provenance, against: Path | None, samples: Path | 
 
 
 def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -> VerifyAnswer:
-    """Run the verify step on a folder that is not in the store. Raises StepError with the worker's
-    reason.
+    """Run the verify step on a folder that is not in the store.
+
+    Raises StepError with the worker's reason.
     """
     workspace = store.workspace()
     try:

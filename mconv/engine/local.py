@@ -37,12 +37,11 @@ IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class LocalRunner:
-    """A worker process a step on this machine, at most ``jobs`` at once, and the helpers that they
-    share.
+    """A worker process a step on this machine, and the helpers that the processes share.
 
-    The helpers are services, and a server for each set of modules to be imported, from which the
-    processes are forked. Measurements start from nothing: their memory is to be the artifact's, not
-    that of modules that were loaded for others.
+    At most ``jobs`` run at once. The helpers are services, and a server for each set of modules to
+    be imported, from which the processes are forked. Measurements start from nothing: their memory
+    is to be the artifact's, not that of modules that were loaded for others.
     """
 
     def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
@@ -97,8 +96,9 @@ class LocalRunner:
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
     ) -> Outcome:
-        """Run ``step`` in a process of its own, and once more alone where it ran out of memory
-        beside others.
+        """Run ``step`` in a process of its own.
+
+        Where it ran out of memory beside others, it is run once more alone.
         """
         request = Request(
             step=step.request,
@@ -135,17 +135,16 @@ class LocalRunner:
             self._done(step)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        """Move the files of a finished step into the store. Raises StoreError where there are too
-        many bytes.
+        """Move the files of a finished step into the store.
+
+        Raises StoreError where there are too many bytes.
         """
         return self.store.put(
             make_entry(step, done), workspace / "out", limit=limit_output_bytes(step.size_bytes)
         )
 
     def _starter(self, step: Step, stop: threading.Event) -> Start:
-        """Return the function that starts the process of ``step``: from its server, if it has one,
-        else anew.
-        """
+        """Return the function that starts the process of ``step``, by its server if it has one."""
         server = self.servers.get(self.served.get(step.key, ()))
 
         def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
@@ -156,18 +155,14 @@ class LocalRunner:
         return start
 
     def _warm(self, waiting: queue.SimpleQueue[forkserver.Server]) -> None:
-        """Start the servers in ``waiting`` one after another, and stay alive until all of them are
-        stopped.
-        """
+        """Start the servers in ``waiting`` one after another, and stay alive until they stop."""
         with contextlib.suppress(queue.Empty):
             while not self.closing.is_set():
                 waiting.get_nowait().warm(self.closing)
         self.closing.wait()  # a server dies with the thread that started it (PR_SET_PDEATHSIG)
 
     def _done(self, step: Step) -> None:
-        """Stop the server of ``step`` where no other step needs it any more, so that it gives its
-        memory back.
-        """
+        """Stop the server of ``step`` where no other step needs it, so that its memory is free."""
         with self.lock:
             modules = self.served.pop(step.key, None)
             if modules is None:
@@ -187,10 +182,10 @@ class LocalRunner:
 
 
 def merge_module_sets(sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Return for each set of modules the one to load in its stead: the largest that holds all of
-    it.
+    """Return for each set of modules the one to load in its stead.
 
-    ``BASE`` stays itself, since its steps would only carry the memory of the others.
+    It is the largest of them that holds all of it. ``BASE`` stays itself, since its steps would
+    only carry the memory of the others.
     """
     by_size = sorted(set(sets), key=lambda modules: (len(modules), modules))
     merged = {}

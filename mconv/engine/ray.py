@@ -1,5 +1,4 @@
-"""The runner on the nodes of a Ray cluster, each step in the same isolated worker process as on one
-machine.
+"""The runner on the nodes of a Ray cluster, with the same isolated processes as on one machine.
 
 The steps of a run go to the nodes one by one; what they make goes to the store that all nodes share
 by URL, and what they read comes from there. A node takes part only where it would make the same: it
@@ -98,9 +97,7 @@ class Node:
         self.problem = self._differs(plan, probe, threads, measure)
 
     def _differs(self, plan: Plan, probe: str, threads: int, measure: bool) -> str:
-        """Return why this node would make something else than the plan says; empty where it would
-        not.
-        """
+        """Return why this node would make something else than the plan says, or an empty text."""
         if isinstance(self.store, shared.SharedStore) and not self.store.remote.holds(probe):
             return f"it does not see what others put into the store {self.store.remote.url}"
         try:
@@ -130,8 +127,9 @@ class Node:
         self.local.begin([self.steps[key] for key in keys])
 
     def run(self, key: str) -> Outcome:
-        """Do a step and put its files into the shared store. Never raises for what goes wrong with
-        the step.
+        """Do a step and put its files into the shared store.
+
+        Never raises for what goes wrong with the step.
         """
         step = self.steps[key]
         try:
@@ -276,8 +274,9 @@ class RayRunner:
             )
 
     def _connect(self) -> None:
-        """Connect to the cluster, or start one on this machine. Raises UsageError where it does not
-        answer.
+        """Connect to the cluster, or start one on this machine.
+
+        Raises UsageError where it does not answer.
         """
         quiet = {"log_to_driver": False, "configure_logging": False}
         if self.ray.is_initialized():
@@ -300,8 +299,9 @@ class RayRunner:
             ) from problem
 
     def _recruit(self, nodes: Collection[RayNode], keys: list[str]) -> None:
-        """Take the nodes that are free, see the store and would make the same; print why others are
-        left out.
+        """Take the nodes that are free, see the store and would make the same.
+
+        Why others are left out is printed.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -417,8 +417,9 @@ class RayRunner:
             time.sleep(POLL_SECONDS)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
-        """Return the entry that the node left in the shared store. Raises StoreError where it is
-        not there.
+        """Return the entry that the node left in the shared store.
+
+        Raises StoreError where it is not there.
         """
         entry = self.store.read(step.key)
         if entry is None:

@@ -1,6 +1,4 @@
-"""Planning, running and reporting: what `run`, `convert` and `verify` share, without a command
-line.
-"""
+"""Planning, running and reporting, as `run`, `convert` and `verify` share it."""
 
 from __future__ import annotations
 

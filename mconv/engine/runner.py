@@ -75,8 +75,9 @@ class RunningSteps:
         return done, crowded
 
     def run_alone(self, attempt: Callable[[], Outcome]) -> Outcome:
-        """Return the outcome of ``attempt``, which is made when nothing else runs. Those that wait
-        take turns.
+        """Return the outcome of ``attempt``, which is made when nothing else runs.
+
+        Those that wait take turns.
         """
         with self.changed:
             self.waiting += 1

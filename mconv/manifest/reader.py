@@ -70,8 +70,9 @@ def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Man
 
 
 def find_repository(folder: Path) -> Path:
-    """Return the folder that paths may not leave: the nearest one above with ``.git``, or
-    ``folder`` itself.
+    """Return the folder that paths may not leave.
+
+    It is the nearest one above with ``.git``, or ``folder`` itself.
     """
     return next((p for p in (folder, *folder.parents) if (p / ".git").exists()), folder)
 
@@ -125,9 +126,7 @@ class _Reader:
     def model(
         self, node: Node, defaults: Mapping[str, Node]
     ) -> tuple[str | None, ModelConfig | None]:
-        """Read one entry of ``models:`` and return its name and, where nothing is wrong with it,
-        its config.
-        """
+        """Read one entry of ``models:`` and return its name and, where all is well, its config."""
         before = len(self.problems.found)
         own = node.mapping(MODEL_KEYS, required=("name", "source"))
         fields = {**defaults, **own}
@@ -193,10 +192,9 @@ class _Reader:
         )
 
     def file(self, node: Node, *, folder: bool = False) -> str | None:
-        """Read the path of an existing file (or, with ``folder``, of a folder too) and return it
-        absolute.
+        """Read the path of an existing file (or, with ``folder``, of a folder too).
 
-        Links are resolved; the path may not leave the repository.
+        The path that is returned is absolute, with links resolved. It may not leave the repository.
         """
         text = node.text()
         if text is None:
@@ -322,8 +320,9 @@ class _Reader:
         return tuple(shape)
 
     def state(self, node: Node, inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
-        """Read ``{output: input}``, each input once, and one of ``inputs`` where those are
-        declared.
+        """Read ``{output: input}``, each input once.
+
+        It must be one of ``inputs`` where those are declared.
         """
         pairs: dict[str, str] = {}
         known = [s.name for s in inputs]

@@ -35,8 +35,9 @@ ARCHIVES = (  # some formats of models are such inside
 
 
 def read_head(path: Path) -> bytes:
-    """Return the first 4 KiB; nothing for a folder. Raises SourceError where the file cannot be
-    read.
+    """Return the first 4 KiB; nothing for a folder.
+
+    Raises SourceError where the file cannot be read.
     """
     if path.is_dir():
         return b""
@@ -48,8 +49,7 @@ def read_head(path: Path) -> bytes:
 
 
 def detect_format(path: Path) -> registry.Format | None:
-    """Return the format of a file or folder by its content, cut off or not; None for an unknown
-    one.
+    """Return the format of a file or folder by its content, cut off or not, or None.
 
     Raises SourceError where the file cannot be read.
     """

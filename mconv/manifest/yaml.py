@@ -147,8 +147,9 @@ class Node:
         return [self]
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """Yield keys and values of a mapping, merge keys (``<<``) resolved; a repeated key is a
-        problem.
+        """Yield keys and values of a mapping, merge keys (``<<``) resolved.
+
+        A repeated key is a problem.
         """
         if not isinstance(self.raw, yaml.MappingNode):
             self.expect("a mapping")
@@ -247,8 +248,9 @@ class Node:
 def _scaled(
     node: Node, units: Mapping[str, float], fold: Callable[[str], str], expected: str
 ) -> float | None:
-    """Return the number of a text such as ``50MB`` times its unit; a problem where it is not above
-    zero.
+    """Return the number of a text such as ``50MB`` times its unit.
+
+    A number that is not above zero is a problem.
     """
     value = node.value() if not (node.is_mapping() or node.is_list()) else None
     match = None

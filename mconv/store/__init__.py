@@ -1,1 +1,1 @@
-"""Finished steps, on this machine and shared."""
+"""The store keeps finished steps, on this machine and shared."""

@@ -1,9 +1,10 @@
-"""Content-addressed store: one folder an entry, named by the step's key.
+"""The store on this machine, addressed by content: one folder an entry, named by the step's key.
 
-``v1/<key[:2]>/<key>/entry.json`` with the step's result and the size and SHA-256 of every file in
+``v1/<key[:2]>/<key>/entry.json`` holds the step's answer and the size and SHA-256 of every file in
 ``files/``. An entry is written under a temporary name and renamed, so a reader sees all of it or
 nothing; a corrupt one is a miss and is removed; failures are never stored. Two writers of one key
-are harmless: the first rename wins, the contents are equal."""
+are harmless: the first rename wins, the contents are equal.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +33,17 @@ CHUNK = 1 << 20  # bytes copied at once
 
 
 def record_files(folder: Path, limit: int | None = None) -> tuple[FileRecord, ...]:
-    """Every file below ``folder``, in path order, with its size and digest.
+    """Return every file below ``folder``, in path order, with its size and digest.
 
     Raises StoreError for links and whatever else is no plain file (an artifact may not point
     outside itself), and where the files have more than ``limit`` bytes together, sparse or not,
-    which are then not read."""
+    which are then not read.
+    """
     names = plain_files.list_files(folder)
-    made = []
+    records = []
     with plain_files.open_folder(folder) as top:
-        if limit is not None and (total := sum(_size(name, top) for name in names)) > limit:
+        total = sum(_size(name, top) for name in names)
+        if limit is not None and total > limit:
             raise StoreError(
                 f"the step left files of {total / 1e9:.1f} GB, more than the {limit / 1e9:.1f} GB "
                 "it may leave"
@@ -48,18 +51,18 @@ def record_files(folder: Path, limit: int | None = None) -> tuple[FileRecord, ..
         for name in names:
             with plain_files.open_file(name, top) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                made.append(FileRecord(path=name, bytes=file.tell(), sha256=digest))
-    return tuple(made)
+                records.append(FileRecord(path=name, bytes=file.tell(), sha256=digest))
+    return tuple(records)
 
 
 def _size(name: str, within: int) -> int:
+    """Return the bytes of the plain file ``name`` in the open folder ``within``."""
     with plain_files.open_file(name, within) as file:
         return os.fstat(file.fileno()).st_size
 
 
 def limit_output_bytes(source_bytes: int) -> int:
-    """How many bytes the files of one step of a model may have whose source has
-    ``source_bytes``."""
+    """Return how many bytes the files of one step may have, by the bytes of the model's source."""
     return LEAST_ROOM + LARGEST_GROWTH * source_bytes
 
 
@@ -91,7 +94,12 @@ class Entry(Frozen, frozen=True, kw_only=True):
 
 
 class Sealed(Frozen, frozen=True, kw_only=True):
-    """An entry and the SHA-256 of its JSON, so that a flipped byte in a stored number is seen."""
+    """An entry with its checksum, so that a flipped byte in a stored number is seen.
+
+    Attributes:
+        digest: The SHA-256 of the entry's JSON.
+        entry: The entry.
+    """
 
     digest: str
     entry: Entry
@@ -100,7 +108,10 @@ class Sealed(Frozen, frozen=True, kw_only=True):
 class Store:
     """A folder of entries. Raises StoreError only where the folder cannot be used at all.
 
-    ``digests``: of files, here and elsewhere, as far as they are remembered beside the entries.
+    Attributes:
+        folder: The folder, with the version of its layout.
+        digests: Digests of files, here and elsewhere, as far as they are remembered beside the
+            entries.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,15 +126,18 @@ class Store:
             ) from problem
 
     def path(self, key: str) -> Path:
+        """Return the folder of an entry."""
         return self.folder / key[:2] / key
 
     def files(self, key: str) -> Path:
-        """The folder of an entry's files."""
+        """Return the folder of an entry's files."""
         return self.path(key) / "files"
 
     def read(self, key: str) -> Entry | None:
-        """The entry, its JSON verified against its digest; None where it is missing or damaged.
-        Does not read the files."""
+        """Return the entry, its JSON verified; None where it is missing or damaged.
+
+        The files are not read.
+        """
         try:
             with (
                 plain_files.open_folder(self.path(key)) as folder,
@@ -135,21 +149,24 @@ class Store:
         return unseal_entry(key, content)
 
     def intact(self, entry: Entry) -> bool:
-        """True where every file of the entry is a plain one of the recorded size and digest."""
+        """Return whether every file of the entry is a plain one of the recorded size and digest."""
         folder = self.files(entry.key)
         try:
             with plain_files.open_folder(folder) as top:
                 if any(_size(f.path, top) != f.bytes for f in entry.files):
                     return False
-            found = self.digests.many(folder / f.path for f in entry.files)
-            return all(found[folder / f.path] == f.sha256 for f in entry.files)
+            digests = self.digests.many(folder / f.path for f in entry.files)
+            return all(digests[folder / f.path] == f.sha256 for f in entry.files)
         except (OSError, StoreError):
             return False
 
     def workspace(self) -> Path:
-        """A new folder inside the store, on the same file system as the entries. It is this
-        process's own: what a worker may write into lies below it
-        (:func:`mconv.workers.process.make_worker_folder`)."""
+        """Make a new folder inside the store, on the same file system as the entries.
+
+        It is this process's own: what a worker may write into lies below it
+        (:func:`mconv.workers.process.make_worker_folder`). Raises StoreError where the store cannot
+        be written.
+        """
         try:
             path = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=self.folder))
             path.chmod(0o711)
@@ -161,11 +178,11 @@ class Store:
         return path
 
     def put(self, entry: Entry, files: Path, *, limit: int | None = None) -> Entry:
-        """Move ``files`` in under ``entry.key``, with digests taken here; returns the entry with
-        its file records.
+        """Move ``files`` in under ``entry.key`` and return the entry with its file records.
 
-        The files become this process's own. Raises StoreError where they are not plain, or have
-        more than ``limit`` bytes."""
+        The files become this process's own, and the digests are taken here. Raises StoreError where
+        the files are not plain, or have more than ``limit`` bytes, or the store cannot be written.
+        """
         target = self.path(entry.key)
         try:
             if os.geteuid() == 0:
@@ -205,42 +222,44 @@ class Store:
             shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Remove temporary folders of processes that are gone; returns how many."""
+        """Remove temporary folders of processes that are gone, and return how many there were."""
         return sweep_paths(self.folder.glob("tmp-*"))
 
     def entries(self) -> Iterator[Entry | Path]:
-        """Every entry, or the folder of one that cannot be read."""
+        """Yield every entry, or the folder of one that cannot be read."""
         for folder in sorted(self.folder.glob("??/*")):
             yield self.read(folder.name) or folder
 
 
 def unseal_entry(key: str, content: bytes) -> Entry | None:
-    """The entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
+    """Return the entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
     try:
         sealed = from_json(content, Sealed)
     except (ValueError, RecursionError):
         return None
-    return (
-        sealed.entry
-        if sealed.entry.key == key and sealed.digest == hash_entry(sealed.entry)
-        else None
-    )
+    if sealed.entry.key != key or sealed.digest != hash_entry(sealed.entry):
+        return None
+    return sealed.entry
 
 
 def hash_entry(entry: Entry) -> str:
-    """SHA-256 of an entry's JSON, as :class:`Sealed` holds it."""
+    """Return the SHA-256 of an entry's JSON, in hex, as :class:`Sealed` holds it."""
     return hashlib.sha256(msgspec.json.encode(entry, order="deterministic")).hexdigest()
 
 
 def sweep_output(out: Path) -> int:
-    """Remove what killed runs left half written in ``out``, the folder of :func:`copy_files` and
-    :func:`write_text`."""
+    """Remove what killed runs left half written in ``out``, and return how many paths that were.
+
+    ``out`` is the folder of :func:`copy_files` and :func:`write_text`.
+    """
     return sweep_paths([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])
 
 
 def sweep_paths(paths: Iterable[Path]) -> int:
-    """Remove files and folders whose names' second part, after a ``-``, is the process id of a
-    process that is gone."""
+    """Remove files and folders of processes that are gone, and return how many.
+
+    The second part of their names, after a ``-``, is the process id.
+    """
     count = 0
     for path in paths:
         pid = path.name.split("-")[1]
@@ -255,6 +274,7 @@ def sweep_paths(paths: Iterable[Path]) -> int:
 
 
 def _alive(pid: int) -> bool:
+    """Return whether there is a process of that id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -272,11 +292,12 @@ def copy_files(
     *,
     beside: str | None = None,
 ) -> None:
-    """Make ``target`` hold exactly ``files``: written beside it and renamed; a target that already
-    does is left alone, with the file called ``beside`` in it if there is one.
+    """Make ``target`` hold exactly ``files``, written beside it and renamed.
 
-    No link is followed in ``source`` or ``target``, and what is copied is held to its digest on the
-    way. Raises StoreError where it is another file by now, or ``target`` is a link."""
+    A target that already holds them is left alone, with the file called ``beside`` in it if there
+    is one. No link is followed in ``source`` or ``target``, and what is copied is held to its
+    digest on the way. Raises StoreError where it is another file by now, or ``target`` is a link.
+    """
     files = list(files)
     if target.is_symlink():
         raise StoreError(
@@ -308,24 +329,28 @@ def copy_files(
 
 
 def _holds(target: Path, files: Iterable[FileRecord], digests: Digests, beside: str | None) -> bool:
-    """Whether ``target`` holds exactly ``files``, as plain files of their digests, and at most
-    ``beside`` with them."""
-    wanted = {f.path: f for f in files}
+    """Return whether ``target`` holds exactly ``files`` and at most ``beside`` with them.
+
+    The files must be plain ones of their digests.
+    """
+    wanted = {record.path: record for record in files}
     try:
-        present = {name: target / name for name in plain_files.list_files(target) if name != beside}
-        if present.keys() != wanted.keys() or any(
-            p.stat().st_size != wanted[name].bytes for name, p in present.items()
-        ):
+        names = [name for name in plain_files.list_files(target) if name != beside]
+        if set(names) != wanted.keys():
             return False
-        known = digests.many(present.values())
+        if any((target / name).stat().st_size != wanted[name].bytes for name in names):
+            return False
+        known = digests.many(target / name for name in names)
     except (OSError, StoreError):
         return False
-    return all(known[path] == wanted[name].sha256 for name, path in present.items())
+    return all(known[target / name] == wanted[name].sha256 for name in names)
 
 
 def _copy_checked(file: BinaryIO, copy: BinaryIO, record: FileRecord) -> None:
-    """Copy a file of the store. Raises StoreError where it is not the one that ``record`` tells
-    of."""
+    """Copy a file of the store.
+
+    Raises StoreError where it is not the one that ``record`` describes.
+    """
     digest = hashlib.sha256()
     left = record.bytes
     while left > 0 and (chunk := file.read(min(CHUNK, left))):
@@ -340,7 +365,7 @@ def _copy_checked(file: BinaryIO, copy: BinaryIO, record: FileRecord) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name and rename it to ``path``."""
+    """Write ``text`` under a temporary name and rename it to ``path``. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", dir=path.parent)
     try:

@@ -1,11 +1,11 @@
-"""A store that a team or the shards of a run share by URL, behind the local one: fsspec reads and
-writes it.
+"""A store that a team or the shards of a run share by URL, with the local one in front of it.
 
-``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals it, ``<key>.zip`` its files.
-Both are written under their key once, whole, and again only where they turned out to be damaged, so
-writers cannot get in each other's way. What comes from there is believed as far as its digests go.
-A remote that fails, is full, refuses or takes too long is left out for the rest of the run, with
-one sentence; no run fails for it."""
+fsspec reads and writes it: ``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals
+it, ``<key>.zip`` its files. Both are written under their key once, whole, and again only where they
+turned out to be damaged, so writers cannot get in each other's way. What comes from there is
+believed as far as its digests go. A remote that fails, is full, refuses or takes too long is left
+out for the rest of the run, with one sentence; no run fails for it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mconv import plain_files
-from mconv.errors import StoreError, UsageError
+from mconv.errors import StoreError, UsageError, one_line
 from mconv.store.local import MAX_ENTRY, Entry, Sealed, Store, hash_entry, unseal_entry
 from mconv.store.tracked import refuse_tracked
 from mconv.values import to_json
@@ -32,7 +32,17 @@ SLOWEST = 4e6  # bytes a second: large files get more time
 
 
 class Remote:
-    """The place behind ``url``. Nothing here raises; what fails once is not asked again."""
+    """The place behind a URL.
+
+    Its methods raise nothing but UsageError; what fails once is not asked again.
+
+    Attributes:
+        url: The URL, without a slash at its end.
+        patience: Seconds that a request for a small file may take.
+        readable: Nothing has gone wrong with reading yet.
+        writable: Nothing has gone wrong with writing yet.
+        files: fsspec's file system, once it is open.
+    """
 
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         self.url = url.rstrip("/")
@@ -42,7 +52,7 @@ class Remote:
         self.files: Any = None
 
     def open(self) -> Any:
-        """fsspec's file system. Raises UsageError for a protocol that nobody knows."""
+        """Return fsspec's file system. Raises UsageError for a protocol that nobody knows."""
         if self.files is None:
             import fsspec  # type: ignore[import-untyped]
 
@@ -57,10 +67,11 @@ class Remote:
         return self.files
 
     def place(self, key: str, suffix: str) -> str:
+        """Return the URL of a file of an entry."""
         return f"{self.url}/v1/{key[:2]}/{key}.{suffix}"
 
     def entry(self, key: str) -> bytes | None:
-        """An entry's JSON, or None where there is none."""
+        """Return an entry's JSON, or None where there is none."""
 
         def read() -> bytes | None:
             try:
@@ -72,7 +83,7 @@ class Remote:
         return self._ask(read) if self.readable else None
 
     def fetch(self, key: str, target: Path, size: int = 0) -> bool:
-        """Copy the zip of an entry's files to ``target``; False where that did not work."""
+        """Copy the zip of an entry's files to ``target``; return False where that did not work."""
 
         def read() -> bool:
             try:
@@ -84,8 +95,10 @@ class Remote:
         return bool(self._ask(read, size=size)) if self.readable else False
 
     def push(self, key: str, sealed: bytes, archive: Path, *, again: bool = False) -> None:
-        """Files first, then the entry: a reader that sees the entry finds the files. ``again``:
-        what is there is damaged."""
+        """Write the files first, then the entry: a reader that sees the entry finds the files.
+
+        ``again`` replaces an entry that is damaged.
+        """
 
         def write() -> None:
             files = self.open()
@@ -114,8 +127,10 @@ class Remote:
                 self.open().rm_file(self.place(key, suffix))
 
     def mark(self, name: str) -> None:
-        """Leave an empty file of that name, which others :meth:`holds` finds; :meth:`unmark` takes
-        it away."""
+        """Leave an empty file of that name, which :meth:`holds` sees on other machines.
+
+        :meth:`unmark` takes it away.
+        """
 
         def write() -> None:
             files = self.open()
@@ -125,14 +140,19 @@ class Remote:
         self._ask(write, writing=True)
 
     def holds(self, name: str) -> bool:
+        """Return whether there is a file of that name."""
         return bool(self._ask(lambda: self.open().exists(f"{self.url}/v1/{name}")))
 
     def unmark(self, name: str) -> None:
+        """Take away the file that :meth:`mark` left."""
         self._ask(lambda: self.open().rm_file(f"{self.url}/v1/{name}"), writing=True)
 
     def _ask(self, call: Callable[[], T], *, writing: bool = False, size: int = 0) -> T | None:
-        """``call`` in a thread of its own, for ``patience`` at most: a hanging connection must not
-        hold up the run."""
+        """Return what ``call`` returns, or None where it fails or takes longer than ``patience``.
+
+        It runs in a thread of its own: a hanging connection must not hold up the run. ``size`` are
+        the bytes to be moved, for which there is more time.
+        """
         patience = self.patience + size / SLOWEST
         answers: list[T] = []
         problems: list[Exception] = []
@@ -155,23 +175,27 @@ class Remote:
         return None
 
     def _give_up(self, problem: Exception, writing: bool) -> None:
+        """Leave the remote out from now on, and say so once."""
         with self.lock:
-            told = not (self.writable if writing else self.readable)
+            known = not (self.writable if writing else self.readable)
             self.writable = False
             if not writing or isinstance(problem, TimeoutError):
                 self.readable = False
-        if not told:
-            said = " ".join(str(problem).split())[:200] or type(problem).__name__
-            what = "read" if not self.readable else "written"
+        if not known:
+            reason = one_line(problem, 200) or type(problem).__name__
+            use = "read" if not self.readable else "written"
             print(
-                f"note: the shared store {self.url} cannot be {what}: {said}; the run goes on "
+                f"note: the shared store {self.url} cannot be {use}: {reason}; the run goes on "
                 "without",
                 file=sys.stderr,
             )
 
 
 def _put(files: Any, source: Path, target: str) -> None:
-    """Whole or not at all: object stores do so by themselves, for the others it is a rename."""
+    """Copy a file whole or not at all.
+
+    Object stores do so by themselves; for the others it is a rename.
+    """
     staged = f"{target}.tmp-{os.getpid()}-{threading.get_ident()}"
     try:
         files.put_file(str(source), staged)
@@ -184,8 +208,15 @@ def _put(files: Any, source: Path, target: str) -> None:
 
 
 class SharedStore(Store):
-    """The local store in ``folder`` with ``remote`` behind it: what lacks here is looked for there,
-    what is made goes to both."""
+    """The local store in ``folder`` with ``remote`` behind it.
+
+    What is missing here is looked for there; what is made goes to both.
+
+    Attributes:
+        remote: The place behind the URL.
+        seen: Entries that are there and not here.
+        damaged: Keys of what is there, but not as its digests say.
+    """
 
     def __init__(self, folder: Path, remote: Remote) -> None:
         super().__init__(folder)
@@ -195,9 +226,12 @@ class SharedStore(Store):
         self.damaged: set[str] = set()  # keys of what is there, but not as its digests say
 
     def read(self, key: str) -> Entry | None:
-        found = super().read(key)
-        if found is not None or key in self.seen:
-            return found or self.seen[key]
+        """Return the entry, from here or from there; None where neither has a sound one."""
+        local = super().read(key)
+        if local is not None:
+            return local
+        if key in self.seen:
+            return self.seen[key]
         content = self.remote.entry(key)
         if content is None:
             return None
@@ -209,10 +243,14 @@ class SharedStore(Store):
         return entry
 
     def intact(self, entry: Entry) -> bool:
+        """Return whether the entry's files are here and intact.
+
+        Where they are only in the remote, they are fetched.
+        """
         return super().intact(entry) if self.path(entry.key).exists() else self._adopt(entry)
 
     def _adopt(self, entry: Entry) -> bool:
-        """Bring a remote entry's files here; False where they are not what the entry says."""
+        """Bring a remote entry's files here; return False where they are not as the entry says."""
         if entry.key not in self.seen:
             return False
         if not self._unpack(entry):
@@ -222,6 +260,7 @@ class SharedStore(Store):
         return True
 
     def _unpack(self, entry: Entry) -> bool:
+        """Fetch an entry's files into the local store, and return whether that worked."""
         with _scratch(self) as folder:
             archive = folder / "files.zip"
             if not self.remote.fetch(entry.key, archive, sum(f.bytes for f in entry.files)):
@@ -240,36 +279,41 @@ class SharedStore(Store):
             except (KeyError, OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
                 return False
             archive.unlink()
-            made = super().put(entry, out)
-        if made.files != entry.files:
+            adopted = super().put(entry, out)
+        if adopted.files != entry.files:
             self.discard(entry.key)
             return False
         return True
 
     def put(self, entry: Entry, files: Path, *, limit: int | None = None) -> Entry:
-        made = super().put(entry, files, limit=limit)
+        """Put the entry here and push it to the remote.
+
+        Raises StoreError, as :meth:`mconv.store.local.Store.put` does.
+        """
+        stored = super().put(entry, files, limit=limit)
         if not self.remote.writable:
-            return made
+            return stored
         with _scratch(self) as folder:
             archive = folder / "files.zip"
             with (
                 zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed,
-                plain_files.open_folder(self.files(made.key)) as top,
+                plain_files.open_folder(self.files(stored.key)) as top,
             ):
-                for file in made.files:
+                for file in stored.files:
                     with (
                         plain_files.open_file(file.path, top) as source,
                         packed.open(file.path, "w", force_zip64=True) as copy,
                     ):
                         shutil.copyfileobj(source, copy, 1 << 20)
-            sealed = to_json(Sealed(digest=hash_entry(made), entry=made)).encode()
-            self.remote.push(made.key, sealed, archive, again=made.key in self.damaged)
-            self.damaged.discard(made.key)
-        return made
+            sealed = to_json(Sealed(digest=hash_entry(stored), entry=stored)).encode()
+            self.remote.push(stored.key, sealed, archive, again=stored.key in self.damaged)
+            self.damaged.discard(stored.key)
+        return stored
 
 
 @contextlib.contextmanager
 def _scratch(store: Store) -> Iterator[Path]:
+    """Give a folder of the store that is removed afterwards."""
     folder = store.workspace()
     try:
         yield folder
@@ -278,9 +322,11 @@ def _scratch(store: Store) -> Iterator[Path]:
 
 
 def open_store(named: str, cache: Path) -> Store:
-    """The store of a folder, or of a URL with ``cache`` in front of it. Raises StoreError, and
-    UsageError for a store that git tracks (:func:`refuse_tracked`) or that nothing here can
-    open."""
+    """Open the store of a folder, or of a URL with ``cache`` in front of it.
+
+    Raises StoreError, and UsageError for a store that git tracks (:func:`refuse_tracked`) or that
+    nothing here can open.
+    """
     if "://" not in named:
         refuse_tracked(Path(named))
         return Store(Path(named).resolve())

@@ -21,11 +21,11 @@ SETTINGS = {
 
 
 def refuse_tracked(folder: Path) -> None:
-    """Raise UsageError where git tracks any file of the store in ``folder``, or cannot say whether
-    it does.
+    """Raise UsageError where git tracks any file of the store in ``folder``, or cannot tell.
 
     A store's entries are believed when their digests agree, and whoever can commit a file can
-    commit a digest with it."""
+    commit a digest with it.
+    """
     real = folder.resolve()
     for top in (real, *real.parents):
         if not _is_checkout(top):
@@ -41,16 +41,18 @@ def refuse_tracked(folder: Path) -> None:
 
 
 def _is_checkout(folder: Path) -> bool:
-    """Whether ``folder`` is the top of a work tree: of a repository, or (a file) of a submodule or
-    another work tree."""
+    """Return whether ``folder`` is the top of a work tree.
+
+    That is the tree of a repository, or (a file) that of a submodule or another work tree.
+    """
     git = folder / ".git"
     return git.is_file() or os.path.lexists(git / "HEAD")
 
 
 def _list_tracked(top: Path, folder: Path) -> str:
-    """The first file below ``folder`` that the repository of ``top`` tracks, or an empty text.
+    """Return the first file below ``folder`` that git tracks, or an empty text.
 
-    Raises UsageError where git cannot be asked.
+    ``top`` is the top of the repository. Raises UsageError where git cannot be asked.
     """
     settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     inside = folder.relative_to(top).as_posix()

@@ -98,7 +98,7 @@ def test_junk_in_the_memory_is_forgotten(tmp_path: Path, junk: bytes) -> None:
 def test_many_large_files_are_read_by_threads(
     tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digests, "WORTH", 3)
+    monkeypatch.setattr(digests, "PARALLEL_BYTES", 3)
     monkeypatch.setattr("mconv.hardware.cores", lambda: 4)
     want = {tmp_path / str(i): write(tmp_path / str(i), bytes(i)) for i in range(9)}
     assert Digests().many([*want, *want]) == want
