@@ -42,8 +42,11 @@ INSTRUCTION_SETS = {
 
 @cache
 def machine() -> Machine:
-    """This machine; ``cores`` are those this process may use, memory is the container's limit where
-    there is one."""
+    """Return what this machine is.
+
+    ``cores`` are those this process may use; the memory is the container's limit where there is
+    one.
+    """
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_name(),
@@ -54,12 +57,12 @@ def machine() -> Machine:
 
 
 def cores() -> int:
-    """Processors this process may run on."""
+    """Return the number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """Physical memory, or the cgroup's limit where it is lower."""
+    """Return the physical memory, or the cgroup's limit where it is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in (
         Path("/sys/fs/cgroup/memory.max"),
@@ -73,8 +76,10 @@ def memory_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Memory that can be had without swapping: the system's estimate, or what the cgroup's limit
-    leaves where that is less."""
+    """Return the memory that can be had without swapping.
+
+    It is the system's estimate, or what the cgroup's limit leaves where that is less.
+    """
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -90,17 +95,19 @@ def available_bytes() -> int:
 
 
 def cpu_device() -> Device:
-    """The processor with its vendor and the instruction sets that matter to kernels, as the
-    operating system names them."""
-    about = _cpuinfo()
-    flags = set((about.get("flags") or about.get("Features") or "").split())
+    """Return the processor as a device, as the operating system describes it.
+
+    Its details are the vendor and the instruction sets that matter to kernels.
+    """
+    cpu = _cpuinfo()
+    flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return Device(
         engine="system",
         name="CPU",
         available=True,
         description=machine().cpu,
         details={
-            "vendor": about.get("vendor_id") or about.get("CPU implementer"),
+            "vendor": cpu.get("vendor_id") or cpu.get("CPU implementer"),
             "architecture": platform.machine(),
             "cores": cores(),
             "memory_bytes": memory_bytes(),
@@ -110,15 +117,18 @@ def cpu_device() -> Device:
 
 
 def _cpu_name() -> str:
+    """Return the processor's name."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> dict[str, str]:
-    """/proc/cpuinfo of the first processor; empty where there is none."""
+    """Return /proc/cpuinfo of the first processor; nothing where there is none."""
     try:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
         return {}
-    return {
-        k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())
-    }
+    fields = {}
+    for line in first.splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    return fields

@@ -1,1 +1,1 @@
-"""What is there: models in a folder tree, their architecture, devices of this machine."""
+"""Discovery of models in a folder, of their architectures, and of this machine's devices."""

@@ -1,16 +1,16 @@
-"""Which architecture a model is of: from its config, else from the names of its parameters, else
-from its operators and shapes.
+"""The architecture of a model: from its config, its parameters' names, or operators and shapes.
 
 What is returned is the ``model_type`` that Hugging Face configs use. Names are those of
 transformers, torchvision, timm and Keras; shapes are the marks that survive an export which renames
-everything: vocabularies, patch and frame convolutions, how paths join."""
+everything: vocabularies, patch and frame convolutions, how paths join.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mconv.values import Facts
 
@@ -18,30 +18,35 @@ Evidence = Literal["config", "names", "structure"]
 
 
 class Guess(NamedTuple):
-    """A model type and what it was told by."""
+    """A model type, and how it is known.
+
+    Attributes:
+        model_type: The type, as Hugging Face configs call it.
+        evidence: What it was told by.
+    """
 
     model_type: str
     evidence: Evidence
 
 
 def guess_architecture(facts: Facts) -> Guess | None:
-    """The model type of a file, or None where nothing tells it."""
-    if found := guess_from_config(facts.config):
-        return Guess(found, "config")
-    if found := guess_from_names([*facts.tensors, *facts.names]):
-        return Guess(found, "names")
-    found = guess_from_structure(facts.operators, facts.tensors)
-    return Guess(found, "structure") if found else None
+    """Return the model type of a file, or None where nothing tells it."""
+    if model_type := guess_from_config(facts.config):
+        return Guess(model_type, "config")
+    if model_type := guess_from_names([*facts.tensors, *facts.names]):
+        return Guess(model_type, "names")
+    model_type = guess_from_structure(facts.operators, facts.tensors)
+    return Guess(model_type, "structure") if model_type else None
 
 
-def guess_from_config(config: Mapping[str, Any]) -> str | None:
-    """``model_type``, else the first architecture's or class's name."""
+def guess_from_config(config: Mapping[str, object]) -> str | None:
+    """Return ``model_type`` of a config, else the first architecture's or class's name, or None."""
     for key in ("model_type", "architectures", "class"):
-        found = config.get(key)
-        if isinstance(found, list):
-            found = found[0] if found else None
-        if isinstance(found, str) and found:
-            return found.rpartition(".")[2] if key == "class" else found
+        value = config.get(key)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if isinstance(value, str) and value:
+            return value.rpartition(".")[2] if key == "class" else value
     return None
 
 
@@ -128,7 +133,10 @@ _COMPILED = tuple(
 
 
 def guess_from_names(names: Iterable[str]) -> str | None:
-    """By parameter and layer names; ``/`` and ``.`` part their steps alike."""
+    """Return the model type by parameter and layer names, or None.
+
+    ``/`` and ``.`` part their steps alike.
+    """
     text = "\n".join(dict.fromkeys(n.replace("/", ".") for n in names))
     for name, yes, no in _COMPILED:
         if all(p.search(text) for p in yes) and not any(p.search(text) for p in no):
@@ -150,8 +158,11 @@ VOCABULARIES = {
 def guess_from_structure(
     operators: Mapping[str, int], tensors: Mapping[str, tuple[int, ...]]
 ) -> str | None:
-    """What no export renames. Weights of a convolution: [out, in / groups, …] in ONNX, [out,
-    height, width, in] in TFLite."""
+    """Return the model type by what no export renames, or None.
+
+    Weights of a convolution have the shape [out, in / groups, …] in ONNX and [out, height, width,
+    in] in TFLite.
+    """
     short: Counter[str] = Counter()
     for name, count in operators.items():
         short[name.rpartition(".")[2].lower().replace("_", "")] += count
@@ -174,6 +185,7 @@ def guess_from_structure(
 
 
 def _transformer(short: Counter[str], shapes: set[tuple[int, ...]]) -> str | None:
+    """Return the model type of a graph with attention, or None."""
     if any(s[1:] == (1, 10) and len(s) == 3 for s in shapes):
         # or HuBERT: a first convolution of ten samples of sound; the two differ by name only
         return "wav2vec2"
@@ -194,6 +206,7 @@ def _transformer(short: Counter[str], shapes: set[tuple[int, ...]]) -> str | Non
 
 
 def _network(short: Counter[str], tensors: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the model type of a graph of convolutions."""
     convolutions = short["conv"] + short["conv2d"] + short["depthwiseconv2d"]
     depthwise = short["depthwiseconv2d"] + sum(
         len(s) == 4 and s[1] == 1 and s[0] > 1 and s[2] == s[3] > 1 for s in tensors.values()

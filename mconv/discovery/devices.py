@@ -1,7 +1,8 @@
 """What this machine can run models on, as the system, each engine and each browser itself says.
 
 Each plug-in's ``devices()`` is asked in a child process with a time limit: a driver that hangs or
-crashes is one answer missing."""
+crashes is one answer missing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.contracts import Runtime, Source
-from mconv.errors import MconvError
+from mconv.errors import MconvError, one_line
 from mconv.values import Device
 from mconv.workers import isolated_call
 
@@ -20,34 +21,42 @@ AT_ONCE = 4
 
 
 def detect_devices(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
-    """Every device that an engine here knows of. An engine that fails is a device that is not
-    available, with its words."""
-    asked: list[tuple[registry.Family, str]] = []
-    asked += [("sources", s.name) for s in registry.sources().values() if s.devices is not None]
-    asked += [("runtimes", r.name) for r in registry.runtimes().values() if r.devices is not None]
+    """Return every device that an engine here knows of, the system's processor first.
+
+    An engine that fails, or takes longer than ``timeout_s`` seconds, is a device that is not
+    available, with its words as the reason.
+    """
+    plugins: list[tuple[registry.Family, str]] = []
+    for source in registry.sources().values():
+        if source.devices is not None:
+            plugins.append(("sources", source.name))
+    for runtime in registry.runtimes().values():
+        if runtime.devices is not None:
+            plugins.append(("runtimes", runtime.name))
+    devices = [hardware.cpu_device()]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda each: _ask(each[0], each[1], timeout_s), asked))
-    return (hardware.cpu_device(), *(device for found in answers for device in found))
+        for answer in pool.map(lambda each: _ask(each[0], each[1], timeout_s), plugins):
+            devices += answer
+    return tuple(devices)
 
 
 def _ask(family: registry.Family, name: str, timeout_s: float) -> list[Device]:
+    """Return the devices of one plug-in, which a child process asks."""
     try:
-        found = isolated_call.call(
+        answer = isolated_call.call(
             "mconv.discovery.devices:probe",
             {"family": family, "name": name},
             timeout_s=timeout_s,
             trusted=True,
         )
-        return msgspec.convert(found, list[Device])
+        return msgspec.convert(answer, list[Device])
     except (MconvError, msgspec.ValidationError) as problem:
-        said = problem.message if isinstance(problem, MconvError) else str(problem)
-        return [
-            Device(engine=name, name=name, available=False, reason=" ".join(said.split())[:500])
-        ]
+        reason = problem.message if isinstance(problem, MconvError) else str(problem)
+        return [Device(engine=name, name=name, available=False, reason=one_line(reason, 500))]
 
 
 def probe(family: registry.Family, name: str) -> list[Device]:
-    """Child side: what one plug-in says."""
+    """Return the devices that one plug-in knows of. This is what the child process runs."""
     plugin = registry.plugins(family)[name]
     assert isinstance(plugin, Source | Runtime)
     assert plugin.devices is not None

@@ -1,14 +1,15 @@
-"""Models in a folder tree, and what any file is: by content first, by name only to say that the two
-differ.
+"""Models in a folder tree, and what any file is, by its content.
 
-A format's plug-in (``mconv/formats``) recognises and reads a file; a source's (``mconv/sources``)
-says whether mconv converts it and what it still needs. Nothing here loads a framework or runs code
-of a file."""
+A name only serves to say that it promises something else. A format's plug-in (``mconv/formats``)
+recognises and reads a file; a source's (``mconv/sources``) says whether mconv converts it and what
+it still needs. Nothing here loads a framework or runs code of a file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import yaml
 
 from mconv import registry
 from mconv.discovery import architecture
-from mconv.errors import MconvError, SourceError, UsageError
+from mconv.errors import MconvError, SourceError, UsageError, one_line
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
 from mconv.manifest.recognise import (
@@ -27,29 +28,37 @@ from mconv.manifest.recognise import (
     read_head,
 )
 from mconv.manifest.yaml import Node, Problems
-from mconv.values import Checked, Facts, Found, SourceConfig
+from mconv.values import Checked, Facts, Found, SourceConfig, Status
 
 # and folders whose name begins with a dot
 SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist"}
 ARTIFACT = "mconv.json"  # beside what mconv made itself
 LARGEST = 200_000  # files of a tree
+LONGEST_COMMENT = 4000  # characters
+VAGUE_SUFFIXES = (".bin", ".xml", ".pkl", ".pickle", ".ckpt")  # which other files have as well
 
 
 def inspect(path: Path) -> Found | None:
-    """What one file or folder is, or None where it is no model and does not claim to be one. Raises
-    SourceError: unreadable."""
+    """Return what one file or folder is, or None where it is no model and does not claim to be one.
+
+    Raises SourceError where it cannot be read.
+    """
     looked = _look(path, path.name)
     return looked[0] if looked else None
 
 
 def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
+    """Return what a file or folder is, and the facts of its content, or None.
+
+    ``shown`` is the path in the answer.
+    """
     form, promised = detect_format(path), find_promised_format(path)
     takers = registry.sources_taking(path)
     source = takers[0] if len(takers) == 1 else None
     facts = Facts(kind="")
     if form is None and promised is not None and path.is_file():
-        made = _pretender(path, shown, promised)
-        return (made, facts) if made else None
+        pretender = _pretender(path, shown, promised)
+        return (pretender, facts) if pretender else None
     if form is None and not takers:
         return None
     problems: list[str] = []
@@ -60,24 +69,24 @@ def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
             problems.append(problem.message)
         problems += facts.problems
         problems += _misnamed(path, form, promised)
-    told = architecture.guess_architecture(facts)
-    found = Found(
+    guess = architecture.guess_architecture(facts)
+    model = Found(
         path=shown,
         format=form.name if form is not None else " or ".join(takers),
         kind=facts.kind,
         source=source,
         size_bytes=_size(path, facts),
         parameters=facts.parameters,
-        model_type=told.model_type if told else None,
-        evidence=told.evidence if told else None,
+        model_type=guess.model_type if guess else None,
+        evidence=guess.evidence if guess else None,
         needs=_needs(path, takers, form) if not problems else (),
         problems=tuple(problems),
     )
-    return found, facts
+    return model, facts
 
 
 def _misnamed(path: Path, form: registry.Format, promised: registry.Format | None) -> list[str]:
-    """Said where the name promises another format. Safetensors in a ``.bin`` and the like."""
+    """Return a problem where the name promises another format, as for Safetensors in a ``.bin``."""
     if promised is None or not path.is_file() or path.suffix.lower() in form.suffixes:
         return []
     better = f": name it {path.stem}{form.suffixes[0]}" if form.suffixes else ""
@@ -85,19 +94,19 @@ def _misnamed(path: Path, form: registry.Format, promised: registry.Format | Non
 
 
 def _pretender(path: Path, shown: str, promised: registry.Format) -> Found | None:
-    """A file whose name promises a model. ``.bin`` and ``.xml`` promise too little to speak of what
-    is neither LFS nor empty."""
-    begin = read_head(path)
-    if path.suffix.lower() in (".bin", ".xml", ".pkl", ".pickle", ".ckpt") and not begin.startswith(
-        LFS
-    ):
+    """Return what a file is whose name promises a model, and whose content is none.
+
+    ``.bin`` and ``.xml`` promise too little to speak of what is not a Git LFS pointer.
+    """
+    vague = path.suffix.lower() in VAGUE_SUFFIXES
+    if vague and not read_head(path).startswith(LFS):
         return None
-    said = f"it is named like {promised.name} but is {describe_unknown(path)}"
-    return Found(path=shown, format=None, size_bytes=path.stat().st_size, problems=(said,))
+    problem = f"it is named like {promised.name} but is {describe_unknown(path)}"
+    return Found(path=shown, format=None, size_bytes=path.stat().st_size, problems=(problem,))
 
 
 def _needs(path: Path, takers: list[str], form: registry.Format | None) -> tuple[str, ...]:
-    """What the source's own check misses: a factory, inputs …"""
+    """Return what the source's own check misses: a factory, inputs and the like."""
     if not takers:
         return (f"nothing here converts {form.name if form else 'it'}",)
     if len(takers) > 1:
@@ -111,8 +120,10 @@ def _needs(path: Path, takers: list[str], form: registry.Format | None) -> tuple
 
 
 def _size(path: Path, facts: Facts) -> int:
-    """Bytes of a file and those that belong to it; of a folder the weights that it names, else all
-    of it."""
+    """Return the bytes of a file and of those that belong to it.
+
+    Of a folder they are those of the weights that it names, else all of it.
+    """
     if path.is_file():
         return path.stat().st_size + sum(p.stat().st_size for p in _companions(path, facts))
     parts = [path / n for n in facts.companions] or list(path.rglob("*"))
@@ -120,19 +131,22 @@ def _size(path: Path, facts: Facts) -> int:
 
 
 def _companions(path: Path, facts: Facts) -> list[Path]:
-    """Files beside a model that belong to it and lie in its folder."""
+    """Return the files beside a model that belong to it and lie in its folder."""
     folder = path if path.is_dir() else path.parent
     inside = [(folder / n).resolve() for n in facts.companions]
     return [p for p in inside if p.is_relative_to(folder.resolve()) and p.is_file()]
 
 
 def find(folder: Path) -> tuple[Found, ...]:
-    """Every model under ``folder``, in path order. Raises UsageError where that is no folder."""
+    """Return every model under ``folder``, in path order.
+
+    Raises UsageError where that is no folder, or holds too many files.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="`mconv verify FILE` looks at one file")
     owned: set[Path] = set()  # files that belong to a model found before
     closed: set[Path] = set()  # folders that are one model, whatever is in them
-    found: list[tuple[Path, Found]] = []
+    models: list[tuple[Path, Found]] = []
     for path in _walk(folder):
         real = path.resolve()
         if real in owned or any(parent in closed for parent in real.parents):
@@ -144,20 +158,23 @@ def find(folder: Path) -> tuple[Found, ...]:
             looked = Found(path=shown, format=None, problems=(problem.message,)), Facts(kind="")
         if looked is None:
             continue
-        each, facts = looked
+        model, facts = looked
         owned |= set(_companions(path, facts)) - {real}
-        if path.is_dir() and each.format == "huggingface":
-            owned |= {p.resolve() for p in path.iterdir() if p.is_file()}
+        if path.is_dir() and model.format == "huggingface":
+            owned |= {file.resolve() for file in path.iterdir() if file.is_file()}
         elif path.is_dir():
             closed.add(real)
-        if each.kind not in ("table", "object") or each.source:
-            found.append((real, each))
-    return tuple(sorted((each for real, each in found if real not in owned), key=lambda f: f.path))
+        if model.kind not in ("table", "object") or model.source:
+            models.append((real, model))
+    alone = [model for real, model in models if real not in owned]
+    return tuple(sorted(alone, key=lambda model: model.path))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Folders before their files. Hidden ones, packages and mconv's own output are left out; links
-    to folders are not followed."""
+    """Yield folders before their files.
+
+    Hidden ones, packages and mconv's own output are left out; links to folders are not followed.
+    """
     count = 0
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -178,23 +195,22 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def check(path: Path) -> Checked:
-    """The structure of a file or folder, in full; engines may be loaded: :func:`mconv.api.verify`
-    calls it in a child process."""
+    """Check the structure of a file or folder in full.
+
+    Engines may be loaded: :func:`mconv.api.verify` calls it in a child process.
+    """
     form, promised = detect_format(path), find_promised_format(path)
-    size = (
-        path.stat().st_size
-        if path.is_file()
-        else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    )
+    parts = [path] if path.is_file() else list(path.rglob("*"))
+    size = sum(part.stat().st_size for part in parts if part.is_file())
     if form is None:
-        said = f"it is {describe_unknown(path)}"
+        problem_text = f"it is {describe_unknown(path)}"
         if promised is not None:
-            said = f"it is named like {promised.name} but is {describe_unknown(path)}"
+            problem_text = f"it is named like {promised.name} but is {describe_unknown(path)}"
         return Checked(
             path=str(path),
             verdict="failed" if promised else "unverified",
             size_bytes=size,
-            problems=(said,),
+            problems=(problem_text,),
         )
     facts = Facts(kind="")
     problems: list[str] = []
@@ -205,80 +221,77 @@ def check(path: Path) -> Checked:
     problems += _misnamed(path, form, promised)
     if not problems:
         problems += facts.problems if form.check is None else form.check(path)
-    unchecked = form.check is None and not problems
-    told = architecture.guess_architecture(facts)
+    verdict: Status = "failed" if problems else "passed"
+    if form.check is None and not problems:
+        verdict = "unverified"
+        problems = [f"mconv has no check of the structure of {form.name}"]
+    guess = architecture.guess_architecture(facts)
     return Checked(
         path=str(path),
-        verdict="unverified" if unchecked else "failed" if problems else "passed",
+        verdict=verdict,
         format=form.name,
         kind=facts.kind,
         size_bytes=size,
-        model_type=told.model_type if told else None,
-        evidence=told.evidence if told else None,
-        problems=(f"mconv has no check of the structure of {form.name}",)
-        if unchecked
-        else tuple(problems),
+        model_type=guess.model_type if guess else None,
+        evidence=guess.evidence if guess else None,
+        problems=tuple(problems),
     )
 
 
 def check_path(path: str) -> Checked:
-    """:func:`check`, for a child process."""
+    """Call :func:`check`. This is what the child process runs."""
     return check(Path(path))
 
 
-def draft_manifest(folder: Path, found: tuple[Found, ...]) -> str:
-    """A models.yml to start from: what converts as it is, and as comments what needs something
-    first.
+def draft_manifest(folder: Path, models: tuple[Found, ...]) -> str:
+    """Return a models.yml to start from.
 
-    Raises UsageError where nothing converts as it is: a manifest needs one model.
+    It lists what converts as it is, and as comments what needs something first. Raises UsageError
+    where nothing converts as it is: a manifest needs one model.
     """
-    ready = [f for f in found if f.source and not f.needs and not f.problems]
+    ready = [model for model in models if model.source and not model.needs and not model.problems]
     if not ready:
-        more = "; ".join(
-            f"{f.path}: {(*f.problems, *f.needs)[0]}" for f in found if f.problems or f.needs
-        )
+        reasons = []
+        for model in models:
+            if lacking := (*model.problems, *model.needs):
+                reasons.append(f"{model.path}: {lacking[0]}")
         raise UsageError(
-            "no model here converts as it is", hint=more[:1000] or "there is none under this folder"
+            "no model here converts as it is",
+            hint="; ".join(reasons)[:1000] or "there is none under this folder",
         )
     lines = ["version: 1", "models:"]
     names: set[str] = set()
-    for each in ready:
+    for model in ready:
+        description = model.kind or model.format or ""
+        if model.model_type:
+            description = f"{model.model_type} (by its {model.evidence})"
+        source = f"{{format: {model.source}, path: {_quoted(model.path)}}}"
         lines += [
-            f"  - name: {_name(each, names)}",
-            f"    source: {{format: {each.source}, path: {_quoted(each.path)}}}",
+            f"  - name: {_name(model, names)}",
+            f"    source: {source}  # {description}, {model.size_bytes / 1e6:.2f} MB",
+            "    targets: [onnx, onnx:int8]",
         ]
-        about = (
-            f"{each.model_type} (by its {each.evidence})"
-            if each.model_type
-            else each.kind or each.format or ""
-        )
-        lines[-1] += f"  # {about}, {each.size_bytes / 1e6:.2f} MB"
-        lines.append("    targets: [onnx, onnx:int8]")
-    for each in found:
-        if each not in ready:
-            said = "; ".join((*each.problems, *each.needs))
-            lines.append(f"  # {_plain(each.path)}: {_plain(said)}")
+    for model in models:
+        if model not in ready:
+            reason = "; ".join((*model.problems, *model.needs))
+            lines.append(
+                f"  # {one_line(model.path, LONGEST_COMMENT)}: {one_line(reason, LONGEST_COMMENT)}"
+            )
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def _quoted(text: str) -> str:
+    """Return a text as YAML writes it in a flow mapping."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _name(each: Found, taken: set[str]) -> str:
-    """A name that no other model has: of the file or folder, with a number where need be."""
+    """Return the file's or folder's name as a model's, with a number where another has it."""
     path = Path(each.path)
     base = path.stem if path.suffix else path.name
     base = path.parent.name if base == "model" and path.parent.name else base
-    match = manifest_config.NAME.match(
-        "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in base).lstrip(
-            "._-"
-        )
-    )
+    allowed = re.sub(r"[^A-Za-z0-9._-]", "-", base)
+    match = manifest_config.NAME.match(allowed.lstrip("._-"))
     name = match.group() if match else "model"
     number = 2
     unique = name
@@ -289,7 +302,7 @@ def _name(each: Found, taken: set[str]) -> str:
 
 
 def validate_manifest(text: str, folder: Path) -> None:
-    """Raises ManifestError where ``text`` as a manifest in ``folder`` would not load."""
+    """Raise ManifestError where ``text`` as a manifest in ``folder`` would not load."""
     raw = yaml.compose(text, Loader=yaml.SafeLoader)
     assert raw is not None
     problems = Problems("models.yml")

@@ -44,8 +44,10 @@ class TensorShape:
 
 
 class StandIn:
-    """What stands in for a global; a class of its own for each, of its ``name``. Its objects take
-    anything and do nothing."""
+    """What stands in for a global; a class of its own for each, of its ``name``.
+
+    Its objects take anything and do nothing.
+    """
 
     name = ""
 
@@ -106,8 +108,10 @@ def _rebuilt(_: Any, __: Any, size: Any, *___: Any) -> TensorShape:
 
 
 def read_pickle(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
-    """What the next pickle of ``file`` holds, and who read it. Raises SourceError for a damaged
-    one."""
+    """What the next pickle of ``file`` holds, and who read it.
+
+    Raises SourceError for a damaged one.
+    """
     reader = Reader(file)
     try:
         return reader.load(), reader

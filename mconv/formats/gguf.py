@@ -18,8 +18,10 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def inspect(path: Path) -> Facts:
-    """The architecture it names. Raises SourceError for a short file.
-    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
+    """The architecture it names.
+
+    Raises SourceError for a short file. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
     with path.open("rb") as file:
         head = file.read(65536)
     if len(head) < 24:

@@ -44,8 +44,10 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators, names, shapes of initializers and external files, from the wire format. Raises
-    SourceError where it is cut off."""
+    """Operators, names, shapes of initializers and external files, from the wire format.
+
+    Raises SourceError where it is cut off.
+    """
     with _wire.open_bytes(path) as data:
         bodies = [
             f

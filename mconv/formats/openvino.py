@@ -103,8 +103,10 @@ def _parse(path: Path) -> _Net:
 
 
 def inspect(path: Path) -> Facts:
-    """Layers, names, sizes of constants, the .bin beside it. Raises SourceError for XML that does
-    not end."""
+    """Layers, names, sizes of constants, the .bin beside it.
+
+    Raises SourceError for XML that does not end.
+    """
     net = _parse(path)
     tensors = {each.name: _shape(each) for each in net.layers.values() if each.kind == "Const"}
     operators = Counter(each.kind for each in net.layers.values())

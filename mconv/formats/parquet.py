@@ -23,8 +23,10 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def _footer(path: Path) -> None:
-    """``PAR1`` again at the end, after a footer that fits. Raises SourceError.
-    https://parquet.apache.org/docs/file-format/"""
+    """``PAR1`` again at the end, after a footer that fits.
+
+    Raises SourceError. https://parquet.apache.org/docs/file-format/
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(size - 8, 0))
@@ -58,7 +60,9 @@ def _opened(path: Path) -> Any:
 
 def inspect(path: Path) -> Facts:
     """Columns; of a weights file of mconv's (docs/parquet.md) its tensors and the model's config.
-    Raises SourceError for damage."""
+
+    Raises SourceError for damage.
+    """
     with _opened(path) as file:
         columns = file.schema_arrow.names
         said = {k.decode("utf-8", "replace"): v for k, v in (file.metadata.metadata or {}).items()}

@@ -60,8 +60,10 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Shapes by name, and what is wrong, tensor by tensor. Raises SourceError where there is no
-    header."""
+    """Shapes by name, and what is wrong, tensor by tensor.
+
+    Raises SourceError where there is no header.
+    """
     header, start = _header(path)
     room = path.stat().st_size - start
     shapes: dict[str, tuple[int, ...]] = {}

@@ -23,8 +23,10 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators and names of its nodes, functions included, and its signatures. Raises SourceError
-    for damage."""
+    """Operators and names of its nodes, functions included, and its signatures.
+
+    Raises SourceError for damage.
+    """
     operators: Counter[str] = Counter()
     names: list[str] = []
     signatures: list[str] = []

@@ -60,8 +60,10 @@ class _Model:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators, names and shapes of its constants. Raises SourceError where an offset leaves the
-    file."""
+    """Operators, names and shapes of its constants.
+
+    Raises SourceError where an offset leaves the file.
+    """
     tensors: dict[str, tuple[int, ...]] = {}
     operators: Counter[str] = Counter()
     names: list[str] = []

@@ -42,8 +42,10 @@ def detect_kind(names: list[str]) -> str:
 
 
 def inspect(path: Path) -> Facts:
-    """Names and shapes of the weights; of code in a pickle the globals it would call. Raises
-    SourceError for damage."""
+    """Names and shapes of the weights; of code in a pickle the globals it would call.
+
+    Raises SourceError for damage.
+    """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             head = file.read(len(LEGACY))

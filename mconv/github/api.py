@@ -37,8 +37,10 @@ class UncertainWriteError(PublishError):
 
 
 class Api:
-    """One repository's API at ``api_url`` (GHES: ``https://HOST/api/v3``). ``sleep`` and ``now``
-    are for tests."""
+    """One repository's API at ``api_url`` (GHES: ``https://HOST/api/v3``).
+
+    ``sleep`` and ``now`` are for tests.
+    """
 
     def __init__(
         self,
@@ -81,11 +83,13 @@ class Api:
             response = self._request("GET", following)
 
     def write(self, method: str, path: str, body: dict[str, Any], *, again: bool = False) -> Any:
-        """POST or PATCH. ``again``: doing it twice is as good as once, so that it may be repeated
-        after a 5xx.
+        """POST or PATCH.
+
+        ``again``: doing it twice is as good as once, so that it may be repeated after a 5xx.
 
         Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not
-        ``again``), PublishError."""
+        ``again``), PublishError.
+        """
         self._pause()
         try:
             return self._request(method, path, again=again, json=body).json()

@@ -18,8 +18,10 @@ MAX_BYTES = 25 * 10**6  # GitHub's own cap on an event
 
 
 class OtherRun(Frozen, frozen=True, kw_only=True):
-    """The finished run that a ``workflow_run`` event tells of. ``head_repository`` is empty where
-    the fork is gone."""
+    """The finished run that a ``workflow_run`` event tells of.
+
+    ``head_repository`` is empty where the fork is gone.
+    """
 
     head_sha: str
     head_branch: str

@@ -113,9 +113,11 @@ def _sha256(path: Path) -> str:
 
 
 def upload_assets(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
-    """Bring the release of ``tag`` to hold ``assets``, in their order. Raises PublishError where
-    there is no such release, or an upload fails for good; what was uploaded until then stays, and
-    the next run goes on from there."""
+    """Bring the release of ``tag`` to hold ``assets``, in their order.
+
+    Raises PublishError where there is no such release, or an upload fails for good; what was
+    uploaded until then stays, and the next run goes on from there.
+    """
     release = _release(api, tag)
     present = {asset["name"]: asset for asset in _assets(api, release)}
     done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "refused": []}

@@ -1,5 +1,7 @@
-"""What a job tells its runner: annotations, outputs, the step summary. Formats: GitHub's "Workflow
-commands" reference."""
+"""What a job tells its runner: annotations, outputs, the step summary.
+
+Formats: GitHub's "Workflow commands" reference.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,10 @@ class Environment(Frozen, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
-        """From environment variables. A missing or unreadable event file leaves the pull request
-        None."""
+        """From environment variables.
+
+        A missing or unreadable event file leaves the pull request None.
+        """
         event = events.read_event(variables.get("GITHUB_EVENT_PATH"))
         named = variables.get("GITHUB_EVENT_NAME", "")
         other = event.other_run if named == "workflow_run" else None

@@ -22,8 +22,10 @@ COLUMNS = (
 
 
 def render(report: Report) -> str:
-    """The whole page. Its one script and one style are allowed by their hashes, nothing else runs
-    or loads."""
+    """The whole page.
+
+    Its one script and one style are allowed by their hashes, nothing else runs or loads.
+    """
     assets = files("mconv.reports") / "assets"
     style = (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
-"""JUnit XML: a suite a model, a case a variant. What is unverified is a failure here: CI systems
-show skipped as green."""
+"""JUnit XML: a suite a model, a case a variant.
+
+What is unverified is a failure here: CI systems show skipped as green.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,11 @@ ORDER = {"error": 0, "failed": 1, "unverified": 2, "skipped": 3, "passed": 4}
 
 
 def render(report: Report, *, limit: int = COMMENT_LIMIT, report_url: str | None = None) -> str:
-    """Markdown of at most ``limit`` characters. Sections are dropped whole, the least important
-    first, rows last; what is cut is said, with where the rest is."""
+    """Markdown of at most ``limit`` characters.
+
+    Sections are dropped whole, the least important first, rows last; what is cut is said, with
+    where the rest is.
+    """
     variants = sorted(report.variants, key=lambda v: (ORDER[v.status], v.id))
     head = [_headline(report), "", *_failures(variants)]
     tail = ["", _footer(report, report_url)]

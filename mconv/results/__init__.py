@@ -1,1 +1,1 @@
-"""What came of a run: verdicts, the report, the files of OUT."""
+"""From the outcome of a run to verdicts, the report and the files of OUT."""

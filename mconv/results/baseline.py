@@ -3,7 +3,8 @@
 Sizes are exact, so any growth is shown, and more than SIZE_GROWTH is a regression. Errors and task
 metrics are deterministic on one machine and nearly so between machines: they regress beyond a
 margin. Latency is noise first: it regresses only where the two distributions do not overlap, on the
-same machine, on real hardware."""
+same machine, on real hardware.
+"""
 
 from __future__ import annotations
 
@@ -44,26 +45,31 @@ def read_results(path: Path) -> Report:
 
 
 def select_variants(report: Report, patterns: Sequence[str]) -> Report:
-    """``report`` with the variants that ``--only`` names, so that the others do not count as
-    removed."""
+    """Return ``report`` with the variants that ``--only`` names.
+
+    The others do not count as removed then.
+    """
     if not patterns:
         return report
-    kept = [
-        v
-        for v in report.variants
-        if any(fnmatch.fnmatch(v.id, p) or fnmatch.fnmatch(v.model, p) for p in patterns)
-    ]
-    return msgspec.structs.replace(report, variants=tuple(kept))
+    selected = []
+    for variant in report.variants:
+        if any(
+            fnmatch.fnmatch(variant.id, pattern) or fnmatch.fnmatch(variant.model, pattern)
+            for pattern in patterns
+        ):
+            selected.append(variant)
+    return msgspec.structs.replace(report, variants=tuple(selected))
 
 
 def compare(report: Report, base: Report) -> Report:
-    """``report`` with every variant's deltas against ``base``, and the ids that are gone. The
-    summary's conclusion is not changed.
+    """Return ``report`` with every variant's deltas against ``base``, and the ids that are gone.
 
     A variant that is new under its id but whose files are those of one that is gone was renamed,
-    and is compared with it."""
-    before = {v.id: v for v in base.variants}
-    gone = {v.id: v for v in base.variants if v.id not in {w.id for w in report.variants}}
+    and is compared with it. The summary's conclusion is not changed.
+    """
+    before = {variant.id: variant for variant in base.variants}
+    present = {variant.id for variant in report.variants}
+    gone = {id_: variant for id_, variant in before.items() if id_ not in present}
     same = _same_machine(report.machine, base.machine)
     variants = []
     for variant in report.variants:
@@ -71,14 +77,15 @@ def compare(report: Report, base: Report) -> Report:
         renamed = None
         if old is None and (renamed := _renamed(variant, gone)) is not None:
             old = gone.pop(renamed)
-        found = (
-            find_deltas(variant, old, latency=same)
-            if old
-            else (Delta(name="new", before=None, after=None, note="not in the base"),)
-        )
+        changes: tuple[Delta, ...]
+        if old is None:
+            changes = (Delta(name="new", before=None, after=None, note="not in the base"),)
+        else:
+            changes = find_deltas(variant, old, latency=same)
         if renamed:
-            found = (Delta(name="renamed", before=None, after=None, note=f"was {renamed}"), *found)
-        variants.append(msgspec.structs.replace(variant, baseline=found))
+            note = f"was {renamed}"
+            changes = (Delta(name="renamed", before=None, after=None, note=note), *changes)
+        variants.append(msgspec.structs.replace(variant, baseline=changes))
     regressions = sum(any(d.regression for d in v.baseline) for v in variants)
     return msgspec.structs.replace(
         report,
@@ -91,11 +98,14 @@ def compare(report: Report, base: Report) -> Report:
 def find_deltas(
     after: VariantResult, before: VariantResult, *, latency: bool = True
 ) -> tuple[Delta, ...]:
-    """What differs between two results of one variant, and whether it got worse by more than the
-    margins allow."""
-    found = []
+    """Return what differs between two results of one variant.
+
+    A delta says, too, whether the variant got worse by more than the margins allow. ``latency`` is
+    False for runs on different machines.
+    """
+    changes = []
     if before.status == "passed" and after.status != "passed":
-        found.append(
+        changes.append(
             Delta(
                 name="status",
                 before=None,
@@ -106,7 +116,7 @@ def find_deltas(
         )
     if before.size_bytes and after.size_bytes and before.size_bytes != after.size_bytes:
         growth = after.size_bytes / before.size_bytes - 1
-        found.append(
+        changes.append(
             Delta(
                 name="size",
                 before=before.size_bytes,
@@ -118,7 +128,7 @@ def find_deltas(
     old, new = _cosine(before), _cosine(after)
     if old is not None and new is not None and abs(old - new) > 1e-5:
         worse = old - new > max(COSINE_LOSS, (1 - old) / 2)
-        found.append(
+        changes.append(
             Delta(name="cosine", before=old, after=new, regression=worse, note=f"{new - old:+.4f}")
         )
     if (
@@ -129,7 +139,7 @@ def find_deltas(
         was, now = before.evaluation.variant, after.evaluation.variant
         if was != now:
             worse = was - now > METRIC_LOSS
-            found.append(
+            changes.append(
                 Delta(
                     name=after.evaluation.metric,
                     before=was,
@@ -138,19 +148,19 @@ def find_deltas(
                     note=f"{now - was:+.4f}",
                 )
             )
-    if (
-        latency
-        and before.benchmark
-        and after.benchmark
-        and (change := _latency(before.benchmark, after.benchmark))
-    ):
-        found.append(change)
-    return tuple(found)
+    if latency and before.benchmark and after.benchmark:
+        change = _latency(before.benchmark, after.benchmark)
+        if change is not None:
+            changes.append(change)
+    return tuple(changes)
 
 
 def _latency(before: Benchmark, after: Benchmark) -> Delta | None:
-    """The medians, where they differ by more than LATENCY_GROWTH and LATENCY_FLOOR, and no call of
-    one was as quick as most of the other's."""
+    """Return the change of the median latency in milliseconds, or None where it is noise.
+
+    The medians must differ by more than LATENCY_GROWTH and LATENCY_FLOOR, and no call of one may be
+    as quick as most of the other's.
+    """
     if not (before.comparable and after.comparable) or (before.runtime, before.threads) != (
         after.runtime,
         after.threads,
@@ -172,22 +182,23 @@ def _latency(before: Benchmark, after: Benchmark) -> Delta | None:
 
 
 def _cosine(variant: VariantResult) -> float | None:
-    found = (
-        [o.cosine for o in variant.verification.outputs if o.cosine is not None]
-        if variant.verification
-        else []
-    )
-    return min(found) if found else None
+    """Return the smallest cosine of any output, or None where no output has one."""
+    outputs = variant.verification.outputs if variant.verification else ()
+    cosines = [output.cosine for output in outputs if output.cosine is not None]
+    return min(cosines, default=None)
 
 
 def _renamed(variant: VariantResult, gone: Mapping[str, VariantResult]) -> str | None:
-    """The id in ``gone`` whose files are the same, if one is."""
-    own = sorted(f.sha256 for f in variant.files)
-    return next(
-        (name for name, old in gone.items() if own and sorted(f.sha256 for f in old.files) == own),
-        None,
-    )
+    """Return the id in ``gone`` whose files are the same, if one is."""
+    own = sorted(file.sha256 for file in variant.files)
+    if not own:
+        return None
+    for name, old in gone.items():
+        if sorted(file.sha256 for file in old.files) == own:
+            return name
+    return None
 
 
 def _same_machine(one: Machine, other: Machine) -> bool:
+    """Return whether latencies of the two machines can be compared."""
     return (one.cpu, one.cores, one.system) == (other.cpu, other.cores, other.system)

@@ -21,7 +21,7 @@ PROVENANCE = "mconv.json"
 
 
 class SourceProvenance(TypedDict):
-    """The source.
+    """What an artifact was made from.
 
     Attributes:
         format: The name of the source plug-in.
@@ -39,7 +39,7 @@ class SourceProvenance(TypedDict):
 
 
 class StepProvenance(TypedDict):
-    """A step.
+    """A step that made an artifact.
 
     Attributes:
         kind: The kind of step.
@@ -57,7 +57,9 @@ class StepProvenance(TypedDict):
 
 
 class Provenance(TypedDict):
-    """An artifact.
+    """What an artifact came from: the content of its mconv.json.
+
+    There are no times and no measurements in it, so that equal inputs give equal bytes.
 
     Attributes:
         mconv: The version of mconv.
@@ -93,11 +95,12 @@ class Provenance(TypedDict):
 def write_artifacts(
     plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path
 ) -> Report:
-    """Copy each variant's files to OUT with their provenance beside them; folders of variants that
-    have none now are removed, and what killed runs left half written.
+    """Copy each variant's files to OUT, with their provenance beside them.
 
+    Folders of variants that have no files now are removed, and what killed runs left half written.
     Returns the report, in which a variant whose files could not be delivered is an error without
-    any."""
+    any.
+    """
     sweep_output(out)
     delivered = []
     for variant, result in zip(plan.variants, report.variants, strict=True):
@@ -126,8 +129,10 @@ def write_artifacts(
 
 
 def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: Store) -> None:
-    """Bring ``folder``, OUT/MODEL/TARGET, to hold the files of ``entry`` and their provenance.
-    Raises StoreError where a link stands in its place."""
+    """Make ``folder``, OUT/MODEL/TARGET, hold the files of ``entry`` and their provenance.
+
+    Raises StoreError where a link stands in its place.
+    """
     for place in (folder.parent, folder):
         if place.is_symlink():
             raise StoreError(
@@ -148,8 +153,7 @@ def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: S
 
 
 def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> Provenance:
-    """What an artifact came from; no times and no measurements, so that equal inputs give equal
-    bytes."""
+    """Return what the artifact of ``planned`` came from."""
     source = next(m.source for m in plan.manifest.models if m.name == planned.model)
     steps: list[StepProvenance] = []
     for step in result.steps:
@@ -188,6 +192,6 @@ def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> Prov
 
 
 def write_sums(out: Path, report: Report) -> None:
-    """SHA256SUMS in the format of sha256sum(1), for every artifact file of this run."""
+    """Write SHA256SUMS, in the format of sha256sum(1), for every artifact file of this run."""
     lines = [f"{f.sha256}  {v.directory}/{f.path}\n" for v in report.variants for f in v.files]
     write_text(out / "SHA256SUMS", "".join(sorted(lines)))

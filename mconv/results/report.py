@@ -1,4 +1,4 @@
-"""Plan and outcome of a run as its report."""
+"""The report of a run, from its plan and its outcome."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from mconv.values import ModelResult, Report
 
 
 def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
-    """One frozen Report of everything that happened."""
-    variants = tuple(
-        build_auto(plan, outcome, v, measured)
-        if v.candidates
-        else build_variant(plan, outcome, v, measured)
-        for v in plan.variants
-    )
+    """Return one frozen Report of everything that happened.
+
+    ``seconds`` is how long the run took; ``measured`` says whether it was to measure.
+    """
+    variants = []
+    for variant in plan.variants:
+        build = build_auto if variant.candidates else build_variant
+        variants.append(build(plan, outcome, variant, measured))
     # those of weights may be of a part only
-    ranked = sorted(plan.variants, key=lambda v: "export" not in v.steps)
+    ranked = sorted(plan.variants, key=lambda each: "export" not in each.steps)
     first = {variant.model: variant for variant in ranked[::-1]}
-    models = tuple(_model(outcome, m, first.get(m.name)) for m in plan.models.values())
+    models = [_model(outcome, model, first.get(model.name)) for model in plan.models.values()]
     tools: dict[str, str] = {}
     for step in plan.steps.values():
         tools |= step.tools
@@ -42,12 +43,13 @@ def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool
         tools=dict(sorted(tools.items())),
         commit=_commit(plan.manifest.root),
         summary=summarize(variants),
-        models=models,
-        variants=variants,
+        models=tuple(models),
+        variants=tuple(variants),
     )
 
 
 def _model(outcome: Outcome, model: ModelResult, variant: VariantPlan | None) -> ModelResult:
+    """Return ``model`` with what the steps of ``variant`` showed of it."""
     if variant is None:
         return model
     export = outcome.entries.get(variant.steps.get("export", ""))
@@ -61,6 +63,7 @@ def _model(outcome: Outcome, model: ModelResult, variant: VariantPlan | None) ->
 
 
 def _commit(root: str) -> str | None:
+    """Return the commit of the repository at ``root``, or None where git does not know one."""
     if sha := os.environ.get("GITHUB_SHA"):
         return sha
     try:

@@ -1,4 +1,4 @@
-"""Plan and outcome of one variant as its result in the report."""
+"""The result of one variant, from the plan and the outcome of its steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ A = TypeVar("A", bound=StepAnswer)
 
 
 def name_directory(config: VariantConfig, model: str) -> str:
-    """Where a variant's files lie, relative to OUT."""
+    """Return where a variant's files lie, relative to OUT."""
     return f"{model}/{config.label}-{config.precision}"
 
 
@@ -90,11 +90,11 @@ class _Parts:
         self.variant = variant
 
     def entry(self, kind: str) -> Entry | None:
-        """The entry of the step of a kind, if there is such a step and it did well."""
+        """Return the entry of the step of a kind, if there is such a step and it did well."""
         return self.outcome.entries.get(self.variant.steps.get(kind, ""))
 
     def answer(self, kind: str, type_: type[A]) -> A | None:
-        """The answer of the step of a kind. Raises StoreError for one of another kind."""
+        """Return the answer of the step of a kind. Raises StoreError for one of another kind."""
         entry = self.entry(kind)
         if entry is None:
             return None
@@ -104,43 +104,50 @@ class _Parts:
 
 
 def _memory_ratio(steps: Sequence[StepRecord], source_bytes: int) -> float | None:
-    """The most memory of any step over the size of the model's files."""
+    """Return the most memory of any step over the size of the model's files."""
     peak = max((step.peak_rss_bytes or 0 for step in steps), default=0)
     return round(peak / source_bytes, 3) if peak and source_bytes else None
 
 
 def build_auto(plan: Plan, outcome: Outcome, variant: VariantPlan, measured: bool) -> VariantResult:
-    """The smallest candidate that keeps tolerance and limits; where none does, the one that breaks
-    the fewest, as ``failed``."""
-    tried = [build_variant(plan, outcome, v, measured) for v in variant.candidates]
-    good = [t for t in tried if t.status == "passed"]
-    pool = good or [t for t in tried if t.status == "failed"] or tried
-    taken = min(
-        pool,
-        key=lambda t: (len(t.reasons), t.size_bytes if t.size_bytes is not None else float("inf")),
-    )
-    made = replace(
-        taken,
+    """Return the smallest candidate that keeps tolerance and limits.
+
+    Where none does, it is the one that breaks the fewest, as ``failed``.
+    """
+    tried = [build_variant(plan, outcome, each, measured) for each in variant.candidates]
+    passed = [result for result in tried if result.status == "passed"]
+    failed = [result for result in tried if result.status == "failed"]
+    chosen = min(passed or failed or tried, key=_rank)
+    result = replace(
+        chosen,
         id=variant.id,
         precision=variant.config.precision,
-        directory=name_directory(variant.config, variant.model) if taken.directory else None,
-        chosen=taken.precision,
+        directory=name_directory(variant.config, variant.model) if chosen.directory else None,
+        chosen=chosen.precision,
         candidates=compare_candidates(tried),
     )
-    if good or taken.status != "failed":
-        return made
-    said = tuple(f"{t.precision}: {'; '.join(t.reasons)}" for t in tried if t.status == "failed")
-    return replace(made, reasons=("no precision keeps the tolerance and the limits", *said))
+    if passed or chosen.status != "failed":
+        return result
+    reasons = [f"{each.precision}: {'; '.join(each.reasons)}" for each in failed]
+    return replace(result, reasons=("no precision keeps the tolerance and the limits", *reasons))
+
+
+def _rank(result: VariantResult) -> tuple[int, float]:
+    """Return the key by which candidates are sorted, the best first."""
+    size = result.size_bytes if result.size_bytes is not None else float("inf")
+    return len(result.reasons), size
 
 
 def compare_candidates(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
-    """What each candidate came to, and whether it is on the Pareto front of size, error and
-    latency."""
-    made = []
+    """Return what each candidate came to, and whether it is on the Pareto front.
+
+    The front is that of size, error and latency.
+    """
+    candidates = []
     for result in tried:
         outputs = result.verification.outputs if result.verification else ()
         cosines = [o.cosine for o in outputs if o.cosine is not None]
-        made.append(
+        candidates.append(
             Candidate(
                 precision=result.precision,
                 status=result.status,
@@ -152,23 +159,35 @@ def compare_candidates(tried: Sequence[VariantResult]) -> tuple[Candidate, ...]:
             )
         )
 
-    def costs(one: Candidate) -> tuple[float, ...] | None:
-        if one.size_bytes is None or one.error is None:
-            return None
-        return (one.size_bytes, max(one.error, 0.0), one.p50_ms if one.p50_ms is not None else 0.0)
+    return tuple(replace(each, front=not _is_beaten(each, candidates)) for each in candidates)
 
-    def beaten(one: Candidate) -> bool:
-        own = costs(one)
-        others = [c for other in made if other is not one and (c := costs(other)) is not None]
-        return own is None or any(
-            c != own and all(x <= y for x, y in zip(c, own, strict=True)) for c in others
-        )
 
-    return tuple(replace(one, front=not beaten(one)) for one in made)
+def _costs(one: Candidate) -> tuple[float, float, float] | None:
+    """Return size, error and latency of a candidate, the less the better; None where they are not
+    known.
+    """
+    if one.size_bytes is None or one.error is None:
+        return None
+    latency = one.p50_ms if one.p50_ms is not None else 0.0
+    return one.size_bytes, max(one.error, 0.0), latency
+
+
+def _is_beaten(one: Candidate, others: Sequence[Candidate]) -> bool:
+    """Return whether one of ``others`` is at least as good in every cost, and better in one."""
+    own = _costs(one)
+    if own is None:
+        return True
+    for other in others:
+        costs = _costs(other)
+        if costs is None or costs == own:
+            continue
+        if all(theirs <= ours for theirs, ours in zip(costs, own, strict=True)):
+            return True
+    return False
 
 
 def _steps(plan: Plan, outcome: Outcome, variant: VariantPlan) -> tuple[StepRecord, ...]:
-    """The steps that did well, and those that failed or were skipped for another's failure."""
+    """Return the steps that did well, and the others with the reason as a note."""
     records = []
     for kind, key in variant.steps.items():
         step = plan.steps[key]
@@ -193,7 +212,7 @@ def _steps(plan: Plan, outcome: Outcome, variant: VariantPlan) -> tuple[StepReco
 
 
 def _notes(parts: _Parts) -> tuple[str, ...]:
-    """Remarks about the variant as a whole."""
+    """Return remarks about the variant as a whole."""
     notes: list[str] = []
     if (weights := parts.answer("weights", WeightsAnswer)) is not None:
         notes += weights.notes

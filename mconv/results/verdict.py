@@ -1,4 +1,4 @@
-"""Measurements against tolerances, limits and gates: the verdict."""
+"""The verdict: measurements against tolerances, limits and gates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "unverif
 
 
 def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Summary:
-    """Counts, and the conclusion by the gate: ``error``: only errors fail the run; ``failed``:
-    anything but passed and skipped; ``regression``: the same, and a regression against the
-    baseline; ``never``: nothing does."""
+    """Count the variants by status, and draw the conclusion by the gate ``fail_on``.
+
+    With ``error`` only errors fail the run; with ``failed`` anything but passed and skipped does;
+    with ``regression`` a regression against the baseline does, too; with ``never`` nothing does.
+    """
     variants = list(variants)
     counts = {status: sum(v.status == status for v in variants) for status in STATUSES}
     regressions = sum(any(d.regression for d in v.baseline) for v in variants)
@@ -35,8 +37,10 @@ def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Sum
 def judge_verification(
     answer: VerifyAnswer, config: VariantConfig
 ) -> tuple[Verification, Evaluation | None]:
-    """Hold errors to the tolerance and placement to the provider claimed; the task metric comes
-    beside it where labels were given."""
+    """Hold errors to the tolerance, and the placement to the provider that is claimed.
+
+    The task metric comes beside the verification where labels were given.
+    """
     verified = Verification(
         runtime=answer.runtime,
         placement=answer.placement,
@@ -51,11 +55,11 @@ def judge_verification(
     if wrong := compare.judge_tokens(verified.generation, verified.tolerance):
         verdict, reasons = "failed", reasons + wrong
     placement = verified.placement
-    strays = {
-        op: n - placement.allowed.get(op, 0)
-        for op, n in placement.elsewhere.items()
-        if n > placement.allowed.get(op, 0)
-    }
+    strays = {}  # operator → nodes that ran elsewhere, more than are allowed
+    for operator, count in placement.elsewhere.items():
+        excess = count - placement.allowed.get(operator, 0)
+        if excess > 0:
+            strays[operator] = excess
     if strays:
         listed = ", ".join(f"{op} ×{n}" for op, n in sorted(strays.items()))
         reasons += (f"nodes ran elsewhere than on {placement.provider}: {listed}",)
@@ -75,8 +79,11 @@ def judge_verification(
 def judge_variant(
     result: VariantResult, limits: Limits, measured: bool
 ) -> tuple[Status, tuple[str, ...]]:
-    """Hold verification, task metric and measurements of a result to the limits. What could not be
-    checked is ``unverified``, never ``passed``."""
+    """Hold verification, task metric and measurements of a result to the limits.
+
+    Returns the status and the reasons for it. What could not be checked is ``unverified``, never
+    ``passed``.
+    """
     verified = result.verification
     if verified is None:
         return "unverified", ("no runtime here can run this target",)
@@ -96,10 +103,8 @@ def judge_variant(
     benchmark = result.benchmark
     if limits.max_latency_ms is not None:
         if benchmark is None:
-            open_points.append(
-                "max_latency is set, but nothing was measured"
-                + ("" if measured else " (--no-measure)")
-            )
+            why = "" if measured else " (--no-measure)"
+            open_points.append(f"max_latency is set, but nothing was measured{why}")
         elif not benchmark.comparable:
             open_points.append(
                 f"max_latency cannot be judged on {benchmark.device}, which stands in for real "
@@ -112,4 +117,6 @@ def judge_variant(
             )
     if failed:
         return "failed", tuple(failed + open_points)
-    return ("unverified", tuple(open_points)) if open_points else ("passed", ())
+    if open_points:
+        return "unverified", tuple(open_points)
+    return "passed", ()
