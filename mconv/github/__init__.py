@@ -1,1 +1,1 @@
-"""Everything that talks to GitHub."""
+"""GitHub: its REST API, the job's environment, and what is published there."""

@@ -8,7 +8,7 @@ something and ended in a 5xx is not repeated here: the caller looks whether it t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,21 @@ class NotFoundError(PublishError):
 
 
 class UncertainWriteError(PublishError):
-    """A write ended in a server error or a broken connection: it may or may not have taken
-    effect."""
+    """A write ended in a server error or a broken connection.
+
+    It may or may not have taken effect.
+    """
 
 
 class Api:
     """One repository's API at ``api_url`` (GHES: ``https://HOST/api/v3``).
 
-    ``sleep`` and ``now`` are for tests.
+    Attributes:
+        repository: ``OWNER/NAME``.
+        sleep: Waits for so many seconds; tests give another.
+        now: Returns the time in seconds; tests give another.
+        last_write: When the last write ended.
+        client: The connection.
     """
 
     def __init__(
@@ -64,31 +71,35 @@ class Api:
             headers["authorization"] = f"Bearer {token}"
         self.client = httpx.Client(base_url=api_url.rstrip("/"), headers=headers, timeout=TIMEOUT)
 
-    def get(self, path: str, **parameters: Any) -> Any:
+    def get(self, path: str, **parameters: str | int) -> Any:
+        """Return the JSON of one answer. Raises NotFoundError and PublishError."""
         return self._request("GET", path, params=parameters).json()
 
-    def pages(self, path: str, **parameters: Any) -> Iterator[Any]:
-        """Every item of a list, following ``Link: rel="next"``."""
+    def pages(self, path: str, **parameters: str | int) -> Iterator[Any]:
+        """Yield every item of a list, following ``Link: rel="next"``.
+
+        Raises NotFoundError and PublishError.
+        """
         response = self._request("GET", path, params={"per_page": 100, **parameters})
         while True:
             yield from response.json()
             following = response.links.get("next", {}).get("url")
             if not following:
                 return
-            if httpx.URL(following).copy_with(
-                path="/", query=None
-            ) != self.client.base_url.copy_with(path="/"):
+            host = httpx.URL(following).copy_with(path="/", query=None)
+            if host != self.client.base_url.copy_with(path="/"):
                 # never take the token elsewhere
                 raise PublishError(f"GitHub's next page is on another host: {following}")
             response = self._request("GET", following)
 
-    def write(self, method: str, path: str, body: dict[str, Any], *, again: bool = False) -> Any:
-        """POST or PATCH.
+    def write(
+        self, method: str, path: str, body: Mapping[str, object], *, again: bool = False
+    ) -> Any:
+        """POST or PATCH, and return the JSON of the answer.
 
-        ``again``: doing it twice is as good as once, so that it may be repeated after a 5xx.
-
-        Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not
-        ``again``), PublishError.
+        ``again`` means that doing it twice is as good as once, so that it may be repeated after a
+        5xx. Raises ReadOnlyTokenError, UncertainWriteError (a 5xx or a broken connection, and not
+        ``again``) and PublishError.
         """
         self._pause()
         try:
@@ -97,7 +108,7 @@ class Api:
             self.last_write = self.now()
 
     def delete(self, path: str) -> None:
-        """DELETE; what is gone already counts as deleted."""
+        """DELETE; what is gone already counts as deleted. Raises PublishError."""
         self._pause()
         try:
             self._request("DELETE", path)
@@ -106,11 +117,11 @@ class Api:
         finally:
             self.last_write = self.now()
 
-    def upload(self, url: str, path: Path) -> Any:
-        """POST a file to an upload URL that the API itself gave (on another host), its name as the
-        query.
+    def upload(self, url: str, path: Path) -> None:
+        """POST a file to an upload URL that the API itself gave, on another host.
 
-        Raises UncertainWriteError, PublishError, as :meth:`write` does.
+        The file's name is sent as the query. Raises UncertainWriteError and PublishError, as
+        :meth:`write` does.
         """
         if self.client.base_url.scheme == "https" and httpx.URL(url).scheme != "https":
             # never send the token in the clear
@@ -122,25 +133,26 @@ class Api:
                     "content-type": "application/octet-stream",
                     "content-length": str(path.stat().st_size),
                 }
-                options = {
-                    "content": file,
-                    "params": {"name": path.name},
-                    "headers": headers,
-                    "timeout": UPLOAD_TIMEOUT,
-                }
-                return self._request("POST", url, again=False, **options).json()
+                self._request(
+                    "POST",
+                    url,
+                    again=False,
+                    content=file,
+                    params={"name": path.name},
+                    headers=headers,
+                    timeout=UPLOAD_TIMEOUT,
+                )
         finally:
             self.last_write = self.now()
 
     def download(self, path: str, limit: int) -> bytes:
-        """The content behind ``path``, which redirects to another host; httpx leaves the token
-        behind there.
+        """Return the content behind ``path``, which redirects to another host.
 
-        Raises PublishError for more than ``limit`` bytes.
+        httpx sends no token there. Raises PublishError for more than ``limit`` bytes.
         """
-        made = self.client.build_request("GET", path)
+        request = self.client.build_request("GET", path)
         try:
-            response = self.client.send(made, follow_redirects=True, stream=True)
+            response = self.client.send(request, follow_redirects=True, stream=True)
         except httpx.HTTPError as error:
             raise PublishError(f"GET {path}: {type(error).__name__}: {error}") from error
         parts, size = [], 0
@@ -159,6 +171,7 @@ class Api:
         return b"".join(parts)
 
     def _pause(self) -> None:
+        """Wait until a second has passed since the last write."""
         pause = self.last_write + WRITE_PAUSE - self.now()
         if pause > 0:
             self.sleep(pause)
@@ -166,6 +179,7 @@ class Api:
     def _request(
         self, method: str, path: str, *, again: bool = True, **options: Any
     ) -> httpx.Response:
+        """Send a request and return its answer, after as many tries as the rules allow."""
         problem = "no answer"
         for attempt in range(ATTEMPTS):
             try:
@@ -186,10 +200,10 @@ class Api:
                     hint="runs of forks get a read-only token; see docs/github.md for the "
                     "two-workflow setup",
                 )
-            if (
-                response.status_code in (403, 429)
-                and (wait := self._wait(response, attempt)) is not None
-            ):
+            wait = None
+            if response.status_code in (403, 429):
+                wait = self._wait(response, attempt)
+            if wait is not None:
                 if wait > MAX_WAIT:
                     raise PublishError(
                         f"GitHub asks to wait {wait:.0f} s before {method} {path}",
@@ -214,7 +228,7 @@ class Api:
         )
 
     def _wait(self, response: httpx.Response, attempt: int) -> float | None:
-        """Seconds to wait where the answer is a rate limit; None for a plain refusal."""
+        """Return the seconds to wait where the answer is a rate limit; None for a plain refusal."""
         if (after := response.headers.get("retry-after", "")).isdigit():
             return float(after)
         if response.headers.get("x-ratelimit-remaining") == "0":
@@ -227,8 +241,9 @@ class Api:
 
 
 def _message(response: httpx.Response) -> str:
+    """Return what GitHub says in an answer, 300 characters at most."""
     try:
-        found = response.json()
-        return str(found.get("message", ""))[:300] if isinstance(found, dict) else ""
+        answer = response.json()
     except ValueError:
         return response.text[:300]
+    return str(answer.get("message", ""))[:300] if isinstance(answer, dict) else ""

@@ -15,15 +15,16 @@ MAX_FILE = 256 * 10**6
 
 
 def fetch_newest(api: Api, name: str, branch: str) -> bytes | None:
-    """results.json of the newest artifact ``name`` that a run of this repository on ``branch``
-    left; None where there is none.
+    """Return results.json of the newest artifact ``name`` of ``branch``, or None.
 
-    A fork may have a branch of the same name: what its runs left is not taken. Raises PublishError
-    for one that cannot be read."""
-    found = api.get(f"/repos/{api.repository}/actions/artifacts", name=name, per_page=100)[
-        "artifacts"
-    ]
-    own = [a for a in found if not a["expired"] and _of_branch(a, branch)]
+    Only artifacts count that a run of this repository left: a fork may have a branch of the same
+    name. Raises PublishError for one that cannot be read.
+    """
+    answer = api.get(f"/repos/{api.repository}/actions/artifacts", name=name, per_page=100)
+    own = []
+    for artifact in answer["artifacts"]:
+        if not artifact["expired"] and _of_branch(artifact, branch):
+            own.append(artifact)
     if not own:
         return None
     latest = max(own, key=lambda artifact: str(artifact["created_at"]))
@@ -32,24 +33,20 @@ def fetch_newest(api: Api, name: str, branch: str) -> bytes | None:
     )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            inside = next(
-                (
-                    i
-                    for i in archive.infolist()
-                    if i.filename.rpartition("/")[2] == FILE and not i.is_dir()
-                ),
-                None,
-            )
-            if inside is None:
+            members = [
+                member
+                for member in archive.infolist()
+                if member.filename.rpartition("/")[2] == FILE and not member.is_dir()
+            ]
+            if not members:
                 raise PublishError(
                     f"the artifact {name!r} of {branch} holds no {FILE}",
                     hint="upload mconv's output `results` in it",
                 )
-            if inside.file_size > MAX_FILE:
-                raise PublishError(
-                    f"{FILE} of the artifact {name!r} has {inside.file_size:,} bytes"
-                )
-            return archive.read(inside)
+            size = members[0].file_size
+            if size > MAX_FILE:
+                raise PublishError(f"{FILE} of the artifact {name!r} has {size:,} bytes")
+            return archive.read(members[0])
     except (zipfile.BadZipFile, EOFError, OSError) as problem:
         raise PublishError(
             f"the artifact {name!r} of {branch} is not a readable zip: {problem}"
@@ -57,6 +54,7 @@ def fetch_newest(api: Api, name: str, branch: str) -> bytes | None:
 
 
 def _of_branch(artifact: dict[str, object], branch: str) -> bool:
+    """Return whether the artifact is of a run of this repository on ``branch``."""
     run = artifact.get("workflow_run")
     return (
         isinstance(run, dict)

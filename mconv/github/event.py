@@ -2,13 +2,14 @@
 
 A ``workflow_run`` event is the trusted half of the two-workflow setup (docs/github.md): what the
 untrusted half left in its artifact says nothing about which pull request to write to; only the
-event and the API do."""
+event and the API do.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mconv.errors import PublishError
 from mconv.github.api import Api
@@ -20,7 +21,11 @@ MAX_BYTES = 25 * 10**6  # GitHub's own cap on an event
 class OtherRun(Frozen, frozen=True, kw_only=True):
     """The finished run that a ``workflow_run`` event tells of.
 
-    ``head_repository`` is empty where the fork is gone.
+    Attributes:
+        head_sha: The commit that it ran on.
+        head_branch: That commit's branch.
+        head_repository: The repository of the branch, ``OWNER/NAME``; empty where the fork is gone.
+        url: The run's page.
     """
 
     head_sha: str
@@ -30,7 +35,15 @@ class OtherRun(Frozen, frozen=True, kw_only=True):
 
 
 class Event(Frozen, frozen=True, kw_only=True):
-    """What event.json says of the pull request; everything empty where it says nothing."""
+    """What event.json says; everything is empty where it says nothing.
+
+    Attributes:
+        pull_request: The number of the pull request.
+        head_sha: The commit that the run is about.
+        other_run: The run that a ``workflow_run`` event tells of.
+        release_tag: The tag of a release.
+        base_branch: The branch that results are compared with.
+    """
 
     pull_request: int | None = None
     head_sha: str = ""
@@ -47,10 +60,10 @@ def read_event(path: str | None) -> Event:
         file = Path(path)
         if file.stat().st_size > MAX_BYTES:
             return Event()
-        found = json.loads(file.read_text(encoding="utf-8"))
+        event = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Event()
-    pull, run = _table(found, "pull_request"), _table(found, "workflow_run")
+    pull, run = _table(event, "pull_request"), _table(event, "workflow_run")
     number = pull.get("number")
     other = OtherRun(
         head_sha=_text(run, "head_sha"),
@@ -63,23 +76,24 @@ def read_event(path: str | None) -> Event:
         # on pull_request events GITHUB_SHA is a merge commit that nobody sees
         head_sha=_text(_table(pull, "head"), "sha") or other.head_sha,
         other_run=other if other.head_sha else None,
-        release_tag=_text(_table(found, "release"), "tag_name"),
+        release_tag=_text(_table(event, "release"), "tag_name"),
         base_branch=_text(_table(pull, "base"), "ref")
-        or _text(_table(found, "repository"), "default_branch"),
+        or _text(_table(event, "repository"), "default_branch"),
     )
 
 
 def find_pull_request(api: Api, run: OtherRun) -> int | None:
-    """The open pull request of ``run``: its base is this repository, its head the run's repository
-    at the run's commit.
+    """Return the open pull request of ``run``, or None.
 
-    Asks the head repository first and, where that cannot be read (a private fork), this one by the
-    branch's name. None where no pull request is at that commit any more: a newer push has a run of
-    its own. Raises PublishError where this repository cannot be read."""
+    Its base is this repository, its head the run's repository at the run's commit. The head
+    repository is asked first and, where that cannot be read (a private fork), this one by the
+    branch's name. There is none where no pull request is at that commit any more: a newer push has
+    a run of its own. Raises PublishError where this repository cannot be read.
+    """
     if not run.head_repository:
         return None
     owner = run.head_repository.partition("/")[0]
-    searches: list[tuple[str, dict[str, Any]]] = [
+    searches: list[tuple[str, dict[str, str]]] = [
         (f"/repos/{run.head_repository}/commits/{run.head_sha}/pulls", {}),
         (f"/repos/{api.repository}/pulls", {"state": "open", "head": f"{owner}:{run.head_branch}"}),
     ]
@@ -94,7 +108,8 @@ def find_pull_request(api: Api, run: OtherRun) -> int | None:
     return None
 
 
-def _matches(pull: Any, repository: str, run: OtherRun) -> bool:
+def _matches(pull: Mapping[str, object], repository: str, run: OtherRun) -> bool:
+    """Return whether the pull request is open, of ``run`` and against ``repository``."""
     base, head = _table(pull, "base"), _table(pull, "head")
     return (
         pull.get("state") == "open"
@@ -104,11 +119,13 @@ def _matches(pull: Any, repository: str, run: OtherRun) -> bool:
     )
 
 
-def _table(value: Any, key: str) -> dict[str, Any]:
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, dict) else {}
+def _table(parent: object, key: str) -> dict[str, object]:
+    """Return the mapping under ``key``; an empty one where there is none."""
+    value = parent.get(key) if isinstance(parent, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
-def _text(value: dict[str, Any], key: str) -> str:
-    found = value.get(key)
-    return found if isinstance(found, str) else ""
+def _text(parent: Mapping[str, object], key: str) -> str:
+    """Return the text under ``key``; an empty one where there is none."""
+    value = parent.get(key)
+    return value if isinstance(value, str) else ""

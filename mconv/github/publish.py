@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TypedDict
 
 from mconv.errors import PublishError
 from mconv.github import workflow
@@ -15,9 +16,51 @@ TRIES = 3
 ACTIONS_BOT = "github-actions[bot]"
 
 
+class User(TypedDict):
+    """A user as the API gives it; only what is read here.
+
+    Attributes:
+        login: The name.
+    """
+
+    login: str
+
+
+class Comment(TypedDict):
+    """A comment as the API gives it; only what is read here.
+
+    Attributes:
+        id: Its number.
+        body: Its text.
+        html_url: Its page.
+        user: Who wrote it; None where the account is gone.
+    """
+
+    id: int
+    body: str | None
+    html_url: str
+    user: User | None
+
+
+class CheckRun(TypedDict):
+    """A check run as the API gives it; only what is read here.
+
+    Attributes:
+        id: Its number.
+        external_id: What this job calls it.
+        html_url: Its page.
+    """
+
+    id: int
+    external_id: str
+    html_url: str | None
+
+
 def make_marker(key: str) -> str:
-    """The hidden line by which a later run finds its own comment; ``key`` tells several mconv jobs
-    of one PR apart."""
+    """Return the hidden line by which a later run finds its own comment.
+
+    ``key`` tells several mconv jobs of one pull request apart.
+    """
     safe = "".join(c for c in key if c.isalnum() or c in "._-")[:80]
     return f"<!-- mconv:{safe} -->"
 
@@ -25,13 +68,15 @@ def make_marker(key: str) -> str:
 def publish_comment(
     api: Api, number: int, body: str, *, key: str = "default", author: str = ACTIONS_BOT
 ) -> tuple[str, str]:
-    """Create the comment, or update the one this bot made before; ("created" | "updated" |
-    "unchanged", its URL).
+    """Create the comment, or update the one that this bot made before.
 
-    Found by marker and author: another bot's comment with the same marker is left alone. ``author``
-    is who comments with an installation token, which cannot ask for itself. After a POST that ended
-    in a server error the list is read again before anything is posted, so that no comment is
-    doubled."""
+    Returns "created", "updated" or "unchanged", and the comment's URL.
+
+    A comment is found by marker and author: another bot's with the same marker is left alone.
+    ``author`` is who comments with an installation token, which cannot ask for itself. After a POST
+    that ended in a server error the list is read again before anything is posted, so that no
+    comment is doubled. Raises PublishError.
+    """
     text = f"{make_marker(key)}\n{body}"
     if len(text) > BODY_LIMIT:
         raise PublishError(
@@ -58,21 +103,24 @@ def publish_comment(
 
 
 def _login(api: Api) -> str | None:
-    """Whose token it is; None for an installation token (GITHUB_TOKEN, an app's), which may not
-    ask."""
+    """Return whose token it is.
+
+    It is None for an installation token (GITHUB_TOKEN, an app's), which may not ask.
+    """
     try:
         return str(api.get("/user")["login"])
     except ReadOnlyTokenError:
         return None
 
 
-def _own(api: Api, path: str, mark: str, author: str) -> Any:
-    for found in api.pages(path):
-        if (
-            str(found.get("body") or "").startswith(mark)
-            and (found.get("user") or {}).get("login") == author
-        ):
-            return found
+def _own(api: Api, path: str, mark: str, author: str) -> Comment | None:
+    """Return the comment that begins with ``mark`` and is of ``author``, or None."""
+    comments: Iterator[Comment] = api.pages(path)
+    for comment in comments:
+        user = comment.get("user")
+        is_author = user is not None and user.get("login") == author
+        if is_author and str(comment.get("body") or "").startswith(mark):
+            return comment
     return None
 
 
@@ -86,11 +134,13 @@ def publish_check_run(
     run_id: str = "",
     prefix: str = "",
 ) -> str:
-    """A completed check run with an annotation a variant that did not pass, fifty a call; its URL.
+    """Create a completed check run and return its URL.
 
-    A POST creates and a PATCH appends, so neither is sent a second time before looking whether the
-    first took effect: the run is known by its ``external_id``, which ``run_id`` makes this job's
-    own, a chunk by the number of annotations present."""
+    Each variant that did not pass has an annotation, fifty a call. A POST creates and a PATCH
+    appends, so neither is sent a second time before looking whether the first took effect: the run
+    is known by its ``external_id``, which ``run_id`` makes this job's own, a chunk by the number of
+    annotations present. Raises PublishError.
+    """
     notes = [_annotation(v, prefix) for v in report.variants if v.status != "passed"]
     counts = report.summary
     title = f"{counts.passed} passed, {counts.failed + counts.error + counts.unverified} not"
@@ -102,39 +152,39 @@ def publish_check_run(
         "external_id": f"mconv:{run_id}" if run_id else "",
         "output": {"title": title, "summary": summary[:65_000], "annotations": notes[:CHUNK]},
     }
-    made = _create_check(api, body)
-    path = f"/repos/{api.repository}/check-runs/{made['id']}"
+    check = _create_check(api, body)
+    path = f"/repos/{api.repository}/check-runs/{check['id']}"
     for start in range(CHUNK, len(notes), CHUNK):
         chunk = notes[start : start + CHUNK]
-        _append(
-            api,
-            path,
-            {"title": title, "summary": summary[:65_000], "annotations": chunk},
-            start + len(chunk),
-        )
-    return str(made.get("html_url") or "")
+        output = {"title": title, "summary": summary[:65_000], "annotations": chunk}
+        _append(api, path, output, start + len(chunk))
+    return str(check.get("html_url") or "")
 
 
-def _create_check(api: Api, body: dict[str, Any]) -> Any:
+def _create_check(api: Api, body: Mapping[str, object]) -> CheckRun:
+    """Create the check run and return it, or the one that an uncertain write has created."""
     for _ in range(TRIES):
         try:
-            return api.write("POST", f"/repos/{api.repository}/check-runs", body)
+            created: CheckRun = api.write("POST", f"/repos/{api.repository}/check-runs", body)
+            return created
         except UncertainWriteError:
             if not body["external_id"]:
                 raise
         api.sleep(2.0)
         path = f"/repos/{api.repository}/commits/{body['head_sha']}/check-runs"
-        present = api.get(path, check_name=body["name"], filter="all", per_page=100)["check_runs"]
-        if found := next(
-            (run for run in present if run["external_id"] == body["external_id"]), None
-        ):
-            return found
+        name = str(body["name"])
+        present: list[CheckRun] = api.get(path, check_name=name, filter="all", per_page=100)[
+            "check_runs"
+        ]
+        for run in present:
+            if run["external_id"] == body["external_id"]:
+                return run
     raise PublishError(
         "GitHub did not take the check run in three tries", hint="the job summary holds the report"
     )
 
 
-def _append(api: Api, path: str, output: dict[str, Any], expected: int) -> None:
+def _append(api: Api, path: str, output: Mapping[str, object], expected: int) -> None:
     """Add annotations; ``expected`` is how many there are afterwards."""
     for _ in range(TRIES):
         try:
@@ -147,13 +197,13 @@ def _append(api: Api, path: str, output: dict[str, Any], expected: int) -> None:
     raise PublishError("GitHub did not take all annotations of the check run in three tries")
 
 
-def _annotation(variant: VariantResult, prefix: str) -> dict[str, Any]:
+def _annotation(variant: VariantResult, prefix: str) -> dict[str, object]:
+    """Return the annotation of a variant at its place in the manifest."""
     place = variant.place
     line = place.line if place else 1
-    parts = [
-        *variant.reasons,
-        *([f"{variant.error.type}: {variant.error.message}"] if variant.error else []),
-    ]
+    parts = list(variant.reasons)
+    if variant.error:
+        parts.append(f"{variant.error.type}: {variant.error.message}")
     return {
         "path": workflow.locate_file(place, prefix) if place else "models.yml",
         "start_line": line,

@@ -1,10 +1,10 @@
-"""A release's assets: each variant that passed as a deterministic zip, the results, the report and
-their checksums.
+"""A release's assets: each variant that passed as a deterministic zip, the results and the report.
 
-An asset that is there with the same digest is left alone; another one of its name is deleted first,
-since GitHub replaces nothing. An upload that ended in an error may have left a half asset, in
-another state than ``uploaded`` (GitHub's "Upload a release asset"): it is deleted before the next
-try."""
+Their checksums come last. An asset that is there with the same digest is left alone; another one of
+its name is deleted first, since GitHub replaces nothing. An upload that ended in an error may have
+left a half asset, in another state than ``uploaded`` (GitHub's "Upload a release asset"): it is
+deleted before the next try.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 from urllib.parse import quote
 
 from mconv import plain_files
 from mconv.errors import PublishError
 from mconv.github.api import Api, NotFoundError, UncertainWriteError
-from mconv.values import Frozen, Report
+from mconv.values import Frozen, Report, VariantResult
 
 ASSET_LIMIT = 2 * 1024**3  # bytes; an asset must be smaller
 TRIES = 3
@@ -31,8 +31,46 @@ SUMS = "SHA256SUMS"
 PROVENANCE = "provenance.json"
 
 
+class Release(TypedDict):
+    """A release as the API gives it; only what is read here.
+
+    Attributes:
+        id: Its number.
+        html_url: Its page.
+        upload_url: Where assets are uploaded, with a template of the query behind it.
+    """
+
+    id: int
+    html_url: str
+    upload_url: str
+
+
+class Asset(TypedDict):
+    """An asset as the API gives it; only what is read here.
+
+    Attributes:
+        id: Its number.
+        name: The name of its file.
+        state: ``uploaded`` where it is whole.
+        digest: ``sha256:`` and the hex digest; missing for old assets.
+    """
+
+    id: int
+    name: str
+    state: str
+    digest: NotRequired[str | None]
+
+
 class Uploaded(Frozen, frozen=True, kw_only=True):
-    """What became of the assets: their names, and a sentence for each that is not there."""
+    """What became of the assets.
+
+    Attributes:
+        created: Names of assets that were not there.
+        replaced: Names of assets that were there with other content.
+        unchanged: Names of assets that were there already.
+        refused: A sentence for each asset that GitHub does not take.
+        url: The release's page.
+    """
 
     created: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
@@ -42,43 +80,28 @@ class Uploaded(Frozen, frozen=True, kw_only=True):
 
 
 def bundle_assets(report: Report, source: Path, out: Path) -> list[Path]:
-    """Write the assets of the variants in ``source`` (the OUT of a run) into ``out``; SHA256SUMS is
-    the last.
+    """Write the assets of the variants in ``source`` (the OUT of a run) into ``out``.
 
-    Raises PublishError where a file is missing or not the one that the report tells of.
+    Returns their paths; SHA256SUMS is the last. Raises PublishError where a file is missing or not
+    the one that the report tells of.
     """
-    made = []
-    origins: dict[str, Any] = {}
+    assets = []
+    origins: dict[str, object] = {}
     for variant in report.variants:
         if variant.status != "passed" or variant.directory is None:
             continue
         folder = source / variant.directory
         if not folder.resolve().is_relative_to(source.resolve()):
             raise PublishError(f"{variant.id}: its folder {variant.directory!r} is not in {source}")
-        for file in variant.files:
-            path = (folder / file.path).resolve()
-            if (
-                not path.is_relative_to(folder.resolve())
-                or not path.is_file()
-                or _sha256(path) != file.sha256
-            ):
-                raise PublishError(
-                    f"{variant.id}: {file.path} is missing or changed since the run",
-                    hint="run `mconv run` again",
-                )
+        _check_files(variant, folder)
         target = out / f"{variant.directory.replace('/', '-')}.zip"
+        names = [file.path for file in variant.files]
         beside = folder / "mconv.json"
-        names = sorted([f.path for f in variant.files] + [beside.name] * beside.is_file())
-        with (
-            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
-            plain_files.open_folder(folder) as top,
-        ):
-            for name in names:
-                with plain_files.open_file(name, top) as content:
-                    _add(archive, content, name)
-        made.append(target)
         if beside.is_file():
+            names.append(beside.name)
             origins[variant.id] = json.loads(beside.read_text(encoding="utf-8"))
+        _zip(folder, sorted(names), target)
+        assets.append(target)
     for name in ("results.json", "report.html"):
         if (source / name).is_file():
             with (
@@ -86,28 +109,52 @@ def bundle_assets(report: Report, source: Path, out: Path) -> list[Path]:
                 plain_files.open_file(name, top) as content,
             ):
                 (out / name).write_bytes(content.read())
-            made.append(out / name)
+            assets.append(out / name)
     (out / PROVENANCE).write_text(
         json.dumps(origins, indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )
-    made.append(out / PROVENANCE)
-    (out / SUMS).write_text(
-        "".join(f"{_sha256(p)}  {p.name}\n" for p in sorted(made)), encoding="utf-8"
-    )
-    return [*made, out / SUMS]
+    assets.append(out / PROVENANCE)
+    sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(assets)]
+    (out / SUMS).write_text("".join(sums), encoding="utf-8")
+    return [*assets, out / SUMS]
+
+
+def _check_files(variant: VariantResult, folder: Path) -> None:
+    """Raise PublishError where a file of the variant is missing, or not that of the report."""
+    for file in variant.files:
+        path = (folder / file.path).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        if not inside or _sha256(path) != file.sha256:
+            raise PublishError(
+                f"{variant.id}: {file.path} is missing or changed since the run",
+                hint="run `mconv run` again",
+            )
+
+
+def _zip(folder: Path, names: Sequence[str], target: Path) -> None:
+    """Write the files of a variant and their provenance into the zip ``target``."""
+    with (
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+        plain_files.open_folder(folder) as top,
+    ):
+        for name in names:
+            with plain_files.open_file(name, top) as content:
+                _add(archive, content, name)
 
 
 def _add(archive: zipfile.ZipFile, file: BufferedReader, name: str) -> None:
-    about = zipfile.ZipInfo(name, EPOCH)
-    about.compress_type = zipfile.ZIP_DEFLATED
-    about.external_attr = 0o100644 << 16
-    about.create_system = 3  # Unix, on every system
+    """Add a file to a zip, with nothing in it that depends on time or machine."""
+    member = zipfile.ZipInfo(name, EPOCH)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o100644 << 16
+    member.create_system = 3  # Unix, on every system
     size = os.fstat(file.fileno()).st_size
-    with archive.open(about, "w", force_zip64=size >= 1 << 31) as target:
+    with archive.open(member, "w", force_zip64=size >= 1 << 31) as target:
         shutil.copyfileobj(file, target, 1 << 20)
 
 
 def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -120,64 +167,75 @@ def upload_assets(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
     """
     release = _release(api, tag)
     present = {asset["name"]: asset for asset in _assets(api, release)}
-    done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "refused": []}
+    names: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "refused": []}
     for path in assets:
         size = path.stat().st_size
         if size >= ASSET_LIMIT:
-            done["refused"].append(
+            names["refused"].append(
                 f"{path.name} has {size:,} bytes; GitHub takes assets below {ASSET_LIMIT:,}"
             )
             continue
         digest = f"sha256:{_sha256(path)}"
         before = present.get(path.name)
         if before is not None and _same(before, digest):
-            done["unchanged"].append(path.name)
+            names["unchanged"].append(path.name)
             continue
         if before is not None:
             _delete(api, before)
         _put(api, release, path, digest)
-        done["replaced" if before is not None else "created"].append(path.name)
-    return Uploaded(**{k: tuple(v) for k, v in done.items()}, url=str(release["html_url"]))
+        names["replaced" if before is not None else "created"].append(path.name)
+    return Uploaded(
+        created=tuple(names["created"]),
+        replaced=tuple(names["replaced"]),
+        unchanged=tuple(names["unchanged"]),
+        refused=tuple(names["refused"]),
+        url=release["html_url"],
+    )
 
 
-def _release(api: Api, tag: str) -> Any:
+def _release(api: Api, tag: str) -> Release:
+    """Return the release of a tag. Raises PublishError where there is none."""
     try:
-        return api.get(f"/repos/{api.repository}/releases/tags/{quote(tag, safe='')}")
+        release: Release = api.get(f"/repos/{api.repository}/releases/tags/{quote(tag, safe='')}")
     except NotFoundError as problem:
         raise PublishError(
             f"there is no published release of the tag {tag!r}", hint=f"gh release create {tag}"
         ) from problem
+    return release
 
 
-def _assets(api: Api, release: Any) -> Iterator[Any]:
+def _assets(api: Api, release: Release) -> Iterator[Asset]:
+    """Yield the assets that the release has."""
     return api.pages(f"/repos/{api.repository}/releases/{release['id']}/assets")
 
 
-def _same(asset: Any, digest: str) -> bool:
+def _same(asset: Asset, digest: str) -> bool:
+    """Return whether the asset is there, whole, with the same digest."""
     return asset["state"] == "uploaded" and asset.get("digest") == digest
 
 
-def _delete(api: Api, asset: Any) -> None:
+def _delete(api: Api, asset: Asset) -> None:
+    """Delete an asset."""
     api.delete(f"/repos/{api.repository}/releases/assets/{asset['id']}")
 
 
-def _put(api: Api, release: Any, path: Path, digest: str) -> None:
+def _put(api: Api, release: Release, path: Path, digest: str) -> None:
     """Upload one asset; after an error look what is there, delete a half one, and try again."""
     url = str(release["upload_url"]).partition("{")[0]
-    said = ""
+    reason = ""
     for attempt in range(TRIES):
         try:
             api.upload(url, path)
             return
         except UncertainWriteError as problem:
-            said = problem.message
+            reason = problem.message
         api.sleep(2.0**attempt)
-        half = next((a for a in _assets(api, release) if a["name"] == path.name), None)
-        if half is not None and _same(half, digest):
+        present = next((a for a in _assets(api, release) if a["name"] == path.name), None)
+        if present is not None and _same(present, digest):
             return
-        if half is not None:
-            _delete(api, half)
+        if present is not None:
+            _delete(api, present)
     raise PublishError(
-        f"{path.name} could not be uploaded in {TRIES} tries: {said}",
+        f"{path.name} could not be uploaded in {TRIES} tries: {reason}",
         hint="run the job again: it goes on from there",
     )

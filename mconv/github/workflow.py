@@ -20,11 +20,26 @@ SUMMARY_LIMIT = 1_000_000  # a summary over 1 MiB is dropped
 
 
 class Environment(Frozen, frozen=True, kw_only=True):
-    """What the runner says of the job; read once, at the edge.
+    """What the runner says of the job; it is read once, at the edge.
 
-    ``other_run`` is set in the trusted half only. ``run_url`` is the run that converted. ``prefix``
-    is the path of the working directory from the workspace, which a runner resolves annotations
-    against: ``""`` or ``models/``."""
+    Attributes:
+        repository: ``OWNER/NAME``.
+        sha: The commit that the job runs on.
+        api_url: Where the REST API is.
+        event: The name of the event that started the job.
+        pull_request: The number of the pull request.
+        head_sha: The commit that the results are of.
+        run_url: The run that converted.
+        run_id: This run and its attempt.
+        other_run: The run that converted, in the trusted half only.
+        release_tag: The tag of the release that started the job.
+        base_branch: The branch that results are compared with.
+        token: The token for the API.
+        prefix: The path of the working directory from the workspace, which a runner resolves
+            annotations against: ``""`` or ``models/``.
+        output_file: Where outputs are written.
+        summary_file: Where the step summary is written.
+    """
 
     repository: str = ""
     sha: str = ""
@@ -44,7 +59,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
-        """From environment variables.
+        """Return what the environment variables say.
 
         A missing or unreadable event file leaves the pull request None.
         """
@@ -55,6 +70,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
         run = variables.get("GITHUB_RUN_ID", "")
         server = variables.get("GITHUB_SERVER_URL", "https://github.com")
         sha = variables.get("GITHUB_SHA", "")
+        own_url = f"{server}/{repository}/actions/runs/{run}" if run and repository else ""
         return cls(
             repository=repository,
             sha=sha,
@@ -62,11 +78,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
             event=named,
             pull_request=event.pull_request,
             head_sha=event.head_sha or sha,
-            run_url=other.url
-            if other
-            else f"{server}/{repository}/actions/runs/{run}"
-            if run and repository
-            else "",
+            run_url=other.url if other else own_url,
             run_id=f"{run}.{variables.get('GITHUB_RUN_ATTEMPT', '1')}" if run else "",
             other_run=other,
             release_tag=event.release_tag if named == "release" else "",
@@ -79,27 +91,35 @@ class Environment(Frozen, frozen=True, kw_only=True):
 
 
 def _prefix(workspace: str | None) -> str:
-    """The working directory from ``workspace``, with a slash; empty where it is the workspace or
-    outside of it."""
-    here = Path.cwd()
-    if not workspace or not here.is_relative_to(root := Path(workspace).resolve()) or here == root:
+    """Return the working directory from ``workspace``, with a slash.
+
+    It is empty where it is the workspace or outside of it.
+    """
+    if not workspace:
+        return ""
+    here, root = Path.cwd(), Path(workspace).resolve()
+    if here == root or not here.is_relative_to(root):
         return ""
     return here.relative_to(root).as_posix() + "/"
 
 
 def escape_data(text: str) -> str:
+    """Return a text as the data of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def escape_property(text: str) -> str:
+    """Return a text as a property of a workflow command."""
     return escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def format_annotation(
     level: str, message: str, *, title: str = "", place: Place | None = None, prefix: str = ""
 ) -> str:
-    """One workflow command; ``level`` is error, warning or notice, ``prefix`` as in
-    :class:`Environment`."""
+    """Return one workflow command.
+
+    ``level`` is error, warning or notice, ``prefix`` as in :class:`Environment`.
+    """
     properties = {"title": title}
     if place:
         properties |= {
@@ -107,18 +127,20 @@ def format_annotation(
             "line": str(place.line),
             "col": str(place.column),
         }
-    said = ",".join(f"{k}={escape_property(v)}" for k, v in properties.items() if v)
-    return f"::{level} {said}::{escape_data(message[:MAX_MESSAGE])}"
+    listed = [f"{name}={escape_property(value)}" for name, value in properties.items() if value]
+    return f"::{level} {','.join(listed)}::{escape_data(message[:MAX_MESSAGE])}"
 
 
 def locate_file(place: Place, prefix: str) -> str:
-    """The file of ``place`` from the workspace's root."""
+    """Return the file of ``place`` from the workspace's root."""
     return place.file if Path(place.file).is_absolute() else os.path.normpath(prefix + place.file)
 
 
 def annotate(report: Report, *, prefix: str = "") -> list[str]:
-    """A command for each variant that did not pass, at its line of the manifest; beyond ten of a
-    kind, one that counts them."""
+    """Return a command for each variant that did not pass, at its line of the manifest.
+
+    Beyond ten of a kind, there is one that counts them.
+    """
     commands: dict[str, list[str]] = {"error": [], "warning": []}
     for variant in report.variants:
         if variant.status == "passed":
@@ -131,33 +153,40 @@ def annotate(report: Report, *, prefix: str = "") -> list[str]:
             )
         )
     more = "more variants did not pass; see the summary"
-    return [line for level, lines in commands.items() for line in _capped(level, lines, more)]
+    return _capped("error", commands["error"], more) + _capped("warning", commands["warning"], more)
 
 
 def annotate_errors(problems: Sequence[MconvError], *, prefix: str = "") -> list[str]:
-    """A command for each error that ended the run before there was a report, at its place."""
-    said = [f"{p.message}\nhint: {p.hint}" if p.hint else p.message for p in problems]
-    lines = [
-        format_annotation("error", text, title="mconv", place=p.place, prefix=prefix)
-        for text, p in zip(said, problems, strict=True)
-    ]
+    """Return a command for each error that ended the run before there was a report."""
+    lines = []
+    for problem in problems:
+        text = problem.message
+        if problem.hint:
+            text += f"\nhint: {problem.hint}"
+        lines.append(
+            format_annotation("error", text, title="mconv", place=problem.place, prefix=prefix)
+        )
     return _capped("error", lines, "more errors; see the log")
 
 
 def _capped(level: str, lines: list[str], more: str) -> list[str]:
+    """Return as many commands of a level as a runner shows, the last counting the rest."""
     if len(lines) <= MAX_ANNOTATIONS:
         return lines
-    kept = MAX_ANNOTATIONS - 1
-    return [*lines[:kept], format_annotation(level, f"{len(lines) - kept} {more}")]
+    shown = MAX_ANNOTATIONS - 1
+    return [*lines[:shown], format_annotation(level, f"{len(lines) - shown} {more}")]
 
 
 def neutralise(text: str) -> str:
-    """Text of others made harmless for a runner's log: no line begins a command, ``##[`` stands
-    nowhere (CVE-2020-15228)."""
+    """Return text of others made harmless for a runner's log (CVE-2020-15228).
+
+    No line begins a command, and ``##[`` stands nowhere.
+    """
     return text.replace("\r", "\n").replace("::", ":\u200b:").replace("##[", "#\u200b#[")
 
 
 def _message(variant: VariantResult) -> str:
+    """Return why a variant did not pass."""
     parts = list(variant.reasons)
     if variant.error:
         parts.append(f"{variant.error.type}: {variant.error.message}")
@@ -179,7 +208,7 @@ def set_outputs(environment: Environment, values: Mapping[str, str]) -> None:
 
 
 def add_summary(environment: Environment, body: str) -> bool:
-    """Append to the step summary unless that would pass its limit; True where it was written."""
+    """Append to the step summary, and return whether that was possible within its limit."""
     if environment.summary_file is None:
         return False
     present = (

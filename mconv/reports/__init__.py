@@ -1,1 +1,1 @@
-"""Renderers: Report to text."""
+"""Renderers of a report, which turn it into text."""

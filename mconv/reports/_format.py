@@ -1,10 +1,13 @@
-"""Numbers and names in the form people read; nothing from a model or a branch gets through
-unescaped."""
+"""Numbers and names in the form people read.
+
+Nothing from a model or a branch gets through unescaped.
+"""
 
 from __future__ import annotations
 
 import math
 
+from mconv.errors import one_line
 from mconv.values import Benchmark, Candidate, Delta, Generation, Placement, Report, VariantResult
 
 MAX_NAME = 120
@@ -14,26 +17,29 @@ ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️",
 
 
 def plain(text: str, limit: int = 400) -> str:
-    """One printable line of at most ``limit`` characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Return one printable line of at most ``limit`` characters."""
+    line = one_line(text, limit + 1)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def markdown(text: str, limit: int = MAX_NAME) -> str:
-    """Text that GitHub's Markdown shows as it is: every character with a meaning becomes a numeric
-    entity, so that no HTML, table cell, link, mention, issue number or emphasis can come of it. A
-    zero-width joiner after ``@`` and ``#`` keeps GitHub's filters, which run after entities are
-    resolved, from making mentions and references; so does one inside ``://``."""
-    out = []
-    for c in plain(text, limit):
-        out.append(f"&#{ord(c)};" if c in _MARKDOWN else c)
-        if c in "@#:":
-            out.append("&#8288;")
-    return "".join(out).replace("www", "ww&#8288;w").replace("WWW", "WW&#8288;W")
+    """Return text that GitHub's Markdown shows as it is.
+
+    Every character with a meaning becomes a numeric entity, so that no HTML, table cell, link,
+    mention, issue number or emphasis can come of it. A word joiner after ``@`` and ``#`` keeps
+    GitHub's filters, which run after entities are resolved, from making mentions and references; so
+    does one inside ``://``.
+    """
+    escaped = []
+    for character in plain(text, limit):
+        escaped.append(f"&#{ord(character)};" if character in _MARKDOWN else character)
+        if character in "@#:":
+            escaped.append("&#8288;")
+    return "".join(escaped).replace("www", "ww&#8288;w").replace("WWW", "WW&#8288;W")
 
 
 def size(number: int | None) -> str:
-    """Decimal units, as registries and disks count."""
+    """Return bytes in decimal units, as registries and disks count."""
     if number is None:
         return "–"
     value = float(number)
@@ -45,76 +51,90 @@ def size(number: int | None) -> str:
 
 
 def latency(variant: VariantResult) -> str:
-    """The median, and that it is a software adapter's where it is."""
+    """Return the median, with a remark where it is a software adapter's."""
     bench = variant.benchmark
-    said = duration(bench.latency.p50_ms if bench else None)
-    return f"{said} (software)" if bench and not bench.comparable else said
+    if bench is None:
+        return duration(None)
+    median = duration(bench.latency.p50_ms)
+    return median if bench.comparable else f"{median} (software)"
 
 
 def beside(benchmark: Benchmark) -> str:
-    """What else was measured in the same rounds, as a list in words; empty where nothing was."""
+    """Return what else was measured in the same rounds, as a list in words.
+
+    The text is empty where nothing was.
+    """
     return ", ".join(
         f"{name} {duration(latency.p50_ms)}" for name, latency in sorted(benchmark.others.items())
     )
 
 
 def by_part(benchmark: Benchmark) -> str:
-    """The median of each part."""
+    """Return the median of each part, as a list in words."""
     return ", ".join(
         f"{name} {duration(latency.p50_ms)}" for name, latency in benchmark.parts.items()
     )
 
 
 def delta(change: Delta) -> str:
-    """A change against the base in words."""
+    """Return a change against the base in words."""
     if change.before is None or change.after is None:
-        return f"{change.name}: {change.note}" if change.name not in ("new",) else change.note
-    before, after = (
-        size(int(v)) if change.name == "size" else significant(v, 4)
-        for v in (change.before, change.after)
-    )
+        return change.note if change.name == "new" else f"{change.name}: {change.note}"
+    if change.name == "size":
+        before, after = size(int(change.before)), size(int(change.after))
+    else:
+        before, after = significant(change.before, 4), significant(change.after, 4)
     return f"{change.name} {before} → {after} ({change.note})"
 
 
-def generation(found: Generation) -> str:
-    """What decoding with the artifact gave, in a sentence."""
-    said = (
-        f"Generation: {found.agreement:.2%} of {found.tokens} greedy tokens are the source's, "
-        f"in {found.steps} steps"
+def generation(result: Generation) -> str:
+    """Return what decoding with the artifact gave, in a sentence."""
+    agreement = (
+        f"Generation: {result.agreement:.2%} of {result.tokens} greedy tokens are the source's, "
+        f"in {result.steps} steps"
     )
-    if found.first_difference is None:
-        return f"{said}."
+    if result.first_difference is None:
+        return f"{agreement}."
     return (
-        f"{said}; the first to differ is at step {found.first_difference} ({found.got}, the "
-        f"source {found.expected})."
+        f"{agreement}; the first to differ is at step {result.first_difference} ({result.got}, "
+        f"the source {result.expected})."
     )
 
 
 def strays(placement: Placement) -> str:
-    """Nodes that ran elsewhere, by operator, and how many of them are allowed; empty where none
-    did."""
+    """Return the nodes that ran elsewhere, by operator, and how many of them are allowed.
+
+    The text is empty where none did.
+    """
     parts = []
     for op, count in sorted(placement.elsewhere.items()):
         allowed = placement.allowed.get(op, 0)
-        parts.append(
-            f"{op} ×{count}"
-            + (f" ({'' if allowed == count else f'{allowed} '}allowed)" if allowed else "")
-        )
+        part = f"{op} ×{count}"
+        if allowed == count:
+            part += " (allowed)"
+        elif allowed:
+            part += f" ({allowed} allowed)"
+        parts.append(part)
     return ", ".join(parts)
 
 
 def options(variant: VariantResult) -> str:
-    """Options in force, of the target, the quantizer and the runtime; empty where there are
-    none."""
-    return ", ".join(
-        f"{name}: {str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in variant.options.items()
-    )
+    """Return the options in force, of the target, the quantizer and the runtime.
+
+    The text is empty where there are none.
+    """
+    parts = []
+    for name, value in variant.options.items():
+        shown = str(value).lower() if isinstance(value, bool) else value
+        parts.append(f"{name}: {shown}")
+    return ", ".join(parts)
 
 
 def download(variant: VariantResult) -> str:
-    """Bytes over the network, and those of a runtime library beside them; empty where nothing is
-    downloaded."""
+    """Return the bytes over the network, and those of a runtime library beside them, in a sentence.
+
+    The text is empty where nothing is downloaded.
+    """
     if variant.download_bytes is None:
         return ""
     runtime = variant.verification.details.get("runtime_bytes") if variant.verification else None
@@ -123,8 +143,10 @@ def download(variant: VariantResult) -> str:
 
 
 def memory(variant: VariantResult) -> str:
-    """The most memory that a step took; against the model's size where that, and not a framework,
-    decides it."""
+    """Return the most memory that a step took, in a sentence.
+
+    It is held against the model's size where that, and not a framework, decides it.
+    """
     step = max(variant.steps, key=lambda s: s.peak_rss_bytes or 0, default=None)
     if step is None or not step.peak_rss_bytes:
         return ""
@@ -136,20 +158,24 @@ def memory(variant: VariantResult) -> str:
 
 
 def candidate(one: Candidate, chosen: str | None) -> str:
-    """One precision that `auto` tried, in a line."""
-    parts = [f"{one.size_bytes:,} bytes" if one.size_bytes is not None else ""]
-    parts.append(f"1 − cosine {one.error:.2g}" if one.error is not None else "")
-    parts.append(f"drop {one.drop:.4f}" if one.drop is not None else "")
-    parts.append(f"{one.p50_ms:.3g} ms" if one.p50_ms is not None else "")
+    """Return one precision that `auto` tried, in a line."""
+    parts = []
+    if one.size_bytes is not None:
+        parts.append(f"{one.size_bytes:,} bytes")
+    if one.error is not None:
+        parts.append(f"1 − cosine {one.error:.2g}")
+    if one.drop is not None:
+        parts.append(f"drop {one.drop:.4f}")
+    if one.p50_ms is not None:
+        parts.append(f"{one.p50_ms:.3g} ms")
     state = "chosen" if one.precision == chosen else one.status
     where = ", on the Pareto front" if one.front else ""
-    return f"{one.precision} {state}{where}: {', '.join(p for p in parts if p)}" + (
-        f"; {'; '.join(one.shortfall)}" if one.shortfall else ""
-    )
+    line = f"{one.precision} {state}{where}: {', '.join(parts)}"
+    return "; ".join((line, *one.shortfall))
 
 
 def duration(ms: float | None) -> str:
-    """Milliseconds with three digits, microseconds or seconds where they read better."""
+    """Return milliseconds with three digits, microseconds or seconds where they read better."""
     if ms is None:
         return "–"
     if ms < 1:
@@ -158,7 +184,7 @@ def duration(ms: float | None) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """Four digits after the point; close to 1, the distance from it."""
+    """Return a cosine with four digits after the point; close to 1, the distance from it."""
     if value is None:
         return "–"
     if value < 0.9999:
@@ -167,8 +193,10 @@ def cosine(value: float | None) -> str:
 
 
 def speedup(variant: VariantResult) -> str:
-    """The ratio to the source framework; in brackets where the device only stands in for real
-    hardware."""
+    """Return the ratio to the source framework.
+
+    It stands in brackets where the device only stands in for real hardware.
+    """
     bench = variant.benchmark
     if bench is None or bench.speedup is None:
         return "–"
@@ -176,59 +204,64 @@ def speedup(variant: VariantResult) -> str:
 
 
 def quality(variant: VariantResult) -> str:
-    """The task metric where there is one, and the worst cosine of the outputs."""
+    """Return the task metric where there is one, and the worst cosine of the outputs."""
     parts = []
-    if e := variant.evaluation:
-        parts.append(f"{e.metric} {e.source:.4f} → {e.variant:.4f}")
-    if v := variant.verification:
-        found = [o.cosine for o in v.outputs if o.cosine is not None]
-        if found:
-            parts.append(f"cosine {cosine(min(found))}")
+    if (evaluation := variant.evaluation) is not None:
+        parts.append(f"{evaluation.metric} {evaluation.source:.4f} → {evaluation.variant:.4f}")
+    if cosines := _cosines(variant):
+        parts.append(f"cosine {cosine(min(cosines))}")
     return ", ".join(parts) or "–"
 
 
+def _cosines(variant: VariantResult) -> list[float]:
+    """Return the cosines of the outputs that have one."""
+    outputs = variant.verification.outputs if variant.verification else ()
+    return [output.cosine for output in outputs if output.cosine is not None]
+
+
 def worst_error(variant: VariantResult) -> float | None:
-    """1 − the worst cosine of the outputs: one number to plot; None where nothing was verified."""
-    if variant.verification is None:
-        return None
-    found = [o.cosine for o in variant.verification.outputs if o.cosine is not None]
-    return max(0.0, 1 - min(found)) if found else None
+    """Return 1 − the worst cosine of the outputs: one number to plot.
+
+    It is None where nothing was verified.
+    """
+    cosines = _cosines(variant)
+    return max(0.0, 1 - min(cosines)) if cosines else None
 
 
 def significant(value: float | None, digits: int = 3) -> str:
+    """Return a number with ``digits`` significant digits."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.{digits}g}"
 
 
 def reasons(variant: VariantResult) -> list[str]:
-    """Why it did not pass, one sentence each."""
-    found = list(variant.reasons)
+    """Return why a variant did not pass, one sentence each."""
+    sentences = list(variant.reasons)
     if variant.error is not None:
         step = f"{variant.error.step}: " if variant.error.step else ""
-        found.append(f"{step}{variant.error.type}: {variant.error.message}")
+        sentences.append(f"{step}{variant.error.type}: {variant.error.message}")
         if variant.error.hint:
-            found.append(f"hint: {variant.error.hint}")
-    return found
+            sentences.append(f"hint: {variant.error.hint}")
+    return sentences
 
 
 def verdict(report: Report) -> str:
-    """The one line: how many variants, how many of which status; and what is missing."""
-    said = _counts(report)
+    """Return how many variants have which status, and what is missing, in one line."""
+    line = _counts(report)
     if report.missing_shards:
-        said += f"; missing: the results of shard {', '.join(map(str, report.missing_shards))}"
-    return said
+        line += f"; missing: the results of shard {', '.join(map(str, report.missing_shards))}"
+    return line
 
 
 def _counts(report: Report) -> str:
-    """The whole run in one sentence."""
+    """Return the whole run in one sentence."""
     total = len(report.variants)
     if report.summary.passed == total:
         noun = "variant" if total == 1 else "variants"
         return f"all {total} {noun} passed" if total else "there was nothing to do"
-    parts = [
-        f"{count} {name}"
-        for name in ("failed", "error", "unverified", "skipped", "passed")
-        if (count := getattr(report.summary, name))
-    ]
+    parts = []
+    for name in ("failed", "error", "unverified", "skipped", "passed"):
+        if count := getattr(report.summary, name):
+            parts.append(f"{count} {name}")
     return f"of {total} variants: {', '.join(parts)}"

@@ -12,7 +12,7 @@ from mconv.values import Report, VariantResult
 
 
 def render(report: Report) -> str:
-    """The XML text, UTF-8, characters that XML 1.0 forbids left out."""
+    """Return the XML text in UTF-8, without the characters that XML 1.0 forbids."""
     root = ElementTree.Element("testsuites", name="mconv", tests=str(len(report.variants)))
     for model in dict.fromkeys(v.model for v in report.variants):
         variants = [v for v in report.variants if v.model == model]
@@ -33,6 +33,7 @@ def render(report: Report) -> str:
 
 
 def _case(suite: ElementTree.Element, variant: VariantResult) -> None:
+    """Add the case of a variant to its suite."""
     seconds = sum(s.seconds for s in variant.steps if not s.cached)
     name = variant.id.partition("/")[2]
     case = ElementTree.SubElement(
@@ -47,6 +48,5 @@ def _case(suite: ElementTree.Element, variant: VariantResult) -> None:
     reasons = [_format.plain(r, 2000) for r in _format.reasons(variant)] or [variant.status]
     element = ElementTree.SubElement(case, tag, message=reasons[0], type=variant.status)
     log = variant.error.log if variant.error else ""
-    element.text = "\n".join(
-        [*reasons, "".join(c if c.isprintable() or c in "\n\t" else " " for c in log)]
-    )
+    printable = "".join(c if c.isprintable() or c in "\n\t" else " " for c in log)
+    element.text = "\n".join([*reasons, printable])

@@ -16,11 +16,12 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 320, 70, 45, 15, 40
 
 
 def draw_error(report: Report) -> str:
-    """Size against error (1 − worst cosine), both logarithmic; an empty text for fewer than two
-    verified variants.
+    """Draw size against error (1 − worst cosine), both logarithmic.
 
     An exact answer is drawn at 1e-9, the lowest line. Each dot's title names the variant with its
-    numbers; a ring shows where it was on the base branch."""
+    numbers; a ring shows where it was on the base branch. The text is empty for fewer than two
+    verified variants.
+    """
     points = []
     for v in report.variants:
         error = _format.worst_error(v)
@@ -29,10 +30,8 @@ def draw_error(report: Report) -> str:
             was_size, was_cosine = before.get("size"), before.get("cosine")
             old = None
             if was_size is not None or was_cosine is not None:
-                old = (
-                    was_size or v.size_bytes,
-                    max(1 - was_cosine if was_cosine is not None else error, FLOOR),
-                )
+                was_error = error if was_cosine is None else 1 - was_cosine
+                old = (was_size or v.size_bytes, max(was_error, FLOOR))
             points.append(
                 _Point(v, float(v.size_bytes), max(error, FLOOR), f"1 − cosine {error:.1e}", old)
             )
@@ -42,25 +41,20 @@ def draw_error(report: Report) -> str:
 
 
 def draw_latency(report: Report) -> str:
-    """Size against median latency, both logarithmic, of what was measured on real hardware; empty
-    for fewer than two."""
+    """Draw size against median latency, both logarithmic, of what was measured on real hardware.
+
+    The text is empty for fewer than two variants.
+    """
     points = []
     for v in report.variants:
         if v.size_bytes and v.benchmark and v.benchmark.comparable:
             p50 = v.benchmark.latency.p50_ms
-            old = next(
-                (d.before for d in v.baseline if d.name == "latency ms" and d.before is not None),
-                None,
-            )
-            points.append(
-                _Point(
-                    v,
-                    float(v.size_bytes),
-                    p50,
-                    _format.duration(p50),
-                    (v.size_bytes, old) if old else None,
-                )
-            )
+            before = None
+            for change in v.baseline:
+                if change.name == "latency ms" and change.before:
+                    before = (float(v.size_bytes), change.before)
+                    break
+            points.append(_Point(v, float(v.size_bytes), p50, _format.duration(p50), before))
     return _scatter(
         points,
         "Size against median latency of every measured variant",
@@ -69,7 +63,15 @@ def draw_latency(report: Report) -> str:
 
 
 class _Point(NamedTuple):
-    """A variant at (bytes, cost), the cost in words, and where it was before."""
+    """A variant as a dot.
+
+    Attributes:
+        variant: The variant.
+        size: Its bytes.
+        cost: Its error or latency.
+        words: The cost in words.
+        before: Where the variant was before: bytes and cost.
+    """
 
     variant: VariantResult
     size: float
@@ -79,6 +81,10 @@ class _Point(NamedTuple):
 
 
 def _scatter(points: Sequence[_Point], label: str, tick: Callable[[int], str]) -> str:
+    """Draw points with two logarithmic axes, and the line that joins what nothing else beats.
+
+    ``tick`` writes a power of ten at the vertical axis.
+    """
     if len(points) < 2:
         return ""
     low_x, high_x = _range([p.size for p in points] + [p.before[0] for p in points if p.before])
@@ -140,35 +146,36 @@ def _scatter(points: Sequence[_Point], label: str, tick: Callable[[int], str]) -
 
 
 def _beaten(point: _Point, points: Sequence[_Point]) -> bool:
-    """Whether another variant that passed is at least as small and as good, and not the same."""
+    """Return whether another variant that passed is as small and as good, and better in one."""
     own = (point.size, point.cost)
     others = [(p.size, p.cost) for p in points if p.variant.status == "passed"]
     return any(o != own and o[0] <= own[0] and o[1] <= own[1] for o in others)
 
 
 def draw_layers(variant: VariantResult) -> str:
-    """A bar a quantized layer, in the graph's order: signal over noise in dB, the longer the
-    better; empty where there are none."""
-    found = variant.layers
-    if not found:
+    """Draw a bar a quantized layer, in the graph's order: signal over noise in dB.
+
+    The longer the bar, the better. The text is empty where there are no layers.
+    """
+    if not variant.layers:
         return ""
-    widest = max(max(layer.sqnr_db for layer in found), 1.0)
+    widest = max(1.0, *(layer.sqnr_db for layer in variant.layers))
     row, left = 18, 330
-    height = row * len(found) + 24
+    height = row * len(variant.layers) + 24
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Signal over noise of every '
         'quantized layer, in dB">'
     ]
-    for index, layer in enumerate(found):
+    for index, layer in enumerate(variant.layers):
         top = index * row + 4
         length = max(layer.sqnr_db, 0.0) / widest * (WIDTH - left - 60)
         name = _format.plain(layer.name)
         short = name if len(name) <= LABEL else f"…{name[-LABEL + 1 :]}"
-        said = (
+        title = (
             f"{name}: {layer.bits} bits, {layer.elements:,} weights, {layer.sqnr_db:.1f} dB of "
             f"its {layer.of}"
         )
-        parts.append(f"<g><title>{escape(said)}</title>")
+        parts.append(f"<g><title>{escape(title)}</title>")
         parts.append(
             f'<text x="{left - 8}" y="{top + 11}" text-anchor="end">{escape(short)} · '
             f"{layer.bits}</text>"
@@ -187,5 +194,6 @@ def draw_layers(variant: VariantResult) -> str:
 
 
 def _range(values: list[float]) -> tuple[float, float]:
+    """Return the powers of ten between which ``values`` lie, which differ."""
     low, high = math.log10(min(values)), math.log10(max(values))
     return math.floor(low), max(math.ceil(high), math.floor(low) + 1)
