@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -83,6 +84,26 @@ def start(project: Path, out: str, store: str, nodes: Nodes | None = None) -> su
     return subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True, env=env)
 
 
+def run_undisturbed(project: Path, nodes: Nodes) -> tuple[str, str]:
+    """Run on both nodes, into a folder and a store of its own; return the store's URL and what was
+    printed.
+
+    A worker of Ray's dies of itself now and then on a loaded machine (Ray says SYSTEM_ERROR). A run
+    in which that happened says nothing of how the steps are shared, and is done once more.
+    """
+    for _ in range(3):
+        for name in ("ray", "shared"):
+            shutil.rmtree(project / name, ignore_errors=True)
+        url = f"file://{project}/shared"
+        run = start(project, "ray", url, nodes)
+        printed = run.communicate(timeout=200)[1]
+        assert run.returncode == 1, printed
+        if "a node of the Ray cluster died" not in printed:
+            return url, printed
+    logs = sorted(Path("/tmp/ray/session_latest/logs").glob("*.err"), key=os.path.getmtime)
+    raise AssertionError("\n".join([printed, *(log.read_text()[-3000:] for log in logs[-6:])]))
+
+
 def artifacts(project: Path, out: str) -> dict[str, str]:
     """Digest of every artifact and provenance file, by path."""
     folder = project / out
@@ -115,10 +136,7 @@ def test_nodes_that_share_no_store_are_refused(project: Path, nodes: Nodes) -> N
 def test_two_nodes_make_what_one_machine_makes(
     project: Path, nodes: Nodes, alone: dict[str, str]
 ) -> None:
-    url = f"file://{project}/shared"
-    run = start(project, "ray", url, nodes)
-    said = run.communicate(timeout=200)[1]
-    assert run.returncode == 1, said
+    url, said = run_undisturbed(project, nodes)
     assert artifacts(project, "ray") == alone
     counts = [int(n) for n in re.findall(r"(\d+) steps on", said)]
     assert len(counts) == 2, said
