@@ -5,7 +5,7 @@ beside the step's files."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from mconv.values import (
     Benchmark,
@@ -13,6 +13,7 @@ from mconv.values import (
     ExportInfo,
     Frozen,
     Generation,
+    JsonObject,
     LayerError,
     ModelInfo,
     OutputError,
@@ -124,7 +125,7 @@ class VerifyAnswer(StepAnswer, frozen=True, kw_only=True, tag="verify"):
     samples: int
     reference: Literal["source", "expected"]
     outputs: tuple[OutputError, ...]
-    details: dict[str, Any] = {}
+    details: JsonObject = {}
     evaluation: Evaluation | None = None
     generation: Generation | None = None
 

@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     Answer = dict[str, np.ndarray]  # output name → array
     Call = Callable[[Feed], Answer]
 
-Options = Mapping[str, Any]  # option name → its value, valid by the option's JSON Schema
+# Option name → its value, valid by the option's JSON Schema. A plug-in that wants types of its own
+# options declares a TypedDict.
+Options = Mapping[str, object]
 Schemas = Mapping[str, Mapping[str, Any]]  # option name → JSON Schema of its value
-Remarks = dict[str, Any]  # what was done, by name; under ``layers`` the error of each layer
+Details = dict[str, object]  # name → what a runtime or a file tells of itself, as JSON
+Remarks = dict[str, object]  # what was done, by name; under ``layers`` the error of each layer
+LayerSettings = dict[str, object]  # the content of a mixed.json: what is done to each layer
 ONNX_DOMAIN = frozenset({""})  # the default domain of ONNX's operators
 
 
@@ -111,7 +115,7 @@ class Session(Protocol):
     def placement(self) -> Placement:
         """Tell where the nodes ran, with the evidence; called after at least one run."""
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Tell anything else for the report (inference precision, versions …), ready for JSON. The
         keys of :class:`CarriedDetails` mean something to mconv."""
 
@@ -143,7 +147,7 @@ class CarriedDetails(TypedDict, total=False):
     runtime_bytes: int
 
 
-def read_carried(details: Mapping[str, Any]) -> CarriedDetails:
+def read_carried(details: Mapping[str, object]) -> CarriedDetails:
     """Return what mconv reads of a session's details; values of another type are left out."""
     carried: CarriedDetails = {}
     if isinstance(load_ms := details.get("load_ms"), int | float):
@@ -238,7 +242,7 @@ class QuantizeGraph(Protocol):
         out: Path,
         *,
         precision: str,
-        options: dict[str, Any],
+        options: Options,
         calibration: Sequence[Feed] | None,
     ) -> Remarks:
         """Write the ONNX file ``out`` with fewer bits. ``calibration`` is there where the plug-in
@@ -251,16 +255,16 @@ class ConfigureLayers(Protocol):
         model: Path,
         *,
         precision: str,
-        options: dict[str, Any],
+        options: Options,
         calibration: Sequence[Feed] | None,
-    ) -> dict[str, Any]:
+    ) -> LayerSettings:
         """Say what would be done to each layer, as mixed.json holds it, for a person to change."""
 
 
 class PreviewPrecisions(Protocol):
     def __call__(
         self, model: Path, *, calibration: Sequence[Feed], held_out: Sequence[Feed]
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, object]:
         """Say what would come of each precision, quickly
         (:class:`mconv.engine.advisor.Preview`)."""
 
@@ -275,7 +279,7 @@ class WriteArtifact(Protocol):
         out: Path,
         *,
         precision: str,
-        options: dict[str, Any],
+        options: Options,
         name: str,
         calibration: Sequence[Feed] | None,
     ) -> ModelInfo:
@@ -289,7 +293,7 @@ class WriteArtifact(Protocol):
 
 
 class CheckOptions(Protocol):
-    def __call__(self, *, precision: str, options: dict[str, Any], method: str | None) -> None:
+    def __call__(self, *, precision: str, options: Options, method: str | None) -> None:
         """Raise UnsupportedError for options that do not go together; ``method`` is the quantizer
         that the manifest chose."""
 
@@ -307,8 +311,8 @@ class DeliveredPart(Protocol):
 
 class ReadArtifact(Protocol):
     def __call__(
-        self, directory: Path, *, options: dict[str, Any]
-    ) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        self, directory: Path, *, options: Options
+    ) -> tuple[Mapping[str, Tensor], Details]:
         """Read back the tensors of an artifact of weights, under the source's names, and details
         for the report."""
 
@@ -323,7 +327,7 @@ class ImpliedPrecision(Protocol):
 
 class LoadArtifact(Protocol):
     def __call__(
-        self, directory: Path, *, options: dict[str, Any], threads: int, precision: str
+        self, directory: Path, *, options: Options, threads: int, precision: str
     ) -> Session:
         """Load the artifact in ``directory``. ``options`` are the target's and the runtime's.
         Raises StepError where the engine refuses it."""
@@ -383,7 +387,7 @@ def import_no_code(options: Options) -> bool:
     return False
 
 
-def accept_options(*, precision: str, options: dict[str, Any], method: str | None) -> None:
+def accept_options(*, precision: str, options: Options, method: str | None) -> None:
     """The default of a target's ``check()``: all options go together."""
 
 
@@ -604,7 +608,7 @@ def build_plugin(kind: type[Plugin], name: str, module: ModuleType) -> Plugin:
     Raises MconvError where it lacks what its family must define.
     """
     docstring = (module.__doc__ or "").strip().partition("\n\n")[0]
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "name": name,
         "module": module.__name__,
         "summary": getattr(module, "SUMMARY", " ".join(docstring.split())),
@@ -622,7 +626,7 @@ def build_plugin(kind: type[Plugin], name: str, module: ModuleType) -> Plugin:
                 f"plug-in {module.__name__} has no {shown}",
                 hint="docs/plugins.md lists what a plug-in of this family must define",
             )
-    return kind(**values)
+    return kind(**values)  # type: ignore[arg-type]  # check_signatures looks at the functions
 
 
 def check_signatures(plugin: Plugin) -> None:
@@ -646,7 +650,7 @@ def signature_of(protocol: type) -> inspect.Signature:
     return signature.replace(parameters=parameters)
 
 
-def signature_problem(function: Callable[..., Any], protocol: type) -> str | None:
+def signature_problem(function: Callable[..., object], protocol: type) -> str | None:
     """Return what keeps ``function`` from being called as the protocol says, or None.
 
     Positional parameters may have other names; one by keyword must have its own.

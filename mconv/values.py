@@ -8,9 +8,18 @@ bytes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    # JSON that somebody else wrote; who reads it looks at its type first.
+    JsonValue = object
+    JsonObject = Mapping[str, object]
+else:  # msgspec reads any JSON as Any, and knows no `object`
+    JsonValue = Any
+    JsonObject = Mapping[str, Any]
 
 Status = Literal["passed", "failed", "error", "skipped", "unverified"]
 # A relative path with forward slashes that stays where it starts: a results.json of somebody else
@@ -27,7 +36,7 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base: immutable, keyword-only, unknown fields refused when read from JSON."""
 
 
-def to_json(value: Any, *, indent: int = 2) -> str:
+def to_json(value: object, *, indent: int = 2) -> str:
     """Render ``value`` as JSON text, keys in declaration order, ending with a newline."""
     text = msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=indent)
     return text.decode() + "\n"
@@ -295,7 +304,7 @@ class Verification(Frozen, frozen=True, kw_only=True):
     tolerance: Tolerance = Tolerance()
     verdict: Status = "unverified"
     reasons: tuple[str, ...] = ()
-    details: dict[str, Any] = {}
+    details: JsonObject = {}
     generation: Generation | None = None
 
 
@@ -529,7 +538,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     status: Status
     place: Place | None = None
     directory: Inside | None = None
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
     files: tuple[FileRecord, ...] = ()
     size_bytes: int | None = None
     download_bytes: int | None = None
@@ -591,7 +600,7 @@ class Device(Frozen, frozen=True, kw_only=True):
     description: str = ""
     reason: str | None = None
     software: bool = False
-    details: dict[str, Any] = {}
+    details: JsonObject = {}
 
 
 class Facts(Frozen, frozen=True, kw_only=True):
@@ -612,7 +621,7 @@ class Facts(Frozen, frozen=True, kw_only=True):
     tensors: dict[str, tuple[int, ...]] = {}
     operators: dict[str, int] = {}
     names: tuple[str, ...] = ()
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     parameters: int | None = None
     companions: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

@@ -7,6 +7,8 @@ import itertools
 import sys
 import textwrap
 
+import msgspec
+
 from mconv import api
 from mconv.commands import _engine
 from mconv.errors import log_line
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 continue
             software = " (software)" if device.software else ""
             print(f"  yes  {device.name:<{width}}  {log_line(device.description)}{software}")
-            for line in _more(device):
+            for line in _describe_details(device):
                 print(f"       {'':<{width}}  {line}")
         for reason, names in absent.items():
             print(
@@ -59,20 +61,57 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _more(device: Device) -> list[str]:
-    """What a person wants of the details; the rest is in the JSON."""
-    details = device.details
-    if sets := details.get("instruction_sets"):
+class _Processor(msgspec.Struct):
+    """What a person wants of the processor's details.
+
+    Attributes:
+        vendor: Who made it, where /proc/cpuinfo says so.
+        cores: How many cores this process may use.
+        memory_bytes: How much memory there is.
+        instruction_sets: Those that matter to kernels.
+    """
+
+    vendor: str | None
+    cores: int
+    memory_bytes: int
+    instruction_sets: list[str]
+
+
+class _Limits(msgspec.Struct, rename="camel"):
+    """What a person wants of an adapter's limits.
+
+    Attributes:
+        max_buffer_size: Bytes of its largest buffer.
+    """
+
+    max_buffer_size: int
+
+
+class _Adapter(msgspec.Struct):
+    """What a person wants of the details of a WebGPU adapter.
+
+    Attributes:
+        features: WebGPU's names of what it can do.
+        limits: What it allows.
+    """
+
+    features: list[str]
+    limits: _Limits
+
+
+def _describe_details(device: Device) -> list[str]:
+    """Return the lines that a person wants of a device's details; the rest is in the JSON."""
+    if device.details.get("instruction_sets"):
+        processor = msgspec.convert(device.details, _Processor)
         return [
-            f"{details['vendor']}, {details['cores']} cores, "
-            f"{details['memory_bytes'] / 1e9:.1f} GB",
-            " ".join(sets),
+            f"{processor.vendor}, {processor.cores} cores, {processor.memory_bytes / 1e9:.1f} GB",
+            " ".join(processor.instruction_sets),
         ]
-    if "features" in details:
-        sizes = details["limits"]
-        half = "has shader-f16" if "shader-f16" in details["features"] else "no shader-f16"
+    if "features" in device.details:
+        adapter = msgspec.convert(device.details, _Adapter)
+        half = "has shader-f16" if "shader-f16" in adapter.features else "no shader-f16"
         return [
-            f"{half}; buffers up to {sizes['maxBufferSize'] / 2**20:.0f} MiB, "
-            f"{len(details['features'])} features"
+            f"{half}; buffers up to {adapter.limits.max_buffer_size / 2**20:.0f} MiB, "
+            f"{len(adapter.features)} features"
         ]
     return []

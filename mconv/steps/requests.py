@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
-from mconv.values import Frozen, SourceConfig
+from mconv.values import Frozen, JsonObject, SourceConfig
 
 Folders = Mapping[str, Path]  # role → the folder of the step whose files play it
 
@@ -41,14 +41,18 @@ class StepRequest(Frozen, frozen=True, kw_only=True, tag_field="kind"):
         """How many threads the step's engines are to use, where it says so."""
         return None
 
-    def key_fields(self) -> dict[str, Any]:
-        """The fields that the step's result depends on, as JSON."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
+    def key_fields(self) -> dict[str, object]:
+        """Return the fields that the step's result depends on, as JSON."""
+        fields: dict[str, object] = msgspec.to_builtins(self)
         return {name: value for name, value in fields.items() if name not in self.UNKEYED}
 
 
 class ExportRequest(StepRequest, frozen=True, kw_only=True, tag="export"):
-    """Source → ``model.onnx``."""
+    """Source → ``model.onnx``.
+
+    Attributes:
+        source: The model.
+    """
 
     UNKEYED = frozenset({"source"})
 
@@ -59,6 +63,7 @@ class WeightsRequest(StepRequest, frozen=True, kw_only=True, tag="weights"):
     """Source → its weights by name.
 
     Attributes:
+        source: The model.
         part: The part of the model whose weights they are; None is the whole.
     """
 
@@ -69,7 +74,11 @@ class WeightsRequest(StepRequest, frozen=True, kw_only=True, tag="weights"):
 
 
 class WeightedPart(Frozen, frozen=True, kw_only=True):
-    """Which part of a source is opened with its weights by name; None is the whole."""
+    """Which part of a source is opened with its weights by name.
+
+    Attributes:
+        part: The part's name; None is the whole.
+    """
 
     part: str | None = None
 
@@ -78,6 +87,7 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
     """Samples, and what the source framework answers to them.
 
     Attributes:
+        source: The model.
         samples: The user's file; None has plausible ones made.
         labels: The array of it that holds labels, if one does.
         count: How many samples are made.
@@ -106,6 +116,7 @@ class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
     """Calibration feeds, none of which is a sample of the verification.
 
     Attributes:
+        source: The model.
         data: The user's file; None has plausible ones made.
         count: How many are made.
         seed: What they are made from.
@@ -144,7 +155,7 @@ class QuantizeRequest(StepRequest, frozen=True, kw_only=True, tag="quantize"):
 
     quantizer: str
     precision: str
-    options: dict[str, Any]
+    options: JsonObject
 
 
 class WriteRequest(StepRequest, frozen=True, kw_only=True, tag="write"):
@@ -159,7 +170,7 @@ class WriteRequest(StepRequest, frozen=True, kw_only=True, tag="write"):
 
     target: str
     precision: str
-    options: dict[str, Any]
+    options: JsonObject
     name: str
 
 
@@ -174,7 +185,7 @@ class InRuntime(Frozen, frozen=True, kw_only=True, tag="runtime"):
     """
 
     runtime: str
-    options: dict[str, Any]
+    options: JsonObject
     precision: str
     threads: int
 
@@ -199,7 +210,7 @@ class InSource(Frozen, frozen=True, kw_only=True, tag="source"):
     source: SourceConfig
     part: str | None
     target: str
-    options: dict[str, Any]
+    options: JsonObject
     precision: str
     threads: int
 
@@ -222,7 +233,11 @@ class EvaluateRequest(Frozen, frozen=True, kw_only=True):
 
 
 class _RunRequest(StepRequest, frozen=True, kw_only=True):
-    """A step that runs an artifact."""
+    """A step that runs an artifact.
+
+    Attributes:
+        artifact: How the artifact is run.
+    """
 
     UNKEYED = frozenset({"source"})
 
@@ -230,13 +245,18 @@ class _RunRequest(StepRequest, frozen=True, kw_only=True):
 
     @property
     def threads(self) -> int | None:
+        """How many threads the artifact runs with."""
         return self.artifact.threads
 
-    def key_fields(self) -> dict[str, Any]:
-        fields = super().key_fields()
+    def key_fields(self) -> dict[str, object]:
+        """Return the fields that the step's result depends on, as JSON.
+
+        Of the artifact, its source and its threads are left out.
+        """
+        artifact: dict[str, object] = msgspec.to_builtins(self.artifact)
         for name in ("source", "threads"):
-            fields["artifact"].pop(name, None)
-        return fields
+            artifact.pop(name, None)
+        return {**super().key_fields(), "artifact": artifact}
 
 
 class VerifyRequest(_RunRequest, frozen=True, kw_only=True, tag="verify"):

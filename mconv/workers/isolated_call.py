@@ -12,15 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from mconv import registry
 from mconv.errors import SourceError, TimeLimitError, WorkerCrashError, one_line
-from mconv.values import Frozen, to_json
+from mconv.values import Frozen, JsonObject, JsonValue, to_json
 from mconv.workers.channels import Exchange
 from mconv.workers.messages import Response, read_response
 from mconv.workers.serve import serve_request
@@ -41,19 +40,23 @@ class Call(Frozen, frozen=True, kw_only=True):
         plugins: What to register first.
     """
 
-    arguments: dict[str, Any]
+    arguments: JsonObject
     plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
 
 
 class Returned(Frozen, frozen=True, kw_only=True):
-    """What the function returned, as JSON."""
+    """What the function returned.
 
-    value: Any
+    Attributes:
+        value: It, as JSON.
+    """
+
+    value: JsonValue
 
 
 def call(
-    function: str, arguments: Mapping[str, Any], *, timeout_s: float, trusted: bool = False
-) -> Any:
+    function: str, arguments: JsonObject, *, timeout_s: float, trusted: bool = False
+) -> object:
     """Return ``module:function(**arguments)`` of a child process, as JSON.
 
     It sees the clean environment of a worker and runs as its user; where it is ``trusted``, this
