@@ -162,7 +162,7 @@ def save(
     return index
 
 
-def differing(ours: Mapping[str, Tensor], theirs: Iterable[tuple[str, Tensor]]) -> list[str]:
+def list_different(ours: Mapping[str, Tensor], theirs: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Names of ``theirs`` that ``ours`` lacks or holds with other bits."""
     return [name for name, tensor in theirs if name not in ours or not ours[name].equals(tensor)]
 

@@ -33,7 +33,11 @@ PASS_TOLERANCE = 1e-4
 
 
 def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
-    """Write the source as ``model.onnx``."""
+    """Write the source as ``model.onnx``.
+
+    Raises UnsupportedError where its opset is newer than onnxruntime loads, and what the source's
+    export() raises.
+    """
     info = registry.sources()[request.source.format].export(request.source, out)
     model = out / model_files.MODEL_FILE
     opset = model_info.describe(model).opset
@@ -58,23 +62,23 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
     for name in request.passes:
         folder = scratch / name
         folder.mkdir()
-        made = folder / model_files.MODEL_FILE
+        optimized = folder / model_files.MODEL_FILE
         try:
-            registry.optimizers()[name].optimize(current, made, level=request.level)
-            after = _run_onnx(made, feeds)
-            drift = _drift(before.result(), after)
+            registry.optimizers()[name].optimize(current, optimized, level=request.level)
+            after = _run_onnx(optimized, feeds)
+            drift = _measure_drift(before.result(), after)
         except Exception as problem:  # any failure of a third-party pass leaves the graph as it was
             before.result()  # unless the graph as it was cannot be run
-            notes.append(f"{name} left out: {_sentence(problem)}")
+            notes.append(f"{name} left out: {_describe(problem)}")
             continue
         if not drift <= PASS_TOLERANCE:
             notes.append(
                 f"{name} left out: it moved an output by {drift:.2g} of its largest magnitude"
             )
             continue
-        nodes = (model_info.describe(current).nodes, model_info.describe(made).nodes)
+        nodes = (model_info.describe(current).nodes, model_info.describe(optimized).nodes)
         notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
-        current = made
+        current = optimized
     keep = shutil.copyfile if current.parent == folders["model"] else shutil.move
     for path in sorted(current.parent.iterdir()):
         if path.name.startswith(model_files.MODEL_FILE):
@@ -85,17 +89,20 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
 def _run_onnx(
     model: Path, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
-    """Answers of onnxruntime on the graph exactly as written, without its own optimisations."""
+    """Return onnxruntime's answers on the graph exactly as written, without its own
+    optimisations."""
     session = sessions.as_written(model)
     names = [o.name for o in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
 
 
-def _drift(
+def _measure_drift(
     before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[str, np.ndarray]]
 ) -> float:
-    """Largest change of any output, relative to that output's largest magnitude; infinite for a NaN
-    that was not there."""
+    """Return the largest change of any output, relative to that output's largest magnitude.
+
+    It is infinite for a NaN that was not there.
+    """
     import numpy as np
 
     worst = 0.0
@@ -110,7 +117,10 @@ def _drift(
 
 
 def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeAnswer:
-    """Write the graph with fewer bits."""
+    """Write the graph with fewer bits.
+
+    Raises UnsupportedError where there is nothing to quantize.
+    """
     remarks = registry.quantizers()[request.quantizer].quantize(
         folders["model"] / model_files.MODEL_FILE,
         out / model_files.MODEL_FILE,
@@ -124,7 +134,10 @@ def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeA
 
 
 def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
-    """Write the target's files from a graph, or from weights."""
+    """Write the target's files from a graph, or from weights.
+
+    Raises StepError where the target writes none, and what its write() raises.
+    """
     target = registry.targets()[request.target]
     info = target.write(
         folders["model"]
@@ -142,12 +155,14 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
 
 
 def _read_calibration(folders: Folders) -> list[dict[str, np.ndarray]] | None:
+    """Return the calibration feeds of the step before, if there was one."""
     if "calibration" not in folders:
         return None
     return samples.load_feeds(folders["calibration"] / SAMPLES_FILE)
 
 
-def _sentence(problem: Exception) -> str:
+def _describe(problem: Exception) -> str:
+    """Return on one line what a pass raised."""
     text = (
         problem.message
         if isinstance(problem, MconvError)

@@ -4,14 +4,15 @@ source framework's own loop.
 Outputs of one call can be right to the last digit and generation still be wrong: a cache fed to the
 wrong input, a mask that does not grow, a decoder with past that does not go with the encoder.
 Tokens are compared in order; after a first difference the two loops read different text, so the
-share that agrees says how far they went together, not how right the rest is."""
+share that agrees says how far they went together, not how right the rest is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -30,13 +31,27 @@ FILE = "generation.npz"
 TOKENS = "tokens"  # the source's, beside a prompt's own arrays
 
 
+class Difference(NamedTuple):
+    """Two tokens that should be one.
+
+    Attributes:
+        step: The step that made them, from 0.
+        expected: The source's.
+        got: The artifact's.
+    """
+
+    step: int
+    expected: int
+    got: int
+
+
 def prepare(
     request: ReferenceRequest, folders: Folders, out: Path, answer: ReferenceAnswer
 ) -> ReferenceAnswer:
     """Write prompts and the source's tokens where the model generates.
 
-    A note says where generation cannot be checked, since lengths are fixed, which grow from step to
-    step."""
+    A note says where generation cannot be checked: lengths grow from step to step, and are fixed.
+    """
     source = registry.sources()[request.source.format]
     if "export" not in folders or source.prompts is None:
         return answer
@@ -85,28 +100,41 @@ def check(request: VerifyRequest, folders: Folders, _: Path, answer: VerifyAnswe
 
 
 def compare(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Generation:
-    """``wanted`` and ``got``: int64 [rows, steps] each. Raises StepError where shapes differ."""
-    import numpy as np
+    """Compare the artifact's tokens with the source's, prompt by prompt.
 
-    agreeing, total, first = 0, 0, None
-    for want, made in zip(wanted, got, strict=True):
-        if want.shape != made.shape:
+    ``wanted`` are the source's and ``got`` the artifact's: int64 [rows, steps] each. Raises
+    StepError where shapes differ.
+    """
+    agreeing = 0
+    total = 0
+    first: Difference | None = None
+    for source_tokens, tokens in zip(wanted, got, strict=True):
+        if source_tokens.shape != tokens.shape:
             raise StepError(
-                f"generation gave tokens of shape {list(made.shape)}, the source {list(want.shape)}"
+                f"generation gave tokens of shape {list(tokens.shape)}, the source "
+                f"{list(source_tokens.shape)}"
             )
-        same = want == made
-        agreeing, total = agreeing + int(same.sum()), total + same.size
-        if not same.all():
-            row, step = (
-                int(i) for i in min(np.argwhere(~same).tolist(), key=lambda at: (at[1], at[0]))
-            )
-            if first is None or step < first[0]:
-                first = (step, int(want[row, step]), int(made[row, step]))
+        agreeing += int((source_tokens == tokens).sum())
+        total += source_tokens.size
+        difference = _find_first_difference(source_tokens, tokens)
+        if difference is not None and (first is None or difference.step < first.step):
+            first = difference
     return Generation(
         tokens=total,
-        steps=max(w.shape[1] for w in wanted),
+        steps=max(tokens.shape[1] for tokens in wanted),
         agreement=agreeing / total,
-        first_difference=first[0] if first else None,
-        expected=first[1] if first else None,
-        got=first[2] if first else None,
+        first_difference=first.step if first else None,
+        expected=first.expected if first else None,
+        got=first.got if first else None,
     )
+
+
+def _find_first_difference(wanted: np.ndarray, got: np.ndarray) -> Difference | None:
+    """Return the difference of the earliest step, in the first row that has one, or None."""
+    import numpy as np
+
+    places = np.argwhere(wanted != got).tolist()
+    if not places:
+        return None
+    row, step = min(places, key=lambda place: (place[1], place[0]))
+    return Difference(step=step, expected=int(wanted[row, step]), got=int(got[row, step]))

@@ -1,13 +1,14 @@
 """The kinds of steps: what each is asked, what it answers, who does it, and what it takes.
 
 A new kind of step is a request in :mod:`mconv.steps.requests`, an answer in :mod:`mconv.answers`, a
-function, and a row here."""
+function, and a row here.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mconv import answers
 from mconv.steps import requests
@@ -124,8 +125,8 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def load_function(name: str) -> Callable[..., Any]:
-    """Import the function that ``module:function`` names."""
+def load_function(name: str) -> Callable[..., answers.Answer]:
+    """Import the function of a step that ``module:function`` names."""
     module, _, function = name.partition(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    loaded: Callable[..., answers.Answer] = getattr(importlib.import_module(module), function)
     return loaded

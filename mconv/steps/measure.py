@@ -19,12 +19,19 @@ from mconv.steps import reload
 from mconv.steps._files import LARGE, SAMPLES_FILE
 from mconv.steps._loaded import load_artifact, open_model
 from mconv.steps.requests import Folders, InRuntime, InSource, MeasureRequest
-from mconv.values import Benchmark, Latency
+from mconv.values import Benchmark, Latency, SourceConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-ROUNDS, ROUND_SECONDS, MIN_RUNS, MAX_RUNS, WARM_UP = 4, 0.4, 5, 200, 3
+    Feed = Mapping[str, np.ndarray]
+    Clock = Callable[[Feed, int], list[float]]  # milliseconds of each of so many calls
+
+ROUNDS = 4
+ROUND_SECONDS = 0.4
+MIN_RUNS = 5  # calls of a round
+MAX_RUNS = 200
+WARM_UP = 3  # calls that are not timed
 
 
 def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer:
@@ -32,11 +39,9 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     and the memory before the framework is loaded.
 
     Where the two are too large to be in memory together, all rounds of the one come before those of
-    the other."""
-    feed = min(
-        samples.load_feeds(folders["reference"] / SAMPLES_FILE),
-        key=lambda f: sum(a.size for a in f.values()),
-    )
+    the other.
+    """
+    feed = min(samples.load_feeds(folders["reference"] / SAMPLES_FILE), key=_count_elements)
     _reset_peak()
     start = time.perf_counter()
     artifact = request.artifact
@@ -47,42 +52,40 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     first_ms = (time.perf_counter() - start) * 1e3
     for _round in range(WARM_UP):
         session.run(feed)
-    peak = _peak()
+    peak = _read_peak()
     placement = session.placement()
     details = read_carried(session.details())
     config = request.source
-    files = [Path(p) for p in registry.sources()[config.format].files(config)]
-    files += [p for p in folders["artifact"].rglob("*") if p.is_file()]
-    apart = sum(p.stat().st_size for p in files) > LARGE
     ours: list[float] = []
     theirs: list[float] = []
     others: dict[str, list[float]] = {}
     peers = registry.runtimes()[artifact.runtime].peers if isinstance(artifact, InRuntime) else None
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
-        model = None if apart else _warm(request, feed)
-        beside = (
-            stack.enter_context(
-                peers(session, folders["model"] / model_files.MODEL_FILE, artifact.threads)
-            )
-            if peers
-            else {}
-        )
+        model = None
+        if _sum_bytes(config, folders["artifact"]) <= LARGE:
+            model = _load_warm_source(request, feed)
+        beside: Mapping[str, Clock] = {}
+        if peers is not None:
+            graph = folders["model"] / model_files.MODEL_FILE
+            beside = stack.enter_context(peers(session, graph, artifact.threads))
         # a large model is loaded again here, where asking for the placement took it out of memory
         session.run(feed)
         for _round in range(ROUNDS):
             if isinstance(session, TimedSession):
                 ours += session.benchmark(feed, MIN_RUNS)
             else:
-                ours += _time(lambda: session.run(feed))
-            theirs += _time(partial(model.run, feed)) if model else []
+                ours += _time_calls(lambda: session.run(feed))
+            if model is not None:
+                theirs += _time_calls(partial(model.run, feed))
             for name, clock in beside.items():
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
     if model is None:
-        _give_back()
-        model = _warm(request, feed)
-        theirs = [each for _round in range(ROUNDS) for each in _time(partial(model.run, feed))]
-    ran, source = _latency(ours), _latency(theirs)
+        _release_memory()
+        model = _load_warm_source(request, feed)
+        for _round in range(ROUNDS):
+            theirs += _time_calls(partial(model.run, feed))
+    ran, source = _summarize(ours), _summarize(theirs)
     benchmark = Benchmark(
         runtime=artifact.name,
         device=placement.device,
@@ -95,21 +98,33 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
         reference=source,
         speedup=source.p50_ms / ran.p50_ms,
         comparable=not placement.software,
-        others={name: _latency(times) for name, times in others.items()},
+        others={name: _summarize(times) for name, times in others.items()},
         shapes={name: array.shape for name, array in feed.items()},
     )
     return MeasureAnswer(benchmark=benchmark)
 
 
-def _give_back() -> None:
-    """What was freed, to the system: glibc keeps gigabytes of a session that is gone."""
+def _count_elements(feed: Feed) -> int:
+    """Return how many elements the arrays of a feed have together."""
+    return sum(array.size for array in feed.values())
+
+
+def _sum_bytes(config: SourceConfig, artifact: Path) -> int:
+    """Return the size of a source's files and of an artifact's together."""
+    files = [Path(path) for path in registry.sources()[config.format].files(config)]
+    files += [path for path in artifact.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)
+
+
+def _release_memory() -> None:
+    """Give freed memory back to the system: glibc keeps gigabytes of a session that is gone."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _warm(request: MeasureRequest, feed: Mapping[str, np.ndarray]) -> registry.Model:
-    """The source in its framework, after a few calls."""
+def _load_warm_source(request: MeasureRequest, feed: Feed) -> registry.Model:
+    """Load the source in its framework and call it a few times."""
     artifact = request.artifact
     if isinstance(artifact, InSource):
         model: registry.Model = reload.open_weighted(artifact.source, artifact.part)
@@ -120,8 +135,8 @@ def _warm(request: MeasureRequest, feed: Mapping[str, np.ndarray]) -> registry.M
     return model
 
 
-def _time(call: Callable[[], object]) -> list[float]:
-    """Milliseconds of each call, for about 0.4 s, at least 5 and at most 200 calls."""
+def _time_calls(call: Callable[[], object]) -> list[float]:
+    """Return the milliseconds of each call: calls of about 0.4 s, at least 5 and at most 200."""
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < MIN_RUNS or (
@@ -133,7 +148,8 @@ def _time(call: Callable[[], object]) -> list[float]:
     return times
 
 
-def _latency(times: Sequence[float]) -> Latency:
+def _summarize(times: Sequence[float]) -> Latency:
+    """Return the percentiles of calls of so many milliseconds each."""
     import numpy as np
 
     p50, p90 = float(np.percentile(times, 50)), float(np.percentile(times, 90))
@@ -147,8 +163,9 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak() -> int | None:
-    """Peak resident memory of this process, bytes."""
+def _read_peak() -> int | None:
+    """Return the most memory that this process had resident, in bytes; None where the system does
+    not say."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -4,13 +4,14 @@ step of each kind, a folder a part.
 A step of such a model is run once a part, on the part's subfolders, and what the parts answered
 becomes one answer here: names of tensors and layers get ``part/`` before them, sizes and counts add
 up, evidence of where nodes ran counts only where every part has some. A model of one part has no
-subfolder, and none of this touches it."""
+subfolder, and none of this touches it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -27,17 +28,28 @@ from mconv.answers import (
     WriteAnswer,
 )
 from mconv.steps.requests import StepRequest, WriteRequest
-from mconv.values import Benchmark, ExportInfo, Latency, ModelInfo, Placement, TensorSpec
+from mconv.values import (
+    Benchmark,
+    ExportInfo,
+    JsonObject,
+    Latency,
+    ModelInfo,
+    Placement,
+    TensorSpec,
+)
 
 # details that add up; of the others, those that all parts share are kept
 SUMMED = ("download_bytes", "load_ms", "first_run_ms")
 Named = TypeVar("Named", bound=msgspec.Struct)
 
 
-def request_of(request: StepRequest, part: str, *, alone: bool) -> StepRequest:
-    """A step's request for one part. Packages of a model of several get the part's name behind the
-    model's."""
-    changes: dict[str, Any] = {"parts": ()}
+def make_part_request(request: StepRequest, part: str, *, alone: bool) -> StepRequest:
+    """Return a step's request for one part.
+
+    ``alone`` says that the model has no other. Packages of a model of several get the part's name
+    behind the model's.
+    """
+    changes: dict[str, object] = {"parts": ()}
     source = getattr(request, "source", None)
     if source is not None:
         changes["source"] = msgspec.structs.replace(source, part=part)
@@ -46,20 +58,16 @@ def request_of(request: StepRequest, part: str, *, alone: bool) -> StepRequest:
     return msgspec.structs.replace(request, **changes)
 
 
-def folders_of(folders: Mapping[str, Path], part: str) -> dict[str, Path]:
-    """The part's subfolder of each folder."""
+def find_part_folders(folders: Mapping[str, Path], part: str) -> dict[str, Path]:
+    """Return the part's subfolder of each folder, by role."""
     return {role: folder / part for role, folder in folders.items()}
 
 
 def merge_exports(answers: Mapping[str, ExportAnswer]) -> ExportAnswer:
-    """One answer of the exports of all parts."""
+    """Make one answer of the exports of all parts."""
     infos = {part: answer.export for part, answer in answers.items()}
-    used: dict[str, list[str]] = {}
-    for part, info in infos.items():
-        used.setdefault(info.exporter, []).append(part)
-    exporters = [f"{name} ({', '.join(parts)})" for name, parts in used.items()]
     export = ExportInfo(
-        exporter=next(iter(used)) if len(used) == 1 else "; ".join(exporters),
+        exporter=_name_exporters({part: info.exporter for part, info in infos.items()}),
         model=_merge_infos({part: info.model for part, info in infos.items()}, shared=False),
         attempts=_label({part: info.attempts for part, info in infos.items()}),
         notes=_label({part: info.notes for part, info in infos.items()}),
@@ -67,8 +75,18 @@ def merge_exports(answers: Mapping[str, ExportAnswer]) -> ExportAnswer:
     return ExportAnswer(export=export, notes=_label_notes(answers))
 
 
+def _name_exporters(exporters: Mapping[str, str]) -> str:
+    """Return the exporter's name; of several, each with the parts that it exported."""
+    parts_by_exporter: dict[str, list[str]] = {}
+    for part, exporter in exporters.items():
+        parts_by_exporter.setdefault(exporter, []).append(part)
+    if len(parts_by_exporter) == 1:
+        return next(iter(parts_by_exporter))
+    return "; ".join(f"{name} ({', '.join(parts)})" for name, parts in parts_by_exporter.items())
+
+
 def merge_weights(answers: Mapping[str, WeightsAnswer]) -> WeightsAnswer:
-    """One answer of the weights of all parts."""
+    """Make one answer of the weights of all parts."""
     return WeightsAnswer(
         tensors=sum(answer.tensors for answer in answers.values()),
         bytes=sum(answer.bytes for answer in answers.values()),
@@ -77,7 +95,7 @@ def merge_weights(answers: Mapping[str, WeightsAnswer]) -> WeightsAnswer:
 
 
 def merge_references(answers: Mapping[str, ReferenceAnswer]) -> ReferenceAnswer:
-    """One answer of the references of all parts, which are views of one model in memory."""
+    """Make one answer of the references of all parts, which are views of one model in memory."""
     return ReferenceAnswer(
         info=_merge_infos({part: answer.info for part, answer in answers.items()}, shared=True),
         count=min(answer.count for answer in answers.values()),
@@ -89,31 +107,31 @@ def merge_references(answers: Mapping[str, ReferenceAnswer]) -> ReferenceAnswer:
 
 
 def merge_calibrations(answers: Mapping[str, CalibrateAnswer]) -> CalibrateAnswer:
-    """One answer of the calibration feeds of all parts: the least count."""
+    """Make one answer of the calibration feeds of all parts; it has the least count."""
     return CalibrateAnswer(
         count=min(answer.count for answer in answers.values()), notes=_label_notes(answers)
     )
 
 
 def merge_optimizations(answers: Mapping[str, OptimizeAnswer]) -> OptimizeAnswer:
-    """One answer of the optimizations of all parts."""
+    """Make one answer of the optimizations of all parts."""
     return OptimizeAnswer(notes=_label_notes(answers))
 
 
 def merge_quantizations(answers: Mapping[str, QuantizeAnswer]) -> QuantizeAnswer:
-    """One answer of the quantizations of all parts."""
+    """Make one answer of the quantizations of all parts."""
     layers = _prefix({part: answer.layers for part, answer in answers.items()})
     return QuantizeAnswer(layers=layers, notes=_label_notes(answers))
 
 
 def merge_artifacts(answers: Mapping[str, WriteAnswer]) -> WriteAnswer:
-    """One answer of the files of all parts, each of which holds its own parameters."""
+    """Make one answer of the files of all parts, each of which holds its own parameters."""
     infos = {part: answer.info for part, answer in answers.items()}
     return WriteAnswer(info=_merge_infos(infos, shared=False), notes=_label_notes(answers))
 
 
 def merge_verifications(answers: Mapping[str, VerifyAnswer]) -> VerifyAnswer:
-    """One answer of the verifications of all parts."""
+    """Make one answer of the verifications of all parts."""
     all_expected = all(answer.reference == "expected" for answer in answers.values())
     return VerifyAnswer(
         runtime=next(iter(answers.values())).runtime,
@@ -127,7 +145,10 @@ def merge_verifications(answers: Mapping[str, VerifyAnswer]) -> VerifyAnswer:
 
 
 def merge_measurements(answers: Mapping[str, MeasureAnswer]) -> MeasureAnswer:
-    """One call of every part in turn: times add up, memory is that of the largest."""
+    """Make one answer of the measurements of all parts.
+
+    It is that of one call of every part in turn: times add up, memory is that of the largest.
+    """
     measured = {part: answer.benchmark for part, answer in answers.items()}
     benchmarks = list(measured.values())
     total = _add([benchmark.latency for benchmark in benchmarks])
@@ -155,11 +176,15 @@ def merge_measurements(answers: Mapping[str, MeasureAnswer]) -> MeasureAnswer:
 
 
 def _label_notes(answers: Mapping[str, StepAnswer]) -> tuple[str, ...]:
+    """Return the notes of all parts, labelled by :func:`_label`."""
     return _label({part: answer.notes for part, answer in answers.items()})
 
 
 def _label(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Remarks by part; what every part says stands once, without a name."""
+    """Return remarks with their part's name before them.
+
+    What every part says stands once, without a name.
+    """
     first = next(iter(texts.values()))
     shared = [text for text in first if all(text in own for own in texts.values())]
     own = [f"{part}: {text}" for part, each in texts.items() for text in each if text not in shared]
@@ -167,7 +192,7 @@ def _label(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 
 def _prefix(items: Mapping[str, Iterable[Named]]) -> tuple[Named, ...]:
-    """What the parts name, with ``part/`` before each name."""
+    """Return what the parts name, with ``part/`` before each name."""
     return tuple(
         msgspec.structs.replace(item, name=f"{part}/{item.name}")  # type: ignore[attr-defined]
         for part, each in items.items()
@@ -176,8 +201,11 @@ def _prefix(items: Mapping[str, Iterable[Named]]) -> tuple[Named, ...]:
 
 
 def _merge_infos(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
-    """``shared``: the parts are views of one model in memory, whose parameters count once; files
-    hold what each of them holds."""
+    """Make one description of those of all parts.
+
+    ``shared`` says that the parts are views of one model in memory, whose parameters count once;
+    of files each holds its own.
+    """
     known = [i.parameters for i in infos.values() if i.parameters is not None]
     nodes = [i.nodes for i in infos.values() if i.nodes is not None]
     opsets = [i.opset for i in infos.values() if i.opset is not None]
@@ -198,7 +226,10 @@ def _merge_infos(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
 
 
 def _merge_placements(placements: Sequence[Placement]) -> Placement:
-    """Fail closed: a part without nodes or witnesses leaves the whole without."""
+    """Make one placement of those of all parts.
+
+    It fails closed: a part without nodes or witnesses leaves the whole without.
+    """
     elsewhere: dict[str, int] = {}
     allowed: dict[str, int] = {}
     for placement in placements:
@@ -222,7 +253,8 @@ def _merge_placements(placements: Sequence[Placement]) -> Placement:
     return merged
 
 
-def _merge_details(details: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _merge_details(details: Mapping[str, JsonObject]) -> JsonObject:
+    """Return the details that all parts share, sums of those that add up, and each part's own."""
     first = next(iter(details.values()))
     merged = {
         key: value
@@ -230,13 +262,15 @@ def _merge_details(details: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         if all(d.get(key) == value for d in details.values())
     }
     for key in SUMMED:
-        numbers = [d[key] for d in details.values() if isinstance(d.get(key), int | float)]
+        values = [own.get(key) for own in details.values()]
+        numbers = [value for value in values if isinstance(value, int | float)]
         if len(numbers) == len(details):
             merged[key] = sum(numbers)
     return {**merged, "parts": {part: dict(own) for part, own in details.items()}}
 
 
 def _add(latencies: Sequence[Latency]) -> Latency:
+    """Return the latency of one call of each in turn."""
     return Latency(
         p50_ms=sum(one.p50_ms for one in latencies),
         p90_ms=sum(one.p90_ms for one in latencies),

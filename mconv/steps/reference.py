@@ -53,7 +53,7 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
         base |= _exported_dims(model, folders)
     pairs = request.state
     if pairs:
-        state.check(pairs, model.inputs, model.outputs)
+        state.check_pairs(pairs, model.inputs, model.outputs)
     expected: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     lengths: list[int] = []
@@ -70,8 +70,8 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
         if request.labels is not None:
             labels.append(_labels(others, request.labels))
     if pairs:
-        feeds, answers, lengths = state.sequences(model, pairs, feeds, lengths, request.seed)
-        state.save(out, pairs, lengths)
+        feeds, answers, lengths = state.run_sequences(model, pairs, feeds, lengths, request.seed)
+        state.save_sequences(out, pairs, lengths)
     else:
         answers = [model.run(feed) for feed in feeds]
     samples.save_feeds(out / SAMPLES_FILE, feeds)
@@ -136,6 +136,6 @@ def calibrate(request: CalibrateRequest, folders: Folders, out: Path) -> Calibra
         count = max(1, request.count // state.STEPS) if pairs else request.count
         feeds = _make_feeds(model, count, request.seed, dims, calibration=True)
     if pairs:
-        feeds, _, _ = state.sequences(model, pairs, feeds, lengths, request.seed)
+        feeds, _, _ = state.run_sequences(model, pairs, feeds, lengths, request.seed)
     samples.save_feeds(out / SAMPLES_FILE, feeds)
     return CalibrateAnswer(count=len(feeds))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mconv import registry
 from mconv import weights as neutral
 from mconv.answers import WeightsAnswer
+from mconv.contracts import Details
 from mconv.errors import StepError, UnsupportedError
 from mconv.steps.requests import Folders, InSource, WeightsRequest
 from mconv.values import Placement, SourceConfig, TensorSpec
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 
 def open_weighted(config: SourceConfig, part: str | None) -> registry.WeightedModel:
-    """The source, or a part of it, with its weights by name. Raises UnsupportedError where it gives
-    none."""
+    """Open a source, or a part of it, with its weights by name.
+
+    Raises UnsupportedError where it gives none.
+    """
     source = registry.sources()[config.format]
     if source.weights is None:
         raise UnsupportedError(
@@ -57,12 +60,16 @@ def extract(request: WeightsRequest, _: Folders, out: Path) -> WeightsAnswer:
 
 
 class ReloadedSession:
-    """A source's model that runs with the weights of an artifact. ``load_ms``: reading the file and
-    filling the model."""
+    """A source's model that runs with the weights of an artifact, as a session.
 
-    def __init__(
-        self, model: registry.WeightedModel, details: dict[str, Any], witness: str
-    ) -> None:
+    Attributes:
+        model: The source's model, filled with the artifact's weights.
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
+
+    def __init__(self, model: registry.WeightedModel, details: Details, witness: str) -> None:
+        """``details`` and ``witness`` are what the session tells of itself."""
         self.model = model
         self.inputs: tuple[TensorSpec, ...] = model.inputs
         self.outputs: tuple[TensorSpec, ...] = model.outputs
@@ -70,29 +77,36 @@ class ReloadedSession:
         self._witness = witness
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the framework's answer with the artifact's weights."""
         return self.model.run(feed)
 
     def placement(self) -> Placement:
+        """Return that it ran on the CPU, and that the weights are the file's."""
         return Placement(provider=self.model.about.format, device="cpu", witnesses=(self._witness,))
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
+        """Return what the file tells of itself, and ``load_ms``: the milliseconds it took to fill
+        the model."""
         return self._details
 
     def close(self) -> None:
+        """Let go of the model."""
         del self.model
 
 
 def load(directory: Path, artifact: InSource) -> ReloadedSession:
-    """The source with the artifact's weights in place of its own. Raises StepError where those are
-    not its own by name, by shape, or in fp32 by a single bit."""
-    reader = registry.targets()[artifact.target].read
-    if reader is None:
+    """Open the source with the artifact's weights in place of its own.
+
+    Raises StepError where those are not its own by name, by shape, or in fp32 by a single bit.
+    """
+    read = registry.targets()[artifact.target].read
+    if read is None:
         raise UnsupportedError(f"target {artifact.target} cannot read what it wrote")
     model = open_weighted(artifact.source, artifact.part)
-    tensors, details = reader(directory, options=artifact.options)
-    names = [*(n for n, _ in model.tensors()), *model.aliases]
+    tensors, file_details = read(directory, options=artifact.options)
+    names = [*(name for name, _ in model.tensors()), *model.aliases]
     neutral.check_names(names, tensors, "the artifact")
-    changed = neutral.differing(tensors, model.tensors())
+    changed = neutral.list_different(tensors, model.tensors())
     if changed and artifact.precision == "fp32":
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise StepError(
@@ -100,15 +114,15 @@ def load(directory: Path, artifact: InSource) -> ReloadedSession:
         )
     begin = time.perf_counter()
     model.replace(tensors)
-    took = (time.perf_counter() - begin) * 1e3
-    whole = len(names) - len(model.aliases)
-    details = {
-        **details,
-        "tensors": whole,
-        "bit_exact": whole - len(changed),
-        "load_ms": took,
+    load_ms = (time.perf_counter() - begin) * 1e3
+    own_names = len(names) - len(model.aliases)
+    details: Details = {
+        **file_details,
+        "tensors": own_names,
+        "bit_exact": own_names - len(changed),
+        "load_ms": load_ms,
         "part": model.about.part,
     }
     return ReloadedSession(
-        model, details, f"own weights erased, {whole} tensors taken from the file"
+        model, details, f"own weights erased, {own_names} tensors taken from the file"
     )

@@ -2,50 +2,71 @@
 them in sequences.
 
 The reference is the source fed its own state for ``STEPS`` calls from zeros; the artifact is fed
-*its* own, so that an error which grows from call to call is found."""
+*its* own, so that an error which grows from call to call is found.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from mconv import samples
+from mconv import registry, samples
 from mconv.errors import StepError, UsageError
-from mconv.values import TensorSpec
+from mconv.values import Frozen, TensorSpec, from_json, to_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     Feed = Mapping[str, np.ndarray]
+    Answer = Mapping[str, np.ndarray]
+
+    class Answering(Protocol):
+        """What answers a feed: a session, or a model."""
+
+        def run(self, feed: Feed) -> Answer:
+            """Return the outputs by name."""
+
 
 STEPS = 8
-# beside the samples: the pairs, and the lengths of the sequences that they are one after the other
-FILE = "sequences.json"
+FILE = "sequences.json"  # beside the samples
 
 
-def check(
+class Sequences(Frozen, frozen=True, kw_only=True):
+    """``sequences.json``: how the samples follow one another.
+
+    Attributes:
+        state: Outputs that are inputs of the next call: output → input.
+        lengths: How many calls each sequence has; the samples are the sequences one after another.
+    """
+
+    state: dict[str, str]
+    lengths: tuple[int, ...]
+
+
+def check_pairs(
     pairs: Mapping[str, str], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> None:
-    """Raises UsageError where a pair names an output or input that there is not, or two of
-    different types."""
-    into, out_of = {s.name: s for s in inputs}, {s.name: s for s in outputs}
+    """Raise UsageError where a pair names an output or input that there is not, or two that do not
+    go together."""
+    inputs_by_name = {spec.name: spec for spec in inputs}
+    outputs_by_name = {spec.name: spec for spec in outputs}
     for output, name in pairs.items():
-        if output not in out_of:
+        if output not in outputs_by_name:
             raise UsageError(
-                f"state: the model has no output {output!r}; it has {', '.join(out_of)}",
+                f"state: the model has no output {output!r}; it has {', '.join(outputs_by_name)}",
                 hint="see `state:`",
             )
-        if name not in into:
+        if name not in inputs_by_name:
             raise UsageError(
-                f"state: the model has no input {name!r}; it has {', '.join(into)}",
+                f"state: the model has no input {name!r}; it has {', '.join(inputs_by_name)}",
                 hint="see `state:`",
             )
-        if len(into[name].shape) != len(out_of[output].shape):
+        output_axes = len(outputs_by_name[output].shape)
+        input_axes = len(inputs_by_name[name].shape)
+        if input_axes != output_axes:
             raise UsageError(
-                f"state: output {output} has {len(out_of[output].shape)} axes, input {name} "
-                f"{len(into[name].shape)}",
+                f"state: output {output} has {output_axes} axes, input {name} {input_axes}",
                 hint="pairs are `output: input`",
             )
     if len(pairs) == len(inputs):
@@ -55,58 +76,74 @@ def check(
         )
 
 
-def sequences(
-    model: Any, pairs: Mapping[str, str], feeds: Sequence[Feed], lengths: Sequence[int], seed: int
-) -> tuple[list[Any], list[Any], list[int]]:
-    """Feeds with their state, the source's answers, and the lengths of the sequences that they are.
+def run_sequences(
+    model: registry.Model,
+    pairs: Mapping[str, str],
+    feeds: Sequence[Feed],
+    lengths: Sequence[int],
+    seed: int,
+) -> tuple[list[Feed], list[Answer], list[int]]:
+    """Return feeds with their state, the source's answers to them, and the lengths of the sequences
+    that they are.
 
     ``feeds`` are sequences of ``lengths`` already where those are given (a user's file), else each
-    begins one of ``STEPS``."""
+    begins one of ``STEPS``.
+    """
     if lengths:
-        starts = [sum(lengths[:i]) for i in range(len(lengths))]
-        steps = [
-            list(feeds[start : start + length])
-            for start, length in zip(starts, lengths, strict=True)
-        ]
+        sequences = list(_cut(feeds, lengths))
     else:
-        steps = []
-        for index, start in enumerate(feeds):
-            draw: dict[str, Any] = {
-                "count": STEPS,
-                "seed": seed + 1000 + index,
-                "dims": _dims(model.inputs, start),
-            }
-            later = model.samples(**draw)
-            steps.append(
-                [start, *(samples.draw_feeds(model.inputs, **draw) if later is None else later)[1:]]
-            )
-    ran = [follow(model.run, pairs, model.inputs, each) for each in steps]
-    return (
-        [f for made, _ in ran for f in made],
-        [a for _, said in ran for a in said],
-        [len(each) for each in steps],
-    )
+        sequences = [
+            _continue(model, first, seed + 1000 + index) for index, first in enumerate(feeds)
+        ]
+    all_feeds: list[Feed] = []
+    all_answers: list[Answer] = []
+    for steps in sequences:
+        own_feeds, own_answers = follow_sequence(model.run, pairs, model.inputs, steps)
+        all_feeds += own_feeds
+        all_answers += own_answers
+    return all_feeds, all_answers, [len(steps) for steps in sequences]
 
 
-def follow(
-    run: Callable[[Feed], Mapping[str, np.ndarray]],
+def _cut(feeds: Sequence[Feed], lengths: Sequence[int]) -> Iterator[list[Feed]]:
+    """Yield the sequences of ``lengths`` that ``feeds`` are one after another."""
+    start = 0
+    for length in lengths:
+        yield list(feeds[start : start + length])
+        start += length
+
+
+def _continue(model: registry.Model, first: Feed, seed: int) -> list[Feed]:
+    """Return ``STEPS`` feeds of one sequence, which begins with ``first``."""
+    dims = _read_dims(model.inputs, first)
+    feeds: Sequence[Feed] | None = model.samples(STEPS, seed, dims)
+    if feeds is None:
+        feeds = samples.draw_feeds(model.inputs, count=STEPS, seed=seed, dims=dims)
+    return [first, *feeds[1:]]
+
+
+def follow_sequence(
+    run: Callable[[Feed], Answer],
     pairs: Mapping[str, str],
     inputs: Sequence[TensorSpec],
     steps: Sequence[Feed],
-) -> tuple[list[Any], list[Any]]:
-    """One sequence: ``steps`` with zeros for state at first, then with what ``run`` gave; the feeds
-    as they were, and answers."""
+) -> tuple[list[Feed], list[Answer]]:
+    """Run one sequence: ``steps`` with zeros for state at first, then with what ``run`` gave.
+
+    Returns the feeds as they were, and the answers. Raises StepError where an answer lacks an
+    output that is state.
+    """
     import numpy as np
 
-    types = {s.name: s for s in inputs if s.name in pairs.values()}
-    dims = _dims([s for s in inputs if s.name not in types], steps[0])
-    state = {
-        name: np.zeros_like(steps[0][name])
-        if name in steps[0]
-        else np.zeros(samples.resolve_shape(spec, 0, dims), spec.dtype)
-        for name, spec in types.items()
-    }
-    feeds, answers = [], []
+    state_specs = {spec.name: spec for spec in inputs if spec.name in pairs.values()}
+    dims = _read_dims([spec for spec in inputs if spec.name not in state_specs], steps[0])
+    state: dict[str, np.ndarray] = {}
+    for name, spec in state_specs.items():
+        if name in steps[0]:
+            state[name] = np.zeros_like(steps[0][name])
+        else:
+            state[name] = np.zeros(samples.resolve_shape(spec, 0, dims), spec.dtype)
+    feeds: list[Feed] = []
+    answers: list[Answer] = []
     for step in steps:
         feed = {**step, **state}
         answer = run(feed)
@@ -117,44 +154,52 @@ def follow(
                 f"the artifact has no output {', '.join(absent)}; it gave {', '.join(answer)}"
             )
         state = {
-            name: np.ascontiguousarray(answer[output], types[name].dtype)
+            name: np.ascontiguousarray(answer[output], state_specs[name].dtype)
             for output, name in pairs.items()
         }
     return feeds, answers
 
 
-def _dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:
-    """Sizes of the free axes in a feed."""
-    return {
-        dim: size
-        for spec in inputs
-        if spec.name in feed
-        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True)
-        if isinstance(dim, str)
-    }
+def _read_dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:
+    """Return the sizes that free axes have in a feed, by name."""
+    dims: dict[str, int] = {}
+    for spec in inputs:
+        if spec.name not in feed:
+            continue
+        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+            if isinstance(dim, str):
+                dims[dim] = size
+    return dims
 
 
-def save(folder: Path, pairs: Mapping[str, str], lengths: Sequence[int]) -> None:
+def save_sequences(folder: Path, pairs: Mapping[str, str], lengths: Sequence[int]) -> None:
+    """Write beside the samples in ``folder`` how they follow one another."""
     (folder / FILE).write_text(
-        json.dumps({"state": dict(pairs), "lengths": list(lengths)}, sort_keys=True) + "\n"
+        to_json(Sequences(state=dict(pairs), lengths=tuple(lengths))), encoding="utf-8"
     )
 
 
-def answers(session: Any, feeds: Sequence[Feed], folder: Path) -> tuple[list[Any], str | None]:
-    """The artifact's answers: feed by feed, or in sequences fed its own state where the reference
-    was; then a remark says so."""
+def answer_feeds(
+    session: Answering, feeds: Sequence[Feed], folder: Path
+) -> tuple[list[Answer], str | None]:
+    """Return the artifact's answers, and a remark where they are of sequences.
+
+    ``folder`` holds the samples. Feeds are answered one by one, or in sequences fed the artifact's
+    own state where the reference was.
+    """
     if not (folder / FILE).is_file():
         return [session.run(feed) for feed in feeds], None
-    about = json.loads((folder / FILE).read_text())
-    pairs, lengths = about["state"], about["lengths"]
-    given: list[Any] = []
-    for length in lengths:
-        part = feeds[len(given) : len(given) + length]
-        specs = [TensorSpec(name=n, dtype=str(a.dtype), shape=a.shape) for n, a in part[0].items()]
-        given += follow(session.run, pairs, specs, part)[1]
-    shown = ", ".join(f"{output} → {name}" for output, name in pairs.items())
+    sequences = from_json((folder / FILE).read_bytes(), Sequences)
+    answers: list[Answer] = []
+    for steps in _cut(feeds, sequences.lengths):
+        specs = [
+            TensorSpec(name=name, dtype=str(array.dtype), shape=array.shape)
+            for name, array in steps[0].items()
+        ]
+        answers += follow_sequence(session.run, sequences.state, specs, steps)[1]
+    shown = ", ".join(f"{output} → {name}" for output, name in sequences.state.items())
+    count, longest = len(sequences.lengths), max(sequences.lengths)
     return (
-        given,
-        f"{len(lengths)} sequences of {max(lengths)} steps, the artifact fed its own state: "
-        f"{shown}",
+        answers,
+        f"{count} sequences of {longest} steps, the artifact fed its own state: {shown}",
     )

@@ -28,7 +28,7 @@ def verify(request: VerifyRequest, folders: Folders, _: Path) -> VerifyAnswer:
     expected = samples.load_feeds(expected_file) if expected_file.is_file() else []
     session = load_artifact(request.artifact, folders["artifact"])
     try:
-        answers, remark = state.answers(session, feeds, folders["reference"])
+        answers, remark = state.answer_feeds(session, feeds, folders["reference"])
         placement = session.placement()
         details = session.details() | ({"sequences": remark} if remark else {})
     finally:

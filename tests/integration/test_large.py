@@ -41,7 +41,7 @@ def step(name, call):
     before = resident()
     measure._reset_peak()
     call(out / "model.onnx")
-    used[name] = measure._peak() - before
+    used[name] = measure._read_peak() - before
 
 optimizers, quantizers, targets = registry.optimizers(), registry.quantizers(), registry.targets()
 quantize = lambda which, precision: lambda out: quantizers[which].quantize(
@@ -81,7 +81,7 @@ gc.collect()
 before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 measure._reset_peak()
 info = _torch.export(_torch.TorchModel(module, inputs, by_name=False), out / "large")
-print(json.dumps([info.exporter, measure._peak() - before]))
+print(json.dumps([info.exporter, measure._read_peak() - before]))
 """
 # Of the model's size, beside what the imports take: a tensor or two, where onnxruntime tries the
 # model the model itself once, and for int4 some seven times a tensor, which is an eighth of this

@@ -46,7 +46,7 @@ def test_sequences_carry_state(tmp_path: Path) -> None:
         {"x": np.ones((rows, 2), np.float32), "h": np.full((rows, 2), 9, np.float32)}
         for rows in (1, 3)
     ]
-    feeds, answers, lengths = state.sequences(Sum(), PAIRS, starts, (), 1)
+    feeds, answers, lengths = state.run_sequences(Sum(), PAIRS, starts, (), 1)
     assert lengths == [state.STEPS] * 2
     assert [f["x"].shape for f in feeds] == [(1, 2)] * 8 + [(3, 2)] * 8
     assert not feeds[0]["h"].any()  # a sequence begins at zero, whatever was drawn
@@ -54,16 +54,16 @@ def test_sequences_carry_state(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers[7]["y"], 2 * sum(f["x"] for f in feeds[:8]), rtol=1e-6)
     assert len({f["x"].tobytes() for f in feeds[:8]}) == 8
 
-    state.save(tmp_path, PAIRS, lengths)
-    same, remark = state.answers(Sum(), feeds, tmp_path)
+    state.save_sequences(tmp_path, PAIRS, lengths)
+    same, remark = state.answer_feeds(Sum(), feeds, tmp_path)
     for a, b in zip(same, answers, strict=True):
         np.testing.assert_array_equal(a["y"], b["y"])
     assert remark == "2 sequences of 8 steps, the artifact fed its own state: h_out → h"
-    drifting, _ = state.answers(Sum(0.99), feeds, tmp_path)
+    drifting, _ = state.answer_feeds(Sum(0.99), feeds, tmp_path)
     errors = [float(np.abs(d["y"] - a["y"]).max()) for d, a in zip(drifting, answers, strict=True)]
     assert errors[0] == 0  # from zeros the wrong model answers right; only its own state shows it
     assert errors[7] > errors[1]
-    alone, remark = state.answers(Sum(0.99), feeds, tmp_path / "nowhere")
+    alone, remark = state.answer_feeds(Sum(0.99), feeds, tmp_path / "nowhere")
     assert remark is None
     # fed the source's state, most of the error is hidden
     assert np.abs(alone[7]["y"] - answers[7]["y"]).max() < errors[7]
@@ -71,7 +71,7 @@ def test_sequences_carry_state(tmp_path: Path) -> None:
 
 def test_a_users_file_is_one_sequence() -> None:
     rows = [{"x": np.full((1, 2), i, np.float32)} for i in range(5)]
-    feeds, answers, lengths = state.sequences(Sum(), PAIRS, rows, [5], 1)
+    feeds, answers, lengths = state.run_sequences(Sum(), PAIRS, rows, [5], 1)
     assert lengths == [5]
     assert [float(a["h_out"][0, 0]) for a in answers] == [0, 1, 3, 6, 10]
     assert all(f["h"].dtype == np.float32 for f in feeds)
@@ -87,7 +87,7 @@ def test_a_users_file_is_one_sequence() -> None:
 )
 def test_wrong_pairs_are_named(pairs: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        state.check(pairs, INPUTS, OUTPUTS)
+        state.check_pairs(pairs, INPUTS, OUTPUTS)
 
 
 def test_an_artifact_that_lost_its_state(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_artifact_that_lost_its_state(tmp_path: Path) -> None:
         def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             return {"y": feed["x"]}
 
-    state.save(tmp_path, PAIRS, [1])
+    state.save_sequences(tmp_path, PAIRS, [1])
     feed = {"x": np.ones((1, 2), np.float32), "h": np.zeros((1, 2), np.float32)}
     with pytest.raises(StepError, match="no output h_out"):
-        state.answers(Lost(), [feed], tmp_path)
+        state.answer_feeds(Lost(), [feed], tmp_path)
