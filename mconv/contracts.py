@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from mconv.errors import MconvError
 from mconv.values import Device, ExportInfo, Facts, ModelInfo, Placement, SourceConfig, TensorSpec
@@ -37,7 +37,6 @@ Options = Mapping[str, object]
 Schemas = Mapping[str, Mapping[str, Any]]  # option name → JSON Schema of its value
 Details = dict[str, object]  # name → what a runtime or a file tells of itself, as JSON
 Remarks = dict[str, object]  # what was done, by name; under ``layers`` the error of each layer
-LayerSettings = dict[str, object]  # the content of a mixed.json: what is done to each layer
 ONNX_DOMAIN = frozenset({""})  # the default domain of ONNX's operators
 
 
@@ -161,6 +160,40 @@ def read_carried(details: Mapping[str, object]) -> CarriedDetails:
     return carried
 
 
+class MixedLayer(TypedDict):
+    """A layer of mixed.json.
+
+    Attributes:
+        bits: The bits of each weight.
+        kind: The operator.
+        role: What the layer does in the model.
+        elements: The number of its weights.
+        error: What each width costs (:class:`mconv.manifest.schema.MixedLayer`).
+    """
+
+    bits: int
+    kind: NotRequired[str]
+    role: NotRequired[str]
+    elements: NotRequired[int]
+    error: NotRequired[dict[str, float]]
+
+
+class MixedConfig(TypedDict):
+    """The content of mixed.json: what a quantizer does to each layer.
+
+    Attributes:
+        version: The version of the format.
+        quantizer: The quantizer's name.
+        options: Its options.
+        layers: The layers by the names of their weights.
+    """
+
+    version: int
+    quantizer: str
+    options: NotRequired[Options]
+    layers: Mapping[str, MixedLayer]
+
+
 # Functions of sources
 
 
@@ -257,7 +290,7 @@ class ConfigureLayers(Protocol):
         precision: str,
         options: Options,
         calibration: Sequence[Feed] | None,
-    ) -> LayerSettings:
+    ) -> MixedConfig:
         """Say what would be done to each layer, as mixed.json holds it, for a person to change."""
 
 

@@ -3,7 +3,8 @@
 
 Nothing here prints, handles signals or ends the process; every error is an
 :class:`mconv.errors.MconvError`. Conversions run in child processes as on the command line; a
-script needs no ``if __name__ == "__main__"``. docs/api.md shows each in use."""
+script needs no ``if __name__ == "__main__"``. docs/api.md shows each in use.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import msgspec
 
@@ -28,12 +29,13 @@ from mconv.api._plan import (
 )
 from mconv.api._results import compare_results, merge_results, read_results, render_results
 from mconv.api._store import Maintained, StoredStep, list_store, prune_store, verify_store
+from mconv.contracts import MixedConfig, Schemas
 from mconv.discovery import devices
 from mconv.discovery import find as discovery_find
 from mconv.engine import artifact
 from mconv.engine import quantize as engine_quantize
 from mconv.engine import run as engine_run
-from mconv.engine.advisor import Advice, Compatibility, Recommendation, Share
+from mconv.engine.advisor import Advice, Architecture, Compatibility, Recommendation, Share
 from mconv.engine.executor import Progress
 from mconv.errors import MconvError, UsageError
 from mconv.manifest import config as manifest_config
@@ -50,6 +52,7 @@ from mconv.values import (
     Checked,
     Device,
     Found,
+    JsonObject,
     Pair,
     Quantized,
     Report,
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADVISED_COSINE",
     "Advice",
+    "Architecture",
     "Checked",
     "Compatibility",
     "DETECT_SECONDS",
@@ -142,6 +146,24 @@ EVENT_TAG = ""  # a release that is named by the event alone
 FAIL_ON = ("error", "failed", "regression", "never")
 
 
+class CatalogueEntry(TypedDict):
+    """A plug-in as :func:`catalogue` shows it.
+
+    Attributes:
+        summary: What it is.
+        options: The JSON Schema of each option; optimizers have none.
+        precisions: What it makes, of targets and quantizers.
+        runtimes: What verifies it, of targets.
+        levels: The levels of `optimize:` that it takes part in, of optimizers.
+    """
+
+    summary: str
+    options: NotRequired[Schemas]
+    precisions: NotRequired[Mapping[str, str | None] | tuple[str, ...]]
+    runtimes: NotRequired[tuple[str, ...]]
+    levels: NotRequired[tuple[str, ...]]
+
+
 def run(
     manifest: PathLike | Manifest = "models.yml",
     *,
@@ -213,33 +235,36 @@ def run(
 
 
 def load_manifest(path: PathLike) -> Manifest:
-    """A validated manifest. Raises ManifestError, whose ``problems`` hold every problem with its
-    line and column."""
+    """Read and check a manifest.
+
+    Raises ManifestError, whose ``problems`` hold every problem with its line and column.
+    """
     return reader.load(Path(path))
 
 
 def convert(
     source: PathLike,
-    to: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    to: str | JsonObject | Sequence[str | JsonObject],
     *,
     format: str | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    inputs: JsonObject | None = None,
     samples: PathLike | None = None,
     optimize: str = "basic",
     out: PathLike | None = "out",
     store: str | None = None,
     jobs: int | None = None,
     measure: bool = True,
-    model: Mapping[str, Any] | None = None,
+    model: JsonObject | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **options: object,
 ) -> Report:
-    """One model to one or several targets, each a ``"target:precision"`` or a mapping as in
+    """Convert one model to one or several targets, each a ``"target:precision"`` or a mapping as in
     models.yml.
 
     ``options`` are those of the source (``factory``, ``task``, ``signature`` …), ``inputs`` and the
     further keys of a ``model`` (``tolerance``, ``limits``, ``calibration`` …) as in models.yml.
-    Raises ManifestError for what models.yml may not say."""
+    Raises ManifestError for what models.yml may not say.
+    """
     wanted = [to] if isinstance(to, str | Mapping) else list(to)
     manifest = make_manifest(
         source,
@@ -254,18 +279,18 @@ def convert(
 
 def make_manifest(
     source: PathLike,
-    targets: Sequence[str | Mapping[str, Any]],
+    targets: Sequence[str | JsonObject],
     *,
-    options: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
+    inputs: JsonObject | None = None,
     samples: PathLike | None = None,
-    model: Mapping[str, Any] | None = None,
-    said_by: str = "the call",
+    model: JsonObject | None = None,
+    origin: str = "the call",
 ) -> Manifest:
     """Return the manifest of one model, checked as a file is.
 
     ``options`` are those of the source, ``inputs`` and the further keys of a ``model`` as in
-    models.yml. ``said_by`` names in errors where they come from. Raises UsageError, and
+    models.yml. ``origin`` names in errors where they come from. Raises UsageError, and
     ManifestError for what models.yml may not say.
     """
     return engine_run.make_manifest(
@@ -275,7 +300,7 @@ def make_manifest(
         inputs=inputs or {},
         samples=Path(samples) if samples is not None else None,
         more=model,
-        origin=said_by,
+        origin=origin,
     )
 
 
@@ -297,8 +322,8 @@ def plan(
 def advise(
     source: PathLike,
     *,
-    options: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
+    inputs: JsonObject | None = None,
     samples: PathLike | None = None,
     targets: Sequence[str] = (),
     tolerance: float = ADVISED_COSINE,
@@ -320,7 +345,7 @@ def advise(
     """
     from mconv.api import _advise as advising
 
-    def make(wanted: Sequence[str], more: Mapping[str, Any]) -> Manifest:
+    def make(wanted: Sequence[str], more: JsonObject) -> Manifest:
         return make_manifest(
             source,
             wanted,
@@ -328,7 +353,7 @@ def advise(
             inputs=inputs,
             samples=samples,
             model={"optimize": "basic", **more},
-            said_by="the command line",
+            origin="the command line",
         )
 
     wish = advising.Wish(
@@ -403,19 +428,21 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:
-    """Return a models.yml for the models that :func:`find` told of, checked. Raises
-    ManifestError."""
+    """Return a models.yml for the models that :func:`find` told of, checked.
+
+    Raises ManifestError.
+    """
     text = discovery_find.draft_manifest(Path(folder), tuple(models))
     discovery_find.validate_manifest(text, Path(folder))
     return text
 
 
-def schema(name: str = "models") -> dict[str, Any]:
+def schema(name: str = "models") -> schemas.JsonSchema:
     """Return a JSON Schema, one of :data:`SCHEMAS`."""
     return schemas.make_schema(name)
 
 
-def read_mixed(path: PathLike) -> dict[str, Any]:
+def read_mixed(path: PathLike) -> MixedConfig:
     """Read a mixed.json, the bits of each layer. Raises UsageError, ManifestError."""
     return engine_quantize.read_config(Path(path))
 
@@ -425,12 +452,14 @@ def configure_quantization(
     precision: str | None = None,
     *,
     method: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
     calibration: PathLike | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Say what :func:`quantize` would do to each layer, as mixed.json holds it. Raises UsageError,
-    UnsupportedError."""
+    config: MixedConfig | None = None,
+) -> MixedConfig:
+    """Say what :func:`quantize` would do to each layer, as mixed.json holds it.
+
+    Raises UsageError, UnsupportedError.
+    """
     return engine_quantize.configure(
         Path(model),
         precision,
@@ -442,27 +471,27 @@ def configure_quantization(
 
 
 def quantized_precisions() -> tuple[str, ...]:
-    """The precisions that :func:`quantize` makes."""
+    """Return the precisions that :func:`quantize` makes."""
     target = registry.targets()[engine_quantize.TARGET]
     return tuple(precision for precision in target.precisions if precision != "fp32")
 
 
-def catalogue() -> dict[str, dict[str, dict[str, Any]]]:
-    """Every plug-in that does steps, by family and name, with its options: ready for JSON."""
-    keys = {
+def catalogue() -> Mapping[str, Mapping[str, CatalogueEntry]]:
+    """Return the plug-ins that do steps, with their options, by family and name: ready for JSON."""
+    keys: dict[registry.Family, tuple[str, ...]] = {
         "sources": ("summary", "options"),
         "targets": ("summary", "precisions", "options", "runtimes"),
         "quantizers": ("summary", "precisions", "options"),
         "optimizers": ("summary", "levels"),
         "runtimes": ("summary", "options"),
     }
-    return {
-        family: {
-            name: {key: getattr(plugin, key) for key in shown}
-            for name, plugin in registry.plugins(family).items()
-        }
-        for family, shown in keys.items()
-    }
+    families: dict[str, dict[str, CatalogueEntry]] = {}
+    for family, shown in keys.items():
+        families[family] = {}
+        for name, plugin in registry.plugins(family).items():
+            entry = {key: getattr(plugin, key) for key in shown}
+            families[family][name] = cast("CatalogueEntry", entry)
+    return families
 
 
 def progress_reporter() -> Progress:
@@ -480,8 +509,11 @@ def verify(
     store: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """An artifact's files against their digests, then its answers against its source's. Raises
-    StepError where it cannot be run."""
+    """Hold an artifact's files to their digests, then its answers to its source's.
+
+    ``against`` is the source model, by default that in the artifact's mconv.json; ``samples`` are
+    plausible ones where none are given. Raises StepError where it cannot be run.
+    """
     return artifact.verify(
         Path(folder),
         against=Path(against) if against is not None else None,
@@ -492,19 +524,22 @@ def verify(
 
 
 def check(path: PathLike, *, timeout_s: float = CHECK_SECONDS) -> Checked:
-    """The structure of a model file or folder, in a child process: what is wrong, and where. Raises
-    UsageError: it is not there."""
-    given = Path(path)
-    if not given.exists():
+    """Check the structure of a model file or folder, and say what is wrong where.
+
+    A child process reads it, for at most ``timeout_s`` seconds. Raises UsageError where it is not
+    there.
+    """
+    if not Path(path).exists():
         raise UsageError(f"there is no file {str(path)!r}")
+    arguments = {"path": str(Path(path).resolve())}
     try:
-        found = isolated_call.call(
-            "mconv.discovery.find:check_path", {"path": str(given.resolve())}, timeout_s=timeout_s
+        answer = isolated_call.call(
+            "mconv.discovery.find:check_path", arguments, timeout_s=timeout_s
         )
     except MconvError as problem:  # it crashed its reader, or never ended
-        said = f"its check did not end well: {problem.message}"
-        return Checked(path=str(path), verdict="failed", problems=(said,))
-    return msgspec.structs.replace(msgspec.convert(found, Checked), path=str(path))
+        reason = f"its check did not end well: {problem.message}"
+        return Checked(path=str(path), verdict="failed", problems=(reason,))
+    return msgspec.structs.replace(msgspec.convert(answer, Checked), path=str(path))
 
 
 def quantize(
@@ -513,15 +548,19 @@ def quantize(
     *,
     out: PathLike | None = None,
     method: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: JsonObject | None = None,
     calibration: PathLike | Sequence[Mapping[str, np.ndarray]] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: MixedConfig | None = None,
 ) -> Quantized:
-    """One ONNX file in fewer bits, in this process. ``calibration``: an ``.npz``, or feeds (input
-    name → array).
+    """Write one ONNX file in fewer bits, in this process.
+
+    ``out`` is a file or a folder, by default beside the model. ``method`` is a quantizer in place
+    of the precision's own, ``config`` the content of a mixed.json. ``calibration`` is an ``.npz``,
+    or feeds (input name → array).
 
     Raises UsageError where there is no such file or an option does not fit, SourceError for a file
-    that cannot be read, UnsupportedError for a model with nothing to quantize."""
+    that cannot be read, UnsupportedError for a model with nothing to quantize.
+    """
     feeds = Path(calibration) if isinstance(calibration, str | os.PathLike) else calibration
     target = Path(out) if out is not None else None
     return engine_quantize.quantize(
@@ -536,62 +575,81 @@ def quantize(
 
 
 def detect(*, timeout_s: float = devices.SECONDS) -> tuple[Device, ...]:
-    """What this machine can run models on, as the system, each engine and each browser says; each
-    asked in a child process."""
+    """Ask the system, each engine and each browser what this machine can run models on.
+
+    Each is asked in a child process, which has ``timeout_s`` seconds.
+    """
     return devices.detect_devices(timeout_s=timeout_s)
 
 
 def find(folder: PathLike) -> tuple[Found, ...]:
-    """Every model under ``folder``, by content. Raises UsageError where that is no folder."""
+    """Find every model under ``folder`` by its content.
+
+    Raises UsageError where that is no folder.
+    """
     return discovery_find.find(Path(folder))
 
 
 def sources() -> Mapping[str, registry.Source]:
-    """Source formats by name."""
+    """Return the source formats by name."""
     return registry.sources()
 
 
 def targets() -> Mapping[str, registry.Target]:
-    """Target formats by name."""
+    """Return the target formats by name."""
     return registry.targets()
 
 
 def formats() -> Mapping[str, registry.Format]:
-    """File formats that :func:`find` and :func:`check` know, by name: those of sources, of targets,
-    and others."""
+    """Return the file formats that :func:`find` and :func:`check` know, by name: those of sources,
+    of targets, and others."""
     return registry.formats()
 
 
 def pairs(source: str | None = None, target: str | None = None) -> tuple[Pair, ...]:
-    """Every conversion that is offered, or those from ``source``, to ``target``. Raises UsageError
-    for an unknown name."""
+    """Return every conversion that is offered, or those from ``source``, to ``target``.
+
+    Raises UsageError for an unknown name.
+    """
     for name, known in ((source, registry.sources()), (target, registry.targets())):
         if name is not None and name not in known:
             raise UsageError(
                 f"there is no format {name!r}.{suggest_nearest(name, known)}",
                 hint=f"there are: {', '.join(known)}",
             )
-    return tuple(
-        Pair(
-            source=s.name, target=t.name, precisions=tuple(t.precisions), runtimes=tuple(t.runtimes)
-        )
-        for s in registry.sources().values()
-        for t in registry.targets().values()
-        if source in (None, s.name) and target in (None, t.name) and _offered(s, t)
-    )
+    offered: list[Pair] = []
+    for one_source in registry.sources().values():
+        for one_target in registry.targets().values():
+            asked_for = source in (None, one_source.name) and target in (None, one_target.name)
+            if asked_for and _is_offered(one_source, one_target):
+                offered.append(
+                    Pair(
+                        source=one_source.name,
+                        target=one_target.name,
+                        precisions=tuple(one_target.precisions),
+                        runtimes=tuple(one_target.runtimes),
+                    )
+                )
+    return tuple(offered)
 
 
-def _offered(source: registry.Source, target: registry.Target) -> bool:
-    """Every source gives an ONNX graph; those that have ``weights()`` give these too."""
-    return "onnx" in target.accepts or getattr(source, "weights", None) is not None
+def _is_offered(source: registry.Source, target: registry.Target) -> bool:
+    """Return whether ``source`` gives what ``target`` takes.
+
+    Every source gives an ONNX graph; those that have ``weights()`` give these too.
+    """
+    return "onnx" in target.accepts or source.weights is not None
 
 
 def pair(source: str, target: str) -> Pair:
-    """The conversion from ``source`` to ``target``. Raises UsageError where there is none."""
-    found = pairs(source, target)
-    if not found:
+    """Return the conversion from ``source`` to ``target``.
+
+    Raises UsageError where there is none.
+    """
+    offered = pairs(source, target)
+    if not offered:
         raise UsageError(f"nothing converts {source} to {target}")
-    return found[0]
+    return offered[0]
 
 
 def register(family: registry.Family, module: ModuleType | str) -> None:
@@ -604,10 +662,10 @@ def register(family: registry.Family, module: ModuleType | str) -> None:
 
 
 def register_source(module: ModuleType | str) -> None:
-    """:func:`register` a source."""
+    """Add a source, as :func:`register` does."""
     register("sources", module)
 
 
 def register_target(module: ModuleType | str) -> None:
-    """:func:`register` a target."""
+    """Add a target, as :func:`register` does."""
     register("targets", module)

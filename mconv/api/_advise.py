@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,7 +20,7 @@ from mconv.engine.run import FinishedRun, run_manifest
 from mconv.errors import SourceError, StepError, UsageError
 from mconv.manifest.config import Manifest
 from mconv.onnx_graph import model_files
-from mconv.values import Frozen, VariantResult
+from mconv.values import Frozen, JsonObject, VariantResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Feeds = Sequence[Mapping[str, np.ndarray]]
     # targets and further keys of the model → the manifest of the model to be weighed up
-    MakeManifest = Callable[[Sequence[str], Mapping[str, Any]], Manifest]
+    MakeManifest = Callable[[Sequence[str], JsonObject], Manifest]
 
 TRIED_FOR_LATENCY = 3
 
@@ -53,13 +53,21 @@ class Wish(Frozen, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> dict[str, str]:
-        """The limits as models.yml holds them."""
+        """The limits as models.yml writes them, without those that are not set."""
         limits = {"max_size": self.max_size, "max_latency": self.max_latency}
         return {name: text for name, text in limits.items() if text is not None}
 
 
 class Settings(Frozen, frozen=True, kw_only=True):
-    """How the steps are run; see :func:`mconv.engine.run.run_manifest`."""
+    """How the steps are run.
+
+    Attributes:
+        store: The store's folder or URL; None is the default one.
+        jobs: How many steps run at once.
+        measure: Latency and memory are measured.
+        executor: ``local`` or ``ray``.
+        ray_address: The cluster's address.
+    """
 
     store: str | None = None
     jobs: int | None = None
@@ -82,15 +90,15 @@ def advise(
             f"there is no target {', '.join(unknown)}", hint=f"there are: {', '.join(targets)}"
         )
     measured = settings.measure and bool(wish.tries or wish.max_latency)
-    run = _Runs(msgspec.structs.replace(settings, measure=measured), progress)
+    runs = _Runs(msgspec.structs.replace(settings, measure=measured), progress)
     tried = [
         f"{name}:fp32"
         for name, target in targets.items()
         if "fp32" in target.precisions and (not wish.targets or name in wish.targets)
     ]
     # of a precision that reads calibration data, under the limits that hold for what is delivered
-    weighed = make(["onnx:int4"], {"limits": wish.limits})
-    done = run(make(tried, {}), keep=("export", "optimize", "reference"))
+    calibrated_manifest = make(["onnx:int4"], {"limits": wish.limits})
+    done = runs.run(make(tried, {}), keep=("export", "optimize", "reference"))
     exported = _find_files(done, ("export",))
     if inner := sorted(path.parent.name for path in exported.glob(f"*/{model_files.MODEL_FILE}")):
         raise UsageError(
@@ -99,26 +107,28 @@ def advise(
         )
     model = _find_files(done, ("optimize", "export")) / model_files.MODEL_FILE
     reference = _find_files(done, ("reference",))
-    calibrated = _find_files(run(weighed, only=("calibrate",)), ("calibrate",))
+    done_calibration = runs.run(calibrated_manifest, only=("calibrate",))
+    calibration = _find_files(done_calibration, ("calibrate",))
     held_out = samples.load_feeds(reference / samples.FILE)
-    preview = _preview(model, samples.load_feeds(calibrated / samples.FILE), held_out)
+    preview = _preview_precisions(model, samples.load_feeds(calibration / samples.FILE), held_out)
     largest = max(held_out, key=lambda feed: sum(array.size for array in feed.values()))
-    about = advisor.describe_architecture(model, preview, advisor.profile_operators(model, largest))
+    time = advisor.profile_operators(model, largest)
+    architecture = advisor.describe_architecture(model, preview, time)
     compatible = [
-        advisor.judge_compatibility(result, about.dynamic) for result in done.report.variants
+        advisor.judge_compatibility(result, architecture.dynamic) for result in done.report.variants
     ]
-    limits = weighed.models[0].variants[0].limits
+    limits = calibrated_manifest.models[0].variants[0].limits
     ranked = advisor.recommend(compatible, preview, wish.tolerance, limits)
     tries = wish.tries or (TRIED_FOR_LATENCY if wish.max_latency else 0)
     if tries and ranked:
-        results = _try(make, run, wish, ranked[:tries])
+        results = _convert_recommended(make, runs, wish, ranked[:tries])
         ranked = advisor.recommend(compatible, preview, wish.tolerance, limits, results)
     source = done.report.models[0]
     return Advice(
         model=source.path,
         format=source.format,
         exporter=source.exporter,
-        architecture=about,
+        architecture=architecture,
         targets=tuple(compatible),
         recommendations=ranked,
     )
@@ -131,9 +141,10 @@ class _Runs:
         self.settings = settings
         self.progress = progress
 
-    def __call__(
+    def run(
         self, manifest: Manifest, *, keep: tuple[str, ...] = (), only: tuple[str, ...] = ()
     ) -> FinishedRun:
+        """Run a manifest; ``keep`` and ``only`` as in :func:`mconv.engine.run.run_manifest`."""
         return run_manifest(
             manifest,
             store=self.settings.store,
@@ -148,8 +159,10 @@ class _Runs:
 
 
 def _find_files(done: FinishedRun, kinds: Sequence[str]) -> Path:
-    """The files of the first of ``kinds`` that was planned. Raises StepError with the reason why
-    they are not there."""
+    """Return the folder with the files of the first of ``kinds`` that was planned.
+
+    Raises StepError with the reason why they are not there.
+    """
     steps = done.plan.variants[0].steps
     key = next(steps[kind] for kind in kinds if kind in steps)
     if (error := done.outcome.errors.get(key)) is not None:
@@ -157,19 +170,20 @@ def _find_files(done: FinishedRun, kinds: Sequence[str]) -> Path:
     return done.store.files(key)
 
 
-def _try(
-    make: MakeManifest, run: _Runs, wish: Wish, ranked: Sequence[Recommendation]
+def _convert_recommended(
+    make: MakeManifest, runs: _Runs, wish: Wish, ranked: Sequence[Recommendation]
 ) -> Sequence[VariantResult]:
-    """The recommendations, converted, verified and measured, held to the tolerance and the
-    limits."""
+    """Convert, verify and measure the recommendations, held to the tolerance and the limits."""
     targets = [f"{one.target}:{one.precision}" for one in ranked]
     more = {"tolerance": {"cosine": wish.tolerance}, "limits": wish.limits}
-    return run(make(targets, more)).report.variants
+    return runs.run(make(targets, more)).report.variants
 
 
-def _preview(model: Path, calibration: Feeds, held_out: Feeds) -> Preview:
-    """What the first quantizer that can tell expects of each precision. Raises SourceError where
-    none can."""
+def _preview_precisions(model: Path, calibration: Feeds, held_out: Feeds) -> Preview:
+    """Return what the first quantizer that can tell expects of each precision.
+
+    Raises SourceError where none can.
+    """
     for quantizer in registry.quantizers().values():
         if quantizer.preview is not None:
             preview = quantizer.preview(model, calibration=calibration, held_out=held_out)

@@ -36,7 +36,12 @@ class PlannedStep(Frozen, frozen=True, kw_only=True):
 
 
 class PlannedVariant(Frozen, frozen=True, kw_only=True):
-    """A variant and the keys of its steps by kind, in order."""
+    """A variant of a run.
+
+    Attributes:
+        id: ``model/target/precision``.
+        steps: The keys of its steps by kind, in order.
+    """
 
     id: str
     steps: dict[str, str]
@@ -73,16 +78,19 @@ class PlannedShard(Frozen, frozen=True, kw_only=True):
 def make_plan(
     manifest: Manifest, *, only: Sequence[str], store: str | None, measure: bool
 ) -> Planned:
-    """Plan a run, and look which of its steps the store has already."""
+    """Plan a run, and look which of its steps the store has already.
+
+    Raises ManifestError, UsageError, StoreError.
+    """
     name = choose_store_name(store)
     opened = open_store(name) if "://" in name or Path(name).is_dir() else None
     digests = opened.digests if opened else None
     chosen = config.select(manifest, only)
     plan = planner.make(chosen, measure=measure, digests=digests)
     if opened is None:
-        todo = set(plan.steps)
+        to_run = set(plan.steps)
     else:
-        todo = find_needed(plan, opened, step_graph.want_files(plan, None))[1]
+        to_run = find_needed(plan, opened, step_graph.want_files(plan, None))[1]
     steps = [
         PlannedStep(
             key=step.key,
@@ -90,7 +98,7 @@ def make_plan(
             plugin=step.plugin,
             label=step.label,
             inputs=step.inputs,
-            needed=step.key in todo,
+            needed=step.key in to_run,
         )
         for step in plan.steps.values()
     ]
@@ -115,13 +123,16 @@ def split_plan(planned: Planned, count: int) -> tuple[PlannedShard, ...]:
 
 
 def shard_matrix(planned: Planned, count: int) -> Mapping[str, object]:
-    """GitHub's ``strategy.matrix`` of the shards that have work. Raises UsageError for more than
-    GitHub takes."""
+    """Return GitHub's ``strategy.matrix`` of the shards that have work.
+
+    Raises UsageError for more than GitHub takes.
+    """
     _check_count(count)
     return shards.matrix(planned.graph, count)
 
 
 def _check_count(count: int) -> None:
+    """Raise UsageError for more shards than GitHub takes."""
     if count > shards.LARGEST:
         raise UsageError(
             f"{count} shards are too many", hint=f"a matrix holds {shards.LARGEST} jobs at most"

@@ -123,7 +123,7 @@ class _Publisher:
         self.api = Api(environment.api_url, environment.token, environment.repository)
 
     def send(self) -> tuple[str, ...]:
-        """Comment, check run and assets; returns why one of them was not made."""
+        """Make the comment, the check run and the assets; return why one of them was not made."""
         environment = self.environment
         # a release has no pull request
         comment = self.wanted.comment and not (self.tag and environment.pull_request is None)
@@ -145,6 +145,7 @@ class _Publisher:
         return tuple(self.notes)
 
     def _attempt(self, what: str, failure: str, task: Callable[[], str]) -> None:
+        """Do ``task`` and print how it went; note ``failure`` where it fails."""
         try:
             print(f"{what} {task()}", file=sys.stderr)
         except MconvError as problem:
@@ -154,6 +155,7 @@ class _Publisher:
             )
 
     def _comment(self) -> str:
+        """Create or update the comment, and return what was done."""
         done = publish.publish_comment(
             self.api,
             self._find_pull_request(),
@@ -164,6 +166,7 @@ class _Publisher:
         return " ".join(done)
 
     def _create_check(self) -> str:
+        """Create the check run, and return what was done."""
         environment = self.environment
         if environment.other_run is not None:
             self._find_pull_request()  # no check on a commit that the event alone vouches for
@@ -180,6 +183,7 @@ class _Publisher:
         return f"created {url}"
 
     def _upload(self) -> str:
+        """Upload the assets, and return how many."""
         uploaded = upload_assets(self.api, str(self.tag), self.report, self.folder)
         self.notes += [f"not uploaded: {text}" for text in uploaded.refused]
         counts = {
@@ -187,11 +191,14 @@ class _Publisher:
             "replaced": uploaded.replaced,
             "unchanged": uploaded.unchanged,
         }
-        told = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
-        return f"{told} {uploaded.url}"
+        counted = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+        return f"{counted} {uploaded.url}"
 
     def _find_pull_request(self) -> int:
-        """The number of the pull request. Raises PublishError where there is none to write to."""
+        """Return the number of the pull request.
+
+        Raises PublishError where there is none to write to.
+        """
         number = self.environment.pull_request
         if self.environment.other_run is not None:
             number = event.find_pull_request(self.api, self.environment.other_run)
@@ -203,7 +210,9 @@ class _Publisher:
 
 
 def upload_assets(api: Api, tag: str, report: Report, folder: Path) -> Uploaded:
-    """Bundle what passed in ``folder`` and bring it to the release of ``tag``. Raises
-    PublishError."""
+    """Bundle what passed in ``folder`` and bring it to the release of ``tag``.
+
+    Raises PublishError.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         return release.upload_assets(api, tag, release.bundle_assets(report, folder, Path(scratch)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from mconv.errors import UsageError
 from mconv.reports import html, junit, markdown, text
 from mconv.results import baseline, verdict
 from mconv.store.local import write_text
-from mconv.values import Report, Summary, to_json
+from mconv.values import ModelResult, Report, VariantResult, to_json
 
 RESULTS = "results.json"
 FORMATS = ("markdown", "html", "json", "junit", "text")
-WHOLE = 10_000_000  # characters: of a report that nothing limits
+WHOLE = 10_000_000  # characters of a report that nothing limits
 
 
 def read_results(path: str | os.PathLike[str]) -> Report:
@@ -35,40 +36,42 @@ def merge_results(reports: Sequence[Report]) -> Report:
     Raises UsageError where two hold the same variant, or are parts of different runs.
     """
     first = reports[0]
-    variants = [v for r in reports for v in r.variants]
-    twice = (
-        sorted({v.id for v in variants if sum(w.id == v.id for w in variants) > 1})
-        if len(reports) > 1
-        else []
-    )
-    if twice:
+    several = len(reports) > 1
+    variants: list[VariantResult] = []
+    models: dict[str, ModelResult] = {}
+    tools: dict[str, str] = {}
+    for report in reports:
+        variants += report.variants
+        models |= {model.name: model for model in report.models}
+        tools |= report.tools
+    counts = Counter(variant.id for variant in variants)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if several and twice:
         raise UsageError(
             f"several files hold the variant {', '.join(twice[:5])}",
             hint="give each shard's file once",
         )
-    summary = verdict.summarize(variants) if len(reports) > 1 else first.summary
+    summary = verdict.summarize(variants) if several else first.summary
     missing = find_missing_shards(reports)
-    models = {m.name: m for r in reports for m in r.models}
-    tools = {name: version for r in reports for name, version in r.tools.items()}
+    if missing:
+        summary = msgspec.structs.replace(summary, conclusion="failure")
     return msgspec.structs.replace(
         first,
         variants=tuple(variants),
         models=tuple(models.values()),
         tools=tools,
         seconds=sum(r.seconds for r in reports),
-        summary=_failing(summary) if missing else summary,
-        shard=None if len(reports) > 1 or missing else first.shard,
+        summary=summary,
+        shard=None if several or missing else first.shard,
         missing_shards=missing,
     )
 
 
-def _failing(summary: Summary) -> Summary:
-    return msgspec.structs.replace(summary, conclusion="failure")
-
-
 def find_missing_shards(reports: Sequence[Report]) -> tuple[int, ...]:
-    """Parts of one run that are not among ``reports``. Raises UsageError where they are parts of
-    different splits."""
+    """Return the numbers of the parts of one run that are not among ``reports``.
+
+    Raises UsageError where they are parts of different splits.
+    """
     parts = [r.shard for r in reports if r.shard]
     if not parts:
         return ()

@@ -1,17 +1,29 @@
 """What `run`, `convert`, `plan` and `advise` share: the engine's arguments, and how a report is
-shown."""
+shown.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TypedDict
 
 from mconv import api
 from mconv.values import Report
 
 
+class EngineSettings(TypedDict):
+    """The engine's arguments as :func:`mconv.api.run` takes them."""
+
+    store: str | None
+    jobs: int | None
+    measure: bool
+    executor: str
+    ray_address: str | None
+
+
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the engine's arguments to a command's parser; :func:`read_engine_settings` reads them."""
     parser.add_argument(
         "--store",
         metavar="DIR|URL",
@@ -21,7 +33,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         metavar="N",
-        type=positive,
+        type=parse_positive,
         help="steps run at once (default: the number of cores)",
     )
     parser.add_argument(
@@ -44,20 +56,34 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """An argparse type: a whole number above zero."""
+def parse_positive(text: str) -> int:
+    """Return the whole number above zero that ``text`` is: a type of argparse's.
+
+    Raises ArgumentTypeError, or ValueError, which argparse shows as an error of usage.
+    """
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return value
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The engine's arguments as :mod:`mconv.api` takes them."""
-    names = ("store", "jobs", "measure", "executor", "ray_address")
-    return {name: getattr(args, name) for name in names}
+def read_engine_settings(args: argparse.Namespace) -> EngineSettings:
+    """Return the engine's arguments as :mod:`mconv.api` takes them."""
+    return {
+        "store": args.store,
+        "jobs": args.jobs,
+        "measure": args.measure,
+        "executor": args.executor,
+        "ray_address": args.ray_address,
+    }
 
 
-def show(report: Report) -> None:
+def print_report(report: Report) -> None:
     """Print a report for a person on stderr."""
     print(api.render_text(report, color=sys.stderr.isatty()), file=sys.stderr)
+
+
+def format_size(size: int | None) -> str:
+    """Return a size in bytes for people: MB from 0.1 MB on, else kB."""
+    size = size or 0
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

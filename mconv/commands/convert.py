@@ -5,16 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import yaml
 
 from mconv import api
 from mconv.commands import _engine
-from mconv.errors import UsageError
-from mconv.values import to_json
+from mconv.errors import UsageError, one_line
+from mconv.values import JsonObject, to_json
 
 HELP = "convert one model, no manifest"
+
+
+class SourceArguments(TypedDict):
+    """What names a model without a manifest, as :func:`mconv.api.make_manifest` takes it.
+
+    Attributes:
+        options: Options of the source by name.
+        inputs: Inputs as models.yml writes them, by name.
+        samples: The file of reference inputs.
+    """
+
+    options: JsonObject
+    inputs: JsonObject
+    samples: str | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """What names a model without a manifest; :func:`source_of` reads them."""
+    """Add what names a model without a manifest; :func:`read_source_arguments` reads it."""
     parser.add_argument("source", metavar="SOURCE", help="a model file or folder")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT", help="source format (default: detected)"
@@ -65,31 +79,37 @@ def run(args: argparse.Namespace) -> int:
     manifest = api.make_manifest(
         args.source,
         args.to,
-        **source_of(args),
+        **read_source_arguments(args),
         model={"optimize": args.optimize},
-        said_by="the command line",
+        origin="the command line",
     )
     report = api.run(
-        manifest, out=args.out, progress=api.progress_reporter(), **_engine.settings(args)
+        manifest,
+        out=args.out,
+        progress=api.progress_reporter(),
+        **_engine.read_engine_settings(args),
     )
     if args.json:
         sys.stdout.write(to_json(report))
     else:
-        _engine.show(report)
+        _engine.print_report(report)
     return 0 if report.summary.conclusion == "success" else 1
 
 
-def source_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What the arguments say of the source, as :func:`mconv.api.make_manifest` takes it. Raises
-    UsageError."""
+def read_source_arguments(args: argparse.Namespace) -> SourceArguments:
+    """Return what the arguments say of the source.
+
+    Raises UsageError for an option or an input that is not written as the help says.
+    """
     options: dict[str, object] = {"format": args.format, "factory": args.factory, "task": args.task}
     for text in args.option:
-        name, equals, value = text.partition("=")
-        if not equals:
+        name, value = parse_option(text, example="cache=true")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as problem:
             raise UsageError(
-                f"--option {text!r} is not NAME=VALUE", hint="for example --option cache=true"
-            )
-        options[name] = yaml.safe_load(value)
+                f"--option {text!r}: {one_line(problem)}", hint="its value is read as YAML"
+            ) from problem
     inputs: dict[str, object] = {}
     for text in args.input:
         parts = text.split(":")
@@ -98,7 +118,17 @@ def source_of(args: argparse.Namespace) -> dict[str, Any]:
                 f"--input {text!r} is not NAME:DTYPE:AXIS,AXIS…",
                 hint="for example image:float32:batch,3,224,224",
             )
-        axes = [axis for axis in parts[2].split(",") if axis]
-        shape = [int(axis) if axis.isdigit() else axis for axis in axes]
-        inputs[parts[0]] = {"dtype": parts[1], "shape": shape}
+        name, dtype, axes = parts
+        shape = [int(axis) if axis.isdigit() else axis for axis in axes.split(",") if axis]
+        inputs[name] = {"dtype": dtype, "shape": shape}
     return {"options": options, "inputs": inputs, "samples": args.samples}
+
+
+def parse_option(text: str, *, example: str) -> tuple[str, str]:
+    """Return the name and the value of an argument NAME=VALUE. Raises UsageError for another."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(
+            f"--option {text!r} is not NAME=VALUE", hint=f"for example --option {example}"
+        )
+    return name, value

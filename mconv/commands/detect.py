@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_engine.positive,
+        type=_engine.parse_positive,
         default=int(api.DETECT_SECONDS),
         help="for each engine (default: 120)",
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mconv import api
+from mconv.commands import _engine
 from mconv.errors import log_line
 from mconv.values import Found, to_json
 
@@ -43,44 +44,51 @@ def run(args: argparse.Namespace) -> int:
 
 
 def render(models: tuple[Found, ...], folder: Path) -> str:
-    """For a terminal: a line a model, and under it what it needs or what is wrong."""
+    """Return a text for a terminal: a line a model, and under it what it needs or what is wrong."""
     if not models:
         return f"no model under {log_line(str(folder))}"
-    rows = [(log_line(f.path), _form(f), _size(f.size_bytes), _type(f)) for f in models]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = []
-    for each, (path, form, size, kind) in zip(models, rows, strict=True):
-        lines.append(
-            f"{path:<{widths[0]}}  {form:<{widths[1]}}  {size:>{widths[2]}}  {kind}".rstrip()
+    rows = [
+        (
+            log_line(model.path),
+            _describe_format(model),
+            _engine.format_size(model.size_bytes),
+            _describe_architecture(model),
         )
-        lines += [f"    wrong: {log_line(sentence)}" for sentence in each.problems]
-        lines += [f"    needs: {log_line(sentence)}" for sentence in each.needs]
-    ready = sum(bool(f.source) and not f.needs and not f.problems for f in models)
-    return "\n".join(
-        [
-            *lines,
-            f"{len(models)} models, {ready} convert as they are (--manifest prints a models.yml)",
-        ]
+        for model in models
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines: list[str] = []
+    for model, (path, form, size, architecture) in zip(models, rows, strict=True):
+        cells = f"{path:<{widths[0]}}  {form:<{widths[1]}}  {size:>{widths[2]}}  {architecture}"
+        lines.append(cells.rstrip())
+        lines += [f"    wrong: {log_line(sentence)}" for sentence in model.problems]
+        lines += [f"    needs: {log_line(sentence)}" for sentence in model.needs]
+    ready = sum(_converts_as_it_is(model) for model in models)
+    lines.append(
+        f"{len(models)} models, {ready} convert as they are (--manifest prints a models.yml)"
     )
+    return "\n".join(lines)
 
 
-def _form(each: Found) -> str:
-    if each.format is None:
+def _converts_as_it_is(model: Found) -> bool:
+    """Return whether a source takes the model without anything more being said of it."""
+    return bool(model.source) and not model.needs and not model.problems
+
+
+def _describe_format(model: Found) -> str:
+    """Return the format of a model, and its kind where that is not simply a model."""
+    if model.format is None:
         return "unknown"
-    return f"{each.format} {each.kind}" if each.kind and each.kind != "model" else each.format
+    if model.kind and model.kind != "model":
+        return f"{model.format} {model.kind}"
+    return model.format
 
 
-def _size(number: int) -> str:
-    return f"{number / 1e6:.2f} MB" if number >= 1e5 else f"{number / 1e3:.1f} kB"
-
-
-def _type(each: Found) -> str:
-    parameters = (
-        f"{each.parameters / 1e6:.2f} M parameters"
-        if each.parameters and each.parameters >= 1e4
-        else ""
-    )
-    architecture = (
-        f"{log_line(each.model_type)} (by its {each.evidence})" if each.model_type else ""
-    )
-    return ", ".join(filter(None, (architecture, parameters)))
+def _describe_architecture(model: Found) -> str:
+    """Return what is known of a model's architecture and its number of parameters."""
+    facts: list[str] = []
+    if model.model_type:
+        facts.append(f"{log_line(model.model_type)} (by its {model.evidence})")
+    if model.parameters and model.parameters >= 1e4:
+        facts.append(f"{model.parameters / 1e6:.2f} M parameters")
+    return ", ".join(facts)

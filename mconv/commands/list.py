@@ -25,12 +25,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for family, members in catalogue.items():
         print(family.capitalize())
-        for name, plugin in members.items():
-            kinds = plugin.get("precisions") or plugin.get("levels") or ()
-            print(
-                f"  {name:<16} {plugin['summary']}" + (f"  [{', '.join(kinds)}]" if kinds else "")
-            )
-            for option, schema in plugin.get("options", {}).items():
-                default = f" (default: {schema['default']})" if "default" in schema else ""
-                print(f"    {option:<20} {schema.get('description', '')}{default}")
+        for name, entry in members.items():
+            print("\n".join(_describe_plugin(name, entry)))
     return 0
+
+
+def _describe_plugin(name: str, entry: api.CatalogueEntry) -> list[str]:
+    """Return a line for a plug-in, and one for each of its options."""
+    kinds = entry.get("precisions") or entry.get("levels") or ()
+    shown = f"  [{', '.join(kinds)}]" if kinds else ""
+    lines = [f"  {name:<16} {entry['summary']}{shown}"]
+    for option, schema in entry.get("options", {}).items():
+        default = f" (default: {schema['default']})" if "default" in schema else ""
+        lines.append(f"    {option:<20} {schema.get('description', '')}{default}")
+    return lines

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards",
         metavar="N",
-        type=_engine.positive,
+        type=_engine.parse_positive,
         help="split between N machines (see `run --shard`)",
     )
     parser.add_argument(
@@ -42,26 +42,28 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     planned = api.plan(args.manifest, only=args.only, store=args.store, measure=args.measure)
     if args.shards or args.format == "github":
-        _show_shards(planned, args.shards or 1, args.format)
+        _print_shards(planned, args.shards or 1, args.format)
     elif args.format == "json":
         sys.stdout.write(to_json({"variants": planned.variants, "steps": planned.steps}))
     else:
-        _show(planned)
+        _print_steps(planned)
     return 0
 
 
-def _show(planned: api.Planned) -> None:
+def _print_steps(planned: api.Planned) -> None:
+    """Print the steps of every variant, and which of them the store has."""
     steps = {step.key: step for step in planned.steps}
     for variant in planned.variants:
         print(variant.id)
         for kind, key in variant.steps.items():
             state = "run   " if steps[key].needed else "stored"
             print(f"  {state}  {kind:<9} {steps[key].plugin:<28} {key[:12]}")
-    todo = sum(step.needed for step in planned.steps)
-    print(f"{len(planned.variants)} variants, {len(planned.steps)} steps, {todo} to run")
+    to_run = sum(step.needed for step in planned.steps)
+    print(f"{len(planned.variants)} variants, {len(planned.steps)} steps, {to_run} to run")
 
 
-def _show_shards(planned: api.Planned, count: int, form: str) -> None:
+def _print_shards(planned: api.Planned, count: int, form: str) -> None:
+    """Print what each of ``count`` shards makes, as text, as JSON or as GitHub's matrix."""
     shards = api.split_plan(planned, count)
     if form == "text":
         for shard in shards:

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from mconv import api
+from mconv.commands.convert import parse_option
 from mconv.values import to_json
 
 HELP = "quantize one ONNX file"
@@ -66,18 +66,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
-    settings = {
-        "method": args.method,
-        "options": _options(args),
-        "calibration": args.calibration,
-        "config": api.read_mixed(args.config) if args.config else None,
-    }
+    options = _read_options(args)
+    config = api.read_mixed(args.config) if args.config else None
     if args.emit_config:
-        made = api.configure_quantization(args.model, args.precision, **settings)
-        args.emit_config.write_text(to_json(made))
-        print(f"{args.emit_config}: {len(made['layers'])} layers", file=sys.stderr)
+        settings = api.configure_quantization(
+            args.model,
+            args.precision,
+            method=args.method,
+            options=options,
+            calibration=args.calibration,
+            config=config,
+        )
+        api.write_text(args.emit_config, to_json(settings))
+        print(f"{args.emit_config}: {len(settings['layers'])} layers", file=sys.stderr)
         return 0
-    quantized = api.quantize(args.model, args.precision, out=args.out, **settings)
+    quantized = api.quantize(
+        args.model,
+        args.precision,
+        out=args.out,
+        method=args.method,
+        options=options,
+        calibration=args.calibration,
+        config=config,
+    )
     for note in quantized.notes:
         print(note, file=sys.stderr)
     share = quantized.size_bytes / quantized.source_bytes
@@ -89,12 +100,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options by name; what is JSON is read as such, the rest is text."""
-    options: dict[str, Any] = {"scheme": args.scheme} if args.scheme else {}
-    for name, _, text in (item.partition("=") for item in args.option):
+def _read_options(args: argparse.Namespace) -> dict[str, object]:
+    """Return options by name; what is JSON is read as such, the rest is text."""
+    options: dict[str, object] = {"scheme": args.scheme} if args.scheme else {}
+    for text in args.option:
+        name, value = parse_option(text, example="algorithm=gptq")
         try:
-            options[name] = json.loads(text)
+            options[name] = json.loads(value)
         except ValueError:
-            options[name] = text
+            options[name] = value
     return options

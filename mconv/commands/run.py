@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
         fail_on=args.fail_on,
         trace=args.trace,
         progress=api.progress_reporter(),
-        **_engine.settings(args),
+        **_engine.read_engine_settings(args),
     )
     if args.json:
         sys.stdout.write(to_json(report))
     else:
-        _engine.show(report)
+        _engine.print_report(report)
         print(f"report: {args.out / 'report.html'}", file=sys.stderr)
     return 0 if report.summary.conclusion == "success" else 1

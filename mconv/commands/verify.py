@@ -1,5 +1,6 @@
 """Check the structure of a model file; of an artifact's folder also its digests, and its answers
-against the source model's."""
+against the source model's.
+"""
 
 from __future__ import annotations
 
@@ -38,27 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     if args.against or args.samples or (args.artifact / api.PROVENANCE).is_file():
-        return _artifact(args)
+        return _verify_artifact(args)
     checked = api.check(args.artifact)
     if args.json:
         sys.stdout.write(to_json(checked))
-    what = " ".join(filter(None, (checked.format, checked.kind)))
+    content = " ".join(filter(None, (checked.format, checked.kind))) or "of unknown format"
     architecture = f", {checked.model_type} by its {checked.evidence}" if checked.model_type else ""
     print(
-        f"{log_line(checked.path)}: {what or 'of unknown format'}{log_line(architecture)}, "
+        f"{log_line(checked.path)}: {content}{log_line(architecture)}, "
         f"{checked.size_bytes:,} bytes",
         file=sys.stderr,
     )
+    level = "error" if checked.verdict == "failed" else "note"
     for problem in checked.problems:
-        print(
-            f"{'error' if checked.verdict == 'failed' else 'note'}: {log_line(problem)}",
-            file=sys.stderr,
-        )
+        print(f"{level}: {log_line(problem)}", file=sys.stderr)
     print(checked.verdict, file=sys.stderr)
     return 0 if checked.verdict == "passed" else 1
 
 
-def _artifact(args: argparse.Namespace) -> int:
+def _verify_artifact(args: argparse.Namespace) -> int:
+    """Verify a folder that mconv wrote, print how it went, and return the exit code."""
     verified = api.verify(
         args.artifact,
         against=args.against,

@@ -6,12 +6,12 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mconv import registry, samples
-from mconv.contracts import Options
+from mconv.contracts import MixedConfig, Options
 from mconv.errors import UsageError
 from mconv.manifest import options as manifest_options
 from mconv.onnx_graph import model_info
@@ -26,7 +26,6 @@ NOTE = (
     "no calibration samples were given: random inputs are drawn, and rounding is the worse for it"
 )
 Feeds = Sequence[Mapping[str, "np.ndarray"]]
-MixedConfig = Mapping[str, Any]  # the content of a mixed.json, mconv.manifest.schema.Mixed
 
 
 def quantize(
@@ -84,7 +83,7 @@ def configure(
     options: Options | None = None,
     calibration: Path | Feeds | None = None,
     config: MixedConfig | None = None,
-) -> dict[str, Any]:
+) -> MixedConfig:
     """Return the mixed.json of what :func:`quantize` would do.
 
     Raises what :func:`quantize` raises, and UsageError where the quantizer has no settings for
@@ -106,7 +105,7 @@ def _settings(
     method: str | None,
     options: Options | None,
     config: MixedConfig | None,
-) -> tuple[registry.Quantizer, str, dict[str, Any]]:
+) -> tuple[registry.Quantizer, str, dict[str, object]]:
     """Return the quantizer, the precision and the options that are meant. Raises UsageError."""
     if not model.is_file():
         raise UsageError(f"there is no file {str(model)!r}")
@@ -133,17 +132,17 @@ def _settings(
 
 def _options(
     quantizer: registry.Quantizer, options: Options, config: MixedConfig | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the options: those of the call over those of the config over the defaults.
 
     Raises UsageError for one that does not fit its schema.
     """
-    values = {}
+    values: dict[str, object] = {}
     for name, schema in quantizer.options.items():
         if "default" in schema:
             values[name] = schema["default"]
     if config:
-        values |= config["options"]
+        values |= config.get("options", {})
         values["layers"] = {name: layer["bits"] for name, layer in config["layers"].items()}
     for name, value in options.items():
         if name not in quantizer.options:
@@ -175,7 +174,7 @@ def _calibration(
     return samples.draw_feeds(inputs, count=DRAWN, seed=samples.SEED + 1, dims={}), [NOTE]
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> MixedConfig:
     """Return the content of a mixed.json.
 
     Raises UsageError for what breaks its schema (``mconv schema mixed``).
@@ -183,14 +182,13 @@ def read_config(path: Path) -> dict[str, Any]:
     from mconv.manifest import schema as manifest_schema
 
     try:
-        config = json.loads(path.read_bytes())
+        config: MixedConfig = json.loads(path.read_bytes())
     except (OSError, ValueError) as problem:
         raise UsageError(f"{path} cannot be read: {problem}") from problem
     if wrong := manifest_schema.find_mixed_problem(config):
         raise UsageError(
             f"{path}: {wrong}", hint="`mconv schema mixed` shows what it must look like"
         )
-    assert isinstance(config, dict)
     return config
 
 

@@ -12,7 +12,7 @@ import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -386,7 +386,7 @@ class _Planner:
         request: AnyRequest,
         *,
         inputs: Mapping[str, str] | None = None,
-        also: Mapping[str, Any] | None = None,
+        also: Mapping[str, object] | None = None,
         others: Sequence[Used] = (),
         exclusive: bool = False,
         service: str | None = None,
