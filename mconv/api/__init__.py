@@ -198,9 +198,11 @@ def run(
         base = results.read_results(baseline)
     part = None
     if shard:
-        index, count = shards.parse(shard)
-        variants = shards.split(planner.make(chosen, measure=measure), count)[index - 1]
-        chosen = shards.select(chosen, variants)
+        index, count = shards.parse_shard(shard)
+        variants = shards.split_variants(planner.make_plan(chosen, measure=measure), count)[
+            index - 1
+        ]
+        chosen = shards.select_variants(chosen, variants)
         part = Shard(index=index, count=count)
 
     def finish(report: Report) -> Report:

@@ -86,7 +86,7 @@ def make_plan(
     opened = open_store(name) if "://" in name or Path(name).is_dir() else None
     digests = opened.digests if opened else None
     chosen = config.select(manifest, only)
-    plan = planner.make(chosen, measure=measure, digests=digests)
+    plan = planner.make_plan(chosen, measure=measure, digests=digests)
     if opened is None:
         to_run = set(plan.steps)
     else:
@@ -116,9 +116,9 @@ def split_plan(planned: Planned, count: int) -> tuple[PlannedShard, ...]:
         PlannedShard(
             index=index,
             variants=tuple(variant.id for variant in shard),
-            seconds=shards.cost(planned.graph, shard),
+            seconds=shards.estimate_cost(planned.graph, shard),
         )
-        for index, shard in enumerate(shards.split(planned.graph, count), 1)
+        for index, shard in enumerate(shards.split_variants(planned.graph, count), 1)
     )
 
 
@@ -128,7 +128,7 @@ def shard_matrix(planned: Planned, count: int) -> Mapping[str, object]:
     Raises UsageError for more than GitHub takes.
     """
     _check_count(count)
-    return shards.matrix(planned.graph, count)
+    return shards.make_matrix(planned.graph, count)
 
 
 def _check_count(count: int) -> None:

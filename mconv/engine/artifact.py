@@ -46,7 +46,7 @@ def verify(
     provenance = read_provenance(folder)
     if problems := check_files(folder, provenance):
         raise StepError("; ".join(problems), hint="make it again with `mconv run`")
-    plan = planner.make(make_manifest(provenance, against, samples), measure=False)
+    plan = planner.make_plan(make_manifest(provenance, against, samples), measure=False)
     variant = plan.variants[0]
     if "verify" not in variant.steps:
         raise UsageError(f"no runtime here can run target {variant.config.target}")

@@ -16,7 +16,7 @@ from typing import Protocol
 from mconv.engine.local import LocalRunner
 from mconv.engine.runner import Runner
 from mconv.errors import StepError, StoreError
-from mconv.planning.costs import seconds
+from mconv.planning.costs import estimate_seconds
 from mconv.planning.outcome import Outcome, Span
 from mconv.planning.step_graph import Plan, Step
 from mconv.store.local import Entry, Store
@@ -179,7 +179,7 @@ class Executor:
         rank = dict.fromkeys((key for key in self.plan.steps if key in todo), 0.0)
         for key in reversed(rank):
             step = self.plan.steps[key]
-            rank[key] += seconds(step)
+            rank[key] += estimate_seconds(step)
             for before in step.inputs.values():
                 if before in rank:
                     rank[before] = max(rank[before], rank[key])

@@ -101,7 +101,7 @@ class Node:
         if isinstance(self.store, shared.SharedStore) and not self.store.remote.holds(probe):
             return f"it does not see what others put into the store {self.store.remote.url}"
         try:
-            mine = planner.make(plan.manifest, measure=measure, threads=threads)
+            mine = planner.make_plan(plan.manifest, measure=measure, threads=threads)
         except (MconvError, OSError) as problem:
             return f"the repository is not there as it is here: {_describe(problem)}"
         for key, step in plan.steps.items():

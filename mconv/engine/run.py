@@ -106,7 +106,7 @@ def run_manifest(
     """
     begin = time.monotonic()
     opened = open_store(store)
-    plan = planner.make(manifest, measure=measure, digests=opened.digests)
+    plan = planner.make_plan(manifest, measure=measure, digests=opened.digests)
     wanted = {} if only else step_graph.want_files(plan, out)
     for variant in plan.variants:
         for kind, key in variant.steps.items():

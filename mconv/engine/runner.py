@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mconv.errors import StoreError
-from mconv.planning.costs import memory
+from mconv.planning.costs import estimate_memory
 from mconv.planning.step_graph import Step
 from mconv.store.local import Entry
 from mconv.workers.messages import Outcome
@@ -99,7 +99,7 @@ def has_room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> 
     """
     if not beside or step.exclusive or any(other.exclusive for other in beside):
         return not beside
-    return len(beside) < jobs and sum(map(memory, (step, *beside))) <= budget
+    return len(beside) < jobs and sum(map(estimate_memory, (step, *beside))) <= budget
 
 
 def make_entry(step: Step, done: Outcome) -> Entry:

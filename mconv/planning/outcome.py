@@ -11,15 +11,26 @@ from mconv.values import ErrorInfo
 
 
 class Span(NamedTuple):
-    """When a step started and ended: seconds on the monotonic clock."""
+    """When a step ran.
+
+    Attributes:
+        start: When it started, in seconds on the monotonic clock.
+        end: When it ended.
+    """
 
     start: float
     end: float
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Entries by key, whether each came from the store, the error of each step that failed, and
-    when those that ran did."""
+    """What came of each step, by its key.
+
+    Attributes:
+        entries: What the store holds of those that did well.
+        cached: Those that were in the store already.
+        errors: Why the others failed, or were skipped.
+        spans: When those that ran did.
+    """
 
     entries: dict[str, Entry]
     cached: frozenset[str]

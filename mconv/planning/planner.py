@@ -19,7 +19,7 @@ import msgspec
 from mconv import hardware, registry
 from mconv.errors import ManifestError
 from mconv.manifest.config import Evaluate, Manifest, ModelConfig, VariantConfig
-from mconv.planning.keys import code_digest, digest_files, version
+from mconv.planning.keys import digest_code, digest_files, read_version
 from mconv.planning.step_graph import Plan, Step, VariantPlan
 from mconv.samples import COUNT, SEED
 from mconv.steps.kinds import KINDS
@@ -46,23 +46,31 @@ CALIBRATION_COUNT = 256
 
 
 class Used(NamedTuple):
-    """A plug-in that a step uses."""
+    """A plug-in that a step uses.
+
+    Attributes:
+        family: Its family.
+        name: Its name.
+    """
 
     family: registry.Family
     name: str
 
 
-def make(
+def make_plan(
     manifest: Manifest,
     *,
     measure: bool = True,
     threads: int | None = None,
     digests: Digests | None = None,
 ) -> Plan:
-    """Plan every variant of ``manifest``. Raises ManifestError where a ``depends_on`` glob matches
-    nothing.
+    """Plan every variant of ``manifest``.
 
-    ``digests`` of files that did not change need not be taken again.
+    ``threads`` is how many an artifact is run with, by default the number of cores. ``digests`` of
+    files that did not change need not be taken again.
+
+    Raises ManifestError where a ``depends_on`` glob matches nothing, or the manifest says of a
+    model of several parts what is of one.
     """
     digests = digests or Digests()
     steps: dict[str, Step] = {}
@@ -106,7 +114,7 @@ class _Planner:
         }
 
     def summarize(self) -> ModelResult:
-        """The model as the report shows it."""
+        """Return the model as the report shows it."""
         source = self.model.source
         path = Path(source.path)
         inside = path.is_relative_to(source.root)
@@ -120,7 +128,7 @@ class _Planner:
         )
 
     def plan_variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
-        """Plan one variant; of ``auto``, those it chooses from."""
+        """Plan one variant; of ``auto``, those that it chooses from."""
         if config.candidates:
             candidates = tuple(self.plan_variant(each, measure) for each in config.candidates)
             steps = candidates[0].steps
@@ -142,7 +150,7 @@ class _Planner:
     def _plan_graph(
         self, config: VariantConfig, target: registry.Target, measure: bool
     ) -> dict[str, str]:
-        """The keys of the steps of a variant whose target takes a graph, by kind."""
+        """Add the steps of a variant whose target takes a graph; return their keys by kind."""
         keys = {"export": self._add_export()}
         keys["reference"] = self._add_reference(
             keys["export"], static=target.static, shapes=target.sizes(config.options)
@@ -179,9 +187,11 @@ class _Planner:
     def _plan_weights(
         self, config: VariantConfig, target: registry.Target, measure: bool
     ) -> dict[str, str]:
-        """The keys of the steps of a variant whose target takes the source's weights by name: there
-        is no graph, and the source itself runs what was written. Its weights are one set, whatever
-        graphs the model is, so no step is done once a part."""
+        """Add the steps of a variant whose target takes weights by name; return their keys by kind.
+
+        There is no graph, and the source itself runs what was written. Its weights are one set,
+        whatever graphs the model is, so no step is done once a part.
+        """
         part = target.part(config.options)
         evaluate = self.model.evaluate if part is None else None
         source = Used("sources", self.source.name)
@@ -227,7 +237,7 @@ class _Planner:
         reader = [Used("targets", target.name)]
         keys["verify"] = self._add(
             source,
-            VerifyRequest(artifact=artifact, evaluate=_evaluation_of(evaluate)),
+            VerifyRequest(artifact=artifact, evaluate=_make_evaluation(evaluate)),
             inputs=inputs,
             also=self.source_key,
             others=reader,
@@ -237,13 +247,14 @@ class _Planner:
                 source,
                 MeasureRequest(artifact=artifact, source=self.model.source),
                 inputs=inputs,
-                also={**self.source_key, "machine": _machine()},
+                also={**self.source_key, "machine": _describe_machine()},
                 others=reader,
                 exclusive=True,
             )
         return keys
 
     def _add_export(self) -> str:
+        """Add the export and return its key."""
         return self._add(
             Used("sources", self.source.name),
             ExportRequest(parts=self.parts, source=self.model.source),
@@ -253,8 +264,10 @@ class _Planner:
     def _add_reference(
         self, export: str, *, static: bool = False, shapes: Sequence[Mapping[str, int]] = ()
     ) -> str:
-        """Samples and the source framework's answers to them; of each of ``shapes``, sizes of free
-        axes by name, where there are any."""
+        """Add samples and the source framework's answers to them, and return the step's key.
+
+        There are samples of each of ``shapes``, sizes of free axes by name, where there are any.
+        """
         evaluate = self.model.evaluate
         return self._add(
             Used("sources", self.source.name),
@@ -274,8 +287,10 @@ class _Planner:
         )
 
     def _add_calibrate(self, export: str) -> str:
-        """Calibration feeds: the user's, or plausible ones drawn with another seed than the
-        verification's."""
+        """Add the calibration feeds and return the step's key.
+
+        They are the user's, or plausible ones drawn with another seed than the verification's.
+        """
         data = self.model.calibration.data if self.model.calibration else None
         return self._add(
             Used("sources", self.source.name),
@@ -292,8 +307,10 @@ class _Planner:
         )
 
     def _add_optimize(self, target: registry.Target, export: str) -> str | None:
-        """The optimizers of the model's level whose output the target takes, in order; None where
-        there are none."""
+        """Add the optimizers whose output the target takes, in order, and return the step's key.
+
+        None is returned where the model's level has none.
+        """
         level = self.model.optimize
         if level == "none" or target.optimizes:
             return None
@@ -314,6 +331,7 @@ class _Planner:
     def _add_quantize(
         self, config: VariantConfig, quantizer: registry.Quantizer, inputs: Mapping[str, str]
     ) -> str:
+        """Add the quantization and return its key."""
         options = config.quantizer_options
         method = self.model.calibration.method if self.model.calibration else None
         if method is not None and quantizer.calibration_option is not None:
@@ -337,8 +355,10 @@ class _Planner:
         fp32: str,
         measure: bool,
     ) -> dict[str, str]:
-        """The steps that run the artifact in ``runtime``: verification, and measurement where that
-        is asked for."""
+        """Add the steps that run the artifact in ``runtime``; return their keys by kind.
+
+        They are the verification, and the measurement where that is asked for.
+        """
         options = {**config.options, **config.runtime_options}
         artifact = InRuntime(
             runtime=runtime.name,
@@ -356,7 +376,7 @@ class _Planner:
                 VerifyRequest(
                     parts=self.parts,
                     artifact=artifact,
-                    evaluate=_evaluation_of(self.model.evaluate),
+                    evaluate=_make_evaluation(self.model.evaluate),
                     source=self.model.source if writes_text else None,
                 ),
                 inputs=inputs,
@@ -370,7 +390,7 @@ class _Planner:
                 Used("runtimes", runtime.name),
                 MeasureRequest(parts=self.parts, artifact=artifact, source=self.model.source),
                 inputs={**inputs, "model": fp32} if runtime.peers else inputs,
-                also={**self.source_key, "machine": [*_machine(), self.threads]},
+                also={**self.source_key, "machine": [*_describe_machine(), self.threads]},
                 others=[source],
                 exclusive=True,
                 service=service,
@@ -378,6 +398,7 @@ class _Planner:
         return runs
 
     def _digest_file(self, path: str | None) -> str | None:
+        """Return the SHA-256 of a file, if there is one."""
         return None if path is None else self.digests.sha256(Path(path))
 
     def _add(
@@ -392,14 +413,17 @@ class _Planner:
         service: str | None = None,
         lowers: bool = False,
     ) -> str:
-        """Add a step and return its key. ``also`` enters the key in place of what the request says
-        of places on this machine; ``others`` are further plug-ins that it uses."""
+        """Add a step and return its key.
+
+        ``also`` enters the key in place of what the request says of places on this machine;
+        ``others`` are further plug-ins that it uses.
+        """
         used = [registry.plugins(each.family)[each.name] for each in (plugin, *others)]
-        tools = {tool: version(tool) for each in used for tool in each.tools}
+        tools = {tool: read_version(tool) for each in used for tool in each.tools}
         modules = [*(each.module for each in used), *KINDS[request.kind].modules]
         keyed = {
             "plugin": f"{plugin.family}/{plugin.name}",
-            "code": [code_digest(module) for module in modules],
+            "code": [digest_code(module) for module in modules],
             "tools": tools,
             "request": request.key_fields() | dict(also or {}),
             "inputs": dict(inputs or {}),
@@ -425,7 +449,10 @@ class _Planner:
 
 
 def _find_dependencies(model: ModelConfig, root: Path) -> list[Path]:
-    """The files that ``depends_on`` names. Raises ManifestError for a glob that matches none."""
+    """Return the files that ``depends_on`` names.
+
+    Raises ManifestError for a glob that matches none.
+    """
     files = []
     for pattern in model.depends_on:
         paths = [Path(p) for p in glob.glob(str(root / pattern), recursive=True)]
@@ -455,13 +482,14 @@ def _refuse_several_parts(model: ModelConfig, parts: Sequence[str]) -> None:
         )
 
 
-def _evaluation_of(evaluate: Evaluate | None) -> EvaluateRequest | None:
+def _make_evaluation(evaluate: Evaluate | None) -> EvaluateRequest | None:
+    """Return the request of the task metric, if the manifest asks for one."""
     if evaluate is None:
         return None
     return EvaluateRequest(metric=evaluate.metric, output=evaluate.output)
 
 
-def _machine() -> list[str | int]:
-    """What tells one machine's latencies from another's."""
+def _describe_machine() -> list[str | int]:
+    """Return what tells one machine's latencies from another's."""
     here = hardware.machine()
     return [here.cpu, here.cores, here.system]

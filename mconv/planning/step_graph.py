@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mconv.manifest.config import Manifest, VariantConfig
@@ -49,8 +50,15 @@ class Step(Frozen, frozen=True, kw_only=True):
 
 
 class VariantPlan(Frozen, frozen=True, kw_only=True):
-    """One variant and the keys of its steps, in order, by kind. ``candidates``: of ``auto``, the
-    variants it chooses from."""
+    """One variant.
+
+    Attributes:
+        id: ``model/target/precision``.
+        model: The model's name.
+        config: What the manifest says of it.
+        steps: The keys of its steps by kind, in order.
+        candidates: Of ``auto``, the variants that it chooses from.
+    """
 
     id: str
     model: str
@@ -60,7 +68,14 @@ class VariantPlan(Frozen, frozen=True, kw_only=True):
 
 
 class Plan(Frozen, frozen=True, kw_only=True):
-    """Steps in an order in which each follows what it reads."""
+    """All that a run does.
+
+    Attributes:
+        manifest: What it is made from.
+        steps: The steps by key, in an order in which each follows what it reads.
+        variants: The variants.
+        models: The models by name, as the report shows them.
+    """
 
     manifest: Manifest
     steps: dict[str, Step]
@@ -68,11 +83,21 @@ class Plan(Frozen, frozen=True, kw_only=True):
     models: dict[str, ModelResult]
 
 
+def list_candidates(variants: Iterable[VariantPlan]) -> list[VariantPlan]:
+    """Return the variants, in place of ``auto`` those that it chooses from."""
+    candidates: list[VariantPlan] = []
+    for variant in variants:
+        candidates += variant.candidates or (variant,)
+    return candidates
+
+
 def want_files(plan: Plan, out: Path | None) -> dict[str, bool]:
-    """The final keys of every variant, and whether the files of each are needed (they are where OUT
-    lacks them)."""
+    """Return the keys of the steps of every variant, and whether the files of each are needed.
+
+    Those of a write step are where artifacts go to ``out``; of the others answers are enough.
+    """
     wanted: dict[str, bool] = {}
-    for variant in [each for v in plan.variants for each in (v.candidates or (v,))]:
+    for variant in list_candidates(plan.variants):
         for kind, key in variant.steps.items():
             if kind == "write":
                 wanted[key] = wanted.get(key, False) or out is not None

@@ -11,7 +11,7 @@ from mconv import registry
 from mconv.answers import WriteAnswer
 from mconv.engine import local as engine_local
 from mconv.engine.local import BASE, LocalRunner, merge_module_sets
-from mconv.planning.costs import memory
+from mconv.planning.costs import estimate_memory
 from mconv.planning.step_graph import Step
 from mconv.steps.requests import WriteRequest
 from mconv.store.local import Store
@@ -55,8 +55,8 @@ def test_one_too_large_for_the_machine_runs_alone(local: LocalRunner) -> None:
 
 
 def test_a_limit_of_its_own_is_what_a_step_takes_at_most() -> None:
-    assert memory(step(10**11, memory_bytes=10**9)) == 10**9
-    assert memory(step(10**9, service="browser")) > memory(step(10**9))
+    assert estimate_memory(step(10**11, memory_bytes=10**9)) == 10**9
+    assert estimate_memory(step(10**9, service="browser")) > estimate_memory(step(10**9))
 
 
 def test_a_set_of_modules_is_loaded_with_the_largest_that_holds_it() -> None:

@@ -28,7 +28,7 @@ def made(tmp_path: Path) -> step_graph.Plan:
     (tmp_path / "models.yml").write_text(
         "version: 1\nmodels: [{name: net, source: net.onnx, targets: [onnx, openvino]}]\n"
     )
-    return planner.make(reader.load(tmp_path / "models.yml"))
+    return planner.make_plan(reader.load(tmp_path / "models.yml"))
 
 
 def node(made: step_graph.Plan, tmp_path: Path, probe: str = "probe") -> Node:

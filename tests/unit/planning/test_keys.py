@@ -12,8 +12,8 @@ from mconv.store.digests import Digests
 
 
 def test_versions_of_tools() -> None:
-    assert keys.version("numpy").count(".") >= 2
-    assert keys.version("no-such-distribution") == "absent"
+    assert keys.read_version("numpy").count(".") >= 2
+    assert keys.read_version("no-such-distribution") == "absent"
 
 
 def test_files_count_by_name_and_content_whatever_their_order(tmp_path: Path) -> None:
@@ -36,42 +36,42 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "plug/__init__.py").write_text("")
     (folder / "plug/main.py").write_text("def work():\n    from mconv import errors\n")
     monkeypatch.syspath_prepend(str(folder))
-    for cached in (keys.code_digest, keys._source, keys._module_file):
+    for cached in (keys.digest_code, keys._read_source, keys._find_module_file):
         cached.cache_clear()
     return folder
 
 
 def clear() -> None:
-    for cached in (keys.code_digest, keys._source, keys._module_file):
+    for cached in (keys.digest_code, keys._read_source, keys._find_module_file):
         cached.cache_clear()
 
 
 def test_code_counts_with_all_of_mconv_that_it_imports(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = keys.code_digest("plug.main")
+    before = keys.digest_code("plug.main")
     clear()
-    assert keys.code_digest("plug.main") == before
+    assert keys.digest_code("plug.main") == before
     real = keys.hash_file
     monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "errors.py" else real(p))
     clear()
-    assert keys.code_digest("plug.main") != before
+    assert keys.digest_code("plug.main") != before
     monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "hardware.py" else real(p))
     clear()
-    assert keys.code_digest("plug.main") == before  # which errors.py does not import
+    assert keys.digest_code("plug.main") == before  # which errors.py does not import
     clear()
 
 
 def test_a_helper_package_counts_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A WebNN package copies runtime.mjs, which no import names."""
     clear()
-    before = keys.code_digest("mconv.targets.webnn")
+    before = keys.digest_code("mconv.targets.webnn")
     real = keys.hash_file
     monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "runtime.mjs" else real(p))
     clear()
-    assert keys.code_digest("mconv.targets.webnn") != before
+    assert keys.digest_code("mconv.targets.webnn") != before
     clear()
 
 
 def test_an_unknown_module_has_a_digest_too() -> None:
-    assert keys.code_digest("no.such.module") != keys.code_digest("no.other.module")
+    assert keys.digest_code("no.such.module") != keys.digest_code("no.other.module")

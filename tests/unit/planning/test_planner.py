@@ -35,7 +35,7 @@ models:
 def test_calibration_goes_where_it_is_used(tmp_path: Path) -> None:
     write_linear(tmp_path / "m.onnx")
     (tmp_path / "models.yml").write_text(TEXT)
-    made = planner.make(reader.load(tmp_path / "models.yml"), measure=False)
+    made = planner.make_plan(reader.load(tmp_path / "models.yml"), measure=False)
     calibrated = {v.id for v in made.variants if "calibrate" in v.steps}
     assert calibrated == {
         "m/onnx/int8-static",
@@ -57,7 +57,7 @@ def test_the_machine_is_in_the_keys_of_measurements_alone(tmp_path: Path) -> Non
         "version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, openvino]}]\n"
     )
     loaded = reader.load(tmp_path / "models.yml")
-    one, many = (planner.make(loaded, threads=threads) for threads in (1, 8))
+    one, many = (planner.make_plan(loaded, threads=threads) for threads in (1, 8))
     changed = {one.steps[key].kind for key in one.steps.keys() - many.steps.keys()}
     assert changed == {"measure"}
     requests = [many.steps[key].request for key in many.steps]
@@ -81,7 +81,7 @@ def test_a_change_of_a_step_redoes_what_it_does_and_no_more(
     write_linear(tmp_path / "m.onnx")
     (tmp_path / "models.yml").write_text(TEXT + WEIGHTS_TARGET)
     loaded = reader.load(tmp_path / "models.yml")
-    before = planner.make(loaded)
+    before = planner.make_plan(loaded)
     real = keys.hash_file
 
     def change(path: Path) -> str:
@@ -89,10 +89,10 @@ def test_a_change_of_a_step_redoes_what_it_does_and_no_more(
         return "changed" if changed else real(path)
 
     monkeypatch.setattr(keys, "hash_file", change)
-    for cached in (keys.code_digest, keys._source):
+    for cached in (keys.digest_code, keys._read_source):
         cached.cache_clear()
-    after = planner.make(loaded)
-    for cached in (keys.code_digest, keys._source):
+    after = planner.make_plan(loaded)
+    for cached in (keys.digest_code, keys._read_source):
         cached.cache_clear()
     redone = [after.steps[key] for key in after.steps.keys() - before.steps.keys()]
     first = {
@@ -115,7 +115,7 @@ def test_planning_imports_no_plug_in_helper_and_no_numpy() -> None:
     """Keys hold the code of plug-ins, found by path: importing their helpers would load engines."""
     code = (
         "import sys; from mconv.planning import keys; "
-        "keys.code_digest('mconv.quantizers.nbits'); print(sorted(sys.modules))"
+        "keys.digest_code('mconv.quantizers.nbits'); print(sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'numpy'" not in done.stdout
@@ -141,7 +141,7 @@ def test_weights_need_no_graph_and_are_taken_once(tmp_path: Path) -> None:
     write_linear(tmp_path / "m.onnx")
     (tmp_path / "s.npz").write_bytes(b"not read when planning")
     (tmp_path / "models.yml").write_text(WEIGHTS)
-    made = planner.make(reader.load(tmp_path / "models.yml"))
+    made = planner.make_plan(reader.load(tmp_path / "models.yml"))
     by_id = {v.id: v.steps for v in made.variants}
     assert list(by_id["m/parquet/fp32"]) == ["weights", "reference", "write", "verify", "measure"]
     assert (
@@ -154,5 +154,5 @@ def test_weights_need_no_graph_and_are_taken_once(tmp_path: Path) -> None:
     assert verified["m/parquet/fp32"].evaluate == EvaluateRequest(metric="accuracy")
     assert verified["m/part/fp32"].evaluate is None  # the labels are of the whole model
     for step in made.steps.values():
-        assert costs.seconds(step) > 0
-        assert costs.memory(step) > 0
+        assert costs.estimate_seconds(step) > 0
+        assert costs.estimate_memory(step) > 0

@@ -25,7 +25,7 @@ def plan(folder: Path, targets: list[str]) -> step_graph.Plan:
         write_linear(folder / f"m{index}.onnx", seed=index)
         lines.append(f"  - {{name: m{index}, source: m{index}.onnx, targets: [{listed}]}}")
     (folder / "models.yml").write_text("\n".join(lines))
-    return planner.make(reader.load(folder / "models.yml"))
+    return planner.make_plan(reader.load(folder / "models.yml"))
 
 
 def ids(split: tuple[tuple[step_graph.VariantPlan, ...], ...]) -> list[list[str]]:
@@ -34,12 +34,12 @@ def ids(split: tuple[tuple[step_graph.VariantPlan, ...], ...]) -> list[list[str]
 
 def test_every_variant_is_in_one_shard_and_models_stay_together(tmp_path: Path) -> None:
     made = plan(tmp_path, ["onnx, openvino"] * 4)
-    split = ids(shards.split(made, 2))
+    split = ids(shards.split_variants(made, 2))
     assert sorted(name for shard in split for name in shard) == sorted(v.id for v in made.variants)
     for shard in split:
         assert len(shard) == 4
         assert len({name.split("/")[0] for name in shard}) == 2
-    assert split == ids(shards.split(plan(tmp_path, ["onnx, openvino"] * 4), 2))
+    assert split == ids(shards.split_variants(plan(tmp_path, ["onnx, openvino"] * 4), 2))
 
 
 def test_one_model_that_outweighs_the_rest_is_divided(tmp_path: Path) -> None:
@@ -47,24 +47,24 @@ def test_one_model_that_outweighs_the_rest_is_divided(tmp_path: Path) -> None:
         tmp_path,
         ['onnx, "onnx:fp16", "onnx:int8", openvino, "openvino:fp16", "openvino:int8"', "onnx"],
     )
-    whole = shards.cost(made, made.variants)
-    split = shards.split(made, 2)
-    costs = [shards.cost(made, shard) for shard in split]
+    whole = shards.estimate_cost(made, made.variants)
+    split = shards.split_variants(made, 2)
+    costs = [shards.estimate_cost(made, shard) for shard in split]
     assert max(costs) < 0.75 * whole
     assert max(costs) / min(costs) < 1.3
 
 
 def test_shared_steps_count_once(tmp_path: Path) -> None:
     made = plan(tmp_path, ["onnx, openvino"])
-    alone = [shards.cost(made, [v]) for v in made.variants]
-    assert shards.cost(made, made.variants) < sum(alone)
-    assert shards.cost(made, made.variants[:1]) == alone[0]
+    alone = [shards.estimate_cost(made, [v]) for v in made.variants]
+    assert shards.estimate_cost(made, made.variants) < sum(alone)
+    assert shards.estimate_cost(made, made.variants[:1]) == alone[0]
 
 
 def test_more_shards_than_variants_leave_some_empty(tmp_path: Path) -> None:
     made = plan(tmp_path, ["onnx"])
-    assert sorted(map(len, shards.split(made, 4))) == [0, 0, 0, 1]
-    assert len(shards.matrix(made, 4)["include"]) == 1  # type: ignore[arg-type]
+    assert sorted(map(len, shards.split_variants(made, 4))) == [0, 0, 0, 1]
+    assert len(shards.make_matrix(made, 4)["include"]) == 1  # type: ignore[arg-type]
 
 
 def test_a_matrix_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_a_matrix_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/257", "-1/2"])
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not I/N"):
-        shards.parse(text)
+        shards.parse_shard(text)
 
 
 def test_merged_parts_say_which_are_missing() -> None:

@@ -28,7 +28,7 @@ HEAD = "version: 1\nmodels:\n  - name: net\n    source: model.onnx\n    targets:
 def planned(folder: Path, target: str) -> step_graph.Plan:
     write_linear(folder / "model.onnx")
     (folder / "models.yml").write_text(HEAD + f"      - {target}\n")
-    return planner.make(reader.load(folder / "models.yml"), threads=4)
+    return planner.make_plan(reader.load(folder / "models.yml"), threads=4)
 
 
 @pytest.mark.parametrize(
