@@ -13,11 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from mconv.errors import SourceError
+from mconv.errors import SourceError, one_line
+from mconv.onnx_graph.edits import bodies_of
+from mconv.onnx_graph.serialization import (
+    is_in_memory,
+    stand_ins,
+    tensor_places,
+    to_proto,
+    write,
+    write_data,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
+    import onnx_ir as ir
 
     # (tensor, its bytes as stored) → its bytes
     Change: TypeAlias = Callable[[onnx.TensorProto, np.ndarray], np.ndarray]
@@ -36,9 +46,155 @@ LARGEST_ELEMENT = 16  # bytes: complex128
 ALIGNMENT = 4096
 
 
+def load_model(path: Path) -> ir.Model:
+    """Read an ONNX file. Tensors with external data stay in their file, and are mapped while they
+    are read (:class:`mconv.onnx_graph.mapped_tensor.MappedTensor`).
+
+    Sparse constants, which onnx_ir has no form for, become dense.
+
+    Raises SourceError for a file that is no model, one whose parts contradict each other, and
+    external data that is missing, too short or outside the model's folder (links resolved)."""
+    import onnx_ir as ir
+
+    from mconv.onnx_graph.mapped_tensor import MappedTensor
+
+    proto = read_proto(path)
+    _make_dense(proto.graph)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as problem:  # SerdeError around ValueError, NotImplementedError and others
+        raise SourceError(
+            f"{path.name} is not a valid ONNX model: {one_line(_cause_of(problem))}",
+            hint="export it again",
+        ) from problem
+    for place in tensor_places(model):
+        if isinstance(place.tensor, ir.ExternalTensor):
+            place.tensor.base_dir = path.parent
+            place.put(MappedTensor.of(place.tensor))
+    return model
+
+
+def _cause_of(problem: BaseException) -> BaseException:
+    """Return the error that onnx_ir wraps once for each level of the graph."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return problem
+
+
+def _make_dense(graph: onnx.GraphProto) -> None:
+    """Replace sparse initializers and the sparse values of Constant nodes by dense ones."""
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(_dense(sparse))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "sparse_value" and node.op_type == "Constant":
+                attribute.t.CopyFrom(_dense(attribute.sparse_tensor))
+                attribute.ClearField("sparse_tensor")
+                attribute.name = "value"
+                attribute.type = attribute.TENSOR
+        for body in bodies_of(node):
+            _make_dense(body)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Return all values of a sparse tensor: ``indices`` [n] are into the flat tensor, or [n, rank]
+    along its axes (onnx.proto, SparseTensorProto)."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(sparse.values)
+    indices = numpy_helper.to_array(sparse.indices)
+    shape = tuple(sparse.dims)
+    dense = np.zeros(shape, values.dtype)
+    if indices.ndim == 2:
+        dense[tuple(indices.T)] = values
+    else:
+        dense.reshape(-1)[indices] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write a model at ``path`` deterministically, with external data beside it where its tensors
+    take more than 1.5 GB, or 0.5 GB where some of them are not in memory.
+
+    Tensors are written one at a time: one of another file is copied, one that is made when it is
+    read (``onnx_ir.LazyTensor``) is made then, and let go. What is in the data file of ``path``
+    itself stays there. The model is as it was afterwards."""
+    own = path.with_name(path.name + DATA_SUFFIX)
+    places = list(tensor_places(model))
+    staying = {id(place.tensor) for place in places if _lies_in(place.tensor, own)}
+    outside = any(not is_in_memory(place.tensor) for place in places)
+    size = sum(place.tensor.nbytes for place in places)
+    if not staying and size <= (KEPT_OUTSIDE if outside else INLINE_LIMIT):
+        with path.open("wb") as file:
+            write(model, file)
+        return
+    with own.open("r+b" if staying else "wb") as file:
+        file.seek(0, os.SEEK_END)
+        moved = [
+            (place, _move(place.tensor, own.name, file))
+            for place in places
+            if id(place.tensor) not in staying and _goes_outside(place.tensor)
+        ]
+    with stand_ins(moved):
+        proto = to_proto(model, data=False)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _lies_in(tensor: ir.TensorProtocol, file: Path) -> bool:
+    """Return whether a tensor is in the file, under its own name."""
+    import onnx_ir as ir
+
+    return (
+        isinstance(tensor, ir.ExternalTensor)
+        and os.fspath(tensor.location) == file.name
+        and Path(tensor.path).parent.resolve() == file.parent.resolve()
+    )
+
+
+def _goes_outside(tensor: ir.TensorProtocol) -> bool:
+    """Return whether a tensor is written as external data: strings have no such form."""
+    import onnx_ir as ir
+
+    if tensor.dtype == ir.DataType.STRING:
+        return False
+    return isinstance(tensor, ir.ExternalTensor) or tensor.nbytes >= SMALLEST_EXTERNAL
+
+
+def _move(tensor: ir.TensorProtocol, name: str, file: BinaryIO) -> ir.ExternalTensor:
+    """Write a tensor's bytes at the end of a data file called ``name``; return what refers to
+    them."""
+    import onnx_ir as ir
+
+    file.write(bytes(-file.tell() % ALIGNMENT))
+    offset = file.tell()
+    write_data(tensor, file)
+    return ir.ExternalTensor(
+        name,
+        offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=tensor.name or "",
+    )
+
+
 def load(path: Path, *, data: bool = True) -> onnx.ModelProto:
     """Read an ONNX file; external data must lie inside the model's folder (links resolved). Raises
     SourceError."""
+    import onnx
+
+    model = read_proto(path)
+    if data:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file as the protobuf message that it holds, without its external data.
+
+    Raises SourceError as :func:`load_model` does, but looks into no node or tensor."""
     import onnx
 
     try:
@@ -54,8 +210,6 @@ def load(path: Path, *, data: bool = True) -> onnx.ModelProto:
             hint="check that the file is complete",
         )
     check_external_data(model, path)
-    if data:
-        onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 

@@ -2,33 +2,86 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from mconv.errors import UnsupportedError, one_line
+from mconv.onnx_graph.serialization import (
+    is_in_memory,
+    loaded,
+    stand_ins,
+    tensor_places,
+    to_proto,
+)
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 MICROSOFT = "com.microsoft"  # onnxruntime's contributed operators
+SMALLEST_ASIDE = 1024  # bytes: what a converter of operators may have to read is smaller
 
 
-def opset_of(model: onnx.ModelProto) -> int:
+def opset_of(model: onnx.ModelProto | ir.Model) -> int:
     """Return the version of ONNX's own operators that a model uses, 0 where it names none."""
+    import onnx_ir as ir
+
+    if isinstance(model, ir.Model):
+        return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             return opset.version
     return 0
 
 
-def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Return the model in ``opset`` or newer: itself where it is, else converted.
+@overload
+def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto: ...
+@overload
+def raise_opset(model: ir.Model, opset: int) -> ir.Model: ...
+def raise_opset(model: onnx.ModelProto | ir.Model, opset: int) -> onnx.ModelProto | ir.Model:
+    """Return the model in ``opset`` or newer: itself where it is, else converted, with the same
+    tensors.
 
     Raises UnsupportedError where onnx's converter cannot raise it."""
-    from onnx import version_converter
+    import onnx_ir as ir
 
     current = opset_of(model)
     if current >= opset:
         return model
+    if not isinstance(model, ir.Model):
+        return _convert(model, current, opset)
+    # The converter reads and writes the whole model several times, large tensors for nothing.
+    places = list(tensor_places(model))
+    large = [p for p in places if p.graph is model.graph and p.tensor.nbytes >= SMALLEST_ASIDE]
+    aside = {id(place) for place in large}
+    instead = [(place, _reference(place.tensor)) for place in large]
+    instead += [
+        (place, loaded(place.tensor))
+        for place in places
+        if id(place) not in aside and not is_in_memory(place.tensor)
+    ]
+    tensors = {place.tensor.name: place.tensor for place in large}
+    with stand_ins(instead):
+        proto = to_proto(model, data=False)
+    converted = ir.from_proto(_convert(proto, current, opset))
+    for name, value in converted.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = tensors[name]
+    return converted
+
+
+def _reference(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a tensor of that name, type and shape whose values are in a file that is not read."""
+    import onnx_ir as ir
+
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.ExternalTensor(
+        "aside", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
+    )
+
+
+def _convert(model: onnx.ModelProto, current: int, opset: int) -> onnx.ModelProto:
+    from onnx import version_converter
+
     try:
         return version_converter.convert_version(model, opset)
     except Exception as problem:  # the converter raises RuntimeError and others of its own
@@ -39,9 +92,13 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         ) from problem
 
 
-def declare_domain(model: onnx.ModelProto, domain: str) -> None:
+def declare_domain(model: onnx.ModelProto | ir.Model, domain: str) -> None:
     """Say that a model uses version 1 of the operators of ``domain``, unless it says so."""
+    import onnx_ir as ir
     from onnx import helper
 
+    if isinstance(model, ir.Model):
+        model.opset_imports.setdefault(domain, 1)
+        return
     if all(opset.domain != domain for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(domain, 1))

@@ -14,6 +14,7 @@ from mconv.onnx_graph.edits import bodies_of
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 OPERATORS = frozenset(
     {
@@ -67,9 +68,12 @@ OPERATORS = frozenset(
 )
 
 
-def is_quantized(operator: str) -> bool:
-    """Whether an operator, named with or without its domain, computes or stores in fewer bits."""
-    return operator.rpartition(".")[2] in OPERATORS
+def is_quantized(model: ir.Model | str) -> bool:
+    """Return whether a model has an operator that computes or stores in fewer bits, in the bodies
+    of control flow too; or whether an operator, named with or without its domain, is one."""
+    if isinstance(model, str):
+        return model.rpartition(".")[2] in OPERATORS
+    return any(node.op_type in OPERATORS for node in model.graph.all_nodes())
 
 
 def operators_of(graph: onnx.GraphProto) -> Iterator[str]:
@@ -80,9 +84,14 @@ def operators_of(graph: onnx.GraphProto) -> Iterator[str]:
             yield from operators_of(body)
 
 
-def refuse_quantized(operators: Iterable[str]) -> None:
-    """Raise UnsupportedError where ``operators``, which a model has, say that it is quantized
+def refuse_quantized(model: ir.Model | Iterable[str]) -> None:
+    """Raise UnsupportedError where a model, or the operators that it has, say that it is quantized
     already."""
+    import onnx_ir as ir
+
+    operators = model
+    if isinstance(operators, ir.Model):
+        operators = [node.op_type for node in operators.graph.all_nodes()]
     present = sorted({operator for operator in operators if is_quantized(operator)})
     if present:
         raise UnsupportedError(

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from mconv.errors import SourceError
-from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph import model_files, model_info, surgery
+from mconv.onnx_graph.mapped_tensor import MappedTensor
 from tests.models import linear
+from tests.unit.onnx_graph.test_edits import branches
 
 
 def external(folder: Path, location: str = "weights.bin") -> Path:
@@ -77,6 +80,127 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
             model_files.load(path)
     with pytest.raises(SourceError):
         model_files.load(tmp_path / "missing.onnx")
+
+
+def test_a_model_s_tensors_stay_in_their_file(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    model = model_files.load_model(path)
+    for tensor, value in zip(
+        linear().graph.initializer, model.graph.initializers.values(), strict=True
+    ):
+        assert isinstance(value.const_value, MappedTensor)
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), value.const_value.numpy())
+    model_files.save_model(model, tmp_path / "whole.onnx")
+    whole = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
+    assert list(whole.graph.initializer) == list(linear().graph.initializer)
+    assert list(whole.graph.node) == list(linear().graph.node)
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "sub/../../secret.bin"])
+def test_a_model_with_data_outside_of_its_folder_is_refused(tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret.bin").write_bytes(bytes(10000))
+    with pytest.raises(SourceError, match="outside the model's folder"):
+        model_files.load_model(external(tmp_path / "model", location))
+
+
+def test_a_model_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    proto = linear()
+    proto.graph.node[1].output[0] = proto.graph.node[0].output[0]
+    (tmp_path / "twice.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(
+        SourceError, match=r"twice.onnx is not a valid ONNX model: Output .* is red"
+    ):
+        model_files.load_model(tmp_path / "twice.onnx")
+
+
+def test_sparse_constants_become_dense(tmp_path: Path) -> None:
+    proto = linear()
+    values = numpy_helper.from_array(np.array([5, 7], np.float32), "sparse")
+    flat = numpy_helper.from_array(np.array([1, 5], np.int64))
+    along = numpy_helper.from_array(np.array([[0, 1], [1, 2]], np.int64))
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, flat, [2, 3]))
+    constant = helper.make_sparse_tensor(values, along, [2, 3])
+    proto.graph.node.append(helper.make_node("Constant", [], ["held"], sparse_value=constant))
+    (tmp_path / "sparse.onnx").write_bytes(proto.SerializeToString())
+    model = model_files.load_model(tmp_path / "sparse.onnx")
+    for value in (model.graph.initializers["sparse"], model.graph[-1].outputs[0]):
+        read = surgery.constant_of(value)
+        assert read is not None
+        assert read.tolist() == [[0, 5, 0], [0, 0, 7]]
+
+
+def test_a_large_model_gets_external_data_and_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr(model_files, "KEPT_OUTSIDE", 1000)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        model_files.save_model(ir.from_proto(linear()), tmp_path / name / "model.onnx")
+    for file in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    read = model_files.load_model(tmp_path / "a" / "model.onnx")
+    places = [v.const_value for v in read.graph.initializers.values()]
+    outside = [tensor for tensor in places if isinstance(tensor, MappedTensor)]
+    assert outside
+    assert all((tensor.offset or 0) % model_files.ALIGNMENT == 0 for tensor in outside)
+    assert all(tensor.nbytes >= model_files.SMALLEST_EXTERNAL for tensor in outside)
+    (tmp_path / "c").mkdir()
+    model_files.save_model(read, tmp_path / "c" / "model.onnx")  # copied, a tensor at a time
+    for file in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()
+
+
+def test_what_is_in_a_model_s_own_data_file_stays_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "INLINE_LIMIT", 1000)
+    path = tmp_path / "model.onnx"
+    model_files.save_model(ir.from_proto(linear()), path)
+    before = (tmp_path / "model.onnx.data").read_bytes()
+    model = model_files.load_model(path)
+    calls = []
+
+    def make() -> ir.Tensor:
+        calls.append(1)
+        return ir.Tensor(np.ones((64, 64), np.float32))
+
+    lazy = ir.LazyTensor(make, dtype=ir.DataType.FLOAT, shape=ir.Shape([64, 64]))
+    surgery.add_initializer(model.graph, "new", lazy)
+    model_files.save_model(model, path)
+    after = (tmp_path / "model.onnx.data").read_bytes()
+    assert after.startswith(before)
+    assert calls == [1]
+    written = onnx.load(path).graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(written[-1]), np.ones((64, 64)))
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(written[0]), numpy_helper.to_array(linear().graph.initializer[0])
+    )
+
+
+def test_tensors_of_bodies_and_attributes_go_outside_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "INLINE_LIMIT", 1000)
+    graph = branches()
+    weight = numpy_helper.from_array(np.arange(1024, dtype=np.float32), "weight")
+    then = next(a.g for a in graph.node[1].attribute if a.name == "then_branch")
+    then.initializer.append(weight)
+    graph.node.append(helper.make_node("Constant", [], ["c"], value=weight))
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+    model_files.save_model(model, tmp_path / "model.onnx")
+    proto = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    body = {a.name: a.g for a in proto.graph.node[1].attribute}["then_branch"]
+    for tensor in (body.initializer[0], proto.graph.node[-1].attribute[0].t):
+        assert tensor.data_location == tensor.EXTERNAL
+        assert not tensor.raw_data
+    model_files.save_model(model_files.load_model(tmp_path / "model.onnx"), tmp_path / "b.onnx")
+    monkeypatch.undo()
+    model_files.save_model(model_files.load_model(tmp_path / "b.onnx"), tmp_path / "whole.onnx")
+    proto = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
+    body = {a.name: a.g for a in proto.graph.node[1].attribute}["then_branch"]
+    assert body.initializer[0].raw_data == weight.raw_data
+    assert proto.graph.node[-1].attribute[0].t.raw_data == weight.raw_data
 
 
 def test_large_models_get_external_data_and_the_same_bytes(

@@ -4,6 +4,7 @@ bodies too."""
 from __future__ import annotations
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state
@@ -46,3 +47,10 @@ def test_bodies_are_looked_into_and_the_message_names_what_is_there() -> None:
     with pytest.raises(UnsupportedError, match=r"it has MatMulInteger\n"):
         quantized.refuse_quantized(quantized.operators_of(graph))
     quantized.refuse_quantized(quantized.operators_of(other))
+    model = ir.from_proto(helper.make_model(graph))
+    assert quantized.is_quantized(model)
+    with pytest.raises(UnsupportedError, match=r"it has MatMulInteger\n"):
+        quantized.refuse_quantized(model)
+    plain = ir.from_proto(helper.make_model(other))
+    assert not quantized.is_quantized(plain)
+    quantized.refuse_quantized(plain)

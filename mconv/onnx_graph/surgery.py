@@ -1,0 +1,142 @@
+"""Cuts and joins that several plug-ins make in a graph (onnx_ir is loaded where it is used).
+
+Values and nodes keep the names they have; what is new needs a name of its own, since artifacts are
+compared by names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    AttributeValue: TypeAlias = int | float | str | Sequence[int] | Sequence[float] | Sequence[str]
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield every node of a model's graph, and those of control-flow bodies after their node."""
+    yield from model.graph.all_nodes()
+
+
+def lift_constants(model: ir.Model) -> None:
+    """Make initializers of the Constant nodes of the graph that hold a tensor
+    (:class:`mconv.onnx_graph.passes.ConstantsToInitializersPass`)."""
+    from mconv.onnx_graph.passes import ConstantsToInitializersPass
+
+    ConstantsToInitializersPass()(model)
+
+
+def remove_unused_initializers(model: ir.Model) -> None:
+    """Remove initializers that nothing reads, with the inputs of their name
+    (:class:`mconv.onnx_graph.passes.RemoveUnusedInitializersPass`)."""
+    from mconv.onnx_graph.passes import RemoveUnusedInitializersPass
+
+    RemoveUnusedInitializersPass()(model)
+
+
+def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return the tensor of a value that is constant: an initializer, or made by a Constant node of
+    any kind; None for others. An initializer that is an input too counts as constant."""
+    from onnx_ir.convenience import get_const_tensor
+
+    return None if value is None else get_const_tensor(value)
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """Return the values of a constant (see :func:`tensor_of`), mapped from its file where they are
+    external data; None for what is not constant."""
+    tensor = tensor_of(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def unique_name(graph: ir.Graph, wanted: str) -> str:
+    """Return ``wanted``, with a number behind it where a value or node of the graph, or of a body
+    in it, has that name."""
+    taken = names_of(graph)
+    name, count = wanted, 0
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def names_of(graph: ir.Graph) -> set[str]:
+    """Return the names of all values and nodes of a graph and of the bodies in it."""
+    names = {value.name for value in graph.inputs} | set(graph.initializers)
+    for body in graph.subgraphs():
+        names |= {value.name for value in body.inputs} | set(body.initializers)
+    for node in graph.all_nodes():
+        names.add(node.name)
+        names |= {output.name for output in node.outputs}
+    return {name for name in names if name}
+
+
+def add_initializer(graph: ir.Graph, name: str, tensor: np.ndarray | ir.TensorProtocol) -> ir.Value:
+    """Add a constant to a graph under a name that is free; return its value.
+
+    A tensor of 4 bits, or one that is made when it is written, is given as ``onnx_ir.Tensor``,
+    ``PackedTensor`` or ``LazyTensor``. Raises ValueError where an initializer has that name."""
+    import numpy as np
+    import onnx_ir as ir
+
+    held = ir.Tensor(tensor, name=name) if isinstance(tensor, np.ndarray) else tensor
+    held.name = name
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(held.shape.numpy()),
+        type=ir.TensorType(held.dtype),
+        const_value=held,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def make_node(
+    operator: str,
+    inputs: Sequence[ir.Value | None],
+    outputs: Sequence[str],
+    *,
+    name: str = "",
+    domain: str = "",
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> ir.Node:
+    """Make a node that belongs to no graph yet, with outputs of the given names. Its attributes are
+    in the order of their names, as ``onnx.helper.make_node`` writes them."""
+    import onnx_ir as ir
+
+    given = attributes or {}
+    return ir.node(
+        operator,
+        inputs,
+        attributes={key: given[key] for key in sorted(given)},
+        domain=domain,
+        outputs=[ir.Value(name=output) for output in outputs],
+        name=name,
+    )
+
+
+def insert_before(node: ir.Node, nodes: ir.Node | Sequence[ir.Node]) -> None:
+    """Put new nodes in front of one of a graph, in their order."""
+    _graph_of(node).insert_before(node, nodes)
+
+
+def insert_after(node: ir.Node, nodes: ir.Node | Sequence[ir.Node]) -> None:
+    """Put new nodes behind one of a graph, in their order."""
+    _graph_of(node).insert_after(node, nodes)
+
+
+def replace_node(node: ir.Node, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> None:
+    """Put ``nodes`` in place of one, and what they make (``outputs``, one for each of its own) in
+    place of what it made, graph outputs included. The outputs take the names, types and shapes of
+    those that they replace."""
+    from onnx_ir.convenience import replace_nodes_and_values
+
+    replace_nodes_and_values(_graph_of(node), node, [node], nodes, list(node.outputs), outputs)
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    if node.graph is None:
+        raise ValueError(f"node {node.name!r} is in no graph")
+    return node.graph

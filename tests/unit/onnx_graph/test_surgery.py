@@ -1,0 +1,95 @@
+"""Cuts and joins keep names, order and what is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper
+
+from mconv.onnx_graph import serialization, surgery
+from tests.models import linear
+from tests.unit.onnx_graph.test_edits import branches
+from tests.unit.onnx_graph.test_passes import constants, model_of
+
+
+def test_nodes_of_bodies_follow_their_node() -> None:
+    operators = [node.op_type for node in surgery.all_nodes(model_of(branches()))]
+    assert operators == ["Relu", "If", "Neg", "Add"]
+
+
+def test_constants_are_read_from_initializers_and_nodes() -> None:
+    model = model_of(constants())
+    values = {output.name: output for node in model.graph for output in node.outputs}
+    read = surgery.constant_of(values["c"])
+    assert read is not None
+    np.testing.assert_array_equal(read, np.arange(4, dtype=np.float32))
+    number = surgery.constant_of(values["number"])
+    assert number is not None
+    assert number == 1.0
+    surgery.lift_constants(model)
+    read = surgery.constant_of(model.graph.initializers["c"])
+    np.testing.assert_array_equal(read, np.arange(4, dtype=np.float32))
+    assert surgery.constant_of(model.graph.inputs[0]) is None
+    assert surgery.constant_of(values["y"]) is None
+    assert surgery.constant_of(None) is None
+
+
+def test_names_are_free_in_bodies_too() -> None:
+    graph = model_of(branches()).graph
+    assert {"x", "r", "inner", "y", "z"} <= surgery.names_of(graph)
+    assert surgery.unique_name(graph, "inner") == "inner_1"
+    assert surgery.unique_name(graph, "free") == "free"
+    surgery.add_initializer(graph, "inner_1", np.ones(2, np.float32))
+    assert surgery.unique_name(graph, "inner") == "inner_2"
+    with pytest.raises(ValueError, match="already registered"):
+        surgery.add_initializer(graph, "inner_1", np.ones(2, np.float32))
+
+
+def test_a_node_is_written_as_onnx_s_helper_writes_it() -> None:
+    model = model_of(branches())
+    scale = surgery.add_initializer(model.graph, "scale", np.ones(4, np.float32))
+    codes = ir.Tensor(np.arange(4, dtype=np.int8), dtype=ir.DataType.INT4)
+    stored = surgery.add_initializer(model.graph, "stored", codes)
+    node = surgery.make_node(
+        "DequantizeLinear",
+        [stored, scale, None],
+        ["made"],
+        name="n",
+        attributes={"block_size": 4, "axis": 0},
+    )
+    surgery.insert_before(model.graph[0], node)
+    proto = serialization.to_proto(model)
+    assert proto.graph.node[0] == helper.make_node(
+        "DequantizeLinear", ["stored", "scale", ""], ["made"], name="n", block_size=4, axis=0
+    )
+    assert proto.graph.initializer[-1].data_type == onnx.TensorProto.INT4
+
+
+def test_a_node_is_replaced_by_others_under_the_name_it_made() -> None:
+    model = ir.from_proto(linear())
+    node = next(node for node in model.graph if node.op_type == "MatMul")
+    name = node.outputs[0].name
+    turned = surgery.make_node("Neg", [node.inputs[0]], ["turned"], name="turn")
+    product = surgery.make_node(
+        "MatMul", [turned.outputs[0], node.inputs[1]], ["other"], name="product"
+    )
+    surgery.replace_node(node, [turned, product], product.outputs)
+    assert node.graph is None
+    proto = serialization.to_proto(model)
+    onnx.checker.check_model(proto)
+    operators = [n.op_type for n in proto.graph.node]
+    index = operators.index("Neg")
+    assert operators[index : index + 2] == ["Neg", "MatMul"]
+    assert proto.graph.node[index + 1].output[0] == name
+
+
+def test_nodes_go_behind_one_in_their_order() -> None:
+    model = model_of(branches())
+    relu = model.graph[0]
+    new = [surgery.make_node("Neg", relu.outputs, [f"n{i}"], name=f"n{i}") for i in range(2)]
+    surgery.insert_after(relu, new)
+    assert [node.op_type for node in model.graph] == ["Relu", "Neg", "Neg", "If", "Add"]
+    with pytest.raises(ValueError, match="is in no graph"):
+        surgery.insert_after(surgery.make_node("Neg", [], [], name="loose"), new)
