@@ -58,11 +58,9 @@ def load_model(path: Path) -> ir.Model:
 
     from mconv.onnx_graph.mapped_tensor import MappedTensor
 
-    proto = read_proto(path)
-    _make_dense(proto.graph)
     try:
-        model = ir.from_proto(proto)
-    except Exception as problem:  # SerdeError around ValueError, NotImplementedError and others
+        model = model_of(read_proto(path))
+    except ir.serde.SerdeError as problem:
         raise SourceError(
             f"{path.name} is not a valid ONNX model: {one_line(_cause_of(problem))}",
             hint="export it again",
@@ -71,6 +69,21 @@ def load_model(path: Path) -> ir.Model:
         if isinstance(place.tensor, ir.ExternalTensor):
             place.tensor.base_dir = path.parent
             place.put(MappedTensor.of(place.tensor))
+    return model
+
+
+def model_of(proto: onnx.ModelProto) -> ir.Model:
+    """Return the model of a protobuf message, for instance an exporter's; the message is used up.
+
+    Sparse constants become dense. Of a domain of operators that is named twice, the newest version
+    counts. Raises ``onnx_ir.serde.SerdeError`` where its parts contradict each other."""
+    import onnx_ir as ir
+
+    _make_dense(proto.graph)
+    model = ir.from_proto(proto)
+    for opset in proto.opset_import:
+        newest = max(opset.version, model.opset_imports[opset.domain])
+        model.opset_imports[opset.domain] = newest
     return model
 
 

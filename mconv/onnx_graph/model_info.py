@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv.onnx_graph.model_files import load
+from mconv.errors import UnsupportedError
+from mconv.onnx_graph.model_files import load_model
 from mconv.onnx_graph.opsets import opset_of
 from mconv.values import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 
-def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    """An input or output of a graph; an axis without a size or name is called
-    ``<tensor>_<axis>``."""
+def value_spec(value: ir.Value | onnx.ValueInfoProto) -> TensorSpec:
+    """Return the type and shape of an input or output of a graph; an axis without a size or name is
+    called ``<tensor>_<axis>``.
+
+    Raises UnsupportedError for what is no tensor (a sequence, for instance), or of no type."""
     import onnx
+    import onnx_ir as ir
 
+    if isinstance(value, ir.Value):
+        name = value.name or ""
+        if not isinstance(value.type, ir.TensorType):
+            raise UnsupportedError(
+                f"{name!r} is no tensor: its type is {value.type}",
+                hint="export the model with tensors as inputs and outputs",
+            )
+        sizes: list[int | str] = []
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, int):
+                sizes.append(size)
+            else:
+                sizes.append(size.value or f"{name}_{axis}")
+        return TensorSpec(name=name, dtype=str(value.type.dtype.numpy()), shape=tuple(sizes))
     tensor = value.type.tensor_type
     shape: list[int | str] = []
     for axis, dim in enumerate(tensor.shape.dim):
@@ -34,48 +52,41 @@ def value_spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def describe(path: Path) -> ModelInfo:
-    """Parameters (elements of float initializers and constants, quantized ones included), nodes,
-    operators, opset, signature.
+    """Describe an ONNX file: its parameters (elements of float initializers and constants,
+    quantized ones included), nodes, operators, opset and signature.
 
     Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not
     parameters. A file that is asked for again, and is still the same, is not parsed again."""
     identity: tuple[int, ...] = ()
     with contextlib.suppress(OSError):  # loading it says what is wrong
-        found = path.stat()
-        identity = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        status = path.stat()
+        identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return _describe(path, identity)
 
 
 @lru_cache(16)
 def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
-    import onnx
+    return describe_model(load_model(path))
 
-    model = load(path, data=False)
-    operators: Counter[str] = Counter()
+
+def describe_model(model: ir.Model) -> ModelInfo:
+    """Describe a model in memory (see :func:`describe`)."""
+    import onnx_ir as ir
+
+    uncounted = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
     parameters = 0
-    skip = {
-        onnx.TensorProto.INT64,
-        onnx.TensorProto.INT32,
-        onnx.TensorProto.BOOL,
-        onnx.TensorProto.STRING,
-    }
-
-    def visit(graph: onnx.GraphProto) -> None:
-        nonlocal parameters
-        parameters += sum(math.prod(t.dims) for t in graph.initializer if t.data_type not in skip)
-        for node in graph.node:
-            operators[node.op_type if not node.domain else f"{node.domain}.{node.op_type}"] += 1
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    visit(attribute.g)
-                for inner in attribute.graphs:
-                    visit(inner)
-
-    visit(model.graph)
-    initializers = {t.name for t in model.graph.initializer}
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype not in uncounted:
+                parameters += tensor.size
+    operators: Counter[str] = Counter()
+    for node in model.graph.all_nodes():
+        operators[node.op_type if not node.domain else f"{node.domain}.{node.op_type}"] += 1
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     return ModelInfo(
-        inputs=tuple(value_spec(v) for v in model.graph.input if v.name not in initializers),
-        outputs=tuple(value_spec(v) for v in model.graph.output),
+        inputs=tuple(value_spec(value) for value in inputs),
+        outputs=tuple(value_spec(value) for value in model.graph.outputs),
         parameters=parameters,
         nodes=sum(operators.values()),
         operators=dict(sorted(operators.items())),

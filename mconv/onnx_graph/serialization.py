@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from mconv.onnx_graph.edits import bodies_of
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
@@ -45,14 +47,19 @@ def tensor_places(model: ir.Model) -> Iterator[TensorPlace]:
     """Yield every place of a model that holds a tensor: initializers, those of control-flow bodies
     included, then attributes."""
     for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield TensorPlace(value.const_value, graph, _value_setter(value))
+        yield from initializer_places(graph)
     nodes = [*model.graph.all_nodes()]
     for function in model.functions.values():
         nodes.extend(function.all_nodes())
     for node in nodes:
-        yield from _attribute_places(node)
+        yield from attribute_places(node)
+
+
+def initializer_places(graph: ir.Graph) -> Iterator[TensorPlace]:
+    """Yield the places of a graph's own initializers."""
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            yield TensorPlace(value.const_value, graph, _value_setter(value))
 
 
 def _value_setter(value: ir.Value) -> Callable[[ir.TensorProtocol], None]:
@@ -62,7 +69,8 @@ def _value_setter(value: ir.Value) -> Callable[[ir.TensorProtocol], None]:
     return put
 
 
-def _attribute_places(node: ir.Node) -> Iterator[TensorPlace]:
+def attribute_places(node: ir.Node) -> Iterator[TensorPlace]:
+    """Yield the places of the tensors that stand in a node's attributes."""
     import onnx_ir as ir
 
     for attribute in node.attributes.values():
@@ -144,13 +152,17 @@ def loaded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def _drop_repeated_types(graph: onnx.GraphProto) -> None:
-    """Remove the types of values that are initializers, which tell their types themselves."""
+    """Remove the types of values that are initializers, which tell their types themselves, in
+    bodies too."""
     names = {tensor.name for tensor in graph.initializer}
     values = [value for value in graph.value_info if value.name not in names]
     if len(values) < len(graph.value_info):
         copies = [type(value).FromString(value.SerializeToString()) for value in values]
         del graph.value_info[:]
         graph.value_info.extend(copies)
+    for node in graph.node:
+        for body in bodies_of(node):
+            _drop_repeated_types(body)
 
 
 def serialize(model: ir.Model) -> bytes:

@@ -136,6 +136,56 @@ def replace_node(node: ir.Node, nodes: Sequence[ir.Node], outputs: Sequence[ir.V
     replace_nodes_and_values(_graph_of(node), node, [node], nodes, list(node.outputs), outputs)
 
 
+def forget_types(graph: ir.Graph) -> None:
+    """Forget the types and shapes of what nodes make between a graph's inputs and outputs, and what
+    is said about it: engines infer them."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type, value.shape, value.doc_string = None, None, None
+                value.metadata_props.clear()
+
+
+def strip_remarks(model: ir.Model) -> None:
+    """Remove every doc string and all metadata of a model: what exporters note there differs
+    between machines and runs."""
+    for graph in model.graphs():
+        graph.doc_string = None
+        graph.metadata_props.clear()
+        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+            _strip_value(value)
+    for node in model.graph.all_nodes():
+        _strip_node(node)
+    for function in model.functions.values():
+        function.doc_string = None
+        for node in function.all_nodes():
+            _strip_node(node)
+    model.doc_string = None
+    model.metadata_props.clear()
+
+
+def _strip_node(node: ir.Node) -> None:
+    node.doc_string = None
+    node.metadata_props.clear()
+    for value in node.outputs:
+        _strip_value(value)
+
+
+def _strip_value(value: ir.Value) -> None:
+    import onnx_ir as ir
+
+    value.doc_string = None
+    value.metadata_props.clear()
+    tensor = value.const_value
+    if isinstance(tensor, ir.serde.TensorProtoTensor):
+        tensor.raw.ClearField("doc_string")
+        tensor.raw.ClearField("metadata_props")
+    elif tensor is not None:
+        tensor.doc_string = None
+    if tensor is not None:
+        tensor.metadata_props.clear()
+
+
 def _graph_of(node: ir.Node) -> ir.Graph:
     if node.graph is None:
         raise ValueError(f"node {node.name!r} is in no graph")

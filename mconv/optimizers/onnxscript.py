@@ -22,11 +22,11 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     import onnxscript.optimizer
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    proto = model_files.load(model, data=False)
-    aside = initializers.lay_aside(proto)
-    proto = onnxscript.optimizer.optimize(proto)
-    initializers.put_back(proto, aside)
-    del proto.metadata_props[:]
-    model_files.save(proto, out, model.parent)
+    graph = model_files.load_model(model)
+    aside = initializers.lay_aside(graph)
+    graph = onnxscript.optimizer.optimize(graph)
+    initializers.put_back(graph, aside)
+    graph.metadata_props.clear()
+    model_files.save_model(graph, out)
     same_signature(model, out)
     return {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mconv.onnx_graph import initializers, model_files
+from mconv.onnx_graph.serialization import to_proto
 from mconv.optimizers._check import same_signature
 
 LEVELS = ("basic", "aggressive")
@@ -18,11 +19,14 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     up."""
     import onnxslim
 
-    proto = model_files.load(model, data=False)
-    aside = initializers.lay_aside(proto)
+    graph = model_files.load_model(model)
+    aside = initializers.lay_aside(graph)
+    proto = to_proto(graph, data=False)
+    del graph  # its tensors are in the message now
     proto = onnxslim.slim(proto)
-    initializers.put_back(proto, aside)
     del proto.metadata_props[:], proto.graph.value_info[:]
-    model_files.save(proto, out, model.parent)
+    slim = model_files.model_of(proto)
+    initializers.put_back(slim, aside)
+    model_files.save_model(slim, out)
     same_signature(model, out)
     return {}

@@ -29,7 +29,7 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     options = FusionOptions("bert")
     options.enable_embed_layer_norm = False  # it changes the inputs' types to int32
     before = model_info.describe(model).operators
-    made = optimize_model(
+    optimizer = optimize_model(
         str(model),
         model_type="bert",
         num_heads=0,
@@ -38,15 +38,17 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
         opt_level=0,
     )
     fused = {
-        op: n for op, n in made.get_fused_operator_statistics().items() if n and op not in before
+        op: n
+        for op, n in optimizer.get_fused_operator_statistics().items()
+        if n and op not in before
     }
     if not fused:
         raise UnsupportedError("no pattern to fuse was found")
-    made.topological_sort()
-    proto = made.model
+    optimizer.topological_sort()
+    del optimizer.model.metadata_props[:], optimizer.model.graph.value_info[:]
+    graph = model_files.model_of(optimizer.model)
     # the fusions forget to say what they use
-    declare_domain(proto, MICROSOFT)
-    del proto.metadata_props[:], proto.graph.value_info[:]
-    model_files.save(proto, out)
+    declare_domain(graph, MICROSOFT)
+    model_files.save_model(graph, out)
     same_signature(model, out)
     return {"fused": ", ".join(f"{op} ×{n}" for op, n in sorted(fused.items()))}
