@@ -7,12 +7,15 @@ import math
 import os
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mconv.errors import SourceError
 from mconv.formats import _wire
 from mconv.onnx_graph import model_files
-from mconv.onnx_graph.opsets import opset_of
 from mconv.values import Facts
+
+if TYPE_CHECKING:
+    import onnx
 
 SUFFIXES = (".onnx",)
 TOOLS = ("onnx",)
@@ -110,11 +113,13 @@ def _entry(data: _wire.Buffer, field: _wire.Field) -> str | None:
 
 
 def check(path: Path) -> list[str]:
-    """External data, every tensor's size, ONNX's checker, and shape inference in strict mode."""
+    """Return what is wrong with a file: external data, every tensor's size, what ONNX's checker
+    says, and shape inference in strict mode. It looks at the protobuf message itself, since a
+    broken one is no model."""
     import onnx
 
     try:
-        model = model_files.load(path, data=False)
+        model = model_files.read_proto(path)
     except SourceError as problem:
         return [problem.message]
     found = _tensors(model)
@@ -124,7 +129,7 @@ def check(path: Path) -> list[str]:
         onnx.checker.check_model(str(path))
     except Exception as problem:  # ValidationError, and what protobuf and the C++ side raise
         return [f"the checker says: {_sentence(problem)}"]
-    opset = opset_of(model)
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset > model_files.MAX_OPSET:
         found.append(f"it is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}")
     standard = all(not n.domain or n.domain == "ai.onnx" for n in model.graph.node)
@@ -138,12 +143,13 @@ def check(path: Path) -> list[str]:
     return found + _dangling(model)
 
 
-def _tensors(model: object) -> list[str]:
-    """Initializers whose bytes are not what their shape and type need."""
+def _tensors(model: onnx.ModelProto) -> list[str]:
+    """Return what is wrong with initializers whose bytes are not what their shape and type
+    need."""
     import onnx
 
     found = []
-    for tensor in model.graph.initializer:  # type: ignore[attr-defined]
+    for tensor in model.graph.initializer:
         if any(d < 0 for d in tensor.dims):
             found.append(
                 f"initializer {tensor.name!r} has a negative dimension: {list(tensor.dims)}"
@@ -175,9 +181,9 @@ def _bits(kind: int) -> int:
     return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize) * 8
 
 
-def _dangling(model: object) -> list[str]:
-    """Outputs that nothing makes."""
-    body = model.graph  # type: ignore[attr-defined]
+def _dangling(model: onnx.ModelProto) -> list[str]:
+    """Return a sentence for each output that nothing makes."""
+    body = model.graph
     made = (
         {name for node in body.node for name in node.output}
         | {t.name for t in body.initializer}

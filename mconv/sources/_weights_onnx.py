@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mconv.errors import StepError, UnsupportedError
+from mconv.errors import StepError
 from mconv.onnx_graph import model_files
+from mconv.onnx_graph.serialization import TensorPlace, attribute_places, initializer_places
 from mconv.sources._weighted import Weighted
 from mconv.weights import About, Tensor, check_names
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 LARGE = 1024  # elements from which on a Constant node counts as a weight
 
@@ -25,19 +28,17 @@ class OnnxWeights(Weighted):
     def __init__(self, model: Any, path: Path, run_file: Callable[[Path], Any]) -> None:
         super().__init__(model)
         self.run_file = run_file
-        self.proto = model_files.load(path)
-        self.found = dict(_named(self.proto.graph, ""))
+        self.graph = model_files.load_model(path)
+        self.places = dict(_named_places(self.graph.graph, ""))
         self.about = About(
             format="onnx",
-            architecture=self.proto.graph.name or path.stem,
+            architecture=self.graph.graph.name or path.stem,
             parameters=model.parameters,
         )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        from onnx import numpy_helper
-
-        for name, proto in self.found.items():
-            yield name, Tensor.of(numpy_helper.to_array(proto))
+        for name, place in self.places.items():
+            yield name, Tensor.of(place.tensor.numpy())
 
     def copy_files(self, out: Path) -> None:
         """Nothing goes beside an ONNX file."""
@@ -45,45 +46,49 @@ class OnnxWeights(Weighted):
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
         """New tensors in the graph, of its own types, and a new session on it."""
         import numpy as np
-        from onnx import numpy_helper
+        import onnx_ir as ir
 
-        check_names(self.found, tensors, "what was read")
-        for name, proto in self.found.items():
-            own, given = numpy_helper.to_array(proto), tensors[name].numpy()
-            if own.shape != given.shape:
+        check_names(self.places, tensors, "what was read")
+        for name, place in self.places.items():
+            own, given = place.tensor, tensors[name].numpy()
+            shape = own.shape.numpy()
+            if shape != given.shape:
                 raise StepError(
-                    f"weight {name!r} has shape {list(given.shape)}, the model takes "
-                    f"{list(own.shape)}"
+                    f"weight {name!r} has shape {list(given.shape)}, the model takes {list(shape)}"
                 )
-            called = proto.name
-            proto.Clear()
-            proto.CopyFrom(numpy_helper.from_array(np.asarray(given.astype(own.dtype)), called))
+            values = np.asarray(given.astype(own.dtype.numpy()))
+            place.put(ir.Tensor(values, dtype=own.dtype, name=own.name))
         with tempfile.TemporaryDirectory() as folder:
-            model_files.save(self.proto, Path(folder) / model_files.MODEL_FILE)
+            model_files.save_model(self.graph, Path(folder) / model_files.MODEL_FILE)
             self.model.session = self.run_file(Path(folder) / model_files.MODEL_FILE)
 
 
-def _named(inner: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Tensors of a graph and of those in its nodes, which put the node's name before theirs. Texts
-    are no weights."""
-    from onnx import TensorProto
+def _named_places(graph: ir.Graph, prefix: str) -> Iterator[tuple[str, TensorPlace]]:
+    """Yield the places of a graph's tensors, and of those in its nodes, which put the node's name
+    before theirs. Texts are no weights."""
+    import onnx_ir as ir
 
-    if inner.sparse_initializer:
-        raise UnsupportedError(
-            "sparse initializers have no place among weights", hint="make them dense"
-        )
-    for tensor in inner.initializer:
-        if tensor.data_type != TensorProto.STRING:
-            yield prefix + tensor.name, tensor
-    for index, node in enumerate(inner.node):
-        for attribute in node.attribute:
-            large = attribute.HasField("t") and math.prod(attribute.t.dims) >= LARGE
-            if node.op_type == "Constant" and large and attribute.t.data_type != TensorProto.STRING:
-                yield prefix + node.output[0], attribute.t
-            for at, body in enumerate(
-                [attribute.g] if attribute.HasField("g") else attribute.graphs
-            ):
-                yield from _named(
-                    body,
-                    f"{prefix}{node.name or f'{node.op_type}_{index}'}/{attribute.name}{at or ''}/",
-                )
+    for place in initializer_places(graph):
+        if place.tensor.dtype != ir.DataType.STRING:
+            yield f"{prefix}{place.tensor.name}", place
+    for index, node in enumerate(graph):
+        if node.op_type == "Constant":
+            for place in attribute_places(node):
+                if place.tensor.size >= LARGE and place.tensor.dtype != ir.DataType.STRING:
+                    yield f"{prefix}{node.outputs[0].name}", place
+        called = node.name or f"{node.op_type}_{index}"
+        for name, at, body in _bodies_of(node):
+            yield from _named_places(body, f"{prefix}{called}/{name}{at or ''}/")
+
+
+def _bodies_of(node: ir.Node) -> Iterator[tuple[str, int, ir.Graph]]:
+    """Yield the control-flow bodies of a node, each with its attribute's name and its place in
+    it."""
+    import onnx_ir as ir
+
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.name, 0, attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for at, body in enumerate(attribute.as_graphs()):
+                yield attribute.name, at, body

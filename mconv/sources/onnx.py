@@ -18,6 +18,7 @@ from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx_ir as ir
 
 TOOLS = ("onnx", "onnxruntime")
 SMALLEST = 16
@@ -75,7 +76,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     import onnx
 
     path = Path(config.path)
-    model = model_files.load(path, data=False)
+    model = model_files.load_model(path)
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as problem:
@@ -90,8 +91,8 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             hint="export it with a lower opset",
         )
     _session(path)
-    del model.metadata_props[:]
-    model_files.save(model, out / model_files.MODEL_FILE, path.parent)
+    model.metadata_props.clear()
+    model_files.save_model(model, out / model_files.MODEL_FILE)
     return ExportInfo(
         exporter="none (already ONNX)", model=model_info.describe(out / model_files.MODEL_FILE)
     )
@@ -123,8 +124,8 @@ def _session(path: Path) -> Any:
 def _foreign(path: Path) -> list[str]:
     """Operators, as ``domain.name``, of domains that are neither ONNX's nor onnxruntime's, and not
     functions of the file."""
-    model = model_files.load(path, data=False)
-    local = {f"{f.domain}.{f.name}" for f in model.functions}
+    model = model_files.load_model(path)
+    local = {f"{f.domain}.{f.name}" for f in model.functions.values()}
     used = {name for name in model_info.describe(path).operators if "." in name}
     return sorted(
         name for name in used - local if not name.startswith(("ai.onnx.", "com.microsoft."))
@@ -136,8 +137,8 @@ class OnnxModel:
     framework itself."""
 
     def __init__(self, path: Path) -> None:
-        model = model_files.load(path, data=False)
-        info = model_info.describe(path)
+        model = model_files.load_model(path)
+        info = model_info.describe_model(model)
         self.inputs: tuple[TensorSpec, ...] = info.inputs
         self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.parameters = info.parameters
@@ -163,24 +164,30 @@ class OnnxModel:
         return dict(zip(names, self.session.run(names, dict(feed)), strict=True))
 
 
-def _index_bounds(model: Any) -> dict[str, int]:
-    """For each integer input that a Gather uses as indices into a constant table (through Cast
-    too): the table's rows."""
-    tables = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
-    alias = {
-        o: i
-        for n in model.graph.node
-        if n.op_type in ("Cast", "Identity")
-        for i, o in [(n.input[0], n.output[0])]
-    }
+def _index_bounds(model: ir.Model) -> dict[str, int]:
+    """Return, for each integer input that a Gather uses as indices into a constant table (through
+    Cast too), the table's rows."""
     bounds: dict[str, int] = {}
-    for node in model.graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables:
-            index = node.input[1]
-            while index in alias:
-                index = alias[index]
-            bounds[index] = min(bounds.get(index, 2**31), tables[node.input[0]])
+    for node in model.graph:
+        if node.op_type != "Gather":
+            continue
+        table, index = node.inputs[:2]
+        if table is None or index is None or table.const_value is None:
+            continue
+        shape = table.const_value.shape.numpy()
+        if shape:
+            name = _origin_of(index).name or ""
+            bounds[name] = min(bounds.get(name, 2**31), shape[0])
     return bounds
+
+
+def _origin_of(value: ir.Value) -> ir.Value:
+    """Return what a value is a copy of, perhaps in another type: what Cast and Identity read."""
+    node = value.producer()
+    while node is not None and node.op_type in ("Cast", "Identity") and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
 
 
 def load(config: SourceConfig) -> OnnxModel:

@@ -39,14 +39,14 @@ def write(
     import onnx
 
     target = out / model_files.MODEL_FILE
-    proto = model_files.load(model, data=False)
-    opset = opset_of(proto)
+    graph = model_files.load_model(model)
+    opset = opset_of(graph)
     if opset > model_files.MAX_OPSET:
         raise UnsupportedError(
             f"the graph is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}",
             hint="export an older opset",
         )
-    model_files.save(proto, target, model.parent)
+    model_files.save_model(graph, target)
     try:
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:

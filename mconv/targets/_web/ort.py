@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mconv.errors import StepError, UnsupportedError
-from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.targets import _web
 from mconv.targets._web import PackageOptions
 from mconv.values import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
+    import onnx_ir as ir
 
 VERSION = "1.30.0"  # of onnxruntime-web: what the packages depend on and what verifies them
 # JSPI's build is the smallest and quickest; browsers without WebAssembly.Suspending take the other
@@ -157,72 +156,52 @@ def _copy_model(model: Path, out: Path, provider: str, fixed: Mapping[str, int])
 
     ``fixed`` axes get their size in the file.
     """
-    proto = model_files.load(model)
-    initializers = {tensor.name for tensor in proto.graph.initializer}
+    graph = model_files.load_model(model)
     axes: set[str] = set()
-    for value in proto.graph.input:
-        if value.name in initializers:
+    for value in graph.graph.inputs:
+        if value.is_initializer():
             continue
         spec: TensorSpec = model_info.value_spec(value)
-        for size, dim in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
-            if isinstance(size, int):
-                continue
-            axes.add(size)
-            if size in fixed:
-                dim.dim_value = fixed[size]
-            else:
-                dim.dim_param = size
+        for axis, size in enumerate(spec.shape):
+            if isinstance(size, str):
+                assert value.shape is not None  # it has an axis
+                axes.add(size)
+                value.shape[axis] = fixed.get(size, size)
     if provider == "webgpu":
-        _replace_float_fills(proto.graph)
-    model_files.save(proto, out / model_files.MODEL_FILE)
+        _replace_float_fills(graph.graph)
+    model_files.save_model(graph, out / model_files.MODEL_FILE)
     return axes
 
 
-def _replace_float_fills(proto: onnx.GraphProto) -> None:
+def _replace_float_fills(graph: ir.Graph) -> None:
     """Turn every ConstantOfShape of floats into an Expand of one of them, in place.
 
     onnxruntime's WebGPU provider has no ConstantOfShape, and would leave it, with data as large as
     the model's, to the CPU. One of integers is shape arithmetic, which belongs on the CPU.
     """
-    from onnx import helper, numpy_helper
-
-    taken = {tensor.name for tensor in proto.initializer}
-    for node in proto.node:
-        taken.update(node.output)
-    for node in proto.node:
+    for node in list(graph):
         if node.op_type != "ConstantOfShape" or node.domain:
             continue
-        value = _read_fill_value(node)
-        if value.dtype.kind != "f":
+        fill = _read_fill_value(node)
+        if fill.dtype.kind != "f":
             continue
-        name = _make_free_name(f"{node.output[0]}_value", taken)
-        taken.add(name)
-        proto.initializer.append(numpy_helper.from_array(value.reshape(()), name))
-        node.CopyFrom(
-            helper.make_node("Expand", [name, node.input[0]], list(node.output), name=node.name)
+        output = node.outputs[0].name or ""
+        name = surgery.unique_name(graph, f"{output}_value")
+        value = surgery.add_initializer(graph, name, fill.reshape(()))
+        expand = surgery.make_node(
+            "Expand", [value, node.inputs[0]], [output], name=node.name or ""
         )
+        surgery.replace_node(node, [expand], expand.outputs)
 
 
-def _read_fill_value(node: onnx.NodeProto) -> np.ndarray:
+def _read_fill_value(node: ir.Node) -> np.ndarray:
     """Return what a ConstantOfShape fills with, an array of one element (ONNX: float32 0 unless
     given)."""
     import numpy as np
-    from onnx import numpy_helper
 
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            value: np.ndarray = numpy_helper.to_array(attribute.t)
-            return value
+    if "value" in node.attributes:
+        return node.attributes["value"].as_tensor().numpy()
     return np.zeros(1, np.float32)
-
-
-def _make_free_name(wanted: str, taken: set[str]) -> str:
-    """Return ``wanted``, with the first number behind it that makes it differ from all in
-    ``taken``."""
-    if wanted not in taken:
-        return wanted
-    numbered = (f"{wanted}{number}" for number in itertools.count(1))
-    return next(name for name in numbered if name not in taken)
 
 
 def make_import_map(provider: str, base: str) -> str:
