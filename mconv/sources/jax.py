@@ -108,7 +108,7 @@ def files(config: SourceConfig) -> Sequence[Path]:
 def _jax() -> Any:
     import jax
 
-    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     return jax
 
 
@@ -429,9 +429,9 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         for name, function in (("jax2onnx", whole), ("jax2onnx, of primitives", traced)):
             try:
                 with _named.quiet(*CHATTER), _unpatched():
-                    proto = _converter()(function, specs, opset=OPSET)
-                _named.rename(proto, model.inputs, model.outputs, fixed)
-                model_files.save(proto, target)
+                    graph = model_files.model_of(_converter()(function, specs, opset=OPSET))
+                _named.rename(graph, model.inputs, model.outputs, fixed)
+                model_files.save_model(graph, target)
                 _named.prove(target, feeds, answers)
             except Exception as problem:
                 # jax2onnx raises anything; the reason is kept and the next way is tried
