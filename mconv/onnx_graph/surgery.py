@@ -136,6 +136,36 @@ def replace_node(node: ir.Node, nodes: Sequence[ir.Node], outputs: Sequence[ir.V
     replace_nodes_and_values(_graph_of(node), node, [node], nodes, list(node.outputs), outputs)
 
 
+def set_shape(
+    value: ir.Value, shape: Sequence[int | str], fixed: Mapping[str, int] | None = None
+) -> None:
+    """Give a value another shape: axes with a size or a name, of which those in ``fixed`` get their
+    size."""
+    import onnx_ir as ir
+
+    sizes = fixed or {}
+    value.shape = ir.Shape([sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in shape])
+
+
+def rename_values(graph: ir.Graph, names: Mapping[str, str]) -> None:
+    """Give the values of a graph, and those of that name in bodies, other names.
+
+    Raises ValueError where an initializer of the new name would remain."""
+    from onnx_ir.convenience import rename_values as rename
+
+    values = [value for value in _all_values(graph) if value.name in names]
+    rename(values, [names[value.name or ""] for value in values])
+
+
+def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield the values of a graph and of the bodies in it, some of them several times."""
+    for inner in (graph, *graph.subgraphs()):
+        yield from (*inner.inputs, *inner.outputs, *inner.initializers.values())
+    for node in graph.all_nodes():
+        yield from (value for value in node.inputs if value is not None)
+        yield from node.outputs
+
+
 def forget_types(graph: ir.Graph) -> None:
     """Forget the types and shapes of what nodes make between a graph's inputs and outputs, and what
     is said about it: engines infer them."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import compare
 from mconv.errors import SourceError, UnsupportedError
-from mconv.onnx_graph import sessions
+from mconv.onnx_graph import sessions, surgery
 from mconv.values import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx_ir as ir
 
 EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
 
@@ -124,62 +125,43 @@ def output_specs(
 
 
 def rename(
-    proto: Any,
+    model: ir.Model,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     fixed: Mapping[str, int] | None = None,
 ) -> None:
-    """Give a graph, in place, the model's own input, output and axis names, in order; drop remarks.
+    """Give a graph, in place, the model's own input, output and axis names, in order; drop remarks,
+    and the types of what lies between.
 
     ``fixed``: free axes of the model that are not free in the graph, with their size.
+
+    Raises UnsupportedError where the graph has more or fewer inputs or outputs than the model, or
+    one value is two of them.
     """
-    inner = proto.graph
-    before = [*inner.input, *inner.output]
+    graph = model.graph
+    values = [*graph.inputs, *graph.outputs]
     specs = [*inputs, *outputs]
-    if len(inner.input) != len(inputs) or len(inner.output) != len(outputs):
+    if len(graph.inputs) != len(inputs) or len(graph.outputs) != len(outputs):
         raise UnsupportedError(
-            f"the export has {len(inner.input)} inputs and {len(inner.output)} outputs, the model "
-            f"{len(inputs)} and {len(outputs)}"
+            f"the export has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, the "
+            f"model {len(inputs)} and {len(outputs)}"
         )
-    mapping = {value.name: spec.name for value, spec in zip(before, specs, strict=True)}
+    mapping = {value.name or "": spec.name for value, spec in zip(values, specs, strict=True)}
     if len(mapping) < len(specs):
         raise UnsupportedError(
             "the model hands an input through, or gives one output twice; drop it or compute it"
         )
-    taken = {name for node in inner.node for name in [*node.input, *node.output]} | {
-        t.name for t in inner.initializer
-    }
+    taken = set(graph.initializers)
+    for node in graph:
+        taken.update(value.name or "" for value in (*node.inputs, *node.outputs) if value)
     for name in set(mapping.values()) & taken - mapping.keys():
         mapping[name] = f"{name}_inner"
-    _reread(inner, mapping)
-    del inner.value_info[:]
-    inner.doc_string, proto.doc_string, inner.name = "", "", "main"
-    del proto.metadata_props[:], inner.metadata_props[:]
-    for value, spec in zip(before, specs, strict=True):
-        value.name, value.doc_string = spec.name, ""
-        shape = value.type.tensor_type.shape
-        del shape.dim[:]
-        shape.SetInParent()
-        for dim in spec.shape:
-            size = (fixed or {}).get(dim, dim) if isinstance(dim, str) else dim
-            added = shape.dim.add()
-            if isinstance(size, int):
-                added.dim_value = size
-            else:
-                added.dim_param = size
-
-
-def _reread(inner: Any, mapping: Mapping[str, str]) -> None:
-    for tensor in inner.initializer:
-        tensor.name = mapping.get(tensor.name, tensor.name)
-    for node in inner.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-        for names in (node.input, node.output):
-            names[:] = [mapping.get(name, name) for name in names]
-        for attribute in node.attribute:
-            for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                _reread(body, mapping)
+    surgery.rename_values(graph, mapping)
+    surgery.strip_remarks(model)
+    surgery.forget_types(graph)
+    graph.name = "main"
+    for value, spec in zip(values, specs, strict=True):
+        surgery.set_shape(value, spec.shape, fixed)
 
 
 def prove(

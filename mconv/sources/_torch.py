@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from mconv import samples
 from mconv.errors import SourceError, UnsupportedError
-from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph import model_files, model_info, surgery
+from mconv.onnx_graph.serialization import to_proto
 from mconv.sources import _decisions, _named
 from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
+    import onnx_ir as ir
     import torch
 
 CHATTER = ("torch.onnx", "onnxscript", "torch.export", "torch")  # loggers
@@ -370,40 +373,24 @@ def _decided(model: TorchModel, target: Path, axes: set[str]) -> None:
 def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
     """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs
     between machines and runs: stack traces, paths, remarks."""
-    model = model_files.load(target, data=False)
-    _name(model.graph)
+    import onnx_ir as ir
+
+    model = model_files.load_model(target)
+    _name_after_modules(model.graph)
     shapes = {spec.name: spec.shape for spec in inputs}
-    for value in model.graph.input:
-        for dim, ours in zip(
-            value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False
-        ):
+    for value in model.graph.inputs:
+        if value.shape is None:
+            continue
+        dims = list(value.shape)
+        for axis, ours in enumerate(shapes.get(value.name or "", ())[: len(dims)]):
+            dim = dims[axis]
             # torch.export names axes that it works out itself s0, s1 …
-            if dim.dim_param and isinstance(ours, str):
-                dim.dim_param = ours
-    _whole_windows(model)
-
-    def visit(inner: Any) -> None:
-        inner.doc_string = ""
-        for node in inner.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    visit(attribute.g)
-        for value in [*inner.input, *inner.output, *inner.value_info, *inner.initializer]:
-            value.doc_string = ""
-            del value.metadata_props[:]
-        del inner.metadata_props[:]
-
-    visit(model.graph)
-    for function in model.functions:
-        function.doc_string = ""
-        for node in function.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-    model.doc_string = ""
-    del model.metadata_props[:]
-    model_files.save(model, target)
+            if isinstance(ours, str) and not isinstance(dim, int) and dim.value:
+                dims[axis] = ir.SymbolicDim(ours)
+        value.shape = ir.Shape(dims)
+    _average_whole_windows(model)
+    surgery.strip_remarks(model)
+    model_files.save_model(model, target)
     for other in set(target.parent.iterdir()) - {
         target,
         target.with_name(target.name + model_files.DATA_SUFFIX),
@@ -411,113 +398,102 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
         other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
 
 
-def _whole_windows(model: Any) -> None:
-    """Averages over a window larger than the picture, as EfficientNet's pooler takes them, are
+def _average_whole_windows(model: ir.Model) -> None:
+    """Averages over a window larger than the picture, as EfficientNet's pooler takes them, become
     averages of all of it: torch divides by the elements that are there. Engines differ in such a
     window (OpenVINO refuses it), all know GlobalAveragePool."""
-    import onnx
-
-    attributes = (
-        (node, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
-        for node in model.graph.node
-    )
     pools = [
-        (n, about)
-        for n, about in attributes
-        if n.op_type == "AveragePool" and not n.domain and about.get("ceil_mode")
+        node
+        for node in model.graph
+        if node.op_type == "AveragePool"
+        and not node.domain
+        and node.attributes.get_int("ceil_mode")
     ]
     if not pools:
         return
-    inferred = _shapes(model)
+    inferred = _infer_shapes(to_proto(model, data=False))
     sizes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]]
         for value in (*inferred.value_info, *inferred.input)
     }
-    for node, about in pools:
-        size, window = sizes.get(node.input[0], []), about["kernel_shape"]
+    for node in pools:
+        read = node.inputs[0]
+        size = sizes.get(read.name or "", []) if read is not None else []
+        window = node.attributes["kernel_shape"].as_ints()
         fits = len(size) == len(window) and all(
             0 < have <= wide for have, wide in zip(size, window, strict=True)
         )
-        if fits and not any(about.get("pads", ())):
+        if fits and not any(node.attributes.get_ints("pads", ())):
             node.op_type = "GlobalAveragePool"
-            del node.attribute[:]
+            node.attributes.clear()
 
 
-def _shapes(model: Any) -> Any:
-    """The graph with the shapes of its values: onnxruntime's inference follows the arithmetic of
-    pads, ONNX's does not."""
+def _infer_shapes(proto: onnx.ModelProto) -> onnx.GraphProto:
+    """Return the graph with the shapes of its values: onnxruntime's inference follows the
+    arithmetic of pads, ONNX's does not. It changes the message."""
     import onnx
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied.CopyFrom(proto)
     try:
-        return SymbolicShapeInference.infer_shapes(copied, auto_merge=True).graph
+        inferred: onnx.ModelProto = SymbolicShapeInference.infer_shapes(copied, auto_merge=True)
     except Exception:  # it raises many kinds, bare ones too, for what it does not know
-        return onnx.shape_inference.infer_shapes(model).graph
+        return onnx.shape_inference.infer_shapes(proto).graph
+    return inferred.graph
 
 
-def _name(inner: Any) -> None:
-    """Nodes as ``encoder.layer.0.attention/MatMul``, and the weights that an exporter transposed
-    and numbered after their module.
+def _name_after_modules(graph: ir.Graph) -> None:
+    """Name nodes as ``encoder.layer.0.attention/MatMul``, and the weights that an exporter
+    transposed and numbered after their module.
 
     The dynamo exporter writes scopes in the metadata ``pkg.torch.onnx.name_scopes``, the
     TorchScript one in names of nodes."""
-    outputs = {v.name for v in inner.output}
-    taken = {t.name for t in inner.initializer} | {v.name for v in inner.input} | outputs
-    taken |= {name for node in inner.node for name in node.output}
-    renamed = {}
-
-    def free(wanted: str, used: set[str]) -> str:
-        name = next(
-            n
-            for n in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(2)))
-            if n not in used
-        )
-        used.add(name)
-        return name
-
-    for tensor in inner.initializer:
-        if tensor.name.startswith("inner.") and tensor.name not in outputs:
-            renamed[tensor.name] = free(
-                tensor.name.removeprefix("inner.").removeprefix("held."), taken
-            )
-    nameless = {
-        t.name
-        for t in inner.initializer
-        if len(t.dims) >= 2 and ("." not in t.name or t.name.startswith("onnx::"))
-    }
-    numbered = nameless - outputs
+    outputs = {value.name for value in graph.outputs}
+    taken = {value.name or "" for value in (*graph.inputs, *graph.outputs)}
+    taken |= set(graph.initializers)
+    for node in graph:
+        taken.update(value.name or "" for value in node.outputs)
+    renamed: dict[str, str] = {}
+    numbered = set()
+    for name, value in graph.initializers.items():
+        if name in outputs:
+            continue
+        if name.startswith("inner."):
+            wanted = name.removeprefix("inner.").removeprefix("held.")
+            renamed[name] = _take_name(wanted, taken)
+        rank = len(value.const_value.shape) if value.const_value is not None else 0
+        if rank >= 2 and ("." not in name or name.startswith("onnx::")):
+            numbered.add(name)
     names: set[str] = set()
-    for node in inner.node:
+    for node in graph:
         if scope := _scope(node):
-            node.name = free(f"{scope}/{node.op_type}", names)
-            for name in node.input:
-                if name in numbered and name not in renamed:
-                    renamed[name] = free(f"{scope}.weight", taken)
-    for tensor in inner.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    _reread(inner, renamed)
+            node.name = _take_name(f"{scope}/{node.op_type}", names)
+            for read in node.inputs:
+                if read is not None and read.name in numbered and read.name not in renamed:
+                    renamed[read.name] = _take_name(f"{scope}.weight", taken)
+    surgery.rename_values(graph, renamed)
 
 
-def _reread(inner: Any, renamed: Mapping[str, str]) -> None:
-    for node in inner.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _reread(attribute.g, renamed)
-
-
-def _scope(node: Any) -> str:
-    """The innermost module that a node came of, by its path in the user's model; empty where it is
-    not known."""
-    said = next(
-        (p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), None
+def _take_name(wanted: str, taken: set[str]) -> str:
+    """Return ``wanted``, with a number from 2 behind it where it is taken; it is then."""
+    name = next(
+        n
+        for n in itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(2)))
+        if n not in taken
     )
-    if said is not None:
+    taken.add(name)
+    return name
+
+
+def _scope(node: ir.Node) -> str:
+    """Return the innermost module that a node came of, by its path in the user's model; empty where
+    it is not known."""
+    written = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+    if written is not None:
         with contextlib.suppress(ValueError, SyntaxError):
             # the last is the operator's own
-            scopes = [str(scope) for scope in ast.literal_eval(said)[:-1]]
+            scopes = [str(scope) for scope in ast.literal_eval(written)[:-1]]
             return (
                 (scopes[-1] if scopes else "")
                 .removeprefix("inner")
@@ -525,7 +501,8 @@ def _scope(node: Any) -> str:
                 .lstrip(".")
             )
         return ""
-    path = node.name.split("/")[1:-1] if node.name.startswith("/") else []
+    name = node.name or ""
+    path = name.split("/")[1:-1] if name.startswith("/") else []
     return ".".join(path[1:] if path[:1] == ["inner"] else path).removeprefix("held").lstrip(".")
 
 

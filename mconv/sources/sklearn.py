@@ -17,6 +17,7 @@ from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx_ir as ir
 
 TOOLS = ("scikit-learn", "skl2onnx", "skops", "pyarrow", "onnx", "onnxruntime")
 PRELOAD = ("sklearn.pipeline", "skl2onnx", "skops.io", "onnx")
@@ -424,32 +425,29 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"skl2onnx cannot convert {names}: {type(problem).__name__}: {said[:300]}",
             hint="the message names the step; see the list of supported estimators of skl2onnx",
         ) from problem
-    _keep(proto, [s.name for s in model.outputs])
-    _named.rename(proto, model.inputs, model.outputs)
+    graph = model_files.model_of(proto)
+    _keep_outputs(graph.graph, [s.name for s in model.outputs])
+    _named.rename(graph, model.inputs, model.outputs)
     target = out / model_files.MODEL_FILE
-    model_files.save(proto, target)
+    model_files.save_model(graph, target)
     feeds = [f for dims in ({}, {"batch": 16}) for f in model.draw(2, samples.SEED + 1, dims)]
     _named.prove(target, feeds, [model.run(f) for f in feeds])
     return ExportInfo(exporter=f"skl2onnx, opset {OPSETS['']}", model=model_info.describe(target))
 
 
-def _keep(proto: Any, names: Sequence[str]) -> None:
-    """The outputs that the estimator itself has, in its order; each operator domain imported
-    once."""
-    found = {v.name: v for v in proto.graph.output}
-    first = proto.graph.output[0].name
-    kept = [found[n if n in found else first] for i, n in enumerate(names) if n in found or i == 0]
+def _keep_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Keep the outputs that the estimator itself has, in its order. The first counts under any
+    name. Raises UnsupportedError where one is missing."""
+    by_name = {value.name: value for value in graph.outputs}
+    kept = []
+    for index, name in enumerate(names):
+        if name in by_name:
+            kept.append(by_name[name])
+        elif index == 0:
+            kept.append(graph.outputs[0])
     if len(kept) < len(names):
         raise UnsupportedError(
-            f"skl2onnx gave the outputs {', '.join(found)} where the estimator has "
+            f"skl2onnx gave the outputs {', '.join(map(str, by_name))} where the estimator has "
             f"{', '.join(names)}"
         )
-    copies = [type(v).FromString(v.SerializeToString()) for v in kept]
-    del proto.graph.output[:]
-    proto.graph.output.extend(copies)
-    versions: dict[str, int] = {}
-    for opset in proto.opset_import:
-        versions[opset.domain] = max(versions.get(opset.domain, 0), opset.version)
-    del proto.opset_import[:]
-    for domain, version in sorted(versions.items()):
-        proto.opset_import.add(domain=domain, version=version)
+    graph.outputs[:] = kept

@@ -264,9 +264,10 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"{' '.join(str(problem).split())[:500]}",
             hint="the message names the operator",
         ) from problem
-    _named.rename(proto, model.inputs, model.outputs)
+    graph = model_files.model_of(proto)
+    _named.rename(graph, model.inputs, model.outputs)
     target = out / model_files.MODEL_FILE
-    model_files.save(proto, target)
+    model_files.save_model(graph, target)
     feeds = model.draw(2, samples.SEED + 1, {})
     _named.prove(target, feeds, [model.run(feed) for feed in feeds])
     return ExportInfo(

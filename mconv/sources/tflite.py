@@ -220,22 +220,25 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"tf2onnx has no translation of the operators {', '.join(sorted(foreign))}",
             hint="convert the model with built-in operators only, or from its TensorFlow source",
         )
+    graph = model_files.model_of(proto)
     for values, names in (
-        (proto.graph.input, [s.name for s in model.inputs]),
-        (proto.graph.output, model.order),
+        (graph.graph.inputs, [s.name for s in model.inputs]),
+        (graph.graph.outputs, model.order),
     ):
-        found = {v.name: type(v).FromString(v.SerializeToString()) for v in values}
-        ordered = [found.get(model.names[n], found.get(_clean(model.names[n]))) for n in names]
-        if any(v is None for v in ordered):
-            raise UnsupportedError(
-                f"tf2onnx gave the tensors {', '.join(found)} where the model has "
-                f"{', '.join(names)}"
-            )
-        del values[:]
-        values.extend(ordered)
-    _named.rename(proto, model.inputs, model.outputs)
+        by_name = {value.name: value for value in values}
+        ordered = []
+        for name in names:
+            value = by_name.get(model.names[name], by_name.get(_clean(model.names[name])))
+            if value is None:
+                raise UnsupportedError(
+                    f"tf2onnx gave the tensors {', '.join(map(str, by_name))} where the model has "
+                    f"{', '.join(names)}"
+                )
+            ordered.append(value)
+        values[:] = ordered
+    _named.rename(graph, model.inputs, model.outputs)
     target = out / model_files.MODEL_FILE
-    model_files.save(proto, target)
+    model_files.save_model(graph, target)
     feeds = model.draw(2, samples.SEED + 1, {})
     answers = [model.run(f) for f in feeds]
     _named.prove(

@@ -156,19 +156,14 @@ def _copy_model(model: Path, out: Path, provider: str, fixed: Mapping[str, int])
 
     ``fixed`` axes get their size in the file.
     """
-    import onnx_ir as ir
-
     graph = model_files.load_model(model)
     axes: set[str] = set()
     for value in graph.graph.inputs:
         if value.is_initializer():
             continue
         spec: TensorSpec = model_info.value_spec(value)
-        free = {size for size in spec.shape if isinstance(size, str)}
-        if free:
-            axes |= free
-            # a shape that several values share cannot be changed in its place
-            value.shape = ir.Shape(fixed.get(str(size), size) for size in spec.shape)
+        axes.update(size for size in spec.shape if isinstance(size, str))
+        surgery.set_shape(value, spec.shape, fixed)
     if provider == "webgpu":
         _replace_float_fills(graph.graph)
     model_files.save_model(graph, out / model_files.MODEL_FILE)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from mconv.onnx_graph import serialization, surgery
+from mconv.onnx_graph import model_info, serialization, surgery
 from tests.models import linear
 from tests.unit.onnx_graph.test_edits import branches
 from tests.unit.onnx_graph.test_passes import constants, model_of
@@ -93,3 +93,47 @@ def test_nodes_go_behind_one_in_their_order() -> None:
     assert [node.op_type for node in model.graph] == ["Relu", "Neg", "Neg", "If", "Add"]
     with pytest.raises(ValueError, match="is in no graph"):
         surgery.insert_after(surgery.make_node("Neg", [], [], name="loose"), new)
+
+
+def test_shapes_are_set_with_names_and_sizes() -> None:
+    model = model_of(branches())
+    value = model.graph.inputs[0]
+    surgery.set_shape(value, ("batch", 3, "length"), {"length": 8})
+    assert model_info.value_spec(value).shape == ("batch", 3, 8)
+
+
+def test_values_are_renamed_in_bodies_too() -> None:
+    model = model_of(branches())
+    surgery.rename_values(model.graph, {"inner": "condition", "condition": "inner", "x": "image"})
+    proto = serialization.to_proto(model)
+    assert proto.graph.node[0].input[0] == proto.graph.input[0].name == "image"
+    assert proto.graph.node[1].input[0] == "inner"
+    bodies = {attribute.name: attribute.g for attribute in proto.graph.node[1].attribute}
+    assert bodies["then_branch"].node[0].input[0] == "condition"
+    assert {t.name for t in proto.graph.initializer} == {"condition", "outer", "spare", "inner"}
+    with pytest.raises(ValueError, match="already exists"):
+        surgery.rename_values(model.graph, {"inner": "outer"})
+
+
+def test_remarks_and_types_between_are_dropped() -> None:
+    proto = linear()
+    proto.doc_string = proto.graph.doc_string = "written on my machine"
+    proto.graph.initializer[0].doc_string = proto.graph.node[0].doc_string = "/home/me"
+    proto.graph.node[0].metadata_props.add(key="trace", value="line 1")
+    between = helper.make_tensor_value_info(
+        proto.graph.node[0].output[0], onnx.TensorProto.FLOAT, ["batch", 32]
+    )
+    between.doc_string = "from line 1"
+    proto.graph.value_info.append(between)
+    model = ir.from_proto(proto)
+    surgery.strip_remarks(model)
+    cleaned = serialization.serialize(model)
+    for word in (b"machine", b"/home", b"line 1"):
+        assert word not in cleaned
+    assert [value.name for value in serialization.to_proto(model).graph.value_info] == [
+        between.name
+    ]
+    surgery.forget_types(model.graph)
+    forgotten = serialization.to_proto(model)
+    assert not forgotten.graph.value_info
+    assert forgotten.graph.output == linear().graph.output

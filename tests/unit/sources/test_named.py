@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.reference
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -84,8 +85,9 @@ Y = TensorSpec(name="y", dtype="float32", shape=("batch", 3))
 
 
 def test_graphs_get_the_models_names_inside_branches_too(tmp_path: Path) -> None:
-    proto = branching()
-    _named.rename(proto, [X, FLAG], [Y])
+    model = ir.from_proto(branching())
+    _named.rename(model, [X, FLAG], [Y])
+    proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     assert [v.name for v in (*proto.graph.input, *proto.graph.output)] == ["x", "flag", "y"]
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -107,4 +109,4 @@ def test_graphs_get_the_models_names_inside_branches_too(tmp_path: Path) -> None
     short = branching()
     del short.graph.input[1]
     with pytest.raises(UnsupportedError, match="1 inputs"):
-        _named.rename(short, [X, FLAG], [Y])
+        _named.rename(ir.from_proto(short), [X, FLAG], [Y])
