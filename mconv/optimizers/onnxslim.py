@@ -11,7 +11,7 @@ from mconv.optimizers._check import same_signature
 
 LEVELS = ("basic", "aggressive")
 ORDER = 20
-TOOLS = ("onnxslim", "onnx")
+TOOLS = ("onnxslim", "onnx", "onnx-ir")
 
 
 def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mconv.optimizers._check import same_signature
 LEVELS = ("aggressive",)
 ORDER = 30
 DOMAINS = frozenset({"", "com.microsoft"})
-TOOLS = ("onnxruntime", "onnx")
+TOOLS = ("onnxruntime", "onnx", "onnx-ir")
 
 
 def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from mconv.errors import StepError, UnsupportedError, one_line
-from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph import model_files, model_info, surgery
+from mconv.onnx_graph.serialization import serialize
 from mconv.runtimes._feed import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
+    import onnx_ir as ir
     import onnxruntime
 
     from mconv.runtimes._feed import Feed
@@ -315,7 +316,7 @@ def _probe_provider(provider: str) -> str | None:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
             session = onnxruntime.InferenceSession(
-                _make_product(weight).SerializeToString(), options, providers=[provider]
+                serialize(_make_product(weight)), options, providers=[provider]
             )
             product = session.run(None, {"x": x})[0]
             kernels = _read_kernels(Path(session.end_profiling()))
@@ -330,14 +331,18 @@ def _probe_provider(provider: str) -> str | None:
     return None
 
 
-def _make_product(weight: np.ndarray) -> onnx.ModelProto:
+def _make_product(weight: np.ndarray) -> ir.Model:
     """Return the model ``y = x @ weight`` for ``x`` of two rows."""
-    from onnx import TensorProto, helper, numpy_helper
+    import onnx_ir as ir
 
     rows, columns = weight.shape
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, rows])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, columns])
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    weights = [numpy_helper.from_array(weight, "w")]
-    proto = helper.make_graph([node], "probe", [x], [y], weights)
-    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    kind = ir.TensorType(ir.DataType.FLOAT)
+    x = ir.Value(name="x", type=kind, shape=ir.Shape([2, rows]))
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 17}, name="probe")
+    w = surgery.add_initializer(graph, "w", weight)
+    product = surgery.make_node("MatMul", [x, w], ["y"], name="product")
+    graph.append(product)
+    y = product.outputs[0]
+    y.type, y.shape = kind, ir.Shape([2, columns])
+    graph.outputs.append(y)
+    return ir.Model(graph, ir_version=8)

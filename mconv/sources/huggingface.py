@@ -19,7 +19,16 @@ from mconv.values import ExportInfo, SourceConfig, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-TOOLS = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime", "safetensors")
+TOOLS = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "safetensors",
+)
 PRELOAD = (
     "torch",
     "torch.onnx",
@@ -29,6 +38,7 @@ PRELOAD = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "onnx",
+    "onnx_ir",
 )
 TASKS = {
     "feature-extraction": "AutoModel",

@@ -21,8 +21,8 @@ from mconv.values import ExportInfo, SourceConfig, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-TOOLS = ("jax", "flax", "jax2onnx", "onnx", "onnxruntime")
-PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx")
+TOOLS = ("jax", "flax", "jax2onnx", "onnx", "onnx-ir", "onnxruntime")
+PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx", "onnx_ir")
 CHATTER = ("absl", "onnx_ir", "jax2onnx", "")  # loggers of Orbax and the converter
 OPTIONS = {
     "factory": {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-TOOLS = ("onnx", "onnxruntime")
+TOOLS = ("onnx", "onnx-ir", "onnxruntime")
 SMALLEST = 16
 HEAD = 4096
 # ModelProto: field 1 (ir_version, a varint of one byte) comes first in every file that writers

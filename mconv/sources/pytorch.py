@@ -13,8 +13,8 @@ from mconv.errors import SourceError, UsageError
 from mconv.sources import _factory, _torch, _weights
 from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
-TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
-PRELOAD = ("torch", "torch.onnx", "onnx")
+TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
+PRELOAD = ("torch", "torch.onnx", "onnx", "onnx_ir")
 OPTIONS = {
     "factory": {
         "type": "string",

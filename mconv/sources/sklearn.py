@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-TOOLS = ("scikit-learn", "skl2onnx", "skops", "pyarrow", "onnx", "onnxruntime")
-PRELOAD = ("sklearn.pipeline", "skl2onnx", "skops.io", "onnx")
+TOOLS = ("scikit-learn", "skl2onnx", "skops", "pyarrow", "onnx", "onnx-ir", "onnxruntime")
+PRELOAD = ("sklearn.pipeline", "skl2onnx", "skops.io", "onnx", "onnx_ir")
 OPTIONS = {
     "factory": {
         "type": "string",

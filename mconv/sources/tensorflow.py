@@ -18,8 +18,8 @@ from mconv.values import ExportInfo, SourceConfig, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime")
-PRELOAD = ("tensorflow", "tf2onnx", "onnx")
+TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxruntime")
+PRELOAD = ("tensorflow", "tf2onnx", "onnx", "onnx_ir")
 OPTIONS = {
     "signature": {
         "type": "string",

@@ -19,7 +19,7 @@ PRECISIONS = {
 }
 RUNTIMES = ("onnxruntime",)
 DOMAINS = frozenset({"", "com.microsoft"})
-TOOLS = ("onnx",)
+TOOLS = ("onnx", "onnx-ir")
 
 
 def write(

@@ -13,7 +13,7 @@ from mconv.values import ModelInfo
 PRECISIONS = {"fp32": None}
 RUNTIMES = ("browser",)
 STATIC = True
-TOOLS = ("onnx",)
+TOOLS = ("onnx", "onnx-ir")
 OPTIONS = ort.OPTIONS
 sizes = ort.sizes
 

@@ -32,7 +32,7 @@ OPTIONS = {"level": {"type": "integer", "minimum": 1, "maximum": 9, "default": 3
 
 
 def write(model: Path, out: Path, *, precision: str, options: dict[str, Any], name: str, calibration: Any) -> ModelInfo:
-    model_files.save(model_files.load(model), out / model_files.MODEL_FILE)
+    model_files.save_model(model_files.load_model(model), out / model_files.MODEL_FILE)
     (out / "level.txt").write_text(str(options["level"]))
     return model_info.describe(out / model_files.MODEL_FILE)
 '''
