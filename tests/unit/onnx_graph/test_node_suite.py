@@ -1,0 +1,50 @@
+"""Every model of ONNX's own suite of nodes is the same graph after it was read and written."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from functools import cache
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx.backend.test.case import node
+
+from mconv.onnx_graph import model_files
+from scripts import artifacts
+
+PARTS = 8
+SHOWN = 20  # of the models that differ
+
+
+@cache
+def cases() -> list[tuple[str, onnx.ModelProto]]:
+    """Name and model of every case, in an order of its own, so that parts are alike."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the numpy that computes their answers
+        collected = [(case.name, case.model) for case in node.collect_testcases(None)]
+    random.Random(0).shuffle(collected)
+    return collected
+
+
+def differing(models: list[tuple[str, onnx.ModelProto]], folder: Path) -> list[str]:
+    before, after = folder / "before.onnx", folder / "after.onnx"
+    names = []
+    for name, model in models:
+        before.write_bytes(model.SerializeToString())
+        model_files.save_model(model_files.load_model(before), after)
+        if artifacts.digest_graph(before) != artifacts.digest_graph(after):
+            names.append(name)
+    return names[:SHOWN]
+
+
+def test_an_eighth_of_them(tmp_path: Path) -> None:
+    assert len(cases()) > 1500
+    assert differing(cases()[::PARTS], tmp_path) == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("part", range(1, PARTS))
+def test_the_others(part: int, tmp_path: Path) -> None:
+    assert differing(cases()[part::PARTS], tmp_path) == []
