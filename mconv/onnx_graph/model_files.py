@@ -68,8 +68,22 @@ def load_model(path: Path) -> ir.Model:
     for place in tensor_places(model):
         if isinstance(place.tensor, ir.ExternalTensor):
             place.tensor.base_dir = path.parent
+            _check_length(place.tensor, path)
             place.put(MappedTensor.of(place.tensor))
     return model
+
+
+def _check_length(tensor: ir.ExternalTensor, path: Path) -> None:
+    """Raise SourceError where external data is not as long as the tensor's type and shape say."""
+    offset, needed = tensor.offset or 0, tensor.nbytes
+    available = Path(tensor.path).stat().st_size - offset
+    length = needed if tensor.length is None else tensor.length
+    if needed < 0 or length != needed or available < needed:
+        raise SourceError(
+            f"{path.name}: external data of tensor {tensor.name!r} has {min(length, available):,} "
+            f"bytes from byte {offset:,}; its type and shape need {needed:,}",
+            hint="export it again",
+        )
 
 
 def model_of(proto: onnx.ModelProto) -> ir.Model:
@@ -235,7 +249,12 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
     for tensor in _get_all_tensors(model):
         if not uses_external_data(tensor):
             continue
-        info = ExternalDataInfo(tensor)
+        try:
+            info = ExternalDataInfo(tensor)
+        except ValueError as problem:  # a negative offset, or what is no number
+            raise SourceError(
+                f"{path.name}: tensor {tensor.name!r}: {one_line(problem)}", hint="export it again"
+            ) from problem
         target = (folder / info.location).resolve()
         if os.path.isabs(info.location) or not target.is_relative_to(folder):
             raise SourceError(

@@ -103,6 +103,32 @@ def test_a_model_with_data_outside_of_its_folder_is_refused(tmp_path: Path, loca
         model_files.load_model(external(tmp_path / "model", location))
 
 
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"length": 1000}, r"'w0' has 1,000 bytes from byte 0; its type and shape need 1,024"),
+        ({"length": None, "offset": 3000}, r"'w0' has \d+ bytes from byte 3,000; .* need 1,024"),
+        ({"offset": -4}, r"tensor 'w0': .* non-negative, got -4"),
+        ({"offset": "x"}, r"tensor 'w0': .*'x'"),
+        ({"length": None, "offset": 10**9}, r"of tensor 'w0' is missing or too short"),
+    ],
+)
+def test_external_data_of_another_length_is_refused(
+    entries: dict[str, int | str | None], message: str, tmp_path: Path
+) -> None:
+    path = external(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    tensor = proto.graph.initializer[0]
+    about = {entry.key: entry.value for entry in tensor.external_data} | entries
+    del tensor.external_data[:]
+    for key, value in about.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(SourceError, match=message):
+        model_files.load_model(path)
+
+
 def test_a_model_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     proto = linear()
     proto.graph.node[1].output[0] = proto.graph.node[0].output[0]
