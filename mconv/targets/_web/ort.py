@@ -162,8 +162,10 @@ def _copy_model(model: Path, out: Path, provider: str, fixed: Mapping[str, int])
         if value.is_initializer():
             continue
         spec: TensorSpec = model_info.value_spec(value)
-        axes.update(size for size in spec.shape if isinstance(size, str))
-        surgery.set_shape(value, spec.shape, fixed)
+        free = {size for size in spec.shape if isinstance(size, str)}
+        if free:
+            axes |= free
+            surgery.set_shape(value, spec.shape, fixed)
     if provider == "webgpu":
         _replace_float_fills(graph.graph)
     model_files.save_model(graph, out / model_files.MODEL_FILE)
