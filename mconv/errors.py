@@ -1,12 +1,11 @@
 """Every exception mconv raises on purpose, with its exit code.
 
 MconvError                        3  base; a fault of mconv's own unless a subclass says otherwise
-├── UsageError                    2  the command line asks for something that cannot be ├──
-ManifestError                 2  models.yml (or mixed.json …) is wrong; carries every problem found
+├── UsageError                    2  the command line asks for something that cannot be
+├── ManifestError                 2  models.yml (or mixed.json …) is wrong; carries every problem
 ├── StepError                     1  one step of one variant failed; the others go on
 │   ├── UnsupportedError          1  the target, exporter or runtime cannot represent this model
-│   ├── SourceError               1  the repository's model cannot be loaded (its code raised, a
-file is damaged …)
+│   ├── SourceError               1  the model cannot be loaded (its code raised, a damaged file …)
 │   ├── OutOfMemoryError          1  the worker passed its memory limit
 │   ├── TimeLimitError            1  the worker passed its time limit
 │   └── WorkerCrashError          1  the worker process died (signal, abort)

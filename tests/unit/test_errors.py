@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
@@ -11,12 +12,19 @@ from mconv.errors import ManifestError, MconvError, StepError, log_line, one_lin
 from mconv.values import Place
 
 
-def test_every_class_is_in_the_list_with_its_exit_code() -> None:
-    listed = errors.__doc__ or ""
-    for name, kind in inspect.getmembers(errors, inspect.isclass):
-        if issubclass(kind, MconvError):
-            line = next(line for line in listed.splitlines() if f" {name} " in f" {line} ")
-            assert f" {kind.exit_code} " in f"{line} ", name
+def test_the_tree_has_a_line_for_every_class_with_its_exit_code() -> None:
+    tree = (errors.__doc__ or "").split("\n\n")[1]
+    entries = [re.fullmatch(r"([│├└─ ]*)(\w+) +(\d)  \S.*", line) for line in tree.splitlines()]
+    assert all(entries), tree
+    listed = {
+        entry[2]: (len(entry[1]) // 4, int(entry[3])) for entry in entries if entry is not None
+    }
+    classes = {
+        name: (kind.__mro__.index(MconvError), kind.exit_code)
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, MconvError)
+    }
+    assert listed == classes
 
 
 def test_an_error_says_where_what_and_what_to_do() -> None:
