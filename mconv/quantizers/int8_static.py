@@ -17,16 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mconv.onnx_graph import model_files
-from mconv.quantizers import (
-    _smoothing,
-    _static_choice,
-    _static_graph,
-    _static_ranges,
-    _static_smooth,
-    _static_store,
-    _static_write,
-)
-from mconv.quantizers._static_graph import Candidate
+from mconv.quantizers import _smoothing
+from mconv.quantizers._int8_static import candidates, qdq, ranges, selection, smoothing, storage
+from mconv.quantizers._int8_static.candidates import Candidate
 
 if TYPE_CHECKING:
     import onnx
@@ -69,16 +62,16 @@ def quantize(
 ) -> dict[str, Any]:
     """Raises UnsupportedError for a model already quantized or without weights, UsageError for
     calibration that does not fit."""
-    proto = _static_graph.prepare(model)
-    _static_graph.check_feeds(proto, calibration)
+    proto = candidates.prepare(model)
+    candidates.check_feeds(proto, calibration)
     notes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         folder = Path(scratch)
         notes["embeddings stored as int8"] = _embeddings(proto, calibration[0], folder)
-        if found := _static_graph.candidates(proto):
+        if found := candidates.candidates(proto):
             proto, said = _activations(proto, found, options, calibration, folder)
             notes |= said
-    notes["stored as int8 weights, computed in float"] = _static_store.store_weights(proto)
+    notes["stored as int8 weights, computed in float"] = storage.store_weights(proto)
     del proto.metadata_props[:], proto.graph.value_info[:]
     model_files.save(proto, out)
     return {what: value for what, value in notes.items() if value}
@@ -86,12 +79,12 @@ def quantize(
 
 def _embeddings(proto: onnx.ModelProto, feed: Mapping[str, Any], folder: Path) -> int:
     ranks: dict[str, int] = {}
-    found = _static_store.lookups(proto)
+    found = storage.lookups(proto)
     if found:
-        _static_ranges.watch(
+        ranges.watch(
             proto, [feed], found, folder, lambda name, array: ranks.update({name: array.ndim})
         )
-    return _static_store.store_rows(proto, ranks)
+    return storage.store_rows(proto, ranks)
 
 
 def _activations(
@@ -107,22 +100,22 @@ def _activations(
     plain, factors = proto, {}
     bounds, trial = _trial(proto, found, options, feeds, folder)
     if options.get("smoothing", True) and trial.error(range(len(found))) > budget / 4:
-        inputs = [c.activations[0] for c in found if c.kind in _static_smooth.PRODUCTS and c.weight]
-        seen = _static_ranges.rows(proto, feeds, inputs, folder)
-        factors = _static_smooth.scales(proto, found, seen)
-        proto = _static_smooth.smooth(plain, found, factors)
-        found = _static_graph.candidates(proto)
+        inputs = [c.activations[0] for c in found if c.kind in smoothing.PRODUCTS and c.weight]
+        seen = ranges.rows(proto, feeds, inputs, folder)
+        factors = smoothing.scales(proto, found, seen)
+        proto = smoothing.smooth(plain, found, factors)
+        found = candidates.candidates(proto)
         bounds, trial = _trial(proto, found, options, feeds, folder)
-    cost = _static_choice.work(proto, found, feeds[0], folder)
-    numbers, noise = _static_choice.choose(trial, cost, budget)
+    cost = selection.work(proto, found, feeds[0], folder)
+    numbers, noise = selection.choose(trial, cost, budget)
     names = {found[i].name for i in numbers}
     if factors:  # what stays in float keeps its own weights, which block-wise codes hold better
-        proto = _static_smooth.smooth(
-            plain, [c for c in _static_graph.candidates(plain) if c.name in names], factors
+        proto = smoothing.smooth(
+            plain, [c for c in candidates.candidates(plain) if c.name in names], factors
         )
-    chosen = [c for c in _static_graph.candidates(proto) if c.name in names]
+    chosen = [c for c in candidates.candidates(proto) if c.name in names]
     folded = _smoothing.fold(proto)
-    _static_write.write(proto, chosen, bounds, _largest(options))
+    qdq.write(proto, chosen, bounds, _largest(options))
     left = [f"{c.kind} {c.name}" for c in found if c.name not in names]
     return proto, {
         "computed on int8": len(chosen),
@@ -145,11 +138,9 @@ def _trial(
 ) -> tuple[Any, Any]:
     method = options.get("ranges", "minmax")
     tensors = [t for c in found for t in c.activations]
-    tensors += [t for names in _static_graph.carried(proto, found).values() for t in names]
-    bounds = _static_write.share_ranges(
-        proto, found, _static_ranges.ranges(proto, feeds, tensors, method, folder)
-    )
-    return bounds, _static_choice.Trial(proto, found, bounds, feeds, folder, _largest(options))
+    tensors += [t for names in candidates.carried(proto, found).values() for t in names]
+    bounds = qdq.share_ranges(proto, found, ranges.ranges(proto, feeds, tensors, method, folder))
+    return bounds, selection.Trial(proto, found, bounds, feeds, folder, _largest(options))
 
 
 def _largest(options: Mapping[str, Any]) -> int:

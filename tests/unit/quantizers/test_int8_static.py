@@ -17,16 +17,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
 from mconv.errors import UnsupportedError, UsageError
-from mconv.quantizers import (
-    _smoothing,
-    _static_choice,
-    _static_graph,
-    _static_ranges,
-    _static_smooth,
-    _static_store,
-    _static_write,
-    int8_static,
-)
+from mconv.quantizers import _smoothing, int8_static
+from mconv.quantizers._int8_static import candidates, qdq, ranges, selection, smoothing, storage
 from tests.models import convolution, linear
 from tests.unit.quantizers.graphs import INT64, answer, model, node, tensor, value, weights
 
@@ -123,10 +115,10 @@ def noise_db(got: list[np.ndarray], exact: list[np.ndarray]) -> float:
 def test_minmax_and_percentile_are_those_of_all_values(tmp_path: Path) -> None:
     proto, many = block(), feeds()
     seen = np.concatenate([answer(exposed(proto, "n"), f)["n"].ravel() for f in many])
-    low, high = _static_ranges.ranges(proto, many, ["n"], "minmax", tmp_path)["n"]
+    low, high = ranges.ranges(proto, many, ["n"], "minmax", tmp_path)["n"]
     assert (low, high) == pytest.approx((seen.min(), seen.max()), rel=1e-5)
-    low, high = _static_ranges.ranges(proto, many, ["n"], "percentile", tmp_path)["n"]
-    bin_width = 2 * np.abs(seen).max() / _static_ranges.BINS
+    low, high = ranges.ranges(proto, many, ["n"], "percentile", tmp_path)["n"]
+    bin_width = 2 * np.abs(seen).max() / ranges.BINS
     for got, share in ((low, 0.0005), (high, 99.9995)):  # per cent
         assert abs(got - np.percentile(seen, share, method="inverted_cdf")) <= bin_width
 
@@ -150,19 +142,17 @@ def test_entropy_is_that_of_onnxruntime_on_equal_lengths(kind: str) -> None:
     }
     data, bins = values[kind].astype("f4"), 512
     with contextlib.redirect_stdout(io.StringIO()):
-        collector = HistogramCollector(
-            "entropy", False, bins, _static_ranges.LEVELS, 99.999, "same"
-        )
+        collector = HistogramCollector("entropy", False, bins, ranges.LEVELS, 99.999, "same")
         collector.collect({"t": data})
         theirs = collector.compute_collection_result()["t"][:2]
     bound = float(np.abs(data).max())
-    low, high = _static_ranges.entropy(np.histogram(data, bins, (-bound, bound))[0], bound)
+    low, high = ranges.entropy(np.histogram(data, bins, (-bound, bound))[0], bound)
     np.testing.assert_allclose((max(low, data.min()), min(high, data.max())), theirs, rtol=1e-5)
 
 
 @given(st.floats(-100, 100), st.floats(0, 100))
 def test_codes_hold_zero_exactly_and_cover_the_range(low: float, width: float) -> None:
-    scale, zero = _static_write.parameters(low, low + width)
+    scale, zero = qdq.parameters(low, low + width)
     assert 0 <= zero <= 255
     for bound in (low, low + width):
         assert -zero - 0.51 <= bound / scale <= 255 - zero + 0.51
@@ -170,12 +160,10 @@ def test_codes_hold_zero_exactly_and_cover_the_range(low: float, width: float) -
 
 def test_smoothing_keeps_the_float_function(tmp_path: Path) -> None:
     proto = _prepared(block(), tmp_path)
-    found = _static_graph.candidates(proto)
-    factors = _static_smooth.scales(
-        proto, found, _static_ranges.rows(proto, feeds(), ["n", "c"], tmp_path)
-    )
+    found = candidates.candidates(proto)
+    factors = smoothing.scales(proto, found, ranges.rows(proto, feeds(), ["n", "c"], tmp_path))
     assert "n" in factors
-    smoothed = _static_smooth.smooth(proto, found, factors)
+    smoothed = smoothing.smooth(proto, found, factors)
     for folded in (0, 1):
         if folded:
             assert _smoothing.fold(smoothed) == 1
@@ -191,14 +179,14 @@ def test_factors_follow_the_paper() -> None:
         np.array([8.0, 1.0, 0.5], "f4"),
         np.array([[0.5, -1.0], [2.0, 0.25], [0.125, 0.5]], "f4"),
     )
-    got = _static_smooth.factors(peak, matrix, 0.5)
+    got = smoothing.factors(peak, matrix, 0.5)
     plain = peak**0.5 / np.array([1.0, 2.0, 0.5]) ** 0.5  # equation 4 of SmoothQuant
     np.testing.assert_allclose(got / got[0], plain / plain[0], rtol=1e-6)
 
 
 def _prepared(proto: Any, folder: Path) -> Any:
     (folder / "p.onnx").write_bytes(proto.SerializeToString())
-    return _static_graph.prepare(folder / "p.onnx")
+    return candidates.prepare(folder / "p.onnx")
 
 
 @pytest.mark.parametrize("ranges", ["minmax", "entropy", "percentile"])
@@ -249,16 +237,16 @@ def test_what_exceeds_the_budget_stays_in_float(tmp_path: Path) -> None:
 
 def test_the_trial_measures_what_is_then_written(tmp_path: Path) -> None:
     proto, many = _prepared(block(), tmp_path), feeds()
-    found = _static_graph.candidates(proto)
-    bounds = _static_ranges.ranges(
+    found = candidates.candidates(proto)
+    bounds = ranges.ranges(
         proto, many, [t for c in found for t in c.activations], "minmax", tmp_path
     )
-    trial = _static_choice.Trial(proto, found, bounds, many, tmp_path)
+    trial = selection.Trial(proto, found, bounds, many, tmp_path)
     for numbers in ([0], [0, 1, 4], list(range(len(found)))):
         told = trial.error(numbers)
         made = onnx.ModelProto()
         made.CopyFrom(proto)
-        _static_write.write(made, [found[i] for i in numbers], bounds)
+        qdq.write(made, [found[i] for i in numbers], bounds)
         truth = noise_db(
             [answer(made, f)["y"] for f in trial.feeds],
             [answer(proto, f)["y"] for f in trial.feeds],
@@ -473,7 +461,7 @@ def test_refusals(tmp_path: Path) -> None:
 def test_codes_of_weights_left_in_float_follow_the_formula(tmp_path: Path) -> None:
     for axis in (0, 1):
         values = weights(128, 192)
-        codes, scale = _static_store.blocks(values, axis)
+        codes, scale = storage.blocks(values, axis)
         assert codes.dtype == np.int8
         assert (
             np.abs((codes * scale).reshape(values.shape) - values)

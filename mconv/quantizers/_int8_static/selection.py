@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv.quantizers._static_graph import WEIGHTS, Candidate
-from mconv.quantizers._static_ranges import Ranges, session, watch
-from mconv.quantizers._static_write import parameters, weight_codes
+from mconv.quantizers._int8_static.candidates import WEIGHTS, Candidate
+from mconv.quantizers._int8_static.qdq import parameters, weight_codes
+from mconv.quantizers._int8_static.ranges import Ranges, session, watch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mconv.onnx_graph.edits import replace_nodes
-from mconv.quantizers._static_graph import Candidate
+from mconv.quantizers._int8_static.candidates import Candidate
 from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:

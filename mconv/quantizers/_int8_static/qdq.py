@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mconv.onnx_graph.edits import readers, replace_nodes
-from mconv.quantizers._static_graph import BOUNDING, WEIGHTS, Candidate, carried
+from mconv.quantizers._int8_static.candidates import BOUNDING, WEIGHTS, Candidate, carried
 from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from mconv.quantizers._static_ranges import Ranges
+    from mconv.quantizers._int8_static.ranges import Ranges
 
 
 def parameters(low: float, high: float) -> tuple[float, int]:

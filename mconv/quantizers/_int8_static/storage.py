@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mconv.onnx_graph.edits import readers, replace_nodes
-from mconv.quantizers._static_graph import STORED, floats
+from mconv.quantizers._int8_static.candidates import STORED, floats
 from mconv.quantizers._weights import symmetric_per_axis
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Parts of ``int8_static``, one module for each stage of static quantization."""
