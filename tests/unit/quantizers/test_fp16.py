@@ -213,3 +213,16 @@ def test_models_beyond_protobufs_limit_come_out_the_same(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "out.onnx.data"]
     feed = feeds_of(proto)
     np.testing.assert_array_equal(answer(large, feed)["y"], answer(small, feed)["y"])
+
+
+def test_tensors_of_bodies_may_be_external_data(tmp_path: Path) -> None:
+    inside, _ = convert(CASES["if"], tmp_path)
+    path = tmp_path / "external" / "model.onnx"
+    path.parent.mkdir()
+    onnx.save(
+        CASES["if"], path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    fp16.quantize(path, path.with_name("out.onnx"), precision="fp16", options={}, calibration=None)
+    feed = feeds_of(CASES["if"])
+    got = answer(path.with_name("out.onnx"), feed)
+    np.testing.assert_array_equal(got["y"], answer(inside, feed)["y"])
