@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
-from mconv.errors import SourceError
+from mconv.errors import SourceError, one_line
 
 # What torch.save writes for tensors; anything else would run code of somebody's when it is loaded.
 HARMLESS = {
@@ -37,78 +36,100 @@ WIDTHS = {  # bytes of an element
 
 
 class TensorShape:
-    """A tensor's shape, in its place."""
+    """A tensor's shape, in the place of the tensor.
+
+    Attributes:
+        dims: Its dimensions.
+    """
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         self.dims = dims
 
 
 class StandIn:
-    """What stands in for a global; a class of its own for each, of its ``name``.
+    """What stands in for a global, a class of its own for each. Its objects take anything and do
+    nothing.
 
-    Its objects take anything and do nothing.
+    Attributes:
+        name: The global, as ``module.name``.
     """
 
     name = ""
 
-    def __new__(cls, *_: Any, **__: Any) -> StandIn:
+    def __new__(cls, *_: object, **__: object) -> StandIn:
         return object.__new__(cls)
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         return None
 
-    def __call__(self, *_: Any, **__: Any) -> StandIn:
+    def __call__(self, *_: object, **__: object) -> StandIn:
         return self
 
-    def __setstate__(self, _: Any) -> None:
+    def __setstate__(self, _: object) -> None:
         return None
 
-    def append(self, _: Any) -> None:
-        return None
+    def append(self, _: object) -> None:
+        """Do nothing."""
+        return
 
-    def extend(self, _: Any) -> None:
-        return None
+    def extend(self, _: object) -> None:
+        """Do nothing."""
+        return
 
-    def __setitem__(self, _: Any, __: Any) -> None:
+    def __setitem__(self, _: object, __: object) -> None:
         return None
 
 
 class Reader(pickle.Unpickler):
-    """``globals``: those that the pickle names."""
+    """Reads a pickle, and notes what it would have called.
+
+    Attributes:
+        globals: The globals that it names.
+        storages: How many bytes each storage must have, by its key.
+    """
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.globals: list[str] = []
-        self.storages: dict[str, int] = {}  # key -> bytes it must have
+        self.storages: dict[str, int] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
+        """Return what stands in for a global."""
         full = f"{module}.{name}"
         self.globals.append(full)
         if full == "collections.OrderedDict":
             return OrderedDict
         if full.startswith("torch._utils._rebuild_tensor"):
-            return _rebuilt
+            return _rebuild_shape
         if full == "torch._utils._rebuild_parameter":
-            return lambda data, *_: data
+            return _get_first
         return type("Stand", (StandIn,), {"name": full})
 
-    def persistent_load(self, pid: Any) -> Any:
-        """``("storage", type, key, location, elements, …)``, as torch.save writes it."""
-        if isinstance(pid, tuple) and len(pid) >= 5 and _stands(pid[1]) and isinstance(pid[4], int):
-            self.storages[str(pid[2])] = pid[4] * WIDTHS.get(pid[1].name.removeprefix("torch."), 1)
+    def persistent_load(self, pid: object) -> StandIn:
+        """Note how many bytes a storage must have.
+
+        ``pid`` is ``("storage", type, key, location, elements, …)``, as torch.save writes it.
+        """
+        if isinstance(pid, tuple) and len(pid) >= 5:
+            _, kind, key, _, elements, *_ = pid
+            if isinstance(kind, type) and issubclass(kind, StandIn) and isinstance(elements, int):
+                width = WIDTHS.get(kind.name.removeprefix("torch."), 1)
+                self.storages[str(key)] = elements * width
         return StandIn()
 
 
-def _stands(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, StandIn)
+def _rebuild_shape(storage: object, offset: object, size: Iterable[int], *_: object) -> TensorShape:
+    """Stand in for torch's functions that make a tensor out of its storage."""
+    return TensorShape(tuple(int(dim) for dim in size))
 
 
-def _rebuilt(_: Any, __: Any, size: Any, *___: Any) -> TensorShape:
-    return TensorShape(tuple(int(d) for d in size))
+def _get_first(data: object, *_: object) -> object:
+    """Stand in for torch's function that makes a parameter out of a tensor."""
+    return data
 
 
-def read_pickle(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
-    """What the next pickle of ``file`` holds, and who read it.
+def read_pickle(file: io.BytesIO, name: str) -> tuple[object, Reader]:
+    """Return what the next pickle of ``file`` holds, and who read it.
 
     Raises SourceError for a damaged one.
     """
@@ -116,35 +137,35 @@ def read_pickle(file: io.BytesIO, name: str) -> tuple[Any, Reader]:
     try:
         return reader.load(), reader
     except Exception as problem:  # unpickling fails in every way there is
-        raise SourceError(
-            f"{name} is not a complete pickle: {' '.join(str(problem).split())[:200]}"
-        ) from problem
+        raise SourceError(f"{name} is not a complete pickle: {one_line(problem, 200)}") from problem
 
 
-def list_dangerous(found: list[str]) -> list[str]:
-    """Globals that tensors do not need."""
-    return sorted(
-        {
-            g
-            for g in found
-            if g not in HARMLESS
-            and not (g.startswith("torch.") and g.endswith(("Storage", "dtype")))
-        }
-    )
+def list_dangerous(names: list[str]) -> list[str]:
+    """Return those of the globals ``names`` that tensors do not need, in order."""
+    return sorted({name for name in names if not _is_harmless(name)})
 
 
-def find_shapes(value: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
-    """Tensors by dotted name, as deep as mappings go; what wraps the weights in a checkpoint is
-    left out of the names."""
-    found: dict[str, tuple[int, ...]] = {}
-    if isinstance(value, Mapping):
-        for key in ("state_dict", "model_state_dict", "model"):
-            if not prefix and isinstance(value.get(key), Mapping):
-                return find_shapes(value[key])
-        for key, inner in value.items():
-            name = f"{prefix}{key}"
-            if isinstance(inner, TensorShape):
-                found[name] = inner.dims
-            elif isinstance(inner, Mapping) and len(prefix) < 1000:
-                found |= find_shapes(inner, f"{name}.")
-    return found
+def _is_harmless(name: str) -> bool:
+    """Return whether torch.save writes this global for tensors."""
+    is_type = name.startswith("torch.") and name.endswith(("Storage", "dtype"))
+    return is_type or name in HARMLESS
+
+
+def find_shapes(value: object, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors by dotted name, as deep as mappings go.
+
+    What wraps the weights in a checkpoint is left out of the names.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    if not isinstance(value, Mapping):
+        return shapes
+    for key in ("state_dict", "model_state_dict", "model"):
+        if not prefix and isinstance(value.get(key), Mapping):
+            return find_shapes(value[key])
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, TensorShape):
+            shapes[name] = inner.dims
+        elif isinstance(inner, Mapping) and len(prefix) < 1000:
+            shapes |= find_shapes(inner, f"{name}.")
+    return shapes

@@ -19,8 +19,15 @@ Buffer = mmap.mmap | bytes
 
 
 class Field(NamedTuple):
-    """A field of a message: its number, wire type, the value of a varint (else 0), and where its
-    content lies."""
+    """A field of a message.
+
+    Attributes:
+        number: Its number in the schema.
+        kind: Its wire type: VARINT, FIXED64, BYTES or FIXED32.
+        value: The value of a varint, else 0.
+        start: Where its content begins.
+        end: Where its content ends.
+    """
 
     number: int
     kind: int
@@ -31,7 +38,7 @@ class Field(NamedTuple):
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[Buffer]:
-    """The bytes of a file, mapped. An empty file has none."""
+    """Map the bytes of a file into memory. An empty file has none."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             yield b""
@@ -41,7 +48,10 @@ def open_bytes(path: Path) -> Iterator[Buffer]:
 
 
 def read_varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
-    """A varint at ``at``, and where the next byte is. Raises SourceError where it does not end."""
+    """Return the varint at ``at``, and where the next byte is.
+
+    Raises SourceError where it does not end before ``end``.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
@@ -57,7 +67,10 @@ def read_varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
 def read_fields(
     data: Buffer, start: int = 0, end: int | None = None, what: str = "the file"
 ) -> Iterator[Field]:
-    """The fields of a message. Raises SourceError with the byte where it stops making sense."""
+    """Yield the fields of the message from ``start`` to ``end``; ``what`` it is is for people.
+
+    Raises SourceError with the byte where it stops making sense.
+    """
     at, stop = start, len(data) if end is None else end
     while at < stop:
         begin = at
@@ -88,16 +101,17 @@ def read_fields(
 
 
 def read_text(data: Buffer, field: Field) -> str:
+    """Return the content of a field as text."""
     return bytes(data[field.start : field.end]).decode("utf-8", "replace")
 
 
 def read_numbers(data: Buffer, field: Field) -> list[int]:
-    """A repeated integer, packed or not; negative numbers are two's complement."""
-    found = []
+    """Return a repeated integer, packed or not; negative numbers are two's complement."""
+    numbers: list[int] = []
     if field.kind == VARINT:
-        found.append(field.value)
+        numbers.append(field.value)
     at = field.start
     while field.kind == BYTES and at < field.end:
         value, at = read_varint(data, at, field.end)
-        found.append(value)
-    return [v - 2**64 if v >= 2**63 else v for v in found]
+        numbers.append(value)
+    return [number - 2**64 if number >= 2**63 else number for number in numbers]

@@ -14,11 +14,12 @@ KEY = b"general.architecture"
 
 
 def sniff(path: Path, head: bytes) -> bool:
+    """Tell by the first four bytes."""
     return head.startswith(MAGIC)
 
 
 def inspect(path: Path) -> Facts:
-    """The architecture it names.
+    """Return the architecture that the file names.
 
     Raises SourceError for a short file. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
     """
@@ -26,11 +27,11 @@ def inspect(path: Path) -> Facts:
         head = file.read(65536)
     if len(head) < 24:
         raise SourceError(f"{path.name} is cut off in its header", hint="download it again")
-    found = {}
+    config: dict[str, str] = {}
     at = head.find(KEY)
     if at >= 0 and at + len(KEY) + 12 <= len(head):
         kind, length = struct.unpack_from("<IQ", head, at + len(KEY))
         if kind == 8 and length < 200:  # a string
             start = at + len(KEY) + 12
-            found = {"model_type": head[start : start + length].decode("utf-8", "replace")}
-    return Facts(kind="model", config=found)
+            config = {"model_type": head[start : start + length].decode("utf-8", "replace")}
+    return Facts(kind="model", config=config)

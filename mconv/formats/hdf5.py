@@ -6,7 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from mconv.errors import SourceError
+import msgspec
+
+from mconv.errors import SourceError, one_line
 from mconv.formats import _keras
 from mconv.values import Facts
 
@@ -15,50 +17,48 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def sniff(path: Path, head: bytes) -> bool:
+    """Tell by the first eight bytes."""
     return head.startswith(MAGIC)
 
 
 def inspect(path: Path) -> Facts:
-    """Keras' own configuration, and shapes of the arrays. Raises SourceError for damage."""
+    """Return Keras' own configuration, and the shapes of the arrays.
+
+    Raises SourceError for damage.
+    """
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
             tensors: dict[str, tuple[int, ...]] = {}
-            file.visititems(
-                lambda name, each: (
-                    tensors.update({name: each.shape}) if isinstance(each, h5py.Dataset) else None
-                )
-            )
+
+            def visit(name: str, member: object) -> None:
+                if isinstance(member, h5py.Dataset) and member.shape is not None:
+                    tensors[name] = member.shape
+
+            file.visititems(visit)
     except Exception as problem:  # h5py raises OSError, RuntimeError, KeyError …
-        said = " ".join(str(problem).split())[:300]
         raise SourceError(
-            f"{path.name} is a damaged HDF5 file: {said}", hint="copy or download it again"
+            f"{path.name} is a damaged HDF5 file: {one_line(problem)}",
+            hint="copy or download it again",
         ) from problem
-    found = Facts(kind="weights")
+    facts = Facts(kind="weights")
     if config is not None:
         try:
-            found = _keras.describe_model(json.loads(config))
+            facts = _keras.describe_model(json.loads(config))
         except (ValueError, RecursionError, TypeError) as problem:
             raise SourceError(
                 f"model_config of {path.name} is not JSON: {problem}", hint="save it again"
             ) from problem
-    parameters = sum(math.prod(s) for s in tensors.values() if s is not None)
-    return Facts(
-        kind=found.kind,
-        tensors={n: s for n, s in tensors.items() if s is not None},
-        operators=found.operators,
-        names=found.names,
-        parameters=parameters,
-        problems=found.problems,
-    )
+    parameters = sum(math.prod(shape) for shape in tensors.values())
+    return msgspec.structs.replace(facts, tensors=tensors, parameters=parameters)
 
 
 def check(path: Path) -> list[str]:
-    """Every array is read."""
+    """Read every array, and return a sentence for each that cannot be read."""
     try:
-        found = list(inspect(path).problems)
+        problems = list(inspect(path).problems)
     except SourceError as problem:
         return [problem.message]
-    return found + _keras.find_unreadable(path)
+    return problems + _keras.find_unreadable(path)

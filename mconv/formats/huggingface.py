@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from mconv.errors import SourceError
 from mconv.formats import safetensors, torch
-from mconv.values import Facts
+from mconv.values import Facts, JsonObject
 
 SUFFIXES = ()
 ORDER = -10
@@ -19,65 +19,81 @@ OTHER = ("tf_model.h5", "flax_model.msgpack")  # the same weights for other fram
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    if not path.is_dir() or not any((path / n).is_file() for n in (*WHOLE, *INDEX, *OTHER)):
+    """Tell by weights of a usual name beside a config.json that names a model.
+
+    A damaged config.json counts where the weights have names that only Hugging Face gives.
+    """
+    if not path.is_dir() or not _has_any(path, (*WHOLE, *INDEX, *OTHER)):
         return False
+    file = path / "config.json"
     try:
-        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return (path / "config.json").is_file() and any(
-            (path / n).is_file() for n in (*WHOLE[:1], *INDEX)
-        )
-    return isinstance(found, dict) and bool({"model_type", "architectures"} & found.keys())
+        return file.is_file() and _has_any(path, (*WHOLE[:1], *INDEX))
+    return isinstance(config, dict) and bool({"model_type", "architectures"} & config.keys())
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _has_any(path: Path, names: Iterable[str]) -> bool:
+    """Return whether one of the files is in the folder."""
+    return any((path / name).is_file() for name in names)
+
+
+def _read_config(path: Path) -> JsonObject:
+    """Return the folder's config.json. Raises SourceError where it cannot be read."""
     try:
-        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as problem:
         raise SourceError(
             f"config.json of {path.name} cannot be read: {problem}",
             hint="save it with save_pretrained()",
         ) from problem
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def list_weight_files(path: Path) -> tuple[list[str], list[str]]:
-    """Names of the weight files, and of those that an index names and that are not there."""
-    for index in INDEX:
-        if (path / index).is_file():
-            try:
-                named = sorted(
-                    set(
-                        json.loads((path / index).read_text(encoding="utf-8"))[
-                            "weight_map"
-                        ].values()
-                    )
-                )
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                RecursionError,
-            ) as problem:
-                raise SourceError(
-                    f"{index} of {path.name} cannot be read: {problem}",
-                    hint="save the folder again",
-                ) from problem
-            inside = [n for n in named if isinstance(n, str) and Path(n).name == n]
-            return [n for n in inside if (path / n).is_file()], [
-                str(n) for n in named if n not in inside or not (path / n).is_file()
-            ]
-    return [n for n in WHOLE if (path / n).is_file()][:1], []
+    """Return the names of the weight files, and those that an index names and that are not there.
+
+    Raises SourceError for an index that cannot be read.
+    """
+    index = next((path / name for name in INDEX if (path / name).is_file()), None)
+    if index is None:
+        return [name for name in WHOLE if (path / name).is_file()][:1], []
+    there: list[str] = []
+    lost: list[str] = []
+    for name in _read_index(index):
+        # a name with a folder in it is none of this folder's
+        if Path(name).name == name and (path / name).is_file():
+            there.append(name)
+        else:
+            lost.append(name)
+    return there, lost
+
+
+def _read_index(index: Path) -> list[str]:
+    """Return the files that an index of shards names. Raises SourceError where it is damaged."""
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({str(file) for file in files})
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as problem:
+        raise SourceError(
+            f"{index.name} of {index.parent.name} cannot be read: {problem}",
+            hint="save the folder again",
+        ) from problem
 
 
 def inspect(path: Path) -> Facts:
-    """Its config, and the shapes of its weights. Raises SourceError for a damaged part."""
-    config = _config(path)
+    """Return its config, and the shapes of its weights. Raises SourceError for a damaged part."""
+    config = _read_config(path)
     files, lost = list_weight_files(path)
     tensors: dict[str, tuple[int, ...]] = {}
-    wrong = [f"the index names {name}, which is not there" for name in lost[:5]]
+    problems = [f"the index names {name}, which is not there" for name in lost[:5]]
     for name in files:
         form = safetensors if name.endswith(".safetensors") else torch
         with (path / name).open("rb") as file:
@@ -86,31 +102,32 @@ def inspect(path: Path) -> Facts:
             raise SourceError(
                 f"{path.name}/{name} is not what its name says", hint="with Git LFS, fetch it"
             )
-        found = form.inspect(path / name)
-        tensors |= found.tensors
-        wrong += [f"{name}: {said}" for said in found.problems]
-    also = [n for n in (*WHOLE, *INDEX, *OTHER, *files) if (path / n).is_file()]
+        facts = form.inspect(path / name)
+        tensors |= facts.tensors
+        problems += [f"{name}: {sentence}" for sentence in facts.problems]
+    companions = [name for name in (*WHOLE, *INDEX, *OTHER, *files) if (path / name).is_file()]
     return Facts(
         kind="model",
         tensors=tensors,
         config=config,
         parameters=sum(math.prod(s) for s in tensors.values()) if tensors else None,
-        companions=tuple(dict.fromkeys(also)),
-        problems=tuple(wrong),
+        companions=tuple(dict.fromkeys(companions)),
+        problems=tuple(problems),
     )
 
 
 def check(path: Path) -> list[str]:
-    """config.json, the index, and every weight file in full."""
+    """Check config.json, the index, and every weight file in full."""
     try:
-        found = list(inspect(path).problems)
+        problems = list(inspect(path).problems)
         for name in list_weight_files(path)[0]:
             form = safetensors if name.endswith(".safetensors") else torch
-            found += [
-                f"{name}: {said}"
-                for said in form.check(path / name)
-                if not any(said in known for known in found)
+            known = "\n".join(problems)
+            problems += [
+                f"{name}: {sentence}"
+                for sentence in form.check(path / name)
+                if sentence not in known
             ]
     except SourceError as problem:
         return [problem.message]
-    return found
+    return problems

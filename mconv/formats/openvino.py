@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.parsers.expat
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mconv.errors import SourceError
+from mconv.errors import SourceError, one_line
 from mconv.values import Facts
 
 SUFFIXES = (".xml",)
@@ -26,15 +28,36 @@ BITS = {
 _NET = re.compile(rb"<net\s[^>]*\bversion=")
 
 
+@dataclass
 class _Layer:
-    def __init__(self, number: str, name: str, kind: str) -> None:
-        self.number, self.name, self.kind = number, name, kind
-        self.data: dict[str, str] = {}
-        self.ports: dict[str, set[str]] = {"input": set(), "output": set()}
+    """A layer.
+
+    Attributes:
+        number: Its id, which edges name.
+        name: Its name.
+        kind: Its type.
+        data: The attributes of its ``data``.
+        ports: The ids of its ports by side, ``input`` or ``output``.
+    """
+
+    number: str
+    name: str
+    kind: str
+    data: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, set[str]] = field(default_factory=lambda: {"input": set(), "output": set()})
 
 
 class _Net:
-    """Layers and edges as the parser meets them."""
+    """Layers and edges as the parser meets them; those in bodies of loops are left out.
+
+    Attributes:
+        layers: The layers by id.
+        edges: The attributes of each edge.
+        twice: Ids that more than one layer has.
+        current: The layer that the parser is in.
+        side: The side of its ports that the parser is in.
+        depth: How many bodies the parser is in. They have layers with ids of their own.
+    """
 
     def __init__(self) -> None:
         self.layers: dict[str, _Layer] = {}
@@ -42,9 +65,10 @@ class _Net:
         self.twice: list[str] = []
         self.current: _Layer | None = None
         self.side = ""
-        self.depth = 0  # bodies of loops have layers of their own, with numbers of their own
+        self.depth = 0
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take the beginning of an element."""
         if tag in ("body", "then_body", "else_body"):
             self.depth += 1
         if self.depth:
@@ -66,6 +90,7 @@ class _Net:
             self.edges.append(attributes)
 
     def end(self, tag: str) -> None:
+        """Take the end of an element."""
         if tag in ("body", "then_body", "else_body"):
             self.depth -= 1
         if self.depth:
@@ -77,10 +102,12 @@ class _Net:
 
 
 def sniff(path: Path, head: bytes) -> bool:
+    """Tell by the element ``net`` in the first bytes of an XML file."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and bool(_NET.search(head))
 
 
 def _parse(path: Path) -> _Net:
+    """Read the XML. Raises SourceError where it is not complete, or declares entities."""
     net = _Net()
     parser = xml.parsers.expat.ParserCreate()
     parser.StartElementHandler = net.start
@@ -103,7 +130,7 @@ def _parse(path: Path) -> _Net:
 
 
 def inspect(path: Path) -> Facts:
-    """Layers, names, sizes of constants, the .bin beside it.
+    """Return layers, names, sizes of constants, and the .bin beside the file.
 
     Raises SourceError for XML that does not end.
     """
@@ -121,69 +148,72 @@ def inspect(path: Path) -> Facts:
 
 
 def _shape(layer: _Layer) -> tuple[int, ...]:
-    return tuple(int(d) for d in layer.data.get("shape", "").split(",") if d.strip().isdigit())
+    """Return the shape of a constant."""
+    sizes = layer.data.get("shape", "").split(",")
+    return tuple(int(size) for size in sizes if size.strip().isdigit())
 
 
 def check(path: Path) -> list[str]:
-    """Edges meet ports that are there, constants lie inside the .bin and fill their shapes; then
-    OpenVINO reads both."""
+    """Check that edges meet ports and that constants lie inside the .bin and fill their shapes.
+
+    Where they do, OpenVINO reads both files.
+    """
     try:
         net = _parse(path)
     except SourceError as problem:
         return [problem.message]
-    found = [f"two layers have the id {number}" for number in net.twice]
+    problems = [f"two layers have the id {number}" for number in net.twice]
     for edge in net.edges:
         for side, layer, port in (
             ("output", edge.get("from-layer", ""), edge.get("from-port", "")),
             ("input", edge.get("to-layer", ""), edge.get("to-port", "")),
         ):
             if layer not in net.layers:
-                found.append(f"an edge names layer {layer}, which is not there")
+                problems.append(f"an edge names layer {layer}, which is not there")
             elif port not in net.layers[layer].ports[side]:
-                found.append(
+                problems.append(
                     f"an edge names {side} {port} of layer {layer} ({net.layers[layer].name}), "
                     "which it does not have"
                 )
-    found += _constants(net, path.with_suffix(".bin"))
-    return found[:20] or _read(path)
+    problems += _check_constants(net, path.with_suffix(".bin"))
+    return problems[:20] or _check_with_openvino(path)
 
 
-def _constants(net: _Net, binary: Path) -> list[str]:
+def _check_constants(net: _Net, binary: Path) -> list[str]:
+    """Return a sentence for each constant that does not lie whole in the .bin."""
     constants = [each for each in net.layers.values() if each.kind == "Const"]
     if not constants:
         return []
     if not binary.is_file():
         return [f"{binary.name} with the constants is not beside it"]
     room = binary.stat().st_size
-    found = []
+    problems: list[str] = []
     for each in constants:
         offset, size = each.data.get("offset", ""), each.data.get("size", "")
         if not offset.isdigit() or not size.isdigit():
-            found.append(f"constant {each.name!r} does not say where its data lie")
+            problems.append(f"constant {each.name!r} does not say where its data lie")
             continue
         end = int(offset) + int(size)
         if end > room:
-            found.append(
+            problems.append(
                 f"constant {each.name!r} ends at byte {end:,} of {binary.name}, which has "
                 f"{room:,}: it is cut off"
             )
         bits = BITS.get(each.data.get("element_type", ""))
-        needed = 1
-        for size_of_axis in _shape(each):
-            needed *= size_of_axis
-        if bits and int(size) < -(-needed * bits // 8):
-            found.append(
-                f"constant {each.name!r} has {int(size):,} bytes; its shape needs "
-                f"{-(-needed * bits // 8):,}"
+        needed = -(-math.prod(_shape(each)) * (bits or 0) // 8)
+        if int(size) < needed:
+            problems.append(
+                f"constant {each.name!r} has {int(size):,} bytes; its shape needs {needed:,}"
             )
-    return found
+    return problems
 
 
-def _read(path: Path) -> list[str]:
+def _check_with_openvino(path: Path) -> list[str]:
+    """Return what OpenVINO says against the model, if anything."""
     import openvino
 
     try:
         openvino.Core().read_model(str(path))
     except Exception as problem:  # OpenVINO raises plain RuntimeError
-        return [f"OpenVINO says: {' '.join(str(problem).split())[:500]}"]
+        return [f"OpenVINO says: {one_line(problem, 500)}"]
     return []

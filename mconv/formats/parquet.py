@@ -7,10 +7,13 @@ import importlib.util
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mconv.errors import SourceError
+from mconv.errors import SourceError, one_line
 from mconv.values import Facts
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 SUFFIXES = (".parquet",)
 MAGIC = b"PAR1"
@@ -19,13 +22,14 @@ READER = "mconv.parquet"  # checks what mconv itself wrote, tensor by tensor
 
 
 def sniff(path: Path, head: bytes) -> bool:
+    """Tell by the first four bytes."""
     return path.is_file() and head.startswith(MAGIC)
 
 
-def _footer(path: Path) -> None:
-    """``PAR1`` again at the end, after a footer that fits.
+def _check_footer(path: Path) -> None:
+    """Raise SourceError where the file does not end with a footer that fits, and ``PAR1``.
 
-    Raises SourceError. https://parquet.apache.org/docs/file-format/
+    https://parquet.apache.org/docs/file-format/
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -42,8 +46,9 @@ def _footer(path: Path) -> None:
         )
 
 
-def _opened(path: Path) -> Any:
-    _footer(path)
+def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    """Open a Parquet file. Raises SourceError for a damaged one."""
+    _check_footer(path)
     try:
         import pyarrow.parquet
 
@@ -54,31 +59,34 @@ def _opened(path: Path) -> Any:
         ) from problem
     except Exception as problem:  # ArrowInvalid, OSError
         raise SourceError(
-            f"{path.name} is damaged: {' '.join(str(problem).split())[:300]}", hint="write it again"
+            f"{path.name} is damaged: {one_line(problem)}", hint="write it again"
         ) from problem
 
 
 def inspect(path: Path) -> Facts:
-    """Columns; of a weights file of mconv's (docs/parquet.md) its tensors and the model's config.
+    """Return the columns; of weights of mconv's (docs/parquet.md) the tensors and the config too.
 
     Raises SourceError for damage.
     """
-    with _opened(path) as file:
+    with _open_parquet(path) as file:
         columns = file.schema_arrow.names
-        said = {k.decode("utf-8", "replace"): v for k, v in (file.metadata.metadata or {}).items()}
+        metadata: dict[str, bytes] = {
+            key.decode("utf-8", "replace"): value
+            for key, value in (file.metadata.metadata or {}).items()
+        }
     tensors: dict[str, tuple[int, ...]] = {}
-    config: dict[str, Any] = {}
+    config: object = {}
     try:
         tensors = {
             str(t["name"]): tuple(int(d) for d in t["shape"])
-            for t in json.loads(said.get(f"{PREFIX}tensors", b"[]"))
+            for t in json.loads(metadata.get(f"{PREFIX}tensors", b"[]"))
         }
-        config = json.loads(said.get(f"{PREFIX}config", b"{}"))
+        config = json.loads(metadata.get(f"{PREFIX}config", b"{}"))
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise SourceError(
             f"the metadata of {path.name} are damaged: {problem}", hint="write it again"
         ) from problem
-    if not config and (named := said.get(f"{PREFIX}architecture")):
+    if not config and (named := metadata.get(f"{PREFIX}architecture")):
         config = {"model_type": named.decode("utf-8", "replace")}
     return Facts(
         kind="weights" if tensors else "table",
@@ -90,10 +98,12 @@ def inspect(path: Path) -> Facts:
 
 
 def check(path: Path) -> list[str]:
-    """Every column of every row group is decoded, and compared with its checksums where there are
-    any; of mconv's weights files every tensor."""
+    """Decode every column of every row group, and hold it to its checksums where there are any.
+
+    Of mconv's weights files every tensor is checked.
+    """
     try:
-        with _opened(path) as file:
+        with _open_parquet(path) as file:
             ours = f"{PREFIX}format".encode() in (file.metadata.metadata or {})
             if ours and importlib.util.find_spec(READER) is not None:
                 return list(importlib.import_module(READER).check(path))
@@ -102,10 +112,7 @@ def check(path: Path) -> list[str]:
                     try:
                         file.read_row_group(group, columns=[column])
                     except Exception as problem:  # ArrowInvalid, OSError
-                        return [
-                            f"row group {group}, column {column!r}: "
-                            f"{' '.join(str(problem).split())[:300]}"
-                        ]
+                        return [f"row group {group}, column {column!r}: {one_line(problem)}"]
     except SourceError as problem:
         return [problem.message]
     return []

@@ -15,13 +15,14 @@ _CLASS = re.compile(r"^(sklearn|xgboost|lightgbm|catboost|torch|numpy|keras)\b")
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Protocol 2 to 5, and opcodes that follow one another."""
+    """Tell by the protocol, 2 to 5, and by opcodes that follow one another."""
     if len(head) < 4 or head[0] != 0x80 or not 2 <= head[1] <= 5:
         return False
-    return next(iter(_globals(head)), None) is not None or _operations(head) > 3
+    return bool(_list_globals(head)) or _count_operations(head) > 3
 
 
-def _operations(data: bytes) -> int:
+def _count_operations(data: bytes) -> int:
+    """Return how many opcodes follow one another."""
     count = 0
     try:
         for _ in pickletools.genops(data):
@@ -31,30 +32,30 @@ def _operations(data: bytes) -> int:
     return count
 
 
-def _globals(data: bytes) -> list[str]:
-    """module.name of what a pickle would import, in order; only the opcodes are read."""
-    found: list[str] = []
+def _list_globals(data: bytes) -> list[str]:
+    """Return ``module.name`` of what a pickle would import, in order; only opcodes are read."""
+    names: list[str] = []
     texts: list[str] = []
     try:
         for code, argument, _ in pickletools.genops(data):
             if code.name == "GLOBAL":
-                found.append(str(argument).replace(" ", "."))
+                names.append(str(argument).replace(" ", "."))
             elif code.name == "STACK_GLOBAL" and len(texts) > 1:
-                found.append(f"{texts[-2]}.{texts[-1]}")
+                names.append(f"{texts[-2]}.{texts[-1]}")
             elif isinstance(argument, str):
                 texts.append(argument)
     except Exception:  # joblib's files hold raw arrays between opcodes, and damaged ones anything
-        return found
-    return found
+        return names
+    return names
 
 
 def inspect(path: Path) -> Facts:
-    """The classes it would build. Raises SourceError where it names none."""
+    """Return the classes that it would build. Raises SourceError where it names none."""
     with path.open("rb") as file:
-        found = _globals(file.read(1 << 20))
-    if not found:
+        names = _list_globals(file.read(1 << 20))
+    if not names:
         raise SourceError(
             f"{path.name} is a pickle that builds no object, or is cut off", hint="save it again"
         )
-    first = next((name for name in found if _CLASS.match(name)), found[0])
-    return Facts(kind="object", names=tuple(dict.fromkeys(found)), config={"class": first})
+    first = next((name for name in names if _CLASS.match(name)), names[0])
+    return Facts(kind="object", names=tuple(dict.fromkeys(names)), config={"class": first})

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from mconv.errors import SourceError
-from mconv.values import Facts
+from mconv.values import Facts, JsonObject
 
 SUFFIXES = (".safetensors",)
 LARGEST = 100_000_000  # bytes of a header, https://github.com/huggingface/safetensors#format
@@ -25,8 +24,10 @@ BITS = {
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """A little-endian length, then ``{"``, spaces allowed; the length need not fit: the file may be
-    cut off."""
+    """Tell by a little-endian length, then ``{"`` with spaces allowed between.
+
+    The length need not fit: the file may be cut off.
+    """
     if len(head) < 10 or head[8:9] != b"{":
         return False
     return 2 <= int.from_bytes(head[:8], "little") <= LARGEST and head[9:].lstrip()[:1] in (
@@ -35,8 +36,8 @@ def sniff(path: Path, head: bytes) -> bool:
     )
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header and where the tensors begin. Raises SourceError."""
+def _read_header(path: Path) -> tuple[JsonObject, int]:
+    """Return the header, and where the tensors begin. Raises SourceError where it is damaged."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -47,37 +48,33 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
                 hint="copy or download it again; with Git LFS, fetch it",
             )
         try:
-            found = json.loads(file.read(length).decode("utf-8"))
+            header = json.loads(file.read(length).decode("utf-8"))
         except (ValueError, RecursionError) as problem:
             raise SourceError(
                 f"the header of {path.name} is not JSON: {problem}", hint="save it again"
             ) from problem
-    if not isinstance(found, dict):
+    if not isinstance(header, dict):
         raise SourceError(
             f"the header of {path.name} is not a table of tensors", hint="save it again"
         )
-    return found, 8 + length
+    return header, 8 + length
 
 
 def read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Shapes by name, and what is wrong, tensor by tensor.
+    """Return shapes by name, and a sentence for each tensor that is wrong.
 
     Raises SourceError where there is no header.
     """
-    header, start = _header(path)
+    header, start = _read_header(path)
     room = path.stat().st_size - start
     shapes: dict[str, tuple[int, ...]] = {}
     spans: list[tuple[int, int, str]] = []
     wrong: list[str] = []
-    for name, about in header.items():
+    for name, entry in header.items():
         if name == "__metadata__":
             continue
         try:
-            kind, shape, (begin, end) = (
-                str(about["dtype"]),
-                tuple(int(d) for d in about["shape"]),
-                map(int, about["data_offsets"]),
-            )
+            kind, shape, (begin, end) = _read_entry(entry)
         except (TypeError, KeyError, ValueError, OverflowError):
             wrong.append(
                 f"tensor {name!r}: its entry in the header is not one of dtype, shape and "
@@ -110,8 +107,19 @@ def read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     return shapes, wrong
 
 
+def _read_entry(entry: object) -> tuple[str, tuple[int, ...], tuple[int, int]]:
+    """Return the data type, the shape, and where the bytes of a tensor begin and end.
+
+    Raises TypeError, KeyError, ValueError or OverflowError where the entry does not say them.
+    """
+    if not isinstance(entry, dict):
+        raise TypeError("an entry of the header is an object")
+    begin, end = map(int, entry["data_offsets"])
+    return str(entry["dtype"]), tuple(int(size) for size in entry["shape"]), (begin, end)
+
+
 def inspect(path: Path) -> Facts:
-    """Shapes by name. Raises SourceError with the first tensor that does not fit."""
+    """Return shapes by name. Raises SourceError with the first tensor that does not fit."""
     shapes, wrong = read_shapes(path)
     if wrong:
         raise SourceError(
@@ -124,7 +132,7 @@ def inspect(path: Path) -> Facts:
 
 
 def check(path: Path) -> list[str]:
-    """Header, data types, and that the tensors fill the rest of the file without gap or overlap."""
+    """Check the header, data types, and that tensors fill the file without gap or overlap."""
     try:
         return read_shapes(path)[1][:20]
     except SourceError as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from mconv.errors import SourceError
@@ -15,15 +16,19 @@ AGAIN = "save it again with tf.saved_model.save()"
 # https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto
 # and meta_graph.proto
 META, GRAPH, SIGNATURES, OBJECTS = 2, 2, 5, 7
-NODE, LIBRARY, FUNCTION = 1, 2, 1
+NODE, LIBRARY, FUNCTION, FUNCTION_NODE = 1, 2, 1, 3
+NODE_NAME, NODE_OPERATOR = 1, 2
+INDEX = "variables/variables.index"
+MOST_SHARDS = 1000
 
 
 def sniff(path: Path, head: bytes) -> bool:
+    """Tell by the file in the folder."""
     return path.is_dir() and (path / FILE).is_file()
 
 
 def inspect(path: Path) -> Facts:
-    """Operators and names of its nodes, functions included, and its signatures.
+    """Return operators and names of its nodes, functions included, and its signatures.
 
     Raises SourceError for damage.
     """
@@ -43,7 +48,7 @@ def inspect(path: Path) -> Facts:
                 if field.kind != _wire.BYTES:
                     continue
                 if field.number == GRAPH:
-                    _nodes(data, field, operators, names)
+                    _count_nodes(data, field, operators, names)
                 elif field.number == SIGNATURES:
                     signatures += [
                         _wire.read_text(data, f)
@@ -51,11 +56,11 @@ def inspect(path: Path) -> Facts:
                         if f.number == 1
                     ]
     lost = [
-        f"{path.name}/{FILE} is there, but no {n}"
-        for n in _variables(path)
-        if not (path / n).is_file()
+        f"{path.name}/{FILE} is there, but no {name}"
+        for name in _list_variable_files(path)
+        if not (path / name).is_file()
     ]
-    real = sorted(s for s in signatures if not s.startswith("__"))
+    real = sorted(name for name in signatures if not name.startswith("__"))
     return Facts(
         kind="model",
         operators=dict(sorted(operators.items())),
@@ -65,59 +70,61 @@ def inspect(path: Path) -> Facts:
     )
 
 
-def _variables(path: Path) -> list[str]:
-    """Files that hold the variables: all of the shards that the first one's name tells of."""
-    shards = sorted((path / "variables").glob("variables.data-*-of-*"))
-    if not shards:
-        filled = (path / "variables").is_dir() and any((path / "variables").iterdir())
-        return (
-            ["variables/variables.index", "variables/variables.data-00000-of-00001"]
-            if filled
-            else []
-        )
-    count = shards[0].name.rpartition("-of-")[2]
-    known = (
-        [f"variables/variables.data-{i:05d}-of-{count}" for i in range(int(count))]
-        if count.isdigit()
-        else []
-    )
-    return ["variables/variables.index", *known[:1000]]
+def _list_variable_files(path: Path) -> list[str]:
+    """Return the files that hold the variables: all shards that the first one's name tells of."""
+    folder = path / "variables"
+    shards = sorted(folder.glob("variables.data-*-of-*"))
+    if not shards and not (folder.is_dir() and any(folder.iterdir())):
+        return []
+    count = shards[0].name.rpartition("-of-")[2] if shards else "00001"
+    files = [INDEX]
+    if count.isdigit():
+        for number in range(min(int(count), MOST_SHARDS)):
+            files.append(f"variables/variables.data-{number:05d}-of-{count}")
+    return files
 
 
-def _nodes(
+def _count_nodes(
     data: _wire.Buffer, graph: _wire.Field, operators: Counter[str], names: list[str]
 ) -> None:
-    """Nodes of a GraphDef and of the functions in its library (FunctionDef.node_def is field 3)."""
-    for field in _wire.read_fields(data, graph.start, graph.end, FILE):
-        if field.number == NODE and field.kind == _wire.BYTES:
-            _node(data, field, operators, names)
-        elif field.number == LIBRARY and field.kind == _wire.BYTES:
-            for function in _wire.read_fields(data, field.start, field.end, FILE):
-                if function.number == FUNCTION and function.kind == _wire.BYTES:
-                    for part in _wire.read_fields(data, function.start, function.end, FILE):
-                        if part.number == 3 and part.kind == _wire.BYTES:
-                            _node(data, part, operators, names)
+    """Add the nodes of a GraphDef, and of the functions in its library."""
+    for node in _read_messages(data, graph, NODE):
+        _count_node(data, node, operators, names)
+    for library in _read_messages(data, graph, LIBRARY):
+        for function in _read_messages(data, library, FUNCTION):
+            for node in _read_messages(data, function, FUNCTION_NODE):
+                _count_node(data, node, operators, names)
 
 
-def _node(
-    data: _wire.Buffer, field: _wire.Field, operators: Counter[str], names: list[str]
+def _read_messages(data: _wire.Buffer, message: _wire.Field, number: int) -> Iterator[_wire.Field]:
+    """Yield the fields ``number`` of a message that are messages themselves."""
+    for field in _wire.read_fields(data, message.start, message.end, FILE):
+        if field.number == number and field.kind == _wire.BYTES:
+            yield field
+
+
+def _count_node(
+    data: _wire.Buffer, node: _wire.Field, operators: Counter[str], names: list[str]
 ) -> None:
-    said = {
-        f.number: _wire.read_text(data, f)
-        for f in _wire.read_fields(data, field.start, field.end, FILE)
-        if f.number in (1, 2)
-    }
-    operators[said.get(2, "?")] += 1
-    names.append(said.get(1, ""))
+    """Add one NodeDef's operator and name."""
+    name = ""
+    operator = "?"
+    for field in _wire.read_fields(data, node.start, node.end, FILE):
+        if field.number == NODE_NAME:
+            name = _wire.read_text(data, field)
+        elif field.number == NODE_OPERATOR:
+            operator = _wire.read_text(data, field)
+    operators[operator] += 1
+    names.append(name)
 
 
 def check(path: Path) -> list[str]:
-    """The graph's structure, signatures, and the files of its variables."""
+    """Check the graph's structure, signatures, and the files of its variables."""
     try:
-        found = inspect(path)
+        facts = inspect(path)
     except SourceError as problem:
         return [problem.message]
-    more = (
-        [] if found.config["signatures"] else [f"it has no signature: {AGAIN} and signatures={{…}}"]
-    )
-    return [*found.problems, *more]
+    problems = list(facts.problems)
+    if not facts.config["signatures"]:
+        problems.append(f"it has no signature: {AGAIN} and signatures={{…}}")
+    return problems

@@ -17,6 +17,7 @@ MAGIC = b"TFL3"
 # field by field
 CODES, SUBGRAPHS, BUFFERS = 1, 2, 4
 CUSTOM = 32
+SIDES = ((1, "input"), (2, "output"))  # fields of a SubGraph and of an Operator
 SPARSITY = 6  # of a Tensor: its buffer is shorter than its shape
 OPERATORS = {  # of BuiltinOperator those that tell architectures apart
     0: "ADD",
@@ -38,10 +39,21 @@ BITS = (32, 16, 32, 8, 64, 0, 8, 16, 64, 8, 64, 128, 64, 0, 0, 32, 16, 4, 16, 2,
 
 
 def sniff(path: Path, head: bytes) -> bool:
+    """Tell by the identifier after the first offset."""
     return head[4:8] == MAGIC
 
 
 class _Model:
+    """The tables of a model.
+
+    Attributes:
+        version: The version of the schema.
+        codes: Its operator codes.
+        graphs: Its subgraphs.
+        buffers: Its buffers.
+        room: The size of the file.
+    """
+
     def __init__(self, data: _wire.Buffer, name: str) -> None:
         root = Table.root(data, name)
         self.version = root.number(0, "<I")
@@ -51,7 +63,7 @@ class _Model:
         self.room = len(data)
 
     def code(self, index: int) -> str:
-        """The operator's number, or a custom one's name."""
+        """Return the name of an operator code, a number where it is none that tells anything."""
         if not 0 <= index < len(self.codes):
             return "?"
         each = self.codes[index]
@@ -60,7 +72,7 @@ class _Model:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators, names and shapes of its constants.
+    """Return the operators, names and shapes of its constants.
 
     Raises SourceError where an offset leaves the file.
     """
@@ -93,64 +105,73 @@ def inspect(path: Path) -> Facts:
 
 
 def check(path: Path) -> list[str]:
-    """Versions, indices of tensors, buffers and operators, and that constants fill their shapes; no
-    interpreter is started."""
+    """Check the version, indices of tensors, buffers and operators, and the sizes of constants.
+
+    No interpreter is started.
+    """
     try:
         with _wire.open_bytes(path) as data:
             model = _Model(data, path.name)
-            found = (
-                [f"it is of schema version {model.version}, not 3"] if model.version != 3 else []
-            )
+            problems: list[str] = []
+            if model.version != 3:
+                problems.append(f"it is of schema version {model.version}, not 3")
             for index, graph in enumerate(model.graphs):
-                found += _graph(model, graph, index)
+                problems += _check_graph(model, graph, index)
             if not model.graphs:
-                found.append("it has no subgraph")
+                problems.append("it has no subgraph")
     except SourceError as problem:
         return [problem.message]
-    return found[:20]
+    return problems[:20]
 
 
-def _graph(model: _Model, graph: Table, index: int) -> list[str]:
-    found = []
+def _check_graph(model: _Model, graph: Table, index: int) -> list[str]:
+    """Return a sentence for each thing in a subgraph that does not fit."""
+    problems: list[str] = []
     tensors = graph.tables(0, f"subgraph {index}, tensor")
     for number, tensor in enumerate(tensors):
         what = f"subgraph {index}, tensor {number} ({tensor.text(3)})"
-        buffer = tensor.number(2, "<I")
-        if buffer >= len(model.buffers):
-            found.append(f"{what} names buffer {buffer}; there are {len(model.buffers)}")
-            continue
-        kind, shape = tensor.number(1, "<b"), tensor.numbers(0, "<i")
-        outside, size = model.buffers[buffer].number(1, "<Q"), model.buffers[buffer].number(2, "<Q")
-        if outside > 1 and outside + size > model.room:
-            found.append(
-                f"{what}: its data end at byte {outside + size:,}; the file has {model.room:,}: "
-                "it is cut off"
-            )
-        held = size if outside > 1 else model.buffers[buffer].length(0)
-        if not 0 <= kind < len(BITS):
-            found.append(f"{what} has the unknown type {kind}")
-        elif held and BITS[kind] and not tensor.has(SPARSITY) and min(shape, default=0) >= 0:
-            needed = -(-math.prod(shape) * BITS[kind] // 8)
-            found += (
-                [f"{what} ({shape}) holds {held:,} bytes; it needs {needed:,}"]
-                if held < needed
-                else []
-            )
+        problems += _check_tensor(model, tensor, what)
     for number, operator in enumerate(graph.tables(3, f"subgraph {index}, operator")):
         code = operator.number(0, "<I")
         what = f"subgraph {index}, operator {number} ({model.code(code)})"
         if code >= len(model.codes):
-            found.append(f"{what} is of code {code}; there are {len(model.codes)}")
-        for field, side in ((1, "input"), (2, "output")):
-            wrong = [t for t in operator.numbers(field, "<i") if not -1 <= t < len(tensors)]
-            found += [
-                f"{what}: {side} {t} is no tensor; there are {len(tensors)}" for t in wrong[:2]
-            ]
-    for field, side in ((1, "input"), (2, "output")):
-        ports = graph.numbers(field, "<i")
-        found += [
-            f"subgraph {index}: {side} {t} is no tensor; there are {len(tensors)}"
-            for t in ports
-            if not 0 <= t < len(tensors)
-        ]
-    return found
+            problems.append(f"{what} is of code {code}; there are {len(model.codes)}")
+        for field, side in SIDES:
+            # -1 is an optional input that is not there
+            outside = [t for t in operator.numbers(field, "<i") if not -1 <= t < len(tensors)]
+            for port in outside[:2]:
+                problems.append(f"{what}: {side} {port} is no tensor; there are {len(tensors)}")
+    for field, side in SIDES:
+        for port in graph.numbers(field, "<i"):
+            if not 0 <= port < len(tensors):
+                problems.append(
+                    f"subgraph {index}: {side} {port} is no tensor; there are {len(tensors)}"
+                )
+    return problems
+
+
+def _check_tensor(model: _Model, tensor: Table, what: str) -> list[str]:
+    """Return a sentence for each thing in a tensor that does not fit; ``what`` names it."""
+    number = tensor.number(2, "<I")
+    if number >= len(model.buffers):
+        return [f"{what} names buffer {number}; there are {len(model.buffers)}"]
+    problems: list[str] = []
+    buffer = model.buffers[number]
+    kind = tensor.number(1, "<b")
+    shape = tensor.numbers(0, "<i")
+    # of a buffer that lies behind the FlatBuffer
+    offset = buffer.number(1, "<Q")
+    size = buffer.number(2, "<Q")
+    if offset > 1 and offset + size > model.room:
+        problems.append(
+            f"{what}: its data end at byte {offset + size:,}; the file has {model.room:,}: "
+            "it is cut off"
+        )
+    held = size if offset > 1 else buffer.length(0)
+    if not 0 <= kind < len(BITS):
+        problems.append(f"{what} has the unknown type {kind}")
+    elif held and BITS[kind] and not tensor.has(SPARSITY) and min(shape, default=0) >= 0:
+        needed = -(-math.prod(shape) * BITS[kind] // 8)
+        if held < needed:
+            problems.append(f"{what} ({shape}) holds {held:,} bytes; it needs {needed:,}")
+    return problems

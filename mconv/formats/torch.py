@@ -24,7 +24,7 @@ LARGEST = 256 * 2**20  # of a pickle without its tensors
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """By the names in the archive, cut off or not; or by the number that old files begin with."""
+    """Tell by the names in the archive, cut off or not, or by how old files begin."""
     if head.startswith(LEGACY):
         return True
     return any(
@@ -34,7 +34,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def detect_kind(names: list[str]) -> str:
-    """``torchscript``, ``program`` or ``weights``."""
+    """Return ``torchscript``, ``program`` or ``weights``, by the names in an archive."""
     inner = {n.partition("/")[2] for n in names} | set(names)
     if "constants.pkl" in inner:
         return "torchscript"
@@ -42,7 +42,7 @@ def detect_kind(names: list[str]) -> str:
 
 
 def inspect(path: Path) -> Facts:
-    """Names and shapes of the weights; of code in a pickle the globals it would call.
+    """Return names and shapes of the weights; of code in a pickle the globals it would call.
 
     Raises SourceError for damage.
     """
@@ -54,7 +54,7 @@ def inspect(path: Path) -> Facts:
                 f"{path.name} is cut off: the archive's directory, at its end, is missing",
                 hint=_zip.AGAIN,
             )
-        return _legacy(path)
+        return _inspect_legacy(path)
     with _zip.open_archive(path) as archive:
         names = archive.namelist()
         form = detect_kind(names)
@@ -67,7 +67,7 @@ def inspect(path: Path) -> Facts:
             ]
             return Facts(kind=form, names=tuple(code))
         if form == "program" or inside is None:
-            return Facts(kind=form, names=tuple(_members(archive)))
+            return Facts(kind=form, names=tuple(_list_program_weights(archive)))
         if archive.getinfo(inside).file_size > LARGEST:
             raise SourceError(f"{inside} in {path.name} is larger than {LARGEST >> 20} MiB")
         value, reader = _pickle.read_pickle(
@@ -76,46 +76,48 @@ def inspect(path: Path) -> Facts:
         sizes = {
             n.rpartition("/data/")[2]: archive.getinfo(n).file_size for n in names if "/data/" in n
         }
-    found = _facts(form, value, reader.globals)
-    short = [k for k, needed in reader.storages.items() if sizes.get(k, -1) < needed]
-    said = tuple(
-        f"storage {k} of {path.name} is missing or too short: {reader.storages[k]:,} bytes are "
+    facts = _describe_weights(form, value, reader.globals)
+    short = [key for key, needed in reader.storages.items() if sizes.get(key, -1) < needed]
+    problems = [
+        f"storage {key} of {path.name} is missing or too short: {reader.storages[key]:,} bytes are "
         "needed"
-        for k in short[:5]
-    )
-    return msgspec.structs.replace(found, problems=(*found.problems, *said))
+        for key in short[:5]
+    ]
+    return msgspec.structs.replace(facts, problems=(*facts.problems, *problems))
 
 
-def _members(archive: zipfile.ZipFile) -> list[str]:
-    """Names of the weights that an exported program's own table gives."""
+def _list_program_weights(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the weights that an exported program's own table gives."""
     for name in archive.namelist():
         if name.endswith(("model_weights_config.json", "weights_config.json")):
             return re.findall(r'"([\w.]+)":\s*\{', archive.read(name).decode("utf-8", "replace"))
     return []
 
 
-def _legacy(path: Path) -> Facts:
-    """Five pickles: magic, version, system, value, keys of the storages; then each storage: its
-    length and its bytes."""
+def _inspect_legacy(path: Path) -> Facts:
+    """Return what a file from before PyTorch 1.6 says of itself.
+
+    It is five pickles: magic, version, system, value, keys of the storages; then of each storage
+    its length and its bytes. Raises SourceError for damage.
+    """
     with path.open("rb") as file:
         data = io.BytesIO(file.read(LARGEST))
     read = [_pickle.read_pickle(data, path.name) for _ in range(5)]
     value, reader = read[3]
     end = data.tell() + sum(8 + needed for needed in reader.storages.values())
-    found = _facts("weights", value, reader.globals)
+    facts = _describe_weights("weights", value, reader.globals)
     size = path.stat().st_size
-    said = (
-        (f"{path.name} is cut off: its storages end at byte {end:,}, the file at {size:,}",)
-        if size < end
-        else ()
-    )
-    return msgspec.structs.replace(found, problems=(*found.problems, *said))
+    if size >= end:
+        return facts
+    cut_off = f"{path.name} is cut off: its storages end at byte {end:,}, the file at {size:,}"
+    return msgspec.structs.replace(facts, problems=(*facts.problems, cut_off))
 
 
-def _facts(form: str, value: object, found: list[str]) -> Facts:
+def _describe_weights(form: str, value: object, names: list[str]) -> Facts:
+    """Return what a pickle holds: ``value``, and the globals ``names`` that it would call."""
     tensors = _pickle.find_shapes(value)
-    code = _pickle.list_dangerous(found)
-    said = (
+    code = _pickle.list_dangerous(names)
+    runs_code = (
         f"it holds more than tensors ({', '.join(code[:5])}): loading it would run code, which "
         "mconv does not do"
     )
@@ -124,17 +126,17 @@ def _facts(form: str, value: object, found: list[str]) -> Facts:
         tensors=tensors,
         names=tuple(code),
         parameters=sum(math.prod(s) for s in tensors.values()) if tensors else None,
-        problems=(said,) if code else (),
+        problems=(runs_code,) if code else (),
     )
 
 
 def check(path: Path) -> list[str]:
-    """Every member against its checksum, the pickle, and that each tensor's storage is there."""
+    """Check every member against its checksum, the pickle, and that each storage is there."""
     try:
-        found = list(inspect(path).problems)
+        problems = list(inspect(path).problems)
         if zipfile.is_zipfile(path):
             with _zip.open_archive(path) as archive:
-                found += _zip.find_damaged(archive)
+                problems += _zip.find_damaged(archive)
     except SourceError as problem:
         return [problem.message]
-    return found
+    return problems

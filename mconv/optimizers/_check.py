@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mconv.errors import UnsupportedError
+from mconv.errors import UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info
 
 
-def same_signature(before: Path, after: Path) -> None:
-    """Raises UnsupportedError where the graph is not valid, or inputs or outputs changed in name,
-    type or shape."""
+def check_signature(before: Path, after: Path) -> None:
+    """Raise UnsupportedError where a pass left a graph that is not valid, or another signature.
+
+    The signature is the names and types of inputs and outputs, the shapes of inputs, and an opset
+    that onnxruntime loads.
+    """
     import onnx
 
     try:
         onnx.checker.check_model(str(after))
     except onnx.checker.ValidationError as problem:
-        raise UnsupportedError(
-            f"the pass broke the graph: {' '.join(str(problem).split())[:300]}"
-        ) from problem
+        raise UnsupportedError(f"the pass broke the graph: {one_line(problem)}") from problem
     old, new = model_info.describe(before), model_info.describe(after)
     for what, a, b in (("inputs", old.inputs, new.inputs), ("outputs", old.outputs, new.outputs)):
         if [(s.name, s.dtype) for s in a] != [(s.name, s.dtype) for s in b]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from mconv.contracts import Remarks
 from mconv.onnx_graph import initializers, model_files
-from mconv.optimizers._check import same_signature
+from mconv.optimizers._check import check_signature
 
 LEVELS = ("basic", "aggressive")
 ORDER = 10
@@ -14,9 +14,11 @@ TOOLS = ("onnxscript", "onnx-ir", "onnx")
 PRELOAD = ("onnx", "onnxscript", "onnxscript.optimizer", "onnxslim")
 
 
-def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
-    """Raises UnsupportedError where the signature would change; anything onnxscript raises goes
-    up."""
+def optimize(model: Path, out: Path, *, level: str) -> Remarks:
+    """Write ``out``, the graph that onnxscript makes of ``model``.
+
+    Raises UnsupportedError where the signature would change, and anything that onnxscript raises.
+    """
     import logging
 
     import onnxscript.optimizer
@@ -28,5 +30,5 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     initializers.put_back(graph, aside)
     graph.metadata_props.clear()
     model_files.save_model(graph, out)
-    same_signature(model, out)
+    check_signature(model, out)
     return {}

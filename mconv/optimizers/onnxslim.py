@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from mconv.contracts import Remarks
 from mconv.onnx_graph import initializers, model_files
 from mconv.onnx_graph.serialization import to_proto
-from mconv.optimizers._check import same_signature
+from mconv.optimizers._check import check_signature
 
 LEVELS = ("basic", "aggressive")
 ORDER = 20
 TOOLS = ("onnxslim", "onnx", "onnx-ir")
 
 
-def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
-    """Raises UnsupportedError where the signature would change; anything onnxslim raises goes
-    up."""
+def optimize(model: Path, out: Path, *, level: str) -> Remarks:
+    """Write ``out``, the graph that onnxslim makes of ``model``.
+
+    Raises UnsupportedError where the signature would change, and anything that onnxslim raises.
+    """
     import onnxslim
 
     graph = model_files.load_model(model)
@@ -28,5 +30,5 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     slim = model_files.model_of(proto)
     initializers.put_back(slim, aside)
     model_files.save_model(slim, out)
-    same_signature(model, out)
+    check_signature(model, out)
     return {}

@@ -1,15 +1,16 @@
 """Attention, LayerNormalization and GELU fusions of onnxruntime's transformer optimizer; operators
-of com.microsoft."""
+of com.microsoft.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from mconv.contracts import Remarks
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files, model_info
 from mconv.onnx_graph.opsets import MICROSOFT, declare_domain
-from mconv.optimizers._check import same_signature
+from mconv.optimizers._check import check_signature
 
 LEVELS = ("aggressive",)
 ORDER = 30
@@ -17,9 +18,11 @@ DOMAINS = frozenset({"", "com.microsoft"})
 TOOLS = ("onnxruntime", "onnx", "onnx-ir")
 
 
-def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
-    """Fuse as for BERT, the pattern set that other encoders share. Raises UnsupportedError where
-    nothing was fused."""
+def optimize(model: Path, out: Path, *, level: str) -> Remarks:
+    """Write ``out``, ``model`` fused as for BERT, the pattern set that other encoders share.
+
+    Raises UnsupportedError where nothing was fused, or the signature would change.
+    """
     import logging
 
     from onnxruntime.transformers.fusion_options import FusionOptions
@@ -50,5 +53,5 @@ def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
     # the fusions forget to say what they use
     declare_domain(graph, MICROSOFT)
     model_files.save_model(graph, out)
-    same_signature(model, out)
+    check_signature(model, out)
     return {"fused": ", ".join(f"{op} ×{n}" for op, n in sorted(fused.items()))}
