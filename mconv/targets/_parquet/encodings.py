@@ -41,16 +41,16 @@ def make_arrow_array(dtype: str, data: np.ndarray) -> pyarrow.Array:
 
     if dtype == "bool":
         return pyarrow.array(data.view(np.bool_))
-    count = data.nbytes // parquet.width(dtype)
+    count = data.nbytes // parquet.find_width(dtype)
     buffer = pyarrow.py_buffer(np.ascontiguousarray(data))
-    return pyarrow.Array.from_buffers(parquet.arrow_type(dtype), count, [None, buffer])
+    return pyarrow.Array.from_buffers(parquet.find_arrow_type(dtype), count, [None, buffer])
 
 
 def make_value_field(dtype: str) -> pyarrow.Field:
     """Return the column of a dtype: lists of elements that are never null."""
     import pyarrow
 
-    element = pyarrow.field("element", parquet.arrow_type(dtype), nullable=False)
+    element = pyarrow.field("element", parquet.find_arrow_type(dtype), nullable=False)
     return pyarrow.field(dtype, pyarrow.large_list(element))
 
 
@@ -83,7 +83,7 @@ def list_encodings(dtype: str) -> tuple[str, ...]:
     of a byte in four unless they are looked up."""
     if dtype == "bool":
         return (PLAIN,)
-    if parquet.width(dtype) == 1:
+    if parquet.find_width(dtype) == 1:
         return (PLAIN, DICTIONARY)
     return (PLAIN, SPLIT, DICTIONARY)
 
@@ -99,7 +99,7 @@ def choose_encodings(
     chosen = {}
     for dtype, group in sorted(by_dtype.items()):
         encodings = list_encodings(dtype)
-        pieces = [piece for piece in _cut_pieces(group, parquet.width(dtype)) if piece.nbytes]
+        pieces = [piece for piece in _cut_pieces(group, parquet.find_width(dtype)) if piece.nbytes]
         if len(encodings) == 1 or not pieces:
             chosen[dtype] = encodings[0]
             continue
@@ -136,7 +136,7 @@ def _measure_chunk(
     field = make_value_field(dtype)
     schema = pyarrow.schema([field])
     values = pyarrow.concat_arrays([make_arrow_array(dtype, piece) for piece in pieces])
-    ends = np.cumsum([0, *(piece.nbytes // parquet.width(dtype) for piece in pieces)])
+    ends = np.cumsum([0, *(piece.nbytes // parquet.find_width(dtype) for piece in pieces)])
     lists = pyarrow.LargeListArray.from_arrays(
         pyarrow.array(ends, pyarrow.int64()), values, type=field.type
     )

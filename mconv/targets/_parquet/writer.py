@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     def data(self) -> np.ndarray:
         """Return the bytes of the row's elements."""
-        width = parquet.width(self.tensor.dtype)
+        width = parquet.find_width(self.tensor.dtype)
         return self.tensor.data[self.offset * width : (self.offset + self.elements) * width]
 
 
@@ -92,7 +92,7 @@ def group_rows(
     group: list[Row] = []
     size = 0
     for name, tensor in tensors.items():
-        width = parquet.width(tensor.dtype)
+        width = parquet.find_width(tensor.dtype)
         count = tensor.data.nbytes // width
         step = max(chunk // width, 1) if chunk else max(count, 1)
         if group and size + min(count, step) * width > (chunk or MIB):
