@@ -18,6 +18,7 @@ Messages say what happened; ``hint`` says what to do; ``place`` says where in th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mconv.values import Place
 
@@ -25,8 +26,11 @@ from mconv.values import Place
 class MconvError(Exception):
     """Base of all expected errors.
 
-    ``message``: one plain sentence. ``hint``: what the user can do about it, or None.
-    ``place``: the file, line and column it is about, or None.
+    Attributes:
+        exit_code: What the command line ends with.
+        message: What happened, in one plain sentence.
+        hint: What the user can do about it, if anything.
+        place: The file, line and column that it is about, if any.
     """
 
     exit_code = 3
@@ -51,6 +55,13 @@ def one_line(problem: BaseException | str, limit: int = 300) -> str:
     return " ".join(text.split())[:limit]
 
 
+def describe_unreadable(path: Path, problem: OSError) -> str:
+    """Return why a file that the user named cannot be read, in the same words for every file."""
+    if isinstance(problem, FileNotFoundError):
+        return f"there is no file {str(path)!r}"
+    return f"{str(path)!r} cannot be read: {problem.strerror or problem}"
+
+
 def log_line(text: str, limit: int = 500) -> str:
     """Return ``text`` on one line in which a GitHub runner reads no workflow command: ``::`` and
     ``##[`` are broken up."""
@@ -64,7 +75,11 @@ class UsageError(MconvError):
 
 
 class ManifestError(MconvError):
-    """A manifest is wrong. ``problems`` holds every problem found, in file order."""
+    """A manifest is wrong.
+
+    Attributes:
+        problems: Every problem that was found, in file order.
+    """
 
     exit_code = 2
 

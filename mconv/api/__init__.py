@@ -42,7 +42,7 @@ from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
 from mconv.manifest import schema as schemas
 from mconv.manifest.config import AUTO, OPTIMIZE_LEVELS, Manifest
-from mconv.manifest.yaml import suggest_nearest
+from mconv.manifest.yaml import describe_unknown
 from mconv.planning import planner, shards
 from mconv.results import baseline as baselines
 from mconv.results import output, verdict
@@ -215,6 +215,10 @@ def run(
         return msgspec.structs.replace(report, summary=verdict.summarize(report.variants, fail_on))
 
     folder = Path(out) if out is not None else None
+    if folder is not None:
+        output.check_writable(folder)
+    if trace is not None:
+        output.check_writable(Path(trace).parent)
     done = engine_run.run_manifest(
         chosen,
         folder,
@@ -425,8 +429,17 @@ def render_text(report: Report, *, color: bool = False) -> str:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a file whole or not at all, and the folders it lies in. Raises OSError."""
-    local.write_text(Path(path), text)
+    """Write a file whole or not at all, and the folders that it lies in.
+
+    Raises UsageError where it cannot be written.
+    """
+    output.check_writable(Path(path).parent)
+    try:
+        local.write_text(Path(path), text)
+    except OSError as problem:
+        raise UsageError(
+            f"{str(path)!r} cannot be written: {problem.strerror or problem}"
+        ) from problem
 
 
 def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:
@@ -615,10 +628,8 @@ def pairs(source: str | None = None, target: str | None = None) -> tuple[Pair, .
     """
     for name, known in ((source, registry.sources()), (target, registry.targets())):
         if name is not None and name not in known:
-            raise UsageError(
-                f"there is no format {name!r}.{suggest_nearest(name, known)}",
-                hint=f"there are: {', '.join(known)}",
-            )
+            message, hint = describe_unknown(name, "format", known)
+            raise UsageError(message, hint=hint)
     offered: list[Pair] = []
     for one_source in registry.sources().values():
         for one_target in registry.targets().values():

@@ -19,6 +19,7 @@ from mconv.engine.executor import Progress
 from mconv.engine.run import FinishedRun, run_manifest
 from mconv.errors import SourceError, StepError, UsageError
 from mconv.manifest.config import Manifest
+from mconv.manifest.yaml import describe_unknown
 from mconv.onnx_graph import model_files
 from mconv.values import Frozen, JsonObject, VariantResult
 
@@ -86,9 +87,8 @@ def advise(
     """
     targets = {name: t for name, t in registry.targets().items() if "onnx" in t.accepts}
     if unknown := sorted(set(wish.targets) - targets.keys()):
-        raise UsageError(
-            f"there is no target {', '.join(unknown)}", hint=f"there are: {', '.join(targets)}"
-        )
+        message, hint = describe_unknown(unknown[0], "target", targets)
+        raise UsageError(message, hint=hint)
     measured = settings.measure and bool(wish.tries or wish.max_latency)
     runs = _Runs(msgspec.structs.replace(settings, measure=measured), progress)
     tried = [

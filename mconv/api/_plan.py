@@ -83,7 +83,7 @@ def make_plan(
     Raises ManifestError, UsageError, StoreError.
     """
     name = choose_store_name(store)
-    opened = open_store(name) if "://" in name or Path(name).is_dir() else None
+    opened = open_store(name) if "://" in name or Path(name).exists() else None
     digests = opened.digests if opened else None
     chosen = config.select(manifest, only)
     plan = planner.make_plan(chosen, measure=measure, digests=digests)

@@ -15,7 +15,7 @@ from mconv import hardware, registry
 from mconv.answers import VerifyAnswer
 from mconv.engine import run as engine_run
 from mconv.engine.executor import Executor, Progress
-from mconv.errors import StepError, UsageError
+from mconv.errors import StepError, UsageError, describe_unreadable
 from mconv.manifest.config import Manifest
 from mconv.planning import planner, step_graph
 from mconv.results import output as results_output
@@ -71,10 +71,13 @@ def read_provenance(folder: Path) -> Provenance:
         provenance = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(provenance, dict) or not provenance.keys() >= MAIN_KEYS:
             raise ValueError("it lacks its main keys")
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
         raise UsageError(
-            f"{folder} has no readable {results_output.PROVENANCE}: {problem}",
-            hint="name a folder that `mconv run` wrote",
+            describe_unreadable(path, problem), hint="name a folder that `mconv run` wrote"
+        ) from problem
+    except ValueError as problem:
+        raise UsageError(
+            f"{str(path)!r} is not mconv's: {problem}", hint="name a folder that `mconv run` wrote"
         ) from problem
     return cast(Provenance, provenance)
 

@@ -12,9 +12,11 @@ import msgspec
 
 from mconv import registry, samples
 from mconv.contracts import MixedConfig, Options
-from mconv.errors import UsageError
+from mconv.errors import UsageError, describe_unreadable
 from mconv.manifest import options as manifest_options
+from mconv.manifest.yaml import describe_unknown
 from mconv.onnx_graph import model_info
+from mconv.results import output as results_output
 from mconv.values import LayerError, Quantized
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def quantize(
     out = out / model.name if out.is_dir() or out.suffix != ".onnx" else out
     if out.resolve() == model.resolve():
         raise UsageError("the result would overwrite the model", hint="name another file with -o")
+    results_output.check_writable(out.parent)
     feeds, notes = _calibration(model, quantizer, calibration)
     out.parent.mkdir(parents=True, exist_ok=True)
     # renamed when whole
@@ -114,16 +117,12 @@ def _settings(
         raise UsageError("say what to quantize to", hint="--precision int4, or --config mixed.json")
     target = registry.targets()[TARGET]
     if precision not in target.precisions:
-        raise UsageError(
-            f"{precision!r} is no precision of ONNX",
-            hint=f"there are: {', '.join(target.precisions)}",
-        )
+        message, hint = describe_unknown(precision, "precision", target.precisions)
+        raise UsageError(message, hint=hint)
     method = method or (config["quantizer"] if config else None)
     if method is not None and method not in registry.quantizers():
-        raise UsageError(
-            f"there is no quantizer {method!r}",
-            hint=f"there are: {', '.join(registry.quantizers())}",
-        )
+        message, hint = describe_unknown(method, "quantizer", registry.quantizers())
+        raise UsageError(message, hint=hint)
     quantizer = registry.quantizer_for(target, precision, method)
     if quantizer is None or precision not in quantizer.precisions:
         raise UsageError(f"{method or TARGET} does not make {precision}")
@@ -167,6 +166,8 @@ def _calibration(
         return None, []
     inputs = model_info.describe(model).inputs
     if isinstance(calibration, Path):
+        if not calibration.exists():
+            raise UsageError(f"there is no file {str(calibration)!r}")
         arrays = samples.read_user_file(calibration)
         return samples.user_feeds(arrays, inputs, (), dims={}, file=calibration.name)[0], []
     if calibration is not None:
@@ -181,14 +182,15 @@ def read_config(path: Path) -> MixedConfig:
     """
     from mconv.manifest import schema as manifest_schema
 
+    hint = "`mconv schema mixed` shows what it must look like"
     try:
         config: MixedConfig = json.loads(path.read_bytes())
-    except (OSError, ValueError) as problem:
-        raise UsageError(f"{path} cannot be read: {problem}") from problem
+    except OSError as problem:
+        raise UsageError(describe_unreadable(path, problem)) from problem
+    except ValueError as problem:
+        raise UsageError(f"{path} is not a mixed.json: {problem}", hint=hint) from problem
     if wrong := manifest_schema.find_mixed_problem(config):
-        raise UsageError(
-            f"{path}: {wrong}", hint="`mconv schema mixed` shows what it must look like"
-        )
+        raise UsageError(f"{path} is not a mixed.json: {wrong}", hint=hint)
     return config
 
 

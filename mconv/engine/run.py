@@ -153,6 +153,8 @@ def make_manifest(
     path = Path(source).resolve()
     if not path.exists():
         raise UsageError(f"there is no file {str(source)!r}")
+    if samples and not Path(samples).exists():
+        raise UsageError(f"there is no file {str(samples)!r}")
     here = Path.cwd()
     source_options = {name: value for name, value in options.items() if value is not None}
     # code of the repository is found from here

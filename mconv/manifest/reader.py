@@ -40,7 +40,7 @@ from mconv.manifest.config import (
     VariantConfig,
 )
 from mconv.manifest.options import find_option_problem, list_runtime_options
-from mconv.manifest.yaml import Node, Problems, read_document, suggest_nearest
+from mconv.manifest.yaml import Node, Problems, describe_unknown, read_document, suggest_nearest
 from mconv.values import Limits, Place, SourceConfig, TensorSpec, Tolerance
 
 
@@ -426,10 +426,7 @@ class _Reader:
             target, _, suffix = text.partition(":")
             precision_text, place = suffix or None, node
         if target not in known:
-            place.fail(
-                f"{target!r} is not a known target.{suggest_nearest(target, known)}",
-                f"known: {', '.join(known)}",
-            )
+            place.fail(*describe_unknown(target, "target", known))
             return
         plugin = known[target]
         fields: dict[str, Node] = {}

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from mconv.errors import ManifestError
+from mconv.errors import ManifestError, describe_unreadable
 from mconv.values import Place
 
 MAX_VISITS = 200_000  # aliases can make a small file expand without end
@@ -38,6 +38,15 @@ def suggest_nearest(word: str, choices: Iterable[str]) -> str:
     """Return " Perhaps you meant 'x'?" for the closest choice, or an empty text."""
     close = difflib.get_close_matches(str(word), list(choices), n=1, cutoff=0.5)
     return f" Perhaps you meant {close[0]!r}?" if close else ""
+
+
+def describe_unknown(name: str, what: str, known: Iterable[str]) -> tuple[str, str]:
+    """Return the message and the hint of an error: there is no ``what`` of this name."""
+    known = list(known)
+    return (
+        f"{name!r} is not a known {what}.{suggest_nearest(name, known)}",
+        f"known: {', '.join(known)}",
+    )
 
 
 class Problems:
@@ -213,10 +222,7 @@ class Node:
         value = self.text()
         choices = list(choices)
         if value is not None and value not in choices:
-            self.fail(
-                f"{value!r} is not a known {self.what}.{suggest_nearest(value, choices)}",
-                f"known: {', '.join(choices)}",
-            )
+            self.fail(*describe_unknown(value, self.what, choices))
             return None
         return value
 
@@ -292,12 +298,17 @@ def read_document(path: Path, shown: str) -> tuple[Node, Problems]:
     start = Place(file=shown)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        hint = "write one (docs/manifest.md), or name its path"
-        raise ManifestError(f"there is no file {shown}", hint=hint, place=start) from None
-    except (OSError, UnicodeDecodeError) as problem:
+    except OSError as problem:
         raise ManifestError(
-            f"cannot be read: {problem}", hint="it must be a UTF-8 text file", place=start
+            describe_unreadable(Path(shown), problem),
+            hint="write one (docs/manifest.md), or name its path",
+            place=start,
+        ) from problem
+    except UnicodeDecodeError as problem:
+        raise ManifestError(
+            f"{shown!r} cannot be read: {problem}",
+            hint="it must be a UTF-8 text file",
+            place=start,
         ) from problem
     try:
         raw = _compose(text)

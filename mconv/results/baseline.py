@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mconv.errors import UsageError
+from mconv.errors import UsageError, describe_unreadable
 from mconv.values import Benchmark, Delta, Machine, Report, VariantResult, from_json
 
 SIZE_GROWTH = 0.01
@@ -36,7 +36,7 @@ def read_results(path: Path) -> Report:
             )
         return from_json(path.read_bytes(), Report)
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}") from problem
+        raise UsageError(describe_unreadable(path, problem)) from problem
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise UsageError(
             f"{path} is not a results.json of this mconv: {problem}",

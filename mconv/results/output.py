@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, TypedDict
@@ -9,7 +10,7 @@ from typing import Any, TypedDict
 import msgspec
 
 import mconv
-from mconv.errors import StoreError
+from mconv.errors import StoreError, UsageError
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
 from mconv.results.variant import name_directory
@@ -90,6 +91,20 @@ class Provenance(TypedDict):
     info: dict[str, object] | None
     outputs: list[dict[str, object]]
     tolerance: dict[str, object]
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UsageError where ``folder`` cannot be made, or cannot be written into.
+
+    It need not be there yet, and is not made.
+    """
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"{str(folder)!r} cannot be written: {place.name} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{str(folder)!r} cannot be written: {place} belongs to somebody else")
 
 
 def write_artifacts(

@@ -128,7 +128,7 @@ def test_the_text_names_the_parts_the_targets_and_the_ranking(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--target", "tpu"], "there is no target tpu"),
+        (["--target", "tpu"], "'tpu' is not a known target"),
         (["--max-size", "tiny"], "max_size"),
         (["--try", "0"], "not above zero"),
     ],
