@@ -198,44 +198,60 @@ class MixedConfig(TypedDict):
 
 
 class DetectSource(Protocol):
+    """The function ``detect`` of a source."""
+
     def __call__(self, path: Path) -> bool:
         """Tell whether ``path`` is a model of this format, by its names and first bytes alone."""
 
 
 class ExportSource(Protocol):
+    """The function ``export`` of a source."""
+
     def __call__(self, config: SourceConfig, out: Path) -> ExportInfo:
         """Write ``out/model.onnx``. Raises SourceError where the model cannot be loaded, and
         UnsupportedError where ONNX cannot express it."""
 
 
 class LoadSource(Protocol):
+    """The function ``load`` of a source."""
+
     def __call__(self, config: SourceConfig) -> Model:
         """Load the model in its own framework. Raises SourceError."""
 
 
 class ListSourceFiles(Protocol):
+    """The function ``files`` of a source."""
+
     def __call__(self, config: SourceConfig) -> Sequence[Path]:
         """List the files that the model is made of; a change of one redoes its steps."""
 
 
 class CheckSource(Protocol):
+    """The function ``check`` of a source."""
+
     def __call__(self, config: SourceConfig) -> None:
         """Raise SourceError or UnsupportedError for what can be known without the framework."""
 
 
 class ListParts(Protocol):
+    """The function ``parts`` of a source."""
+
     def __call__(self, config: SourceConfig) -> tuple[str, ...]:
         """Name the parts of a model that is several (``encoder``, ``decoder`` …). ``export`` and
         ``load`` are then called for each, with ``config.part`` set."""
 
 
 class MakePrompts(Protocol):
+    """The function ``prompts`` of a source."""
+
     def __call__(self, config: SourceConfig) -> list[dict[str, np.ndarray]]:
         """Return first feeds of a model that writes text, and under ``tokens`` what the framework
         itself makes of each, greedily: int64 [rows, steps]."""
 
 
 class Generate(Protocol):
+    """The function ``generate`` of a source."""
+
     def __call__(
         self, config: SourceConfig, run: Mapping[str, Call], prompt: Feed, count: int
     ) -> np.ndarray:
@@ -244,18 +260,24 @@ class Generate(Protocol):
 
 
 class ImportsCode(Protocol):
+    """The function ``imports_code`` of a source."""
+
     def __call__(self, options: Options) -> bool:
         """Tell whether the options name code of the repository. Of a model without a manifest, that
         is looked for from the folder that mconv is run in."""
 
 
 class OpenWeights(Protocol):
+    """The function ``weights`` of a source."""
+
     def __call__(self, config: SourceConfig, part: str | None) -> WeightedModel:
         """Open the model, or a part of it, with its weights by name. Raises UnsupportedError for a
         part that there is not."""
 
 
 class ListDevices(Protocol):
+    """The function ``devices`` of a source or a runtime."""
+
     def __call__(self) -> Sequence[Device]:
         """Tell what the engine finds on this machine, and what ran."""
 
@@ -264,11 +286,15 @@ class ListDevices(Protocol):
 
 
 class OptimizeGraph(Protocol):
+    """The function ``optimize`` of an optimizer."""
+
     def __call__(self, model: Path, out: Path, *, level: str) -> Remarks:
         """Write the ONNX file ``out`` from ``model``."""
 
 
 class QuantizeGraph(Protocol):
+    """The function ``quantize`` of a quantizer."""
+
     def __call__(
         self,
         model: Path,
@@ -283,6 +309,8 @@ class QuantizeGraph(Protocol):
 
 
 class ConfigureLayers(Protocol):
+    """The function ``configure`` of a quantizer."""
+
     def __call__(
         self,
         model: Path,
@@ -295,6 +323,8 @@ class ConfigureLayers(Protocol):
 
 
 class PreviewPrecisions(Protocol):
+    """The function ``preview`` of a quantizer."""
+
     def __call__(
         self, model: Path, *, calibration: Sequence[Feed], held_out: Sequence[Feed]
     ) -> Mapping[str, object]:
@@ -306,6 +336,8 @@ class PreviewPrecisions(Protocol):
 
 
 class WriteArtifact(Protocol):
+    """The function ``write`` of a target."""
+
     def __call__(
         self,
         model: Path,
@@ -326,23 +358,31 @@ class WriteArtifact(Protocol):
 
 
 class CheckOptions(Protocol):
+    """The function ``check`` of a target."""
+
     def __call__(self, *, precision: str, options: Options, method: str | None) -> None:
         """Raise UnsupportedError for options that do not go together; ``method`` is the quantizer
         that the manifest chose."""
 
 
 class FixedSizes(Protocol):
+    """The function ``sizes`` of a target."""
+
     def __call__(self, options: Options) -> Sequence[Mapping[str, int]]:
         """Return the sizes of free axes that the options fix, by name: a mapping a shape that the
         artifact is made for. The reference is taken in each."""
 
 
 class DeliveredPart(Protocol):
+    """The function ``part`` of a target."""
+
     def __call__(self, options: Options) -> str | None:
         """Return the part of a model of several that the options deliver; None is the whole."""
 
 
 class ReadArtifact(Protocol):
+    """The function ``read`` of a target."""
+
     def __call__(
         self, directory: Path, *, options: Options
     ) -> tuple[Mapping[str, Tensor], Details]:
@@ -351,6 +391,8 @@ class ReadArtifact(Protocol):
 
 
 class ImpliedPrecision(Protocol):
+    """The function ``implied_precision`` of a target."""
+
     def __call__(self, options: Options) -> str | None:
         """Return the precision that the options alone mean, where none is written."""
 
@@ -359,6 +401,8 @@ class ImpliedPrecision(Protocol):
 
 
 class LoadArtifact(Protocol):
+    """The function ``load`` of a runtime."""
+
     def __call__(
         self, directory: Path, *, options: Options, threads: int, precision: str
     ) -> Session:
@@ -367,11 +411,15 @@ class LoadArtifact(Protocol):
 
 
 class WantedThreads(Protocol):
+    """The function ``threads`` of a runtime."""
+
     def __call__(self, options: Options) -> int | None:
         """Return how many threads the options ask for; None leaves it to the machine."""
 
 
 class OpenPeers(Protocol):
+    """The function ``peers`` of a runtime."""
+
     def __call__(
         self, session: Session, model: Path, threads: int
     ) -> AbstractContextManager[Mapping[str, Callable[[Feed, int], list[float]]]]:
@@ -380,18 +428,24 @@ class OpenPeers(Protocol):
 
 
 class SniffFile(Protocol):
+    """The function ``sniff`` of a format."""
+
     def __call__(self, path: Path, head: bytes) -> bool:
         """Tell whether ``path`` is of this format, a damaged one included. ``head`` is its first
         4 KiB, none of a folder."""
 
 
 class InspectFile(Protocol):
+    """The function ``inspect`` of a format."""
+
     def __call__(self, path: Path) -> Facts:
         """Tell what the file says of itself, without an engine. Raises SourceError for damage, with
         the place where it is."""
 
 
 class CheckFile(Protocol):
+    """The function ``check`` of a format."""
+
     def __call__(self, path: Path) -> Sequence[str]:
         """Look at the whole structure and return a sentence a problem. It may use an engine, since
         it runs in a child process."""
@@ -401,41 +455,41 @@ class CheckFile(Protocol):
 
 
 def list_all_files(config: SourceConfig) -> Sequence[Path]:
-    """The default of ``files()``: the source's file, or all of its folder's."""
+    """Return the source's file, or all of its folder's: the default of ``files()``."""
     path = Path(config.path)
     return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
 def accept_source(config: SourceConfig) -> None:
-    """The default of a source's ``check()``: nothing is known to be wrong."""
+    """Know of nothing that is wrong: the default of a source's ``check()``."""
 
 
 def name_no_parts(config: SourceConfig) -> tuple[str, ...]:
-    """The default of ``parts()``: the model is one."""
+    """Return no parts, since the model is one: the default of ``parts()``."""
     return ()
 
 
 def import_no_code(options: Options) -> bool:
-    """The default of ``imports_code()``: the model is files alone."""
+    """Return False, since the model is files alone: the default of ``imports_code()``."""
     return False
 
 
 def accept_options(*, precision: str, options: Options, method: str | None) -> None:
-    """The default of a target's ``check()``: all options go together."""
+    """Accept all options together: the default of a target's ``check()``."""
 
 
 def fix_no_sizes(options: Options) -> Sequence[Mapping[str, int]]:
-    """The default of ``sizes()``: free axes stay free."""
+    """Return no sizes, so that free axes stay free: the default of ``sizes()``."""
     return ()
 
 
 def deliver_whole(options: Options) -> str | None:
-    """The default of ``part()``: the whole model."""
+    """Return None, the whole model: the default of ``part()``."""
     return None
 
 
 def want_any_threads(options: Options) -> int | None:
-    """The default of ``threads()``: as many as the machine has."""
+    """Return None, as many as the machine has: the default of ``threads()``."""
     return None
 
 
@@ -466,6 +520,17 @@ class Source(Plugin):
     """A format that models come in.
 
     Attributes:
+        detect: Whether a path is of this format.
+        export: Writes the model as ONNX.
+        load: Loads it in its own framework.
+        files: The files that it is made of.
+        check: Refuses what can be known to be wrong without the framework.
+        parts: The parts of a model that is several.
+        imports_code: Whether options name code of the repository.
+        prompts: First feeds of a model that writes text.
+        generate: The loop that makes tokens with an artifact.
+        weights: Opens the model with its weights by name.
+        devices: What the framework can run on here.
         options: The JSON Schema of each option.
     """
 
@@ -488,6 +553,7 @@ class Optimizer(Plugin):
     """A pass from ONNX to ONNX that changes no answer.
 
     Attributes:
+        optimize: Writes the graph.
         levels: The levels of `optimize:` that it takes part in.
         order: Passes run in ascending order.
         domains: Operator domains that its output may need.
@@ -504,7 +570,10 @@ class Quantizer(Plugin):
     """A pass from ONNX to ONNX of fewer bits.
 
     Attributes:
+        quantize: Writes the graph.
         precisions: What it makes.
+        configure: Says what would be done to each layer.
+        preview: Says what would come of each precision.
         stored_bits: What a weight takes by precision, scales included.
         activations: The precisions that round activations, too.
         options: The JSON Schema of each option.
@@ -530,8 +599,14 @@ class Target(Plugin):
     """A format to deliver.
 
     Attributes:
+        write: Writes the files.
         precisions: Each precision with the quantizer that makes it from the fp32 graph, or None
             where ``write`` is given that graph as it is.
+        check: Refuses options that do not go together.
+        sizes: The sizes of free axes that the options fix.
+        part: The part of the model that the options deliver.
+        read: Reads back what a target of weights wrote.
+        implied_precision: The precision that the options alone mean.
         options: The JSON Schema of each option.
         runtimes: What verifies it; the first is used.
         accepts: ``("onnx",)``, or ``("weights",)`` of a target that takes weights by name. The
@@ -566,6 +641,10 @@ class Runtime(Plugin):
     """What can run an artifact on samples.
 
     Attributes:
+        load: Loads an artifact.
+        threads: How many threads the options ask for.
+        peers: Opens other ways to run the fp32 graph, to be measured beside it.
+        devices: What the engine can run on here.
         options: The JSON Schema of each option; they say how artifacts are run, and change none.
         service: Its workers share a helper process (:mod:`mconv.workers.service`), whose address
             they find in the environment variable of this name.
@@ -584,6 +663,9 @@ class Format(Plugin):
     """A kind of file or folder, known by its content.
 
     Attributes:
+        sniff: Whether a file is of this kind.
+        inspect: What a file says of itself.
+        check: What is wrong with its whole structure.
         suffixes: What such a file is usually called.
         order: Formats of a lower order are asked first.
     """
@@ -668,22 +750,22 @@ def check_signatures(plugin: Plugin) -> None:
         function = getattr(plugin, name)
         if function is None:
             continue
-        if (problem := signature_problem(function, protocol)) is not None:
+        if (problem := find_signature_problem(function, protocol)) is not None:
             raise MconvError(
                 f"{plugin.module}.{name}() {problem}; it is called as "
-                f"{name}{signature_of(protocol)}",
+                f"{name}{read_signature(protocol)}",
                 hint="docs/plugins.md shows every function with its signature",
             )
 
 
-def signature_of(protocol: type) -> inspect.Signature:
+def read_signature(protocol: type) -> inspect.Signature:
     """Return how a function of the protocol is called."""
     signature = inspect.signature(protocol.__call__)  # type: ignore[operator]
     parameters = [p for p in signature.parameters.values() if p.name != "self"]
     return signature.replace(parameters=parameters)
 
 
-def signature_problem(function: Callable[..., object], protocol: type) -> str | None:
+def find_signature_problem(function: Callable[..., object], protocol: type) -> str | None:
     """Return what keeps ``function`` from being called as the protocol says, or None.
 
     Positional parameters may have other names; one by keyword must have its own.
@@ -694,7 +776,7 @@ def signature_problem(function: Callable[..., object], protocol: type) -> str | 
         return None
     positional: list[object] = []
     named: dict[str, object] = {}
-    for parameter in signature_of(protocol).parameters.values():
+    for parameter in read_signature(protocol).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             named[parameter.name] = None
         else:

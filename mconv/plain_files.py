@@ -3,7 +3,8 @@ followed on the way to them.
 
 Every step of a path is opened relative to the folder before it (``openat``) with ``O_NOFOLLOW``, so
 that a name cannot become a link between a look and a use. The first folder is the caller's own and
-is not looked at that way."""
+is not looked at that way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ KINDS = {
 
 @contextlib.contextmanager
 def open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
-    """A folder's descriptor. ``within``: of the folder that ``path``, then a single name, lies in.
+    """Open a folder and give its descriptor.
+
+    ``within`` is that of the folder in which ``path``, then a single name, lies.
 
     Raises StoreError where it is a link or no folder; OSError where it cannot be opened.
     """
@@ -56,11 +59,13 @@ def open_folder(path: Path | str, within: int | None = None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_file(name: str, within: int) -> Iterator[BufferedReader]:
-    """A regular file of the folder with the descriptor ``within``; ``name`` is a relative path with
-    forward slashes.
+    """Open a regular file of the folder with the descriptor ``within``.
+
+    ``name`` is a relative path with forward slashes.
 
     Raises StoreError where a part of the path is a link, or the file is none; OSError where it
-    cannot be opened."""
+    cannot be opened.
+    """
     with contextlib.ExitStack() as stack:
         *folders, last = name.split("/")
         for folder in folders:
@@ -83,10 +88,11 @@ def open_file(name: str, within: int) -> Iterator[BufferedReader]:
 
 
 def list_files(folder: Path) -> list[str]:
-    """The regular files below ``folder``, in path order, as relative paths with forward slashes.
+    """Return the regular files below ``folder``, as relative paths with forward slashes, in order.
 
     Raises StoreError for anything that is neither a file nor a folder, and for more files than any
-    model has."""
+    model has.
+    """
     names: list[str] = []
 
     def enter(within: int, prefix: str, depth: int) -> None:
@@ -118,7 +124,8 @@ def take_over(folder: Path) -> None:
     may then write.
 
     It is for folders that a worker of another user wrote. Raises StoreError as :func:`list_files`
-    does."""
+    does.
+    """
     owner, group = os.geteuid(), os.getegid()
 
     def enter(within: int, depth: int) -> None:

@@ -85,7 +85,8 @@ def register(family: Family, module: ModuleType | str) -> None:
     """Add a plug-in for this process and the workers it starts, which import it again by its name.
 
     Raises MconvError for one that cannot be imported by name, does not keep the contract, or whose
-    name is taken."""
+    name is taken.
+    """
     if family not in FAMILIES:
         raise MconvError(f"there is no family {family!r}", hint=f"there are: {', '.join(FAMILIES)}")
     name = module if isinstance(module, str) else module.__name__

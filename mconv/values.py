@@ -3,8 +3,9 @@ report → renderers.
 
 Every class here is immutable and converts to and from JSON by its type annotations alone
 (``to_json``, ``from_json``), so the schema of results.json is generated from these classes and
-cannot drift from them. Times are in the unit the field's name says (``_ms``, ``seconds``), sizes in
-bytes."""
+cannot drift from them. Times are in the unit that the field's name says (``_ms``, ``seconds``),
+sizes in bytes.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base: immutable, keyword-only, unknown fields refused when read from JSON."""
+    """The base of values: immutable, made by keyword; unknown fields are refused in JSON."""
 
 
 def to_json(value: object, *, indent: int = 2) -> str:
@@ -43,8 +44,11 @@ def to_json(value: object, *, indent: int = 2) -> str:
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
-    """Read ``data`` as ``kind``; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``
-    naming the path that is wrong."""
+    """Read ``data`` as ``kind``.
+
+    Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``, which name the path that is
+    wrong.
+    """
     return msgspec.json.decode(data, type=kind)
 
 

@@ -2,17 +2,18 @@
 go beside them.
 
 A leaf that plug-ins may import. It knows dtypes by name only (``bfloat16`` …): moving a tensor
-needs no library that has them."""
+needs no library that has them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mconv.errors import StepError, UnsupportedError
-from mconv.values import Frozen, from_json, to_json
+from mconv.values import Frozen, JsonObject, from_json, to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +23,13 @@ ALIGNMENT = 64
 
 
 class Tensor(NamedTuple):
-    """A tensor by its bits. ``dtype`` is its name in NumPy or ml_dtypes, ``data`` its bytes: 1-D
-    uint8, C order, little endian.
+    """A tensor by its bits.
 
-    Types of less than a byte (``int4`` …) take a byte an element, as in ml_dtypes.
+    Attributes:
+        dtype: The name of its type in NumPy or ml_dtypes.
+        shape: Its dimensions.
+        data: Its bytes: 1-D uint8, C order, little endian. Types of less than a byte (``int4`` …)
+            take a byte an element, as in ml_dtypes.
     """
 
     dtype: str
@@ -34,8 +38,10 @@ class Tensor(NamedTuple):
 
     @classmethod
     def of(cls, array: np.ndarray) -> Tensor:
-        """Of a NumPy array of any strides and byte order. Raises UnsupportedError for objects and
-        texts."""
+        """Return the tensor that a NumPy array is, of any strides and byte order.
+
+        Raises UnsupportedError for objects and texts.
+        """
         import numpy as np
 
         if array.dtype.kind in "OSUMm" or array.dtype.names:
@@ -46,7 +52,7 @@ class Tensor(NamedTuple):
         return cls(flat.dtype.name, tuple(int(d) for d in array.shape), flat.view(np.uint8))
 
     def numpy(self) -> np.ndarray:
-        """As an array that shares the bytes; types that NumPy lacks are those of ml_dtypes."""
+        """Return it as an array that shares the bytes; types that NumPy lacks are of ml_dtypes."""
         import numpy as np
 
         try:
@@ -58,7 +64,7 @@ class Tensor(NamedTuple):
         return self.data.view(dtype).reshape(self.shape)
 
     def equals(self, other: Tensor) -> bool:
-        """Bit for bit, NaNs and signed zeros included."""
+        """Return whether both are the same bit for bit, NaNs and signed zeros included."""
         import numpy as np
 
         return (
@@ -69,7 +75,15 @@ class Tensor(NamedTuple):
 
 
 class Record(Frozen, frozen=True, kw_only=True):
-    """Where a tensor lies in the raw file."""
+    """Where a tensor lies in the raw file.
+
+    Attributes:
+        name: Its name.
+        dtype: The name of its type.
+        shape: Its dimensions.
+        offset: The byte that it begins with.
+        bytes: How many bytes it takes.
+    """
 
     name: str
     dtype: str
@@ -79,20 +93,33 @@ class Record(Frozen, frozen=True, kw_only=True):
 
 
 class About(Frozen, frozen=True, kw_only=True):
-    """What the weights are of: the source's format, the architecture's name and configuration, the
-    part of the model that was taken (None: all of it), parameters, and remarks for the report."""
+    """What the weights are of.
+
+    Attributes:
+        format: The source's format.
+        architecture: The model's class or type.
+        config: Its configuration, as JSON.
+        part: The part of the model that was taken; None is all of it.
+        parameters: How many weights it has, where that is known.
+        notes: Remarks for the report.
+    """
 
     format: str
     architecture: str
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     part: str | None = None
     parameters: int | None = None
     notes: tuple[str, ...] = ()
 
 
 class Index(Frozen, frozen=True, kw_only=True):
-    """``weights.json``: tensors in the source's order; ``aliases``: further names of tensors that
-    share their memory."""
+    """The content of ``weights.json``.
+
+    Attributes:
+        about: What the weights are of.
+        tensors: Where each tensor lies, in the source's order.
+        aliases: Further names of tensors, which share their memory: alias → name.
+    """
 
     about: About
     tensors: tuple[Record, ...]
@@ -100,7 +127,14 @@ class Index(Frozen, frozen=True, kw_only=True):
 
 
 class Folder(Mapping[str, Tensor]):
-    """Reads what :func:`save` wrote; tensors are memory-mapped."""
+    """Reads what :func:`save` wrote: name → tensor, memory-mapped.
+
+    Attributes:
+        path: The folder.
+        index: What lies where.
+        records: The index by name.
+        raw: The bytes of all tensors.
+    """
 
     def __init__(self, path: Path) -> None:
         import numpy as np
@@ -124,7 +158,7 @@ class Folder(Mapping[str, Tensor]):
         return len(self.records)
 
     def beside(self) -> list[Path]:
-        """The files that go beside the weights."""
+        """Return the files that go beside the weights."""
         folder = self.path / FILES
         return sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
 
@@ -132,8 +166,11 @@ class Folder(Mapping[str, Tensor]):
 def save(
     out: Path, about: About, tensors: Iterable[tuple[str, Tensor]], aliases: Mapping[str, str]
 ) -> Index:
-    """Write ``weights.bin`` and ``weights.json``. Raises StepError for a name given twice or a
-    tensor that is not what it says."""
+    """Write ``weights.bin`` and ``weights.json`` into the folder ``out``, and return the index.
+
+    Tensors are taken one by one. Raises StepError for a name that is given twice, an alias of
+    nothing, or a tensor whose bytes do not fit its shape.
+    """
     records: dict[str, Record] = {}
     with (out / DATA).open("wb") as file:
         for name, tensor in tensors:
@@ -163,19 +200,20 @@ def save(
 
 
 def list_different(ours: Mapping[str, Tensor], theirs: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Names of ``theirs`` that ``ours`` lacks or holds with other bits."""
+    """Return the names of ``theirs`` that ``ours`` lacks or holds with other bits."""
     return [name for name, tensor in theirs if name not in ours or not ours[name].equals(tensor)]
 
 
-def check_names(wanted: Iterable[str], given: Iterable[str], what: str) -> None:
-    """Raises StepError where the two are not the same names."""
-    wanted, given = set(wanted), set(given)
-    if lost := sorted(wanted - given):
+def check_names(model: Iterable[str], held: Iterable[str], what: str) -> None:
+    """Raise StepError where ``what`` holds other names of weights than the model has."""
+    model_names = set(model)
+    held_names = set(held)
+    if lost := sorted(model_names - held_names):
         raise StepError(
             f"{what} lacks {len(lost)} weights of the model: "
             f"{', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}"
         )
-    if more := sorted(given - wanted):
+    if more := sorted(held_names - model_names):
         raise StepError(
             f"{what} has {len(more)} weights that the model has not: {', '.join(more[:5])}"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mconv import contracts, registry
-from mconv.contracts import FUNCTIONS, Plugin, signature_of, signature_problem
+from mconv.contracts import FUNCTIONS, Plugin, find_signature_problem, read_signature
 from mconv.errors import MconvError
 from tests.conftest import ROOT
 
@@ -25,7 +25,7 @@ ALL = [(family, name) for family in registry.FAMILIES for name in registry.plugi
 def test_every_function_is_shown_with_its_signature(kind: type[Plugin]) -> None:
     page = " ".join(PAGE.replace("\\|", "|").split())
     for name, protocol in FUNCTIONS[kind].items():
-        assert f"`{name}{signature_of(protocol)}`".replace("'", "") in page
+        assert f"`{name}{read_signature(protocol)}`".replace("'", "") in page
 
 
 def test_there_is_an_example_of_each_family() -> None:
@@ -46,8 +46,8 @@ def write_any(*arguments: object, **options: object) -> None:
 
 
 def test_a_function_of_another_signature_is_refused_with_both(tmp_path: Path) -> None:
-    assert signature_problem(write_any, contracts.WriteArtifact) is None
-    problem = signature_problem(write_lacking, contracts.WriteArtifact)
+    assert find_signature_problem(write_any, contracts.WriteArtifact) is None
+    problem = find_signature_problem(write_lacking, contracts.WriteArtifact)
     assert problem is not None
     assert "options" in problem
     folder = tmp_path / "plugins"
