@@ -22,18 +22,23 @@ from typing import TYPE_CHECKING, Any
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
-from mconv.onnx_graph.edits import replace_nodes
-from mconv.onnx_graph.opsets import raise_opset
-from mconv.onnx_graph.quantized import is_quantized, operators_of, refuse_quantized
-from mconv.quantizers._weights import OUTPUT_AXES, SMALLEST, symmetric_per_axis
+from mconv.onnx_graph.quantized import is_quantized
+from mconv.onnx_graph.serialization import tensor_places
+from mconv.onnx_graph.surgery import forget_types
+from mconv.quantizers._float_models import load_float_model
+from mconv.quantizers._int8_dynamic.storage import store_weights
 
 if TYPE_CHECKING:
-    import onnx
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from mconv.contracts import Feed, Options, Remarks
 
 PRECISIONS = ("int8",)
 STORED_BITS = {"int8": 8.1}
 ACTIVATIONS = ("int8",)
-TOOLS = ("onnx", "onnxruntime")
+TOOLS = ("onnx", "onnx-ir", "onnxruntime")
 # operators of com.microsoft come out only where they went in (Attention → QAttention)
 DOMAINS = frozenset({""})
 OPTIONS = {
@@ -55,147 +60,61 @@ MIN_OPSET = 13
 
 
 def quantize(
-    model: Path, out: Path, *, precision: str, options: dict[str, Any], calibration: Any
-) -> dict[str, Any]:
+    model: Path,
+    out: Path,
+    *,
+    precision: str,
+    options: dict[str, Any],
+    calibration: Sequence[Feed] | None,
+) -> Remarks:
     """Raises UnsupportedError for a model already quantized, or one without weights to quantize."""
+    from mconv.quantizers._int8_dynamic.passes import SplitGemmPass
+
+    graph = load_float_model(model, MIN_OPSET)
+    SplitGemmPass()(graph)
+    stored = store_weights(graph, per_channel=bool(options.get("per_channel", True)))
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        quantized = _quantize_products(graph, Path(folder), options)
+        computed = sum(
+            is_quantized(node.op_type) and node.op_type != "DynamicQuantizeLinear"
+            for node in quantized.graph
+        )
+        if not computed and not stored:
+            raise UnsupportedError(
+                "the model has no weights to quantize: no matrix product, convolution, recurrent "
+                "layer or embedding of constants",
+                hint="deliver it as fp16",
+            )
+        model_files.save_model(quantized, out)
+    return {"stored as int8 weights, computed in float": stored, "computed on int8": computed}
+
+
+def _quantize_products(model: ir.Model, folder: Path, options: Options) -> ir.Model:
+    """Return the model as onnxruntime's ``quantize_dynamic`` makes it, which takes files; its
+    tensors may be in files of ``folder``."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    proto = model_files.load(model)
-    refuse_quantized(operators_of(proto.graph))
-    if any(
-        t.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-        for t in proto.graph.initializer
-    ):
-        raise UnsupportedError(
-            "the model's weights are 16-bit floats; int8 is made from 32-bit ones",
-            hint="export it as fp32",
-        )
-    proto = raise_opset(proto, MIN_OPSET)
-    per_channel = bool(options.get("per_channel", True))
-    _plain_products(proto)
-    stored = _weight_only(proto, per_channel=per_channel)
+    before, after = folder / "float.onnx", folder / "quantized.onnx"
     # shapes are inferred anew: stale ones make quantize_dynamic skip nodes
-    del proto.graph.value_info[:]
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        staged, made = Path(folder) / "staged.onnx", Path(folder) / "made.onnx"
-        model_files.save(proto, staged)
-        asymmetric = options.get("scheme", "asymmetric") == "asymmetric"
-        quantize_dynamic(
-            staged,
-            made,
-            op_types_to_quantize=list(DYNAMIC),
-            per_channel=per_channel,
-            weight_type=QuantType.QUInt8 if asymmetric else QuantType.QInt8,
-            use_external_data_format=proto.ByteSize() > model_files.INLINE_LIMIT,
-            extra_options={
-                "WeightSymmetric": not asymmetric,
-                "MatMulConstBOnly": True,
-                # behind operators of com.microsoft no type is inferred
-                "DefaultTensorType": onnx.TensorProto.FLOAT,
-            },
-        )
-        result = model_files.load(made)
-    dynamic = sum(
-        is_quantized(n.op_type) and n.op_type != "DynamicQuantizeLinear" for n in result.graph.node
+    forget_types(model.graph)
+    model_files.save_model(model, before)
+    size = sum(place.tensor.nbytes for place in tensor_places(model))
+    asymmetric = options.get("scheme", "asymmetric") == "asymmetric"
+    quantize_dynamic(
+        before,
+        after,
+        op_types_to_quantize=list(DYNAMIC),
+        per_channel=bool(options.get("per_channel", True)),
+        weight_type=QuantType.QUInt8 if asymmetric else QuantType.QInt8,
+        use_external_data_format=size > model_files.INLINE_LIMIT,
+        extra_options={
+            "WeightSymmetric": not asymmetric,
+            "MatMulConstBOnly": True,
+            # behind operators of com.microsoft no type is inferred
+            "DefaultTensorType": onnx.TensorProto.FLOAT,
+        },
     )
-    if not dynamic and not stored:
-        raise UnsupportedError(
-            "the model has no weights to quantize: no matrix product, convolution, recurrent "
-            "layer or embedding of constants",
-            hint="deliver it as fp16",
-        )
-    del result.metadata_props[:]
-    model_files.save(result, out)
-    return {"stored as int8 weights, computed in float": stored, "computed on int8": dynamic}
-
-
-def _plain_products(proto: onnx.ModelProto) -> None:
-    """Gemm with a constant B and no scaling as MatMul and Add. onnxruntime's own rewriting
-    transposes a shared B twice."""
-    from onnx import helper, numpy_helper
-
-    tensors = {t.name: t for t in proto.graph.initializer}
-    nodes = []
-    for node in proto.graph.node:
-        said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        plain = (
-            said.get("alpha", 1.0) == 1.0
-            and said.get("beta", 1.0) == 1.0
-            and not said.get("transA")
-        )
-        if node.op_type != "Gemm" or not plain or node.input[1] not in tensors:
-            nodes.append(node)
-            continue
-        weight = node.input[1]
-        if said.get("transB"):
-            turned = f"{weight}_transposed"
-            if turned not in tensors:
-                tensors[turned] = numpy_helper.from_array(
-                    numpy_helper.to_array(tensors[weight]).T.copy(), turned
-                )
-                proto.graph.initializer.append(tensors[turned])
-            weight = turned
-        bias = node.input[2] if len(node.input) > 2 else ""
-        product = f"{node.output[0]}_product" if bias else node.output[0]
-        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
-        if bias:
-            nodes.append(
-                helper.make_node(
-                    "Add", [product, bias], [node.output[0]], name=node.name and f"{node.name}_bias"
-                )
-            )
-    replace_nodes(proto.graph, nodes)
-
-
-def _weight_only(proto: onnx.ModelProto, *, per_channel: bool) -> int:
-    """Store weights of convolutions, recurrent layers and the Gemm that are left as int8; returns
-    of how many nodes."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    tensors = {t.name: t for t in proto.graph.initializer}
-    done: dict[tuple[str, int], str] = {}
-    nodes = []
-    count = 0
-    for node in proto.graph.node:
-        said = {
-            a.name: helper.get_attribute_value(a)
-            for a in node.attribute
-            if a.name in ("transB", "group")
-        }
-        touched = False
-        for index, usual in OUTPUT_AXES.get(node.op_type, {}).items():
-            weight = node.input[index]
-            tensor = tensors.get(weight)
-            if (
-                tensor is None
-                or tensor.data_type != TensorProto.FLOAT
-                or np.prod(tensor.dims) < SMALLEST
-            ):
-                continue
-            # a grouped ConvTranspose has [C_in, C_out / groups, …]: axis 1 would share a scale
-            # between groups
-            turned = said.get("transB") or (
-                node.op_type == "ConvTranspose" and said.get("group", 1) != 1
-            )
-            axis = 0 if turned else usual
-            if (weight, axis) not in done:
-                name = done[weight, axis] = f"{weight}_float{axis}"
-                codes, scale = symmetric_per_axis(
-                    numpy_helper.to_array(tensor), axis if per_channel else None
-                )
-                stored, step, cast = f"{name}_int8", f"{name}_scale", f"{name}_cast"
-                proto.graph.initializer.extend(
-                    [numpy_helper.from_array(codes, stored), numpy_helper.from_array(scale, step)]
-                )
-                nodes.append(
-                    helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT)
-                )
-                nodes.append(helper.make_node("Mul", [cast, step], [name], name=name))
-            node.input[index] = done[weight, axis]
-            touched = True
-        nodes.append(node)
-        count += touched
-    replace_nodes(proto.graph, nodes)
-    return count
+    quantized = model_files.load_model(after)
+    quantized.metadata_props.clear()
+    return quantized

@@ -130,7 +130,8 @@ def test_models_beyond_protobufs_limit_come_out_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, _ = convert(CASES["conv"], tmp_path)
-    monkeypatch.setattr(model_files, "INLINE_LIMIT", 100)
+    for limit in ("INLINE_LIMIT", "KEPT_OUTSIDE"):
+        monkeypatch.setattr(model_files, limit, 100)
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", None)  # it takes no model of 2 GB
     large, _ = convert(CASES["conv"], tmp_path)
     assert (tmp_path / "out.onnx.data").stat().st_size > 0

@@ -1,0 +1,1 @@
+"""Parts of ``int8_dynamic``: what is changed before onnxruntime quantizes the matrix products."""
