@@ -40,7 +40,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mconv import hardware
-from mconv.workers.memory import resident
+from mconv.workers.memory import measure_resident
 
 ROOT = Path(__file__).parents[1]
 MINILM = ROOT / "examples/minilm/model"
@@ -111,7 +111,7 @@ def timed(
         def watch() -> None:
             nonlocal peak
             while not ended.wait(SAMPLE_SECONDS):
-                peak = max(peak, resident(process.pid))
+                peak = max(peak, measure_resident(process.pid))
 
         watcher = threading.Thread(target=watch)
         watcher.start()

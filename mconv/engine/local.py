@@ -65,7 +65,7 @@ class LocalRunner:
         self.extra = KEEP_FREED_BLOCKS if largest <= KEEP_FREED_BLOCKS_LIMIT else {}
         for name in sorted({step.service for step in steps if step.service}):
             self.services[name] = Service(registry.runtimes()[name], self.store.workspace())
-        if not forkserver.possible():
+        if not forkserver.can_fork():
             return
         forked = [step for step in steps if not step.exclusive]
         sets = merge_module_sets(step.preload or BASE for step in forked)

@@ -5,7 +5,8 @@ A child runs code that nobody has looked at, so the parent opens no path that th
 The request is an unlinked file on the child's standard input; answer and log are pipes whose
 reading ends only the parent has. Whatever the child does to them (links, FIFOs, sparse or endless
 files have no place to be), the parent reads at most ``limit`` bytes of each, and waits for nobody:
-a process that has left the child's session may hold a pipe open for ever."""
+a process that has left the child's session may hold a pipe open for ever.
+"""
 
 from __future__ import annotations
 
@@ -74,8 +75,10 @@ class Intake:
             self.reader = -1
 
     def text(self) -> str:
-        """What was kept as text: from the start of a line where the beginning is lost, without
-        control characters."""
+        """Return what was kept as text, without control characters.
+
+        It begins with a whole line where the beginning is lost.
+        """
         data = bytes(self.data)
         if self.overflowed and self.keep_last:
             data = data.partition(b"\n")[2] or data
@@ -84,8 +87,15 @@ class Intake:
 
 
 class Collector:
-    """A thread that reads intakes while their child runs, so that it never waits for a full
-    pipe."""
+    """A thread that reads intakes while their child runs, so that it never waits for a full pipe.
+
+    Attributes:
+        intakes: The pipes.
+        woken: The end of a pipe on which the thread hears that it is to end.
+        waker: Its other end.
+        finished: The thread has ended.
+        thread: The thread.
+    """
 
     def __init__(self, *intakes: Intake) -> None:
         self.intakes = intakes
@@ -95,6 +105,7 @@ class Collector:
         self.thread.start()
 
     def _collect(self) -> None:
+        """Read until every pipe has ended, or the waker is closed."""
         with selectors.DefaultSelector() as poll:
             poll.register(self.woken, selectors.EVENT_READ, None)
             for intake in self.intakes:
@@ -165,14 +176,16 @@ class Exchange:
         self.collector.finish()
 
     def read_answer(self) -> bytes | None:
-        """The child's answer once it is gone; None where it was larger than an answer may be."""
+        """Return the answer of a child that is gone; None where it was larger than it may be."""
         self.finish()
         return None if self.answer.overflowed else bytes(self.answer.data)
 
 
 def take_over_input(descriptor: int = 0) -> bytes:
-    """The child's side: read the whole request from standard input and leave an empty one in its
-    place."""
+    """Read the whole request from standard input, and leave an empty one in its place.
+
+    The child does this.
+    """
     with open(descriptor, "rb", closefd=False) as file:
         request = file.read()
     null = os.open(os.devnull, os.O_RDONLY)
@@ -182,7 +195,9 @@ def take_over_input(descriptor: int = 0) -> bytes:
 
 
 def write_answer(descriptor: int, answer: str) -> None:
-    """The child's side: write the whole answer and close the pipe. A parent that is gone reads
-    nothing more."""
+    """Write the whole answer and close the pipe; a parent that is gone reads nothing more.
+
+    The child does this.
+    """
     with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as file:
         file.write(answer.encode("utf-8", "replace"))

@@ -11,7 +11,8 @@ step, nor any code of the repository.
 Forking is safe only for a process without threads that the child would miss. Thread pools that know
 of forks (OpenBLAS's) end before one and come back after it; all others are still there when a trial
 fork has been made, and then the server says no and steps are started from nothing. Nothing but
-imports may happen in it: pools of engines start at their first operation."""
+imports may happen in it: pools of engines start at their first operation.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ from mconv.workers import child as workers_child
 from mconv.workers.channels import Exchange
 from mconv.workers.process import POLL_SECONDS
 from mconv.workers.serve import die_with_parent
-from mconv.workers.spawn import Helper, environment
+from mconv.workers.spawn import Helper, make_environment
 
 START_SECONDS = 180
 STOP_SECONDS = 5
@@ -49,13 +50,18 @@ PR_SET_DUMPABLE = 4
 WRONG = 70  # exit code of a child that could not even begin (EX_SOFTWARE)
 
 
-def possible() -> bool:
-    """Whether this system can be asked at all: ``MCONV_FORK=0`` says no."""
+def can_fork() -> bool:
+    """Return whether steps may be forked on this system: ``MCONV_FORK=0`` says no."""
     return sys.platform == "linux" and os.environ.get("MCONV_FORK", "1") != "0"
 
 
 class Child(Frozen, frozen=True, kw_only=True):
-    """What a server is asked for: a worker in this folder, with this environment and no other."""
+    """What a server is asked for: a worker.
+
+    Attributes:
+        home: The folder that it starts in.
+        env: Its environment, which holds nothing else.
+    """
 
     home: str
     env: dict[str, str]
@@ -63,7 +69,13 @@ class Child(Frozen, frozen=True, kw_only=True):
 
 class Forked:
     """A child of a server, with the part of Popen's interface that
-    :func:`mconv.workers.process.run_step` uses."""
+    :func:`mconv.workers.process.run_step` uses.
+
+    Attributes:
+        channel: The socket on which the server tells of it, and which ends it when it is closed.
+        pid: Its process id, once it has begun.
+        returncode: Its exit code, once it has ended.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
@@ -71,7 +83,7 @@ class Forked:
         self.returncode: int | None = None
 
     def begin(self, patience: float) -> bool:
-        """Wait for the child's word that it runs; False where there is none."""
+        """Wait ``patience`` seconds for the child to say that it runs; return whether it does."""
         self.channel.settimeout(patience)
         try:
             word = self.channel.recv(64).split()
@@ -94,6 +106,7 @@ class Forked:
         return self.returncode
 
     def _read(self, timeout: float | None) -> int | None:
+        """Return the exit code, for which it waits; None where none comes in time."""
         if self.returncode is None:
             self.channel.settimeout(timeout)
             try:
@@ -111,8 +124,10 @@ class Forked:
         return self.returncode
 
     def kill(self) -> None:
-        """End the child's whole session and wait for it: the server holds its process id until
-        then."""
+        """End the child's whole session and wait for it.
+
+        The server holds its process id until then.
+        """
         if self.returncode is not None:
             return
         with contextlib.suppress(OSError):
@@ -164,11 +179,12 @@ class Server:
             self._await(stop)
 
     def _launch(self) -> None:
+        """Start the process, unless it runs or cannot be asked."""
         if self.refused or self.helper.runs():
             return
         self._stop()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        variables = environment(self.helper.home, self.root, self.threads, self.extra)
+        variables = make_environment(self.helper.home, self.root, self.threads, self.extra)
         with theirs:
             self.helper.start(
                 "mconv.workers.forkserver", self.modules, variables, stdin=theirs.fileno()
@@ -177,8 +193,10 @@ class Server:
     def start(
         self, exchange: Exchange, home: Path, env: Mapping[str, str], stop: threading.Event
     ) -> Forked | None:
-        """Return a child that does what ``python -m mconv.workers.child`` would; None where the
-        server cannot start one, for whatever reason."""
+        """Return a child that does what ``python -m mconv.workers.child`` would.
+
+        None is returned where the server cannot start one, for whatever reason.
+        """
         with self.lock:
             self._launch()
             if not self._await(stop):
@@ -205,7 +223,7 @@ class Server:
         return None
 
     def _await(self, stop: threading.Event) -> bool:
-        """Wait for the imports. False where it died, cannot be forked, or takes too long."""
+        """Wait for the imports; return False where it died, cannot be forked or takes too long."""
         if self.ready or self.refused or self.control is None:
             return self.ready and not self.refused
         end = time.monotonic() + START_SECONDS
@@ -220,14 +238,14 @@ class Server:
             self.control.settimeout(None)
             self.ready = word == b"ready"
             self.refused = (
-                "" if self.ready else word.decode("utf-8", "replace") or self._last_words()
+                "" if self.ready else word.decode("utf-8", "replace") or self._explain_death()
             )
             return self.ready
         self.refused = "it was not ready in time"
         return False
 
-    def _last_words(self) -> str:
-        """Why it died while it imported, with the end of what it printed."""
+    def _explain_death(self) -> str:
+        """Return why it died while it imported, with the end of what it printed."""
         printed = self.helper.read_log()
         return "it died while it imported" + (f": {printed}" if printed else "")
 
@@ -239,6 +257,7 @@ class Server:
         self.helper.remove()
 
     def _stop(self) -> None:
+        """End the process; it can be started again."""
         self.ready = False
         if self.control is not None:
             self.control.close()
@@ -247,7 +266,7 @@ class Server:
 
 
 def main(modules: Sequence[str]) -> int:
-    """The server's side: import, prove, fork when asked, until standard input ends."""
+    """Import, prove that it can be forked, and fork when asked until standard input ends."""
     die_with_parent()
     # a step of the same user can neither read nor change what others come from
     with contextlib.suppress(OSError, AttributeError):
@@ -262,16 +281,16 @@ def main(modules: Sequence[str]) -> int:
     control = socket.socket(fileno=0)
     gc.freeze()  # collections in the children would copy every page
     gc.enable()
-    if stays := _threads_that_stay():
-        control.send(f"its imports leave {stays} threads that a fork would lose".encode())
+    if threads := _count_lasting_threads():
+        control.send(f"its imports leave {threads} threads that a fork would lose".encode())
         return 1
     control.send(b"ready")
     _Loop(control).run()
     os._exit(0)
 
 
-def _threads_that_stay() -> int:
-    """Threads beside this one after a fork has been made."""
+def _count_lasting_threads() -> int:
+    """Return how many threads there are beside this one after a fork has been made."""
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -280,8 +299,18 @@ def _threads_that_stay() -> int:
 
 
 class _Loop:
-    """One thread: requests come in on ``control``, a channel that ends asks for its child's end,
-    SIGCHLD tells of the dead."""
+    """What the server does, in one thread.
+
+    Requests come in on ``control``, a channel that ends asks for its child's end, and SIGCHLD tells
+    of the dead.
+
+    Attributes:
+        control: The socket on which the parent asks for children.
+        channels: The socket of each child, by its process id.
+        poll: What it waits for.
+        woken: The end of a pipe that SIGCHLD writes to.
+        waker: Its other end.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
@@ -312,23 +341,25 @@ class _Loop:
                     self.poll.unregister(key.fileobj)
                     _kill(key.data)
 
-    def fork(self, asked: Child, channel_fd: int, request: int, answer: int, log: int) -> None:
-        """Make a child with these descriptors, and remember the channel on which it is asked
-        for."""
+    def fork(self, wanted: Child, channel_fd: int, request: int, answer: int, log: int) -> None:
+        """Make a child with these descriptors, and remember the channel that it is asked for on."""
         channel = socket.socket(fileno=channel_fd)
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self.child(asked, channel, (request, answer, log), server)
+            self.child(wanted, channel, (request, answer, log), server)
         for descriptor in (request, answer, log):
             os.close(descriptor)
         self.channels[pid] = channel
         self.poll.register(channel, selectors.EVENT_READ, pid)
 
     def child(
-        self, asked: Child, channel: socket.socket, handed: tuple[int, int, int], server: int
+        self, wanted: Child, channel: socket.socket, handed: tuple[int, int, int], server: int
     ) -> NoReturn:
-        """Never returns. ``handed``: the descriptors of the request, the answer and the log."""
+        """Become a worker, do the step and end.
+
+        ``handed`` are the descriptors of the request, the answer and the log.
+        """
         request, answer, log = handed
         try:
             os.setsid()
@@ -350,8 +381,8 @@ class _Loop:
             os.close(log)
             self.control.detach()
             os.environ.clear()
-            os.environ.update(asked.env)
-            os.chdir(asked.home)
+            os.environ.update(wanted.env)
+            os.chdir(wanted.home)
             tempfile.tempdir = None  # it was looked up in the server's environment
             sys.argv = ["mconv.workers.child", str(answer)]
             channel.send(f"pid {os.getpid()}".encode())
@@ -364,8 +395,10 @@ class _Loop:
             os._exit(WRONG)
 
     def reap(self) -> None:
-        """Tell of every child that ended, after what is left of its session has been killed and
-        before its id is free again."""
+        """Tell of every child that ended.
+
+        What is left of its session is killed before that, and its process id is free only after.
+        """
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -386,7 +419,7 @@ class _Loop:
 
 
 def _kill(pid: int) -> None:
-    """End a child and its session; one that has no session yet, too."""
+    """End a child and its session, or a child that has no session yet."""
     for end in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             end(pid, signal.SIGKILL)

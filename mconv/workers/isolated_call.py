@@ -25,10 +25,10 @@ from mconv.workers.messages import Response, read_response
 from mconv.workers.serve import serve_request
 from mconv.workers.spawn import (
     describe_death,
-    environment,
+    find_worker_uid,
+    make_environment,
     make_worker_folder,
     start_exchange,
-    worker_uid,
 )
 
 
@@ -71,7 +71,7 @@ def call(
         else:
             folder.chmod(0o711)
             make_worker_folder(home)
-        clean = environment(home, str(home), os.cpu_count() or 1)
+        clean = make_environment(home, str(home), os.cpu_count() or 1)
         own = {"PYTHONPATH": clean["PYTHONPATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
         with Exchange(to_json(Call(arguments=dict(arguments))).encode()) as exchange:
             process = start_exchange(
@@ -80,7 +80,7 @@ def call(
                 exchange,
                 home=home,
                 env={**os.environ, **own} if trusted else clean,
-                uid=None if trusted else worker_uid(),
+                uid=None if trusted else find_worker_uid(),
             )
             exchange.close_child_ends()
             try:
@@ -103,8 +103,10 @@ def call(
 
 
 def main(function: str, answer: int) -> NoReturn:
-    """Call ``function`` with what standard input holds, and write what it returns to the descriptor
-    ``answer``."""
+    """Call ``function`` with what standard input holds.
+
+    What it returns is written to the descriptor ``answer``.
+    """
     module, _, name = function.partition(":")
 
     def work(request: Call) -> Returned:

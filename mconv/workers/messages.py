@@ -34,7 +34,14 @@ class Request(Frozen, frozen=True, kw_only=True):
 
 
 class Problem(Frozen, frozen=True, kw_only=True):
-    """The error of a worker, as far as its parent believes it."""
+    """The error of a worker, as far as its parent believes it.
+
+    Attributes:
+        type: The name of its class.
+        message: What happened.
+        hint: What to do about it.
+        place: Where in the user's file.
+    """
 
     type: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*\Z", max_length=100)]
     message: Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)]
@@ -74,24 +81,25 @@ class Outcome(Frozen, frozen=True, kw_only=True):
 
 
 def read_response(data: bytes | None, kind: type[Response[T]], what: str) -> Response[T]:
-    """Return what a child answered, in which exactly one of answer and error is there. ``what`` it
-    was asked for is for people; None is an answer that was too large.
+    """Return what a child answered, in which exactly one of answer and error is there.
+
+    ``data`` is None where the answer was too large; ``what`` it was asked for is for people.
 
     Raises WorkerCrashError where it cannot be read as ``kind``. Nothing in the message is the
     child's own text.
     """
     if data is None:
-        raise malformed(what, f"it is larger than {channels.ANSWER_LIMIT:,} bytes")
+        raise make_malformed_error(what, f"it is larger than {channels.ANSWER_LIMIT:,} bytes")
     try:
         response = from_json(data, kind)
     except (ValueError, RecursionError) as problem:
-        raise malformed(what, one_line(problem, 200)) from problem
+        raise make_malformed_error(what, one_line(problem, 200)) from problem
     if (response.answer is None) == (response.error is None):
-        raise malformed(what, "it holds no answer or error, or both")
+        raise make_malformed_error(what, "it holds no answer or error, or both")
     return response
 
 
-def malformed(what: str, reason: str) -> WorkerCrashError:
+def make_malformed_error(what: str, reason: str) -> WorkerCrashError:
     """Return the error of a child that answered what nobody asked for."""
     return WorkerCrashError(
         f"the answer of the worker is not that of {what}: {reason}",

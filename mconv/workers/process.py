@@ -4,7 +4,8 @@
 The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment,
 watches its time and memory, and turns every way of dying into an error value. The child side
 (:mod:`mconv.workers.child`) does the step and writes the response. What the child answers is
-believed no further than its types go (:mod:`mconv.answers`)."""
+believed no further than its types go (:mod:`mconv.answers`).
+"""
 
 from __future__ import annotations
 
@@ -30,30 +31,44 @@ from mconv.errors import (
 )
 from mconv.values import ErrorInfo, to_json
 from mconv.workers.channels import Exchange
-from mconv.workers.memory import LEFT_FOR_OTHERS, resident
-from mconv.workers.messages import Outcome, Request, StepResponse, malformed, read_response
+from mconv.workers.memory import LEFT_FOR_OTHERS, measure_resident
+from mconv.workers.messages import (
+    Outcome,
+    Request,
+    StepResponse,
+    make_malformed_error,
+    read_response,
+)
 from mconv.workers.spawn import (
     describe_death,
-    environment,
+    find_worker_uid,
+    make_environment,
     make_worker_folder,
     start_exchange,
-    worker_uid,
 )
 
 POLL_SECONDS = 0.05
-
 SPARE = 64 * 2**10  # bytes of a disk that is as good as full
 FULL = "free some space, or name another store with --store"
 
 
 class Process(Protocol):
-    """A started worker: Popen's interface, as far as :func:`run_step` needs it."""
+    """A started worker: Popen's interface, as far as :func:`run_step` needs it.
+
+    Attributes:
+        pid: Its process id.
+        returncode: Its exit code once it has ended; negative is the signal that ended it.
+    """
 
     pid: int
     returncode: int | None
 
-    def poll(self) -> int | None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code. Raises TimeoutExpired as Popen does."""
+
     def kill(self) -> None:
         """End its whole session and wait for it."""
 
@@ -64,7 +79,9 @@ Start = Callable[[Exchange, Path, Mapping[str, str]], Process]
 
 def spawn(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
     """Start a worker from nothing, with the descriptors of ``exchange``."""
-    return start_exchange("mconv.workers.child", [], exchange, home=home, env=env, uid=worker_uid())
+    return start_exchange(
+        "mconv.workers.child", [], exchange, home=home, env=env, uid=find_worker_uid()
+    )
 
 
 def run_step(
@@ -79,18 +96,19 @@ def run_step(
     extra: Mapping[str, str] | None = None,
     start: Start = spawn,
 ) -> Outcome:
-    """Run one step in a child process; never raises for what the child does. ``stop`` set: the
-    child is killed.
+    """Run one step in a child process and return how it went.
 
-    ``start`` makes the child: from nothing, or out of a server that has imported what it needs
-    (:mod:`mconv.workers.forkserver`)."""
+    It never raises for what the child does. Where ``stop`` is set, the child is killed. ``start``
+    makes the child: from nothing, or out of a server that has imported what it needs
+    (:mod:`mconv.workers.forkserver`).
+    """
     # the source framework's too, where it is measured
     threads = request.step.threads or threads
     home = workspace / "home"
     for folder in (home, Path(request.out)):
         make_worker_folder(folder)
     with Exchange(to_json(request).encode()) as exchange:
-        process = start(exchange, home, environment(home, root, threads, extra))
+        process = start(exchange, home, make_environment(home, root, threads, extra))
         exchange.close_child_ends()
         begin = time.monotonic()
         verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
@@ -102,14 +120,14 @@ def run_step(
         if verdict is not None:
             raise verdict
         if answer == b"":
-            raise _died(process.returncode, workspace)
+            raise _explain_death(process.returncode, workspace)
         response = read_response(answer, StepResponse, f"a step {kind!r}")
         if response.answer is not None and response.answer.kind != kind:
-            raise malformed(f"a step {kind!r}", "it is that of another kind of step")
+            raise make_malformed_error(f"a step {kind!r}", "it is that of another kind of step")
     except MconvError as problem:
         return Outcome(
             answer=None,
-            error=_error(problem, kind, tail),
+            error=_describe_error(problem, kind, tail),
             seconds=seconds,
             peak_rss_bytes=peak,
         )
@@ -119,8 +137,8 @@ def run_step(
     return Outcome(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
 
 
-def _died(code: int | None, workspace: Path) -> MconvError:
-    """Why a worker that ended with ``code`` has no answer."""
+def _explain_death(code: int | None, workspace: Path) -> MconvError:
+    """Return why a worker that ended with ``code`` has no answer."""
     if shutil.disk_usage(workspace).free < SPARE:
         return StoreError(f"No space left on device, at {workspace.parent}", hint=FULL)
     return WorkerCrashError(describe_death(code), hint="the log below is the last it printed")
@@ -133,14 +151,16 @@ def _watch(
     memory_bytes: int | None,
     stop: threading.Event,
 ) -> tuple[StepError | None, int | None]:
-    """Wait for the child; kill its whole session when it passes a limit. Returns the reason, and
-    the peak of its memory."""
+    """Wait for the child, and kill its whole session when it passes a limit.
+
+    Returns why it was killed, if it was, and the peak of its memory in bytes.
+    """
     peak = 0
     reason: StepError | None = None
     limit = memory_bytes or max(hardware.available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
     try:
         while process.poll() is None and reason is None:
-            used = resident(process.pid)
+            used = measure_resident(process.pid)
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(
@@ -162,7 +182,8 @@ def _watch(
     return reason, peak or None
 
 
-def _error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
+def _describe_error(problem: MconvError, kind: str, log: str) -> ErrorInfo:
+    """Return the error of a step as the report shows it."""
     return ErrorInfo(
         type=type(problem).__name__,
         message=problem.message,

@@ -28,8 +28,11 @@ def die_with_parent() -> None:
 
 
 def serve_request(descriptor: int, kind: type[R], work: Callable[[R], T]) -> NoReturn:
-    """Do ``work`` on the request on standard input, write what it returns or raises to
-    ``descriptor``, and end the process. It always answers, unless the process dies."""
+    """Do ``work`` on the request on standard input, answer, and end the process.
+
+    What it returns or raises is written to ``descriptor``. It always answers, unless the process
+    dies.
+    """
     os.set_inheritable(descriptor, False)
     request = from_json(channels.take_over_input(), kind)
     response: Response[T]
@@ -55,7 +58,7 @@ def serve_request(descriptor: int, kind: type[R], work: Callable[[R], T]) -> NoR
 
 
 def _describe(error: MconvError, kind: str) -> Problem:
-    """The error as its parent believes it."""
+    """Return the error as far as its parent believes it."""
     return Problem(
         type=kind[:100],
         message=error.message[:LONGEST_MESSAGE],

@@ -2,7 +2,8 @@
 
 ``python -m <the runtime's module>`` prints one line of JSON with its ``endpoint`` and lives until
 its standard input ends. Workers find the endpoint in the environment variable that the runtime's
-``SERVICE`` names."""
+``SERVICE`` names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.errors import StepError
-from mconv.workers.spawn import Helper, environment
+from mconv.workers.spawn import Helper, make_environment
 
 START_SECONDS = 60
 STOP_SECONDS = 5
@@ -23,14 +24,25 @@ LONGEST_LINE = 2**16  # bytes of the line that says the helper is ready
 
 
 class _Ready(msgspec.Struct, frozen=True):
-    """The line that a helper prints: where its workers find it."""
+    """The line that a helper prints.
+
+    Attributes:
+        endpoint: Where its workers find it.
+    """
 
     endpoint: str
 
 
 class Service:
-    """The helper of one runtime: started when first asked for, again when it has died. Safe for
-    several threads."""
+    """The helper of one runtime: started when first asked for, again when it has died.
+
+    It is safe for several threads.
+
+    Attributes:
+        runtime: The runtime.
+        helper: The process.
+        endpoint: Where workers find it.
+    """
 
     def __init__(self, runtime: registry.Runtime, folder: Path) -> None:
         """``folder`` is one of the parent's own, which goes when the service stops."""
@@ -45,8 +57,10 @@ class Service:
         return self.helper.process
 
     def variables(self) -> dict[str, str]:
-        """Return what a worker's environment gets. Raises StepError where the helper does not
-        start."""
+        """Return what a worker's environment gets.
+
+        Raises StepError where the helper does not start.
+        """
         with self.lock:
             if not self.helper.runs():
                 self._stop()
@@ -59,7 +73,7 @@ class Service:
         process = self.helper.start(
             self.runtime.module,
             [],
-            environment(home, str(home), hardware.cores()),
+            make_environment(home, str(home), hardware.cores()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

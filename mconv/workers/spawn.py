@@ -1,5 +1,6 @@
 """Starts child processes: in a session of their own, as the workers' user, with an environment of
-their own."""
+their own.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +50,10 @@ def start_module(
     stderr: int,
     pass_fds: Sequence[int] = (),
 ) -> Spawned:
-    """Start ``python -m MODULE ARGUMENTS…`` in ``home``, with ``env`` and no other variables, as
-    the user ``uid`` or as this process's own."""
+    """Start ``python -m MODULE ARGUMENTS…`` in ``home``, with ``env`` and no other variables.
+
+    It runs as the user ``uid``, or as this process's own where that is None.
+    """
     return Spawned(
         [sys.executable, "-P", "-m", module, *arguments],
         stdin=stdin,
@@ -75,8 +78,11 @@ def start_exchange(
     env: Mapping[str, str],
     uid: int | None,
 ) -> Spawned:
-    """Start ``python -m MODULE ARGUMENTS… ANSWER``: the request on its standard input, the log as
-    its output, and the number of the descriptor for its answer as the last argument."""
+    """Start ``python -m MODULE ARGUMENTS… ANSWER`` with the descriptors of ``exchange``.
+
+    The request is its standard input, the log its output, and the number of the descriptor for its
+    answer the last argument.
+    """
     answer = exchange.answer.writer
     return start_module(
         module,
@@ -121,8 +127,10 @@ class Helper:
         stdin: int,
         stdout: int | None = None,
     ) -> Spawned:
-        """Start ``python -m MODULE ARGUMENTS…``; what it prints is the log, or only its errors
-        where ``stdout`` is given."""
+        """Start ``python -m MODULE ARGUMENTS…``.
+
+        What it prints is the log, or only its errors where ``stdout`` is given.
+        """
         self._log = log = Intake(LOG_LIMIT, keep_last=True)
         self._collector = Collector(log)
         self.process = start_module(
@@ -130,7 +138,7 @@ class Helper:
             arguments,
             home=self.home,
             env=env,
-            uid=worker_uid(),
+            uid=find_worker_uid(),
             stdin=stdin,
             stdout=log.writer if stdout is None else stdout,
             stderr=log.writer,
@@ -158,11 +166,14 @@ class Helper:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def environment(
+def make_environment(
     home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The worker's whole environment: no token, no runner variables, nothing that reaches a network
-    hub; and ``extra``."""
+    """Return the whole environment of a worker.
+
+    There is no token in it, no variable of a runner, nothing that reaches a network hub. ``root``
+    is the repository, ``threads`` how many its engines use; ``extra`` is added.
+    """
     clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -194,9 +205,11 @@ def environment(
     }
 
 
-def worker_uid() -> int | None:
-    """The uid that workers run as where the parent is root and the image names one
-    (``MCONV_WORKER_UID``)."""
+def find_worker_uid() -> int | None:
+    """Return the uid that workers run as; None is this process's own.
+
+    There is one where this process is root and the image names it (``MCONV_WORKER_UID``).
+    """
     value = os.environ.get("MCONV_WORKER_UID", "")
     return int(value) if value.isdigit() and hasattr(os, "geteuid") and os.geteuid() == 0 else None
 
@@ -204,13 +217,13 @@ def worker_uid() -> int | None:
 def make_worker_folder(folder: Path) -> None:
     """Make a folder for a worker to write into, in one that the worker cannot change."""
     folder.mkdir()
-    uid = worker_uid()
+    uid = find_worker_uid()
     if uid is not None:
         os.chown(folder, uid, uid, follow_symlinks=False)
 
 
 def describe_death(code: int | None) -> str:
-    """How a process with this return code died, in words."""
+    """Return in words how a process with this return code died."""
     if code is None or code >= 0:
         return f"the worker process ended with exit code {code} without an answer"
     try:

@@ -28,7 +28,7 @@ from mconv.workers.channels import Exchange
 from mconv.workers.forkserver import Forked, Server
 from mconv.workers.messages import Request
 from mconv.workers.process import run_step
-from mconv.workers.spawn import environment
+from mconv.workers.spawn import make_environment
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
@@ -53,7 +53,7 @@ def base(tmp_path: Path) -> Server:
 
 def begin(server: Server, folder: Path, exchange: Exchange, **env: str) -> Forked:
     (folder / "home").mkdir(exist_ok=True)
-    variables = environment(folder / "home", str(folder), 1, env)
+    variables = make_environment(folder / "home", str(folder), 1, env)
     child = server.start(exchange, folder / "home", variables, threading.Event())
     assert child is not None
     return child
@@ -242,4 +242,4 @@ def test_the_same_bytes_with_and_without(tmp_path: Path) -> None:
         assert results["summary"]["error"] == 0, done.stderr
         sums.append((tmp_path / f"out{fork}/SHA256SUMS").read_text())
     assert sums[0] == sums[1]
-    assert not forkserver.possible() or sums[0]
+    assert not forkserver.can_fork() or sums[0]

@@ -11,7 +11,13 @@ import pytest
 
 from mconv.workers import spawn
 from mconv.workers.channels import Exchange
-from mconv.workers.spawn import Helper, describe_death, environment, start_exchange, start_module
+from mconv.workers.spawn import (
+    Helper,
+    describe_death,
+    make_environment,
+    start_exchange,
+    start_module,
+)
 
 
 def test_the_environment_holds_no_secret_and_no_runner(
@@ -25,7 +31,7 @@ def test_the_environment_holds_no_secret_and_no_runner(
     ):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    variables = environment(tmp_path, "/repository", 3, {"MORE": "1"})
+    variables = make_environment(tmp_path, "/repository", 3, {"MORE": "1"})
     assert "secret" not in variables.values()
     assert not [name for name in variables if name.startswith(("GITHUB", "INPUT", "ACTIONS"))]
     assert variables["HOME"] == variables["TMPDIR"] == str(tmp_path)
@@ -43,7 +49,7 @@ def test_workers_have_a_user_of_their_own_under_root_alone(
 ) -> None:
     monkeypatch.setattr(spawn.os, "geteuid", lambda: uid)
     monkeypatch.setenv("MCONV_WORKER_UID", value)
-    assert spawn.worker_uid() == expected
+    assert spawn.find_worker_uid() == expected
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_a_child_is_killed_with_its_session(tmp_path: Path) -> None:
             "json.tool",
             [],
             home=tmp_path,
-            env=environment(tmp_path, str(tmp_path), 1),
+            env=make_environment(tmp_path, str(tmp_path), 1),
             uid=None,
             stdin=stdin,
             stdout=subprocess.DEVNULL,
@@ -87,7 +93,7 @@ def test_an_exchange_reaches_its_module(tmp_path: Path) -> None:
             ["json:loads"],
             exchange,
             home=tmp_path,
-            env=environment(tmp_path, str(tmp_path), 1),
+            env=make_environment(tmp_path, str(tmp_path), 1),
             uid=None,
         )
         exchange.close_child_ends()
@@ -103,7 +109,7 @@ def test_a_helper_can_be_started_again_and_its_last_words_are_kept(tmp_path: Pat
     assert helper.read_log() == ""
     for module in ("no.such.module", "no.other.module"):
         process = helper.start(
-            module, [], environment(helper.home, str(folder), 1), stdin=subprocess.DEVNULL
+            module, [], make_environment(helper.home, str(folder), 1), stdin=subprocess.DEVNULL
         )
         process.wait(30)
         assert not helper.runs()
