@@ -7,7 +7,8 @@ docs/github.md.
 The token leaves the environment before anything of the repository runs: the process replaces itself
 by one that never had it there (what a process was started with stays readable in /proc/PID/environ)
 and reads it once from a pipe. PR_SET_DUMPABLE then keeps workers, which have a uid of their own in
-the image, out of its memory."""
+the image, out of its memory.
+"""
 
 from __future__ import annotations
 
@@ -36,91 +37,108 @@ TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
 
-def get(inputs: Mapping[str, str], name: str, default: str = "") -> str:
-    """An input by its name in action.yml; the runner upper-cases names and keeps dashes."""
+def get_input(inputs: Mapping[str, str], name: str, default: str = "") -> str:
+    """Return an input by its name in action.yml.
+
+    The runner upper-cases names and keeps dashes.
+    """
     return inputs.get(f"INPUT_{name.replace(' ', '_').upper()}", "").strip() or default
 
 
-def flag(inputs: Mapping[str, str], name: str, default: str) -> bool:
-    return get(inputs, name, default).lower() in TRUE
+def is_set(inputs: Mapping[str, str], name: str, default: str) -> bool:
+    """Return whether an input says yes."""
+    return get_input(inputs, name, default).lower() in TRUE
 
 
-def run_argv(inputs: Mapping[str, str]) -> list[str]:
-    """The command line of `mconv run` for these inputs."""
-    argv = ["run", get(inputs, "manifest", "models.yml"), "--out", get(inputs, "out", "mconv-out")]
-    for pattern in get(inputs, "only").split():
+def make_run_arguments(inputs: Mapping[str, str]) -> list[str]:
+    """Return the command line of `mconv run` for these inputs."""
+    argv = [
+        "run",
+        get_input(inputs, "manifest", "models.yml"),
+        "--out",
+        get_input(inputs, "out", "mconv-out"),
+    ]
+    for pattern in get_input(inputs, "only").split():
         argv += ["--only", pattern]
     for name in ("store", "jobs", "shard", "baseline", "fail-on"):
-        if value := get(inputs, name):
+        if value := get_input(inputs, name):
             argv += [f"--{name}", value]
-    if not flag(inputs, "measure", "true"):
+    if not is_set(inputs, "measure", "true"):
         argv.append("--no-measure")
     return argv
 
 
-def plan_argv(inputs: Mapping[str, str], shards: str) -> list[str]:
-    """The command line of `mconv plan` for these inputs."""
-    argv = ["plan", get(inputs, "manifest", "models.yml"), "--shards", shards, "--format", "github"]
-    for pattern in get(inputs, "only").split():
+def make_plan_arguments(inputs: Mapping[str, str], shards: str) -> list[str]:
+    """Return the command line of `mconv plan` for these inputs."""
+    argv = [
+        "plan",
+        get_input(inputs, "manifest", "models.yml"),
+        "--shards",
+        shards,
+        "--format",
+        "github",
+    ]
+    for pattern in get_input(inputs, "only").split():
         argv += ["--only", pattern]
     return argv
 
 
-def given_results(inputs: Mapping[str, str]) -> list[str]:
-    """The files that the input ``results`` names; its words may be globs."""
-    return [
-        path
-        for word in get(inputs, "results").split()
-        for path in sorted(glob.glob(word)) or [word]
-    ]
+def list_given_results(inputs: Mapping[str, str]) -> list[str]:
+    """Return the files that the input ``results`` names; its words may be globs."""
+    files: list[str] = []
+    for word in get_input(inputs, "results").split():
+        files += sorted(glob.glob(word)) or [word]
+    return files
 
 
-def results_file(inputs: Mapping[str, str]) -> Path:
-    """The results.json to publish: the one named, else the one that the run writes, or that several
-    are merged into."""
-    given = given_results(inputs)
-    return (
-        Path(given[0])
-        if len(given) == 1
-        else Path(get(inputs, "out", "mconv-out")) / "results.json"
-    )
+def choose_results_file(inputs: Mapping[str, str]) -> Path:
+    """Return the results.json to publish.
+
+    It is the one that is named, else the one that the run writes, or that several are merged into.
+    """
+    files = list_given_results(inputs)
+    if len(files) == 1:
+        return Path(files[0])
+    return Path(get_input(inputs, "out", "mconv-out")) / "results.json"
 
 
-def publish_argv(inputs: Mapping[str, str]) -> list[str]:
-    """The command line of `mconv publish` for these inputs."""
+def make_publish_arguments(inputs: Mapping[str, str]) -> list[str]:
+    """Return the command line of `mconv publish` for these inputs."""
     argv = [
         "publish",
-        str(results_file(inputs)),
+        str(choose_results_file(inputs)),
         "--comment-id",
-        get(inputs, "comment-id", "default"),
+        get_input(inputs, "comment-id", "default"),
     ]
-    argv += ["--comment-author", get(inputs, "comment-author", "github-actions[bot]")]
-    if flag(inputs, "comment", "true"):
+    argv += ["--comment-author", get_input(inputs, "comment-author", "github-actions[bot]")]
+    if is_set(inputs, "comment", "true"):
         argv.append("--comment")
-    if flag(inputs, "checks", "false"):
+    if is_set(inputs, "checks", "false"):
         argv.append("--checks")
-    if (release := get(inputs, "release", "auto")).lower() == "auto":
+    if (release := get_input(inputs, "release", "auto")).lower() == "auto":
         argv.append("--release")
     elif release.lower() not in FALSE:
         argv += ["--release", release]
     return argv
 
 
-def with_baseline(
+def fetch_baseline(
     inputs: Mapping[str, str], variables: MutableMapping[str, str], secrets: Mapping[str, str]
 ) -> dict[str, str]:
-    """The inputs, the baseline ``auto`` fetched: the token is in the environment for that time
-    only, and no worker runs then."""
-    if get(inputs, "baseline").lower() != "auto":
+    """Return the inputs, with a file in place of the baseline ``auto``, which is fetched.
+
+    The token is in the environment for that time only, and no worker runs then.
+    """
+    if get_input(inputs, "baseline").lower() != "auto":
         return dict(inputs)
-    target = Path(get(inputs, "out", "mconv-out")) / "baseline.json"
+    target = Path(get_input(inputs, "out", "mconv-out")) / "baseline.json"
     variables.update(secrets)
     try:
         code = mconv(
             [
                 "baseline",
                 "--artifact",
-                get(inputs, "baseline-artifact", "mconv-results"),
+                get_input(inputs, "baseline-artifact", "mconv-results"),
                 "-o",
                 str(target),
             ]
@@ -132,8 +150,10 @@ def with_baseline(
 
 
 def give_back(folders: Sequence[Path], workspace: Path) -> None:
-    """Files of the workspace belong to whom it belongs: the runner's user must be able to change
-    and to delete them."""
+    """Give the files of the workspace to whom it belongs.
+
+    The runner's user must be able to change and to delete them.
+    """
     owner = workspace.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
@@ -157,19 +177,22 @@ def give_back(folders: Sequence[Path], workspace: Path) -> None:
                     )
 
 
-def relative(path: Path, workspace: Path) -> str:
-    """``path`` from the workspace; a path outside of it stays as it is."""
+def make_relative(path: Path, workspace: Path) -> str:
+    """Return ``path`` from the workspace; a path outside of it stays as it is."""
     full = Path(os.path.abspath(path))
     return str(full.relative_to(workspace)) if full.is_relative_to(workspace) else str(path)
 
 
-def outputs(
+def make_outputs(
     results: Path, artifacts: Path, code: int, workspace: Path, matrix: str = ""
 ) -> dict[str, str]:
-    """The action's outputs, counts from results.json where there is one; paths are relative to the
-    workspace, where the following steps run."""
+    """Return the action's outputs, with counts from results.json where there is one.
+
+    Paths are relative to the workspace, where the following steps run.
+    """
     counts = {"passed": 0, "failed": 0, "errors": 0}
-    found, conclusion = "", "failure"
+    shown = ""
+    conclusion = "failure"
     with contextlib.suppress(MconvError):
         summary = read_results(results).summary
         counts = {
@@ -177,9 +200,9 @@ def outputs(
             "failed": summary.failed + summary.unverified,
             "errors": summary.error,
         }
-        found = relative(results, workspace)
+        shown = make_relative(results, workspace)
         conclusion = "failure" if code else summary.conclusion
-    values = {"results": found, "artifacts": relative(artifacts, workspace)}
+    values = {"results": shown, "artifacts": make_relative(artifacts, workspace)}
     return {
         **values,
         **{name: str(n) for name, n in counts.items()},
@@ -188,15 +211,15 @@ def outputs(
     }
 
 
-def plan(inputs: Mapping[str, str], shards: str) -> tuple[int, str]:
-    """(exit code, the matrix) of `mconv plan`."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        code = mconv(plan_argv(inputs, shards))
-    return code, said.getvalue().strip()
+def plan_shards(inputs: Mapping[str, str], shards: str) -> tuple[int, str]:
+    """Run `mconv plan`, and return its exit code and the matrix that it prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = mconv(make_plan_arguments(inputs, shards))
+    return code, printed.getvalue().strip()
 
 
-def without_secrets() -> None:
+def restart_without_secrets() -> None:
     """Replace this process by itself, the secrets in a pipe instead of the environment."""
     secrets = {name: os.environ[name] for name in TOKENS if os.environ.get(name)}
     reader, writer = os.pipe()
@@ -212,20 +235,23 @@ def without_secrets() -> None:
 
 
 def read_secrets(variables: MutableMapping[str, str]) -> dict[str, str]:
-    """The secrets from the pipe, which is closed and forgotten."""
+    """Return the secrets from the pipe, which is closed and forgotten."""
     with os.fdopen(int(variables.pop(TOKEN_PIPE)), "rb") as pipe:
         return dict(json.loads(pipe.read()))
 
 
 def main(variables: MutableMapping[str, str]) -> int:
-    """Run and publish; the exit code is that of the run: the models' verdict. Only publishing, 0:
-    the run had its verdict."""
+    """Run and publish, and return the exit code.
+
+    It is that of the run, the verdict on the models; where only results are published, the run had
+    its verdict, and it is 0.
+    """
     secrets = read_secrets(variables)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     inputs = {name: value for name, value in variables.items() if name.startswith("INPUT_")}
     workspace = Path.cwd()
-    folder = get(inputs, "working-directory", ".")
+    folder = get_input(inputs, "working-directory", ".")
     try:
         os.chdir(folder)
     except OSError as problem:
@@ -236,35 +262,35 @@ def main(variables: MutableMapping[str, str]) -> int:
             flush=True,
         )
         return USAGE
-    results = results_file(inputs)
-    if shards := get(inputs, "plan"):
-        code, matrix = plan(inputs, shards)
-        said = outputs(Path(os.devnull), results.parent, code, workspace, matrix)
-        said["conclusion"] = "failure" if code else "success"
-        workflow.set_outputs(workflow.Environment.read(variables), said)
+    results = choose_results_file(inputs)
+    if shards := get_input(inputs, "plan"):
+        code, matrix = plan_shards(inputs, shards)
+        values = make_outputs(Path(os.devnull), results.parent, code, workspace, matrix)
+        values["conclusion"] = "failure" if code else "success"
+        workflow.set_outputs(workflow.Environment.read(variables), values)
         return code
-    if parts := given_results(inputs):
+    if parts := list_given_results(inputs):
         variables.update(secrets)
         merged = (
             mconv(["report", *parts, "--format", "json", "-o", str(results)])
             if len(parts) > 1
             else 0
         )
-        code = merged or mconv(publish_argv(inputs))
+        code = merged or mconv(make_publish_arguments(inputs))
     else:
         results.unlink(missing_ok=True)  # an older run's must not be published as this one's
-        code = mconv(run_argv(with_baseline(inputs, variables, secrets)))
+        code = mconv(make_run_arguments(fetch_baseline(inputs, variables, secrets)))
         if results.is_file():
             variables.update(secrets)
-            mconv(publish_argv(inputs))
-    give_back((results.parent, Path(get(inputs, "store", ".mconv/store"))), workspace)
+            mconv(make_publish_arguments(inputs))
+    give_back((results.parent, Path(get_input(inputs, "store", ".mconv/store"))), workspace)
     workflow.set_outputs(
-        workflow.Environment.read(variables), outputs(results, results.parent, code, workspace)
+        workflow.Environment.read(variables), make_outputs(results, results.parent, code, workspace)
     )
     return code
 
 
 if __name__ == "__main__":
     if TOKEN_PIPE not in os.environ:
-        without_secrets()
+        restart_without_secrets()
     sys.exit(main(os.environ))

@@ -1,7 +1,8 @@
 """Parse, dispatch, and the only place that turns exceptions into exit codes.
 
 0 all passed · 1 a variant failed or errored · 2 usage or manifest error · 3 a fault of mconv's own
-· 130 interrupted."""
+· 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +29,15 @@ class _Parser(argparse.ArgumentParser):
     """Usage errors go the same way as all others: an exception, one catch, exit code 2."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise UsageError, where argparse would end the process."""
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; one sub-command a module of ``mconv.commands``."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line.
+
+    Each module of ``mconv.commands`` is a sub-command.
+    """
     top = _Parser(
         prog="mconv",
         description="Convert, quantize and prove machine-learning models for every place they run.",
@@ -41,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    for module in command_modules():
+    for module in import_commands():
         name = module.__name__.rpartition(".")[2].rstrip("_")
         sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(sub)
@@ -49,31 +54,36 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def command_modules() -> list[ModuleType]:
-    """The modules of ``mconv.commands`` in name order; a trailing ``_`` keeps a name clear of
-    Python's own."""
+def import_commands() -> list[ModuleType]:
+    """Import the modules of ``mconv.commands`` and return them in name order.
+
+    A trailing ``_`` keeps a name clear of Python's own.
+    """
     names = [m.name for m in pkgutil.iter_modules(commands.__path__) if not m.name.startswith("_")]
     return [importlib.import_module(f"mconv.commands.{name}") for name in sorted(names)]
 
 
 def main_inner(argv: Sequence[str] | None) -> int:
-    """Parse and run; raises MconvError for everything a user can mend."""
-    args = parser().parse_args(argv)
+    """Parse and run, and return the exit code.
+
+    Raises MconvError for everything that a user can mend.
+    """
+    args = make_parser().parse_args(argv)
     return int(args.run(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run mconv; returns the exit code."""
+    """Run mconv and return the exit code."""
     # as PID 1, or in the background of a shell, Python would ignore them
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _terminated)
+        signal.signal(number, _interrupt)
     try:
         return main_inner(argv)
     except ManifestError as problem:
-        _say(problem.problems)
+        _print_errors(problem.problems)
         return problem.exit_code
     except MconvError as problem:
-        _say([problem])
+        _print_errors([problem])
         return problem.exit_code
     except KeyboardInterrupt:
         print("interrupted; finished steps are kept in the store", file=sys.stderr)
@@ -84,30 +94,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as problem:  # a bug of mconv's own
         with tempfile.NamedTemporaryFile("w", prefix="mconv-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
-        said = f"{type(problem).__name__}: {log_line(str(problem))}"
+        words = f"{type(problem).__name__}: {log_line(str(problem))}"
         print(
-            f"error: this is a fault of mconv's own: {said}\n  hint: please report it with "
+            f"error: this is a fault of mconv's own: {words}\n  hint: please report it with "
             f"{log.name}",
             file=sys.stderr,
         )
         return FAULT
 
 
-def _say(problems: Sequence[MconvError]) -> None:
-    """Errors on stderr; in a GitHub job also as annotations at their places, and nothing in them
-    that its runner would obey."""
-    said = "\n".join(f"error: {each}" for each in problems)
+def _print_errors(problems: Sequence[MconvError]) -> None:
+    """Print errors on stderr; in a GitHub job also as annotations at their places.
+
+    Nothing in them is what its runner would obey.
+    """
+    text = "\n".join(f"error: {problem}" for problem in problems)
     if os.environ.get("GITHUB_ACTIONS") != "true":
-        print(said, file=sys.stderr)
+        print(text, file=sys.stderr)
         return
     from mconv.github import workflow
 
-    print(workflow.neutralise(said), file=sys.stderr)
+    print(workflow.neutralise(text), file=sys.stderr)
     prefix = workflow.Environment.read(os.environ).prefix
     print("\n".join(workflow.annotate_errors(problems, prefix=prefix)), file=sys.stderr, flush=True)
 
 
-def _terminated(_: int, __: FrameType | None) -> None:
+def _interrupt(_: int, __: FrameType | None) -> None:
+    """End as by Ctrl-C."""
     raise KeyboardInterrupt
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import entrypoint
-from mconv.__main__ import parser
+from mconv.__main__ import make_parser
 from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -90,7 +90,7 @@ def test_shell_of_ci_parses() -> None:
 def inputs_read() -> set[str]:
     """Names of inputs that entrypoint.py asks for."""
     text = (ROOT / "entrypoint.py").read_text()
-    named = set(re.findall(r'(?:get|flag)\(inputs, "([a-z-]+)"', text))
+    named = set(re.findall(r'(?:get_input|is_set)\(\s*inputs, "([a-z-]+)"', text))
     for group in re.findall(r"for name in \(([^)]*)\)", text):
         named |= set(re.findall(r'"([a-z-]+)"', group))
     return named | {"github-token"}
@@ -106,13 +106,17 @@ def test_defaults_of_action_and_entry_point_agree() -> None:
         for name, about in action()["inputs"].items()
     }
     given["INPUT_STORE"] = ""
-    assert entrypoint.run_argv(given) == [*entrypoint.run_argv({}), "--fail-on", "failed"]
-    assert entrypoint.publish_argv(given) == entrypoint.publish_argv({})
+    assert entrypoint.make_run_arguments(given) == [
+        *entrypoint.make_run_arguments({}),
+        "--fail-on",
+        "failed",
+    ]
+    assert entrypoint.make_publish_arguments(given) == entrypoint.make_publish_arguments({})
 
 
 def test_outputs_of_action_and_entry_point_agree(tmp_path: Path) -> None:
     assert set(action()["outputs"]) == set(
-        entrypoint.outputs(tmp_path / "results.json", tmp_path, 2, tmp_path)
+        entrypoint.make_outputs(tmp_path / "results.json", tmp_path, 2, tmp_path)
     )
 
 
@@ -121,9 +125,11 @@ def test_every_expression_in_action_names_something_that_exists() -> None:
         assert expression.strip() == "github.token"
 
 
-@pytest.mark.parametrize("argv", [entrypoint.run_argv({}), entrypoint.publish_argv({})])
+@pytest.mark.parametrize(
+    "argv", [entrypoint.make_run_arguments({}), entrypoint.make_publish_arguments({})]
+)
 def test_the_command_line_takes_what_the_entry_point_gives(argv: list[str]) -> None:
-    assert parser().parse_args(argv).command == argv[0]
+    assert make_parser().parse_args(argv).command == argv[0]
 
 
 def test_full_command_line() -> None:
@@ -134,10 +140,10 @@ def test_full_command_line() -> None:
         "INPUT_MEASURE": "false",
         "INPUT_CHECKS": "true",
     }
-    args = parser().parse_args(entrypoint.run_argv(given))
+    args = make_parser().parse_args(entrypoint.make_run_arguments(given))
     assert args.only == ["a", "b/*"]
     assert (args.jobs, str(args.store), args.measure) == (2, "s", False)
-    assert "--checks" in entrypoint.publish_argv(given)
+    assert "--checks" in entrypoint.make_publish_arguments(given)
 
 
 def test_inputs_and_outputs_are_documented() -> None:
@@ -148,7 +154,7 @@ def test_inputs_and_outputs_are_documented() -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    for name in parser()._subparsers._group_actions[0].choices:  # type: ignore[union-attr]
+    for name in make_parser()._subparsers._group_actions[0].choices:  # type: ignore[union-attr]
         assert f"mconv {name}" in readme, name
 
 
