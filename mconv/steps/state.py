@@ -33,7 +33,7 @@ FILE = "sequences.json"  # beside the samples
 
 
 class Sequences(Frozen, frozen=True, kw_only=True):
-    """``sequences.json``: how the samples follow one another.
+    """The content of ``sequences.json``: how the samples follow one another.
 
     Attributes:
         state: Outputs that are inputs of the next call: output → input.
