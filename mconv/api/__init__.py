@@ -206,6 +206,7 @@ def run(
         part = Shard(index=index, count=count)
 
     def finish(report: Report) -> Report:
+        """Compare a report with the baseline, and draw the conclusion."""
         if base is not None:
             known = baselines.select_variants(base, only)
             if part is not None:  # what other shards make is not gone
@@ -234,9 +235,10 @@ def run(
         return finish(done.report)
     delivered = output.write_artifacts(done.plan, done.report, done.outcome, done.store, folder)
     report = finish(delivered)
-    output.write_sums(folder, report)
     done.store.digests.save()
-    results.write_results(report, folder)
+    with output.explain_unwritable(folder):
+        output.write_sums(folder, report)
+        results.write_results(report, folder)
     return report
 
 
@@ -352,6 +354,7 @@ def advise(
     from mconv.api import _advise as advising
 
     def make(wanted: Sequence[str], more: JsonObject) -> Manifest:
+        """Return the model's manifest with these targets and further keys."""
         return make_manifest(
             source,
             wanted,
@@ -434,12 +437,8 @@ def write_text(path: PathLike, text: str) -> None:
     Raises UsageError where it cannot be written.
     """
     output.check_writable(Path(path).parent)
-    try:
+    with output.explain_unwritable(Path(path)):
         local.write_text(Path(path), text)
-    except OSError as problem:
-        raise UsageError(
-            f"{str(path)!r} cannot be written: {problem.strerror or problem}"
-        ) from problem
 
 
 def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:
@@ -617,7 +616,8 @@ def targets() -> Mapping[str, registry.Target]:
 
 def formats() -> Mapping[str, registry.Format]:
     """Return the file formats that :func:`find` and :func:`check` know, by name: those of sources,
-    of targets, and others."""
+    of targets, and others.
+    """
     return registry.formats()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -107,6 +109,16 @@ def check_writable(folder: Path) -> None:
         raise UsageError(f"{str(folder)!r} cannot be written: {place} belongs to somebody else")
 
 
+@contextlib.contextmanager
+def explain_unwritable(path: Path) -> Iterator[None]:
+    """Raise UsageError in place of OSError: ``path``, as the user named it, cannot be written."""
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise UsageError(f"{str(path)!r} cannot be written: {reason}") from problem
+
+
 def write_artifacts(
     plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path
 ) -> Report:
@@ -125,10 +137,11 @@ def write_artifacts(
         folder = out / name_directory(variant.config, variant.model)
         entry = outcome.entries.get(planned.steps["write"])
         try:
-            _write_artifact(folder, entry, to_json(_provenance(plan, planned, result)), store)
-        except StoreError as problem:
+            with explain_unwritable(folder):
+                _write_artifact(folder, entry, to_json(_provenance(plan, planned, result)), store)
+        except (StoreError, UsageError) as problem:
             error = ErrorInfo(
-                type="StoreError",
+                type=type(problem).__name__,
                 message=problem.message,
                 hint=problem.hint,
                 step="write",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -136,6 +137,18 @@ def test_one_event_has_one_wording_and_one_exit_code(
     assert "fault of mconv" not in error
     # nothing was begun that the error makes pointless
     assert set(os.listdir(repository)) - set(before) <= {".mconv"}
+
+
+def test_a_disk_that_is_full_is_said_with_the_place(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr("mconv.store.local.write_text", fail)
+    assert main(["report", "results.json", "--out", "report.md"]) == 2
+    assert "'report.md' cannot be written: No space left on device" in capsys.readouterr().err
 
 
 def test_a_store_that_is_not_there_is_empty(
