@@ -171,7 +171,7 @@ def environments(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 def peer_commands(at: Mapping[str, Path], out: Path) -> dict[str, list[str | Path]]:
     """The separate commands, in the order in which they build on one another."""
-    flags = set(hardware.cpu_device().details["instruction_sets"])
+    flags = set(hardware.describe_cpu().details["instruction_sets"])
     kernel = "--avx512_vnni" if "avx512_vnni" in flags else "--avx2"
     commands: dict[str, list[str | Path]] = {}
     if "onnx" in at:
@@ -418,8 +418,8 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     if not (MINILM / "model.safetensors").is_file() and (not args.parts or "peers" in args.parts):
         parser.error("examples/minilm is not prepared: run examples/minilm/prepare.py")
-    found: dict[str, Any] = {"cores": hardware.cores(), "load": os.getloadavg()[0]}
-    print(f"{hardware.cores()} cores, load {found['load']:.1f} before the first part")
+    found: dict[str, Any] = {"cores": hardware.count_cores(), "load": os.getloadavg()[0]}
+    print(f"{hardware.count_cores()} cores, load {found['load']:.1f} before the first part")
     for name in args.parts or PARTS:
         print(f"{name}: {(PARTS[name].__doc__ or '').strip()}")
         with tempfile.TemporaryDirectory(prefix="mconv-bench-") as folder:

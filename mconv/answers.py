@@ -1,7 +1,8 @@
 """What a step of each kind answers.
 
 A worker's JSON is decoded as one of these types before anything reads it, and the store keeps it
-beside the step's files."""
+beside the step's files.
+"""
 
 from __future__ import annotations
 

@@ -109,14 +109,16 @@ class Session(Protocol):
 
     def run(self, feed: Feed) -> Answer:
         """Answer a feed. Every input is fed by name, a missing or unknown one is an error, and
-        outputs are copied out of memory that the engine owns."""
+        outputs are copied out of memory that the engine owns.
+        """
 
     def placement(self) -> Placement:
         """Tell where the nodes ran, with the evidence; called after at least one run."""
 
     def details(self) -> Details:
         """Tell anything else for the report (inference precision, versions …), ready for JSON. The
-        keys of :class:`CarriedDetails` mean something to mconv."""
+        keys of :class:`CarriedDetails` mean something to mconv.
+        """
 
     def close(self) -> None:
         """Release the engine."""
@@ -209,7 +211,8 @@ class ExportSource(Protocol):
 
     def __call__(self, config: SourceConfig, out: Path) -> ExportInfo:
         """Write ``out/model.onnx``. Raises SourceError where the model cannot be loaded, and
-        UnsupportedError where ONNX cannot express it."""
+        UnsupportedError where ONNX cannot express it.
+        """
 
 
 class LoadSource(Protocol):
@@ -238,7 +241,8 @@ class ListParts(Protocol):
 
     def __call__(self, config: SourceConfig) -> tuple[str, ...]:
         """Name the parts of a model that is several (``encoder``, ``decoder`` …). ``export`` and
-        ``load`` are then called for each, with ``config.part`` set."""
+        ``load`` are then called for each, with ``config.part`` set.
+        """
 
 
 class MakePrompts(Protocol):
@@ -246,7 +250,8 @@ class MakePrompts(Protocol):
 
     def __call__(self, config: SourceConfig) -> list[dict[str, np.ndarray]]:
         """Return first feeds of a model that writes text, and under ``tokens`` what the framework
-        itself makes of each, greedily: int64 [rows, steps]."""
+        itself makes of each, greedily: int64 [rows, steps].
+        """
 
 
 class Generate(Protocol):
@@ -256,7 +261,8 @@ class Generate(Protocol):
         self, config: SourceConfig, run: Mapping[str, Call], prompt: Feed, count: int
     ) -> np.ndarray:
         """Make ``count`` tokens with an artifact, without the framework: int64 [rows, count].
-        ``run`` holds a function a part, under ``""`` that of a model that is one."""
+        ``run`` holds a function a part, under ``""`` that of a model that is one.
+        """
 
 
 class ImportsCode(Protocol):
@@ -264,7 +270,8 @@ class ImportsCode(Protocol):
 
     def __call__(self, options: Options) -> bool:
         """Tell whether the options name code of the repository. Of a model without a manifest, that
-        is looked for from the folder that mconv is run in."""
+        is looked for from the folder that mconv is run in.
+        """
 
 
 class OpenWeights(Protocol):
@@ -272,7 +279,8 @@ class OpenWeights(Protocol):
 
     def __call__(self, config: SourceConfig, part: str | None) -> WeightedModel:
         """Open the model, or a part of it, with its weights by name. Raises UnsupportedError for a
-        part that there is not."""
+        part that there is not.
+        """
 
 
 class ListDevices(Protocol):
@@ -305,7 +313,8 @@ class QuantizeGraph(Protocol):
         calibration: Sequence[Feed] | None,
     ) -> Remarks:
         """Write the ONNX file ``out`` with fewer bits. ``calibration`` is there where the plug-in
-        says ``CALIBRATION = True``. Raises UnsupportedError where there is nothing to quantize."""
+        says ``CALIBRATION = True``. Raises UnsupportedError where there is nothing to quantize.
+        """
 
 
 class ConfigureLayers(Protocol):
@@ -329,7 +338,8 @@ class PreviewPrecisions(Protocol):
         self, model: Path, *, calibration: Sequence[Feed], held_out: Sequence[Feed]
     ) -> Mapping[str, object]:
         """Say what would come of each precision, quickly
-        (:class:`mconv.engine.advisor.Preview`)."""
+        (:class:`mconv.engine.advisor.Preview`).
+        """
 
 
 # Functions of targets
@@ -362,7 +372,8 @@ class CheckOptions(Protocol):
 
     def __call__(self, *, precision: str, options: Options, method: str | None) -> None:
         """Raise UnsupportedError for options that do not go together; ``method`` is the quantizer
-        that the manifest chose."""
+        that the manifest chose.
+        """
 
 
 class FixedSizes(Protocol):
@@ -370,7 +381,8 @@ class FixedSizes(Protocol):
 
     def __call__(self, options: Options) -> Sequence[Mapping[str, int]]:
         """Return the sizes of free axes that the options fix, by name: a mapping a shape that the
-        artifact is made for. The reference is taken in each."""
+        artifact is made for. The reference is taken in each.
+        """
 
 
 class DeliveredPart(Protocol):
@@ -387,7 +399,8 @@ class ReadArtifact(Protocol):
         self, directory: Path, *, options: Options
     ) -> tuple[Mapping[str, Tensor], Details]:
         """Read back the tensors of an artifact of weights, under the source's names, and details
-        for the report."""
+        for the report.
+        """
 
 
 class ImpliedPrecision(Protocol):
@@ -407,7 +420,8 @@ class LoadArtifact(Protocol):
         self, directory: Path, *, options: Options, threads: int, precision: str
     ) -> Session:
         """Load the artifact in ``directory``. ``options`` are the target's and the runtime's.
-        Raises StepError where the engine refuses it."""
+        Raises StepError where the engine refuses it.
+        """
 
 
 class WantedThreads(Protocol):
@@ -424,7 +438,8 @@ class OpenPeers(Protocol):
         self, session: Session, model: Path, threads: int
     ) -> AbstractContextManager[Mapping[str, Callable[[Feed, int], list[float]]]]:
         """Open other ways to run the fp32 graph ``model``, to be measured beside the artifact:
-        name → a function that returns the milliseconds of each of so many calls."""
+        name → a function that returns the milliseconds of each of so many calls.
+        """
 
 
 class SniffFile(Protocol):
@@ -432,7 +447,8 @@ class SniffFile(Protocol):
 
     def __call__(self, path: Path, head: bytes) -> bool:
         """Tell whether ``path`` is of this format, a damaged one included. ``head`` is its first
-        4 KiB, none of a folder."""
+        4 KiB, none of a folder.
+        """
 
 
 class InspectFile(Protocol):
@@ -440,7 +456,8 @@ class InspectFile(Protocol):
 
     def __call__(self, path: Path) -> Facts:
         """Tell what the file says of itself, without an engine. Raises SourceError for damage, with
-        the place where it is."""
+        the place where it is.
+        """
 
 
 class CheckFile(Protocol):
@@ -448,7 +465,8 @@ class CheckFile(Protocol):
 
     def __call__(self, path: Path) -> Sequence[str]:
         """Look at the whole structure and return a sentence a problem. It may use an engine, since
-        it runs in a child process."""
+        it runs in a child process.
+        """
 
 
 # Defaults

@@ -50,7 +50,8 @@ class MconvError(Exception):
 
 def one_line(problem: BaseException | str, limit: int = 300) -> str:
     """Return the words of ``problem`` on one line of printable characters, at most ``limit`` of
-    them."""
+    them.
+    """
     text = "".join(c if c.isprintable() else " " for c in str(problem))
     return " ".join(text.split())[:limit]
 
@@ -64,7 +65,8 @@ def describe_unreadable(path: Path, problem: OSError) -> str:
 
 def log_line(text: str, limit: int = 500) -> str:
     """Return ``text`` on one line in which a GitHub runner reads no workflow command: ``::`` and
-    ``##[`` are broken up."""
+    ``##[`` are broken up.
+    """
     return one_line(text, limit).replace("::", ":\u200b:").replace("##[", "#\u200b#[")
 
 
@@ -103,7 +105,8 @@ class StepError(MconvError):
 
 class UnsupportedError(StepError):
     """The model cannot be expressed for this target, exporter or runtime; the message names the
-    operator or feature."""
+    operator or feature.
+    """
 
 
 class SourceError(StepError):

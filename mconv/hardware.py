@@ -41,7 +41,7 @@ INSTRUCTION_SETS = {
 
 
 @cache
-def machine() -> Machine:
+def describe_machine() -> Machine:
     """Return what this machine is.
 
     ``cores`` are those this process may use; the memory is the container's limit where there is
@@ -49,19 +49,19 @@ def machine() -> Machine:
     """
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        cpu=_cpu_name(),
-        cores=cores(),
-        memory_bytes=memory_bytes(),
+        cpu=_read_cpu_name(),
+        cores=count_cores(),
+        memory_bytes=read_memory_bytes(),
         python=platform.python_version(),
     )
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return the number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_bytes() -> int:
+def read_memory_bytes() -> int:
     """Return the physical memory, or the cgroup's limit where it is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in (
@@ -75,7 +75,7 @@ def memory_bytes() -> int:
     return total
 
 
-def available_bytes() -> int:
+def read_available_bytes() -> int:
     """Return the memory that can be had without swapping.
 
     It is the system's estimate, or what the cgroup's limit leaves where that is less.
@@ -94,34 +94,34 @@ def available_bytes() -> int:
     return min(free, max(limit - used + int(stat.get("inactive_file", 0)), 0))
 
 
-def cpu_device() -> Device:
+def describe_cpu() -> Device:
     """Return the processor as a device, as the operating system describes it.
 
     Its details are the vendor and the instruction sets that matter to kernels.
     """
-    cpu = _cpuinfo()
+    cpu = _read_cpuinfo()
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return Device(
         engine="system",
         name="CPU",
         available=True,
-        description=machine().cpu,
+        description=describe_machine().cpu,
         details={
             "vendor": cpu.get("vendor_id") or cpu.get("CPU implementer"),
             "architecture": platform.machine(),
-            "cores": cores(),
-            "memory_bytes": memory_bytes(),
+            "cores": count_cores(),
+            "memory_bytes": read_memory_bytes(),
             "instruction_sets": sorted(flags & INSTRUCTION_SETS),
         },
     )
 
 
-def _cpu_name() -> str:
+def _read_cpu_name() -> str:
     """Return the processor's name."""
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+    return _read_cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-def _cpuinfo() -> dict[str, str]:
+def _read_cpuinfo() -> dict[str, str]:
     """Return /proc/cpuinfo of the first processor; nothing where there is none."""
     try:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]

@@ -96,6 +96,7 @@ def list_files(folder: Path) -> list[str]:
     names: list[str] = []
 
     def enter(within: int, prefix: str, depth: int) -> None:
+        """Add the files of the folder with the descriptor ``within``, and of those below it."""
         if depth > DEEPEST:
             raise StoreError(f"folders lie more than {DEEPEST} deep")
         with os.scandir(within) as entries:
@@ -129,6 +130,7 @@ def take_over(folder: Path) -> None:
     owner, group = os.geteuid(), os.getegid()
 
     def enter(within: int, depth: int) -> None:
+        """Take over the folder with the descriptor ``within``, and all below it."""
         if depth > DEEPEST:
             raise StoreError(f"folders lie more than {DEEPEST} deep")
         os.fchown(within, owner, group)

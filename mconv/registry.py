@@ -3,7 +3,8 @@
 A plug-in is a plain module (:mod:`mconv.contracts`) in ``mconv/sources``, ``optimizers``,
 ``quantizers``, ``targets``, ``runtimes`` or ``formats`` (a name starting with ``_`` is a helper,
 not a plug-in), a module that another distribution names under the entry point group
-``mconv.<family>``, or one that :func:`register` was given. Its file name is its name."""
+``mconv.<family>``, or one that :func:`register` was given. Its file name is its name.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +50,18 @@ __all__ = [
     "Target",
     "TimedSession",
     "WeightedModel",
+    "find_quantizer",
+    "find_sources_taking",
     "formats",
+    "import_own_modules",
+    "list_registered",
     "optimizers",
-    "own_modules",
     "plugins",
-    "quantizer_for",
     "quantizers",
     "register",
-    "registered",
     "restore",
     "runtimes",
     "sources",
-    "sources_taking",
     "targets",
 ]
 
@@ -114,7 +115,7 @@ def register(family: Family, module: ModuleType | str) -> None:
     plugins.cache_clear()
 
 
-def registered() -> tuple[str, ...]:
+def list_registered() -> tuple[str, ...]:
     """Return what :func:`register` was given, for a worker's :func:`restore`."""
     return tuple(f"{family}:{name}:{folder}" for (family, name), folder in _REGISTERED.items())
 
@@ -128,9 +129,10 @@ def restore(entries: Sequence[str]) -> None:
         register(family, name)  # type: ignore[arg-type]
 
 
-def own_modules(family: Family) -> dict[str, ModuleType]:
+def import_own_modules(family: Family) -> dict[str, ModuleType]:
     """Import mconv's own plug-ins of a family and return them by name. None of them imports an
-    engine."""
+    engine.
+    """
     package = importlib.import_module(f"mconv.{family}")
     names = [
         i.name
@@ -143,10 +145,11 @@ def own_modules(family: Family) -> dict[str, ModuleType]:
 @cache
 def plugins(family: Family) -> Mapping[str, Plugin]:
     """Return every plug-in of a family by name, in name order. Raises MconvError for one that does
-    not keep the contract."""
+    not keep the contract.
+    """
     by_name = {
         name: build_plugin(_KINDS[family], name, module)
-        for name, module in own_modules(family).items()
+        for name, module in import_own_modules(family).items()
     }
     for entry in importlib.metadata.entry_points(group=f"mconv.{family}"):
         if entry.name in by_name:
@@ -195,9 +198,10 @@ def formats() -> Mapping[str, Format]:
     return cast("Mapping[str, Format]", plugins("formats"))
 
 
-def sources_taking(path: Path) -> list[str]:
+def find_sources_taking(path: Path) -> list[str]:
     """Return the names of the sources that say they take ``path``. One that fails over it, as over
-    a damaged archive, does not."""
+    a damaged archive, does not.
+    """
     names = []
     for source in sources().values():
         try:
@@ -208,8 +212,9 @@ def sources_taking(path: Path) -> list[str]:
     return names
 
 
-def quantizer_for(target: Target, precision: str, method: str | None) -> Quantizer | None:
+def find_quantizer(target: Target, precision: str, method: str | None) -> Quantizer | None:
     """Return the quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's
-    choice) overrides the target's default."""
+    choice) overrides the target's default.
+    """
     name = method or target.precisions[precision]
     return quantizers()[name] if name else None

@@ -157,7 +157,7 @@ class Folder(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def beside(self) -> list[Path]:
+    def list_files_beside(self) -> list[Path]:
         """Return the files that go beside the weights."""
         folder = self.path / FILES
         return sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []

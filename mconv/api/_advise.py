@@ -135,7 +135,12 @@ def advise(
 
 
 class _Runs:
-    """Runs manifests with the same settings."""
+    """Runs manifests with the same settings.
+
+    Attributes:
+        settings: How steps are run.
+        progress: What is told of them.
+    """
 
     def __init__(self, settings: Settings, progress: Progress | None) -> None:
         self.settings = settings

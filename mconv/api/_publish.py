@@ -103,7 +103,18 @@ def fetch_baseline(
 
 
 class _Publisher:
-    """Sends one report, as far as the token allows."""
+    """Sends one report, as far as the token allows.
+
+    Attributes:
+        report: The report.
+        environment: The GitHub job.
+        wanted: What is to be published.
+        body: The report as Markdown.
+        folder: The folder that its artifacts lie in.
+        notes: A sentence for each thing that could not be published.
+        tag: The release that assets go to, if there is one.
+        api: GitHub's API.
+    """
 
     def __init__(
         self,

@@ -67,7 +67,8 @@ def verify_store(named: str | None) -> Maintained:
 
 def prune_store(named: str | None, *, days: float, max_size: str | None = None) -> Maintained:
     """Remove what is older than ``days``, then the oldest until the rest is no larger than
-    ``max_size``, and what broken runs left. Raises StoreError, UsageError."""
+    ``max_size``, and what broken runs left. Raises StoreError, UsageError.
+    """
     opened = maintenance.open_maintained_store(choose_store_name(named))
     items = opened.items(entries=False)
     old = maintenance.select_old_items(

@@ -13,7 +13,15 @@ from mconv.values import Report
 
 
 class EngineSettings(TypedDict):
-    """The engine's arguments as :func:`mconv.api.run` takes them."""
+    """The engine's arguments as :func:`mconv.api.run` takes them.
+
+    Attributes:
+        store: Where finished steps are kept.
+        jobs: How many steps run at once.
+        measure: Latency and memory are measured.
+        executor: ``local`` or ``ray``.
+        ray_address: The cluster's address.
+    """
 
     store: str | None
     jobs: int | None

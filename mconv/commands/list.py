@@ -1,5 +1,6 @@
 """List the sources, targets with their precisions and options, quantizers, optimizers and runtimes
-that are installed."""
+that are installed.
+"""
 
 from __future__ import annotations
 

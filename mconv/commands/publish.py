@@ -1,5 +1,6 @@
 """Publish a results.json: annotations and job summary always, the sticky comment and the check run
-where asked."""
+where asked.
+"""
 
 from __future__ import annotations
 

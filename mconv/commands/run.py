@@ -1,5 +1,6 @@
 """Convert, verify and measure every variant of a manifest; write the artifacts and the report to
-OUT."""
+OUT.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def detect_devices(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
     for runtime in registry.runtimes().values():
         if runtime.devices is not None:
             plugins.append(("runtimes", runtime.name))
-    devices = [hardware.cpu_device()]
+    devices = [hardware.describe_cpu()]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for answer in pool.map(lambda each: _ask(each[0], each[1], timeout_s), plugins):
             devices += answer

@@ -53,7 +53,7 @@ def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
     ``shown`` is the path in the answer.
     """
     form, promised = detect_format(path), find_promised_format(path)
-    takers = registry.sources_taking(path)
+    takers = registry.find_sources_taking(path)
     source = takers[0] if len(takers) == 1 else None
     facts = Facts(kind="")
     if form is None and promised is not None and path.is_file():

@@ -296,9 +296,9 @@ def recommend(
             continue
         for precision in registry.targets()[target.target].precisions:
             if (result := tried.get((target.target, precision))) is not None:
-                recommendation = _measured(result, target.size_bytes)
+                recommendation = _recommend_measured(result, target.size_bytes)
             else:
-                recommendation = _expected(target, precision, preview, tolerance, limits)
+                recommendation = _recommend_expected(target, precision, preview, tolerance, limits)
             recommendations.append(recommendation)
     return tuple(sorted(recommendations, key=_rank))
 
@@ -308,7 +308,7 @@ def _rank(one: Recommendation) -> tuple[int, bool, int, str, str]:
     return (len(one.misses), one.cosine is None, one.size_bytes, one.target, one.precision)
 
 
-def _measured(result: VariantResult, fp32: int) -> Recommendation:
+def _recommend_measured(result: VariantResult, fp32: int) -> Recommendation:
     """Return the recommendation of a variant that was converted and run."""
     misses = result.reasons or ((result.error.message,) if result.error else ())
     size = result.size_bytes or 0
@@ -324,7 +324,7 @@ def _measured(result: VariantResult, fp32: int) -> Recommendation:
     )
 
 
-def _expected(
+def _recommend_expected(
     target: Compatibility, precision: str, preview: Preview, tolerance: float, limits: Limits
 ) -> Recommendation:
     """Return the recommendation of a variant that nobody has made yet."""
@@ -335,7 +335,7 @@ def _expected(
     cosine = target.cosine if precision in UNCHANGED else preview.cosine.get(precision)
     remarks, misses = [], []
     plugin = registry.targets()[target.target]
-    quantizer = registry.quantizer_for(plugin, precision, None)
+    quantizer = registry.find_quantizer(plugin, precision, None)
     if quantizer and precision in quantizer.activations:
         cosine = None
         remarks.append("activations are rounded too: its error is known when it is tried")
@@ -373,7 +373,7 @@ def estimate_size(target: str, precision: str, fp32: int, elements: int, layers:
     if precision == "fp16":
         return fp32 // 2
     plugin = registry.targets()[target]
-    quantizer = registry.quantizer_for(plugin, precision, None)
+    quantizer = registry.find_quantizer(plugin, precision, None)
     stored_bits = quantizer.stored_bits if quantizer else plugin.stored_bits
     bits = stored_bits.get(precision, math.nan)
     if math.isnan(bits):

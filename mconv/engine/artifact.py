@@ -145,7 +145,7 @@ def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -
             request,
             workspace,
             root=str(artifact),
-            threads=hardware.cores(),
+            threads=hardware.count_cores(),
             timeout_s=step.timeout_s,
             memory_bytes=step.memory_bytes,
             stop=threading.Event(),

@@ -56,9 +56,10 @@ def find_needed(
     """
     have: dict[str, Entry] = {}
     run: set[str] = set()
-    checked: set[str] = set()
+    checked: set[str] = set()  # of `have`, those whose files were held to their digests
 
     def need(key: str, files: bool) -> None:
+        """Put a step where it belongs, and all that it reads where it must run."""
         if key in run or (key in have and (not files or key in checked)):
             return
         entry = have.get(key) or store.read(key)
@@ -83,8 +84,15 @@ def find_needed(
 class Executor:
     """Runs the steps that :func:`find_needed` names. An instance serves one run.
 
-    ``runner`` carries out the steps; by default that is this machine, with at most ``jobs`` steps
-    at once.
+    Attributes:
+        plan: The steps.
+        store: Where finished steps are.
+        progress: What is told of every step.
+        runner: What carries out the steps.
+        stop: Set where the steps under way are to be given up.
+        errors: Why steps failed or were skipped, by key.
+        entries: What the store holds of steps that did well, by key.
+        spans: When steps ran, by key.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Executor:
         jobs: int | None = None,
         runner: Runner | None = None,
     ) -> None:
+        """By default the runner is this machine, with at most ``jobs`` steps at once."""
         self.plan = plan
         self.store = store
         self.progress = progress
@@ -110,14 +119,14 @@ class Executor:
 
         A KeyboardInterrupt kills the workers and is passed on.
         """
-        self.entries, todo = find_needed(self.plan, self.store, want_files)
+        self.entries, to_run = find_needed(self.plan, self.store, want_files)
         cached = frozenset(self.entries)
         self.store.sweep()
-        if todo:
-            self.progress.begin(len(todo))
+        if to_run:
+            self.progress.begin(len(to_run))
             try:
-                self.runner.begin([self.plan.steps[key] for key in todo])
-                self._drain(todo)
+                self.runner.begin([self.plan.steps[key] for key in to_run])
+                self._drain(to_run)
             finally:
                 self.stop.set()
                 self.runner.close()
@@ -143,14 +152,14 @@ class Executor:
                     step=entry.kind,
                 )
 
-    def _drain(self, todo: set[str]) -> None:
-        """Run the steps ``todo`` until none is left, those with the longest way to go first."""
-        waiting = self._ranked(todo)
+    def _drain(self, to_run: set[str]) -> None:
+        """Run the steps ``to_run`` until none is left, those with the longest way to go first."""
+        waiting = self._rank_steps(to_run)
         running: dict[Future[None], Step] = {}
         pool = ThreadPoolExecutor(THREADS)
         try:
             while waiting or running:
-                for key in list(self._ready(waiting, running)):
+                for key in list(self._find_startable(waiting, running)):
                     waiting.remove(key)
                     step = self.plan.steps[key]
                     blocked = next((k for k in step.inputs.values() if k in self.errors), None)
@@ -159,7 +168,7 @@ class Executor:
                         self.errors[key] = self.errors[blocked]
                         self.progress.skipped(step, self.errors[key])
                         continue
-                    running[pool.submit(self._run, step)] = step
+                    running[pool.submit(self._run_step, step)] = step
                 if running:
                     done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -170,13 +179,13 @@ class Executor:
                 self.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _ranked(self, todo: set[str]) -> list[str]:
-        """Return ``todo`` by the time that is still to come after each step, the longest first.
+    def _rank_steps(self, to_run: set[str]) -> list[str]:
+        """Return ``to_run`` by the time that is still to come after each step, the longest first.
 
         This is Hu's level rule: a step that others wait for is not held up by one that nobody waits
         for. Steps that come out equal stay in the plan's order.
         """
-        rank = dict.fromkeys((key for key in self.plan.steps if key in todo), 0.0)
+        rank = dict.fromkeys((key for key in self.plan.steps if key in to_run), 0.0)
         for key in reversed(rank):
             step = self.plan.steps[key]
             rank[key] += estimate_seconds(step)
@@ -185,7 +194,9 @@ class Executor:
                     rank[before] = max(rank[before], rank[key])
         return sorted(rank, key=lambda key: -rank[key])
 
-    def _ready(self, waiting: list[str], running: Mapping[Future[None], Step]) -> Iterator[str]:
+    def _find_startable(
+        self, waiting: list[str], running: Mapping[Future[None], Step]
+    ) -> Iterator[str]:
         """Yield the keys of the steps that may start now.
 
         A measurement starts only when nothing else runs or could run, and nothing starts beside it.
@@ -201,7 +212,7 @@ class Executor:
                 active.append(step)
                 yield key
 
-    def _run(self, step: Step) -> None:
+    def _run_step(self, step: Step) -> None:
         """Run one step and record its entry or its error."""
         self.progress.started(step)
         begin = time.monotonic()

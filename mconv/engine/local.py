@@ -42,20 +42,33 @@ class LocalRunner:
     At most ``jobs`` run at once. The helpers are services, and a server for each set of modules to
     be imported, from which the processes are forked. Measurements start from nothing: their memory
     is to be the artifact's, not that of modules that were loaded for others.
+
+    Attributes:
+        store: Where the files of steps go.
+        root: The repository.
+        jobs: How many steps run at once.
+        services: The service of each runtime that has one.
+        servers: The server of each set of modules.
+        served: The modules of its server, by the key of a step that is still to be done.
+        left: How many steps still need each server.
+        lock: Held while ``served`` and ``left`` change.
+        running: The steps that run.
+        memory: Bytes that they may take together.
+        extra: Variables of all workers.
+        closing: Set where the servers are to stop.
     """
 
     def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
         self.store = store
         self.root = root
-        self.jobs = jobs or hardware.cores()
+        self.jobs = jobs or hardware.count_cores()
         self.services: dict[str, Service] = {}
         self.servers: dict[tuple[str, ...], forkserver.Server] = {}
-        # key of a step that is still to be done → modules of its server
         self.served: dict[str, tuple[str, ...]] = {}
         self.left: Counter[tuple[str, ...]] = Counter()
         self.lock = threading.Lock()
         self.running = RunningSteps()
-        self.memory = hardware.available_bytes() - LEFT_FOR_OTHERS
+        self.memory = hardware.read_available_bytes() - LEFT_FOR_OTHERS
         self.extra: Mapping[str, str] = {}
         self.closing = threading.Event()
 
@@ -74,7 +87,11 @@ class LocalRunner:
         for modules in self.left:
             folder = self.store.workspace()
             self.servers[modules] = forkserver.Server(
-                modules, folder, self.root, hardware.cores(), {**self.extra, **IDLE_THREADS_SLEEP}
+                modules,
+                folder,
+                self.root,
+                hardware.count_cores(),
+                {**self.extra, **IDLE_THREADS_SLEEP},
             )
         if self.jobs > 1:  # beside the first steps, which are seldom more than one
             waiting = queue.SimpleQueue[forkserver.Server]()
@@ -82,7 +99,7 @@ class LocalRunner:
             for server in self.servers.values():
                 waiting.put(server)
             for _ in range(min(self.jobs, len(self.servers))):
-                threading.Thread(target=self._warm, args=(waiting,), daemon=True).start()
+                threading.Thread(target=self._warm_servers, args=(waiting,), daemon=True).start()
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
         """Return whether :func:`mconv.engine.runner.has_room` allows it.
@@ -112,16 +129,17 @@ class LocalRunner:
             extra |= self.services[step.service].variables()
 
         def attempt() -> Outcome:
+            """Run the step once."""
             return run_step(
                 request,
                 workspace,
                 root=self.root,
-                threads=hardware.cores(),
+                threads=hardware.count_cores(),
                 timeout_s=step.timeout_s,
                 memory_bytes=step.memory_bytes,
                 stop=stop,
                 extra=extra,
-                start=self._starter(step, stop),
+                start=self._make_starter(step, stop),
             )
 
         try:
@@ -132,7 +150,7 @@ class LocalRunner:
                 outcome = self.running.run_alone(attempt)
             return outcome
         finally:
-            self._done(step)
+            self._release_server(step)
 
     def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
         """Move the files of a finished step into the store.
@@ -143,25 +161,26 @@ class LocalRunner:
             make_entry(step, done), workspace / "out", limit=limit_output_bytes(step.size_bytes)
         )
 
-    def _starter(self, step: Step, stop: threading.Event) -> Start:
+    def _make_starter(self, step: Step, stop: threading.Event) -> Start:
         """Return the function that starts the process of ``step``, by its server if it has one."""
         server = self.servers.get(self.served.get(step.key, ()))
 
         def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
+            """Have the server fork a process, else start one from nothing."""
             return (server and server.start(exchange, home, env, stop)) or spawn(
                 exchange, home, env
             )
 
         return start
 
-    def _warm(self, waiting: queue.SimpleQueue[forkserver.Server]) -> None:
+    def _warm_servers(self, waiting: queue.SimpleQueue[forkserver.Server]) -> None:
         """Start the servers in ``waiting`` one after another, and stay alive until they stop."""
         with contextlib.suppress(queue.Empty):
             while not self.closing.is_set():
                 waiting.get_nowait().warm(self.closing)
         self.closing.wait()  # a server dies with the thread that started it (PR_SET_PDEATHSIG)
 
-    def _done(self, step: Step) -> None:
+    def _release_server(self, step: Step) -> None:
         """Stop the server of ``step`` where no other step needs it, so that its memory is free."""
         with self.lock:
             modules = self.served.pop(step.key, None)

@@ -19,6 +19,11 @@ class ProgressLines:
     """Prints one line for each finished step.
 
     Text from outside is cut to one line and cannot start a workflow command.
+
+    Attributes:
+        total: How many steps there are.
+        done: How many have ended or were skipped.
+        lock: Held while a line is printed.
     """
 
     def __init__(self) -> None:
@@ -62,7 +67,14 @@ class ProgressLines:
 
 
 class ProgressBar:
-    """Draws a rich progress bar that names the steps under way."""
+    """Draws a rich progress bar that names the steps under way.
+
+    Attributes:
+        bar: The bar, once it is drawn.
+        task: Its only task.
+        active: The labels of the steps under way.
+        lock: Held while the labels change.
+    """
 
     def __init__(self) -> None:
         self.bar: RichProgress | None = None

@@ -49,13 +49,13 @@ def quantize(
     not exist; SourceError for a model that cannot be read; UnsupportedError where the quantizer
     cannot do it.
     """
-    quantizer, precision, settings = _settings(model, precision, method, options, config)
+    quantizer, precision, settings = _read_settings(model, precision, method, options, config)
     out = out or model.with_name(f"{model.stem}-{precision}.onnx")
     out = out / model.name if out.is_dir() or out.suffix != ".onnx" else out
     if out.resolve() == model.resolve():
         raise UsageError("the result would overwrite the model", hint="name another file with -o")
     results_output.check_writable(out.parent)
-    feeds, notes = _calibration(model, quantizer, calibration)
+    feeds, notes = _make_feeds(model, quantizer, calibration)
     out.parent.mkdir(parents=True, exist_ok=True)
     # renamed when whole
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mconv-") as folder:
@@ -71,8 +71,8 @@ def quantize(
         path=str(out),
         precision=precision,
         quantizer=quantizer.name,
-        size_bytes=_size(out),
-        source_bytes=_size(model),
+        size_bytes=_measure_size(out),
+        source_bytes=_measure_size(model),
         notes=tuple(notes),
         layers=layers,
     )
@@ -92,17 +92,17 @@ def configure(
     Raises what :func:`quantize` raises, and UsageError where the quantizer has no settings for
     single layers.
     """
-    quantizer, precision, settings = _settings(model, precision, method, options, config)
+    quantizer, precision, settings = _read_settings(model, precision, method, options, config)
     if quantizer.configure is None:
         raise UsageError(
             f"{quantizer.name} has no settings a layer",
             hint="use a precision of nbits: int4, int3, int2, mixed",
         )
-    feeds, _ = _calibration(model, quantizer, calibration)
+    feeds, _ = _make_feeds(model, quantizer, calibration)
     return quantizer.configure(model, precision=precision, options=settings, calibration=feeds)
 
 
-def _settings(
+def _read_settings(
     model: Path,
     precision: str | None,
     method: str | None,
@@ -123,13 +123,13 @@ def _settings(
     if method is not None and method not in registry.quantizers():
         message, hint = describe_unknown(method, "quantizer", registry.quantizers())
         raise UsageError(message, hint=hint)
-    quantizer = registry.quantizer_for(target, precision, method)
+    quantizer = registry.find_quantizer(target, precision, method)
     if quantizer is None or precision not in quantizer.precisions:
         raise UsageError(f"{method or TARGET} does not make {precision}")
-    return quantizer, precision, _options(quantizer, options or {}, config)
+    return quantizer, precision, _merge_options(quantizer, options or {}, config)
 
 
-def _options(
+def _merge_options(
     quantizer: registry.Quantizer, options: Options, config: MixedConfig | None
 ) -> dict[str, object]:
     """Return the options: those of the call over those of the config over the defaults.
@@ -155,7 +155,7 @@ def _options(
     return values
 
 
-def _calibration(
+def _make_feeds(
     model: Path, quantizer: registry.Quantizer, calibration: Path | Feeds | None
 ) -> tuple[Feeds | None, list[str]]:
     """Return calibration feeds and remarks on them.
@@ -194,6 +194,6 @@ def read_config(path: Path) -> MixedConfig:
     return config
 
 
-def _size(path: Path) -> int:
+def _measure_size(path: Path) -> int:
     """Return the bytes of a model's file and of the external data beside it."""
     return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*") if p.is_file())

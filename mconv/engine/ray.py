@@ -76,7 +76,13 @@ class NodeDescription(msgspec.Struct, frozen=True, kw_only=True):
 class Node:
     """The part that runs on a node, as a Ray actor.
 
-    It holds a local runner, and the node's own copy of what it needs of the store.
+    Attributes:
+        stop: Set where the steps under way are to be given up.
+        own: The folder of its own copy of what it needs of the store, if that goes with it.
+        store: The store that all nodes share, with that copy in front of it.
+        steps: The steps of the plan by key.
+        local: What runs the steps.
+        problem: Why it cannot take part; empty where it can.
     """
 
     def __init__(self, plan: Plan, store: str, probe: str, threads: int, measure: bool) -> None:
@@ -94,9 +100,9 @@ class Node:
             self.store = Store(Path(store))
         self.steps = plan.steps
         self.local = LocalRunner(self.store, plan.manifest.root)
-        self.problem = self._differs(plan, probe, threads, measure)
+        self.problem = self._find_difference(plan, probe, threads, measure)
 
-    def _differs(self, plan: Plan, probe: str, threads: int, measure: bool) -> str:
+    def _find_difference(self, plan: Plan, probe: str, threads: int, measure: bool) -> str:
         """Return why this node would make something else than the plan says, or an empty text."""
         if isinstance(self.store, shared.SharedStore) and not self.store.remote.holds(probe):
             return f"it does not see what others put into the store {self.store.remote.url}"
@@ -117,7 +123,7 @@ class Node:
         """Describe this node to the driver."""
         return NodeDescription(
             host=platform.node(),
-            machine=hardware.machine(),
+            machine=hardware.describe_machine(),
             memory=self.local.memory,
             problem=self.problem,
         )
@@ -211,7 +217,19 @@ class Member:
 class RayRunner:
     """A runner on the nodes of a Ray cluster: see :class:`mconv.engine.runner.Runner`.
 
-    Raises UsageError where Ray or its cluster cannot be had.
+    Attributes:
+        plan: The steps.
+        store: The store as this machine has it.
+        named: The store as the nodes open it: a URL, or an absolute path.
+        address: The cluster's address; None starts one on this machine.
+        jobs: How many steps run at once on each node; None is as many as it has cores.
+        measure: The plan measures.
+        members: The nodes that take part.
+        placed: The node that is reserved for a step, by the step's key.
+        ran: How many steps each node did, by its name for people.
+        lock: Held while places are given.
+        probe: The name of an entry in the store by which a node shows that it sees the store.
+        ray: The module.
     """
 
     def __init__(
@@ -224,7 +242,10 @@ class RayRunner:
         jobs: int | None,
         measure: bool,
     ) -> None:
-        """``named``: the store as the user named it. ``jobs``: steps at once on each node."""
+        """``named`` is the store as the user named it.
+
+        Raises UsageError where Ray is not installed.
+        """
         self.plan = plan
         self.store = store
         self.named = named if "://" in named else str(Path(named).resolve())
@@ -284,7 +305,7 @@ class RayRunner:
         if self.address is None:
             self.ray.init(
                 address="local",
-                num_cpus=hardware.cores(),
+                num_cpus=hardware.count_cores(),
                 include_dashboard=False,
                 _node_ip_address=LOOPBACK,
                 **quiet,
@@ -306,7 +327,7 @@ class RayRunner:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         answers = {}  # Ray's reference to a node's answer → the node's id and its actor
-        arguments = (self.plan, self.named, self.probe, hardware.cores(), self.measure)
+        arguments = (self.plan, self.named, self.probe, hardware.count_cores(), self.measure)
         for node in nodes:
             options = {
                 "num_cpus": node["Resources"]["CPU"],
@@ -316,7 +337,7 @@ class RayRunner:
             actor = self.ray.remote(Node).options(**options).remote(*arguments)
             answers[actor.answer.remote()] = (node["NodeID"], actor)
         ready, _ = self.ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
-        here = hardware.machine()
+        here = hardware.describe_machine()
         for reference, (name, actor) in answers.items():
             try:
                 if reference not in ready:
@@ -328,7 +349,9 @@ class RayRunner:
                     raise StepError(answer.problem)
                 self.ray.get(actor.begin.remote(keys), timeout=START_SECONDS)
             except Exception as problem:  # Ray wraps what a node raised in exceptions of its own
-                reason = problem.message if isinstance(problem, MconvError) else _last_line(problem)
+                reason = (
+                    problem.message if isinstance(problem, MconvError) else _read_last_line(problem)
+                )
                 print(
                     f"note: node {name[:8]} of the Ray cluster is left out: {reason}",
                     file=sys.stderr,
@@ -373,7 +396,7 @@ class RayRunner:
         """
         died: list[str] = []
         while len(died) < ATTEMPTS:
-            member = self._member(step, stop)
+            member = self._await_member(step, stop)
             reference = member.actor.run.remote(step.key)
             try:
                 while not self.ray.wait([reference], timeout=POLL_SECONDS)[0]:
@@ -383,7 +406,7 @@ class RayRunner:
             except self.ray.exceptions.RayError as problem:
                 # the node, or the actor's process on it, is gone
                 member.alive = False
-                died.append(f"{member.host}: {_last_line(problem)}")
+                died.append(f"{member.host}: {_read_last_line(problem)}")
                 print(
                     f"note: a node of the Ray cluster died, {step.label} goes to another one",
                     file=sys.stderr,
@@ -399,7 +422,7 @@ class RayRunner:
             hint="it may need more memory than they have",
         )
 
-    def _member(self, step: Step, stop: threading.Event) -> Member:
+    def _await_member(self, step: Step, stop: threading.Event) -> Member:
         """Return the node that is reserved for ``step``, or the next that has room.
 
         Raises StepError where none is left.
@@ -448,7 +471,7 @@ def _describe(problem: Exception) -> str:
     return problem.message if isinstance(problem, MconvError) else str(problem)
 
 
-def _last_line(problem: Exception) -> str:
+def _read_last_line(problem: Exception) -> str:
     """Return the last line of a message: Ray's begin with a traceback of the node."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return (lines[-1] if lines else type(problem).__name__)[:300]

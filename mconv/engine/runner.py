@@ -52,7 +52,14 @@ class Runner(Protocol):
 
 
 class RunningSteps:
-    """Counts the steps that run, for those that must run once more without the others."""
+    """Counts the steps that run, for those that must run once more without the others.
+
+    Attributes:
+        changed: Told where the number of steps that run falls.
+        turn: Held by the one that runs alone.
+        count: How many run beside one another.
+        waiting: How many run alone or wait to.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()

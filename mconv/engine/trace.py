@@ -54,7 +54,7 @@ def render(plan: Plan, outcome: Outcome) -> str:
         {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": "mconv run"}},
         {"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "critical path"}},
     ]
-    slots = _slots(spans)
+    slots = _assign_slots(spans)
     for slot in sorted(set(slots.values())):
         events.append(
             {
@@ -91,7 +91,7 @@ def render(plan: Plan, outcome: Outcome) -> str:
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, indent=1) + "\n"
 
 
-def _slots(spans: Mapping[str, Span]) -> dict[str, int]:
+def _assign_slots(spans: Mapping[str, Span]) -> dict[str, int]:
     """Return a row for each step so that none overlaps another of its row; rows count from 1."""
     ends: list[float] = []  # of the last step of each row
     rows = {}

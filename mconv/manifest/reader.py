@@ -246,7 +246,7 @@ class _Reader:
 
     def detected(self, node: Node, path: str) -> str | None:
         """Return the one source plug-in that takes the file at ``path``."""
-        takers = registry.sources_taking(Path(path))
+        takers = registry.find_sources_taking(Path(path))
         if len(takers) == 1:
             return takers[0]
         if takers:
@@ -485,7 +485,7 @@ class _Reader:
             )
             return None
         method = fields["method"].choice(registry.quantizers()) if "method" in fields else None
-        quantizer = registry.quantizer_for(plugin, precision, method)
+        quantizer = registry.find_quantizer(plugin, precision, method)
         if method and quantizer and precision not in quantizer.precisions:
             fields["method"].fail(
                 f"method {method!r} does not make {precision}",

@@ -77,14 +77,26 @@ def make_plan(
     variants: list[VariantPlan] = []
     models: dict[str, ModelResult] = {}
     for model in manifest.models:
-        planner = _Planner(manifest, model, steps, threads or hardware.cores(), digests)
+        planner = _Planner(manifest, model, steps, threads or hardware.count_cores(), digests)
         models[model.name] = planner.summarize()
         variants += [planner.plan_variant(v, measure) for v in model.variants]
     return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
 
 
 class _Planner:
-    """Plans the variants of one model; ``steps`` are those of the whole run, by key."""
+    """Plans the variants of one model.
+
+    Attributes:
+        model: What the manifest says of it.
+        steps: The steps of the whole run, by key; those of the model are added.
+        threads: How many threads an artifact is run with.
+        digests: Digests of files that did not change.
+        source: The plug-in of its source.
+        size: The bytes of its files.
+        digest: The digest of its files, and of those that it depends on.
+        parts: The parts of a model that is several.
+        source_key: What the source puts into the keys of steps.
+    """
 
     def __init__(
         self,
@@ -158,7 +170,7 @@ class _Planner:
         fp32 = keys["export"]
         if (optimized := self._add_optimize(target, keys["export"])) is not None:
             keys["optimize"] = fp32 = optimized
-        quantizer = registry.quantizer_for(target, config.precision, config.method)
+        quantizer = registry.find_quantizer(target, config.precision, config.method)
         calibration: dict[str, str] = {}
         if (quantizer and quantizer.calibration) or config.precision in target.calibrated:
             keys["calibrate"] = calibration["calibration"] = self._add_calibrate(keys["export"])
@@ -491,5 +503,5 @@ def _make_evaluation(evaluate: Evaluate | None) -> EvaluateRequest | None:
 
 def _describe_machine() -> list[str | int]:
     """Return what tells one machine's latencies from another's."""
-    here = hardware.machine()
+    here = hardware.describe_machine()
     return [here.cpu, here.cores, here.system]

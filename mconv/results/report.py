@@ -39,7 +39,7 @@ def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         manifest=plan.manifest.file,
         seconds=round(seconds, 3),
-        machine=hardware.machine(),
+        machine=hardware.describe_machine(),
         tools=dict(sorted(tools.items())),
         commit=_commit(plan.manifest.root),
         summary=summarize(variants),

@@ -50,7 +50,8 @@ def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
 
 def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeAnswer:
     """Run each pass in turn. One that fails or changes the numbers is left out, and a note says
-    so."""
+    so.
+    """
     current = folders["model"] / model_files.MODEL_FILE
     feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
     # beside the first pass: the engine works outside of Python
@@ -90,7 +91,8 @@ def _run_onnx(
     model: Path, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
     """Return onnxruntime's answers on the graph exactly as written, without its own
-    optimisations."""
+    optimisations.
+    """
     session = sessions.as_written(model)
     names = [o.name for o in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]

@@ -158,14 +158,16 @@ def _summarize(times: Sequence[float]) -> Latency:
 
 def _reset_peak() -> None:
     """Reset VmHWM (proc(5), clear_refs value 5), so that the peak read later is that of the
-    artifact."""
+    artifact.
+    """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _read_peak() -> int | None:
     """Return the most memory that this process had resident, in bytes; None where the system does
-    not say."""
+    not say.
+    """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -2,7 +2,8 @@
 
 The check of such a target is that the source's framework runs the model with the weights that were
 written. The source erases its own first (NaN), so that an answer can come from the file alone; in
-fp32 every tensor must also be the source's own, bit for bit."""
+fp32 every tensor must also be the source's own, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class ReloadedSession:
 
     def details(self) -> Details:
         """Return what the file tells of itself, and ``load_ms``: the milliseconds it took to fill
-        the model."""
+        the model.
+        """
         return self._details
 
     def close(self) -> None:

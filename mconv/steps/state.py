@@ -48,7 +48,8 @@ def check_pairs(
     pairs: Mapping[str, str], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> None:
     """Raise UsageError where a pair names an output or input that there is not, or two that do not
-    go together."""
+    go together.
+    """
     inputs_by_name = {spec.name: spec for spec in inputs}
     outputs_by_name = {spec.name: spec for spec in outputs}
     for output, name in pairs.items():

@@ -106,9 +106,9 @@ class Digests:
         """
         paths = list(dict.fromkeys(paths))
         fresh = sum(os.stat(p).st_size for p in paths if os.path.abspath(p) not in self.known)
-        if fresh < PARALLEL_BYTES or hardware.cores() == 1:
+        if fresh < PARALLEL_BYTES or hardware.count_cores() == 1:
             return {path: self.sha256(path) for path in paths}
-        with ThreadPoolExecutor(hardware.cores()) as pool:
+        with ThreadPoolExecutor(hardware.count_cores()) as pool:
             return dict(zip(paths, pool.map(self.sha256, paths), strict=True))
 
     def save(self) -> None:

@@ -156,7 +156,7 @@ def write(
         chunk=options.get("chunk_mib", CHUNK_MIB) * writer.MIB,
         notes=notes,
     )
-    for path in folder.beside():
+    for path in folder.list_files_beside():
         shutil.copyfile(path, out / path.name)
     return ModelInfo(parameters=index.about.parameters)
 

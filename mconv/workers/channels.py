@@ -27,6 +27,9 @@ class Intake:
     """One pipe, of which the first or the last ``limit`` bytes are kept.
 
     Attributes:
+        limit: How many bytes are kept.
+        keep_last: They are the last, not the first.
+        data: What was kept so far.
         writer: The descriptor for the child. The parent closes its own copy once the child has one.
         reader: The parent's end, which never blocks.
         overflowed: More came than was kept.
@@ -147,6 +150,7 @@ class Exchange:
         request: An unlinked file with the request, at its beginning; the child's standard input.
         answer: The pipe for the answer.
         log: The pipe for all that is printed.
+        collector: The thread that reads both pipes.
     """
 
     def __init__(self, request: bytes) -> None:

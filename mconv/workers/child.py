@@ -21,6 +21,7 @@ def main(answer: int) -> NoReturn:
     from mconv.steps.run import run_step
 
     def work(request: Request) -> Answer:
+        """Do the step."""
         registry.restore(request.plugins)
         folders = {role: Path(path) for role, path in request.folders.items()}
         return run_step(request.step, folders, Path(request.out))

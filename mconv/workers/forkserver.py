@@ -144,6 +144,12 @@ class Server:
 
     Attributes:
         modules: What it imports.
+        helper: Its process.
+        root: The repository.
+        threads: How many threads engines are to use.
+        extra: Variables of its environment.
+        control: The socket on which it is asked for children, while it runs.
+        lock: Held while it is started, asked or stopped.
         ready: It has imported them and can be forked.
         refused: Why it cannot be asked, in words; empty where it can.
     """
@@ -274,7 +280,7 @@ def main(modules: Sequence[str]) -> int:
     gc.disable()  # a fifth of the time of an import; what it leaves to collect is a few megabytes
     importlib.import_module("mconv.steps.run")
     for family in registry.FAMILIES:
-        registry.own_modules(family)
+        registry.import_own_modules(family)
     for name in modules:
         with contextlib.suppress(ImportError):  # the step that needs it will say so
             importlib.import_module(name)

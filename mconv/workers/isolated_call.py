@@ -41,7 +41,7 @@ class Call(Frozen, frozen=True, kw_only=True):
     """
 
     arguments: JsonObject
-    plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
+    plugins: tuple[str, ...] = msgspec.field(default_factory=registry.list_registered)
 
 
 class Returned(Frozen, frozen=True, kw_only=True):
@@ -110,6 +110,7 @@ def main(function: str, answer: int) -> NoReturn:
     module, _, name = function.partition(":")
 
     def work(request: Call) -> Returned:
+        """Call the function."""
         registry.restore(request.plugins)
         result = getattr(importlib.import_module(module), name)(**request.arguments)
         return Returned(value=msgspec.to_builtins(result))

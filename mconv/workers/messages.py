@@ -30,7 +30,7 @@ class Request(Frozen, frozen=True, kw_only=True):
     step: AnyRequest
     folders: dict[str, str]
     out: str
-    plugins: tuple[str, ...] = msgspec.field(default_factory=registry.registered)
+    plugins: tuple[str, ...] = msgspec.field(default_factory=registry.list_registered)
 
 
 class Problem(Frozen, frozen=True, kw_only=True):

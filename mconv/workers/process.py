@@ -157,7 +157,7 @@ def _watch(
     """
     peak = 0
     reason: StepError | None = None
-    limit = memory_bytes or max(hardware.available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
+    limit = memory_bytes or max(hardware.read_available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
     try:
         while process.poll() is None and reason is None:
             used = measure_resident(process.pid)

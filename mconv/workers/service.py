@@ -42,6 +42,7 @@ class Service:
         runtime: The runtime.
         helper: The process.
         endpoint: Where workers find it.
+        lock: Held while it is started or stopped.
     """
 
     def __init__(self, runtime: registry.Runtime, folder: Path) -> None:
@@ -69,11 +70,12 @@ class Service:
             return {self.runtime.service: self.endpoint}
 
     def _start(self) -> None:
+        """Start the helper and read its endpoint. Raises StepError where it does not start."""
         home = self.helper.home
         process = self.helper.start(
             self.runtime.module,
             [],
-            make_environment(home, str(home), hardware.cores()),
+            make_environment(home, str(home), hardware.count_cores()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -78,7 +78,7 @@ def make(target: registry.Target, precision: str, model: Path, out: Path) -> Non
     feeds = [
         {s.name: feed[s.name] * 2 for s in inputs} for feed in samples.draw_feeds(inputs, count=8)
     ]
-    quantizer = registry.quantizer_for(target, precision, None)
+    quantizer = registry.find_quantizer(target, precision, None)
     if quantizer:
         defaults = {k: s["default"] for k, s in quantizer.options.items() if "default" in s}
         quantized = out.parent / f"{out.name}.onnx"

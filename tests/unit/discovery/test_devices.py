@@ -91,7 +91,7 @@ def test_a_file_is_checked_without_the_callers_environment(monkeypatch: pytest.M
 
 
 def test_the_processor_is_what_the_system_says() -> None:
-    about = hardware.cpu_device().details
+    about = hardware.describe_cpu().details
     text = Path("/proc/cpuinfo").read_text()
     assert str(about["vendor"]) in text
     assert set(about["instruction_sets"]) <= set(text.split())
@@ -122,7 +122,7 @@ def test_table_and_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = (
-        hardware.cpu_device(),
+        hardware.describe_cpu(),
         Device(engine="e", name="gpu", available=True, description="A card", software=True),
         Device(engine="e", name="npu", available=False, reason="no driver"),
         Device(engine="e", name="dsp", available=False, reason="no driver"),

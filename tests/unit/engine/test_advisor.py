@@ -50,7 +50,7 @@ def test_size_follows_from_what_a_weight_takes(precision: str, size: int) -> Non
 def test_every_precision_that_is_not_float_says_what_a_weight_takes() -> None:
     for target in registry.targets().values():
         for precision in target.precisions.keys() - {"fp32", "fp16"}:
-            quantizer = registry.quantizer_for(target, precision, None)
+            quantizer = registry.find_quantizer(target, precision, None)
             assert (quantizer.stored_bits if quantizer else target.stored_bits)[precision] < 32, (
                 target.name,
                 precision,

@@ -34,7 +34,7 @@ def step(size: int = 0, **settings: object) -> Step:
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRunner:
     monkeypatch.setattr(
-        "mconv.hardware.available_bytes", lambda: 8 * 10**9 + engine_local.LEFT_FOR_OTHERS
+        "mconv.hardware.read_available_bytes", lambda: 8 * 10**9 + engine_local.LEFT_FOR_OTHERS
     )
     return LocalRunner(Store(tmp_path), str(tmp_path), jobs=3)
 

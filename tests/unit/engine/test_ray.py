@@ -33,7 +33,7 @@ def made(tmp_path: Path) -> step_graph.Plan:
 
 def node(made: step_graph.Plan, tmp_path: Path, probe: str = "probe") -> Node:
     shared.Remote(f"file://{tmp_path}/shared").mark("probe")
-    return Node(made, f"file://{tmp_path}/shared", probe, hardware.cores(), True)
+    return Node(made, f"file://{tmp_path}/shared", probe, hardware.count_cores(), True)
 
 
 def test_a_node_takes_part_where_it_would_make_the_same(
@@ -61,7 +61,7 @@ def test_what_a_step_reads_must_be_in_the_shared_store(
 
 
 def test_where_steps_go(made: step_graph.Plan, tmp_path: Path) -> None:
-    here = hardware.machine()
+    here = hardware.describe_machine()
     other = msgspec.structs.replace(here, cpu="another")
     runner = RayRunner(
         made, Store(tmp_path / "store"), str(tmp_path / "store"), address=None, jobs=2, measure=True

@@ -99,7 +99,7 @@ def test_many_large_files_are_read_by_threads(
     tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digests, "PARALLEL_BYTES", 3)
-    monkeypatch.setattr("mconv.hardware.cores", lambda: 4)
+    monkeypatch.setattr("mconv.hardware.count_cores", lambda: 4)
     want = {tmp_path / str(i): write(tmp_path / str(i), bytes(i)) for i in range(9)}
     assert Digests().many([*want, *want]) == want
     assert sorted(reads) == sorted(p.name for p in want)
