@@ -137,8 +137,11 @@ def test_a_failure_skips_what_depends_on_it_and_nothing_else(store: Store) -> No
     assert failed["c"].message == "broken"
 
 
-def test_a_measurement_waits_for_everything_else(store: Store) -> None:
-    made = plan(step("m", exclusive=True), step("a"), step("b", "a"), step("c", "b"))
+@pytest.mark.parametrize("size", [0, 10**12])
+def test_a_measurement_waits_for_everything_else(store: Store, size: int) -> None:
+    """Even one that takes longest, and so would be begun first."""
+    measurement = step("m", exclusive=True, size=size)
+    made = plan(measurement, step("a"), step("b", "a"), step("c", "b"))
     runner, _ = run(made, store, {"m": False, "c": True})
     assert runner.ran[-1] == "m"
     assert runner.beside["m"] == set()

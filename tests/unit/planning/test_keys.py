@@ -28,6 +28,19 @@ def test_files_count_by_name_and_content_whatever_their_order(tmp_path: Path) ->
     assert digest != keys.digest_files([a, tmp_path / "c"], tmp_path, Digests())
 
 
+def test_a_file_is_named_by_its_way_from_the_root_and_one_outside_by_its_bare_name(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "repository"
+    for folder in (root / "x", root / "y", tmp_path / "outside"):
+        folder.mkdir(parents=True)
+        (folder / "w").write_text("1")
+    content = hashlib.sha256(b"1").hexdigest()
+    for path, name in (("x/w", "x/w"), ("y/w", "y/w"), ("../outside/w", "w")):
+        digest = keys.digest_files([root / path], root, Digests())
+        assert digest == hashlib.sha256(f"{name}\0{content}\n".encode()).hexdigest()
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Modules of another distribution: a plug-in, its helper package, and what both import."""

@@ -58,6 +58,12 @@ def answer(**changes: Any) -> VerifyAnswer:
         ({"outputs": (WRONG,)}, "failed", "cosine"),
         ({"outputs": ()}, "unverified", None),
         ({"placement": replace(SEEN, elsewhere={"Det": 2})}, "failed", "Det ×2"),
+        ({"placement": replace(SEEN, elsewhere={"Det": 1})}, "failed", "Det ×1"),
+        (
+            {"placement": replace(SEEN, elsewhere={"Det": 1}, allowed={"Cast": 2})},
+            "failed",
+            "Det ×1",
+        ),
         ({"placement": replace(SEEN, elsewhere={"Cast": 2}, allowed={"Cast": 2})}, "passed", None),
         (
             {"placement": replace(SEEN, elsewhere={"Cast": 3}, allowed={"Cast": 2})},

@@ -42,9 +42,11 @@ def test_an_answer_and_an_error_are_read() -> None:
         b'{"error": {"type": "E\\n::error::x", "message": "m"}}',
         b'{"error": {"type": "E", "message": "' + b"m" * (LONGEST_MESSAGE + 1) + b'"}}',
         b'{"answer": ' + b"[" * 100_000,
+        # what stands before the tag is read to its end, however deep: a RecursionError
+        b'{"answer": {"more": ' + b"[" * 100_000,
         b'{"answer": {"kind": "calibrate", "count": 1e999}}',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_anything_else_is_refused_without_a_word_of_it(wrong: bytes) -> None:
     with pytest.raises(WorkerCrashError) as caught:

@@ -66,6 +66,45 @@ def test_a_death_in_words(code: int | None, words: str) -> None:
     assert words in describe_death(code)
 
 
+def test_a_child_has_the_variables_it_is_given_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeit` runs the statement that it is given."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    child = start_module(
+        "timeit",
+        ["-n", "1", "-r", "1", "import os; print(sorted(os.environ))"],
+        home=tmp_path,
+        env={"PATH": os.environ["PATH"], "LC_CTYPE": "C.UTF-8"},
+        uid=None,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    printed, _ = child.communicate(timeout=30)
+    assert printed.decode().splitlines()[0] == "['LC_CTYPE', 'PATH']"
+
+
+@pytest.mark.parametrize(("uid", "groups"), [(10001, []), (None, None)])
+def test_a_worker_s_user_keeps_no_group_of_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None, groups: list[int] | None
+) -> None:
+    """Only root can become another user: what the system is asked for is looked at instead."""
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(spawn, "Spawned", lambda command, **options: asked.update(options))
+    start_module(
+        "timeit",
+        [],
+        home=tmp_path,
+        env={},
+        uid=uid,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert (asked["user"], asked["group"], asked["extra_groups"]) == (uid, uid, groups)
+
+
 def test_a_child_is_killed_with_its_session(tmp_path: Path) -> None:
     """`json.tool` waits for input that never comes; it and what it starts are one session."""
     reader, writer = os.pipe()
