@@ -1,0 +1,81 @@
+"""The frozen values: JSON that reads back, and what a stranger's results.json may not say."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from mconv.values import (
+    FileRecord,
+    Latency,
+    Place,
+    Report,
+    TensorSpec,
+    from_json,
+    to_json,
+)
+from tests.unit.reports.factory import report
+
+
+def test_a_report_reads_back_as_itself() -> None:
+    whole = report(passed=1, failed=1, errors=1)
+    text = to_json(whole)
+    assert from_json(text, Report) == whole
+    assert text.endswith("}\n")
+    assert text.splitlines()[1].startswith('  "')
+    assert to_json({"b": 1, "a": 2}, indent=0) == '{"a": 2, "b": 1}\n'
+
+
+def test_a_place_is_written_as_editors_link_it() -> None:
+    assert str(Place(file="models.yml", line=3, column=7)) == "models.yml:3:7"
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        ("model.onnx", True),
+        ("a/b..c/d", True),
+        ("..a/b", True),
+        ("/etc/passwd", False),
+        ("../x", False),
+        ("a/../../x", False),
+        ("a/..", False),
+        ("a\\b", False),
+        ("a\nb", False),
+        ("a\x00", False),
+        ("", False),
+    ],
+)
+def test_a_file_of_a_report_stays_in_its_folder(path: str, good: bool) -> None:
+    text = json.dumps({"path": path, "bytes": 1, "sha256": "0" * 64})
+    if good:
+        assert from_json(text, FileRecord).path == path
+    else:
+        with pytest.raises(msgspec.ValidationError):
+            from_json(text, FileRecord)
+
+
+@pytest.mark.parametrize(("field", "value"), [("p50_ms", 0), ("min_ms", -1.0), ("runs", -1)])
+def test_ratios_never_divide_by_a_latency_of_zero(field: str, value: float) -> None:
+    told = {"p50_ms": 1, "p90_ms": 1, "min_ms": 1, "runs": 1}
+    assert from_json(json.dumps(told), Latency).runs == 1
+    with pytest.raises(msgspec.ValidationError):
+        from_json(json.dumps({**told, field: value}), Latency)
+
+
+def test_unknown_fields_are_refused_and_values_do_not_change() -> None:
+    latency = Latency(p50_ms=1.0, p90_ms=1.0, min_ms=1.0, runs=1)
+    told = json.loads(to_json(latency))
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        from_json(json.dumps({**told, "p99_ms": 2}), Latency)
+    with pytest.raises(AttributeError):
+        latency.runs = 2  # type: ignore[misc]
+
+
+def test_axes_are_sizes_or_names() -> None:
+    spec = from_json('{"name": "x", "dtype": "float32", "shape": ["batch", 3]}', TensorSpec)
+    assert spec.shape == ("batch", 3)
+    with pytest.raises(msgspec.ValidationError):
+        from_json('{"name": "x", "dtype": "float32", "shape": [1.5]}', TensorSpec)
