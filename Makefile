@@ -45,11 +45,11 @@ demo: prepare
 	@$(BIN)/mconv report $(EXAMPLES:%=$(OUT)/%/results.json) --format text
 	@echo "The report: $(OUT)/report.html"
 
-# What every change must pass: about half an hour on two cores.
+# What every change must pass: less than 20 minutes on two cores.
 test: setup lint prepare
 	$(BIN)/python -m pytest
 
-# And what is slow or wide.
+# That, and what is marked `full`: slow or wide.
 test-full: setup lint prepare
 	$(BIN)/python -m pytest -m "full or not full"
 

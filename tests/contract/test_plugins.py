@@ -34,6 +34,18 @@ OF_WEIGHTS = [
     for precision in t.precisions
 ]
 MODELS = {"linear": linear, "convolution": convolution}
+IN_A_BROWSER = {t.name for t in registry.targets().values() if "browser" in t.runtimes}
+# A second model in a browser takes seconds a pair.
+CASES = [
+    pytest.param(
+        name,
+        precision,
+        model,
+        marks=pytest.mark.full if name in IN_A_BROWSER and model != "linear" else (),
+    )
+    for name, precision in PAIRS
+    for model in MODELS
+]
 
 
 @pytest.mark.parametrize(("family", "name"), ALL)
@@ -103,8 +115,7 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("name", "precision"), PAIRS)
+@pytest.mark.parametrize(("name", "precision", "model"), CASES)
 def test_target_writes_what_its_runtime_runs(
     tmp_path: Path, name: str, precision: str, model: str
 ) -> None:

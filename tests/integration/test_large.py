@@ -163,7 +163,7 @@ def test_peak_memory_stays_below_the_model_s_size(folder: Path) -> None:
     assert np.abs(got - wide.astype(np.float16)).max() <= np.finfo(np.float16).smallest_subnormal
 
 
-@pytest.mark.parametrize("limit", [20_000_000, 10**12])
+@pytest.mark.parametrize("limit", [20_000_000, pytest.param(10**12, marks=pytest.mark.full)])
 def test_a_large_module_is_exported_out_of_files(limit: int, tmp_path: Path) -> None:
     """Its weights are in memory once, before and while it is exported; those of a small one are
     copied."""
