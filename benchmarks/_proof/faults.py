@@ -559,24 +559,32 @@ def find_floors(graph: Graph, _: Seen) -> Iterator[Place]:
 
             yield Place(f"Mod {node.outputs[0].name}", edit)
     for node in graph.nodes("Where", "Sub", "Add"):
-        # what an exporter adds to a division that truncates
-        if not is_integer(node.outputs[0]):
+        plain = _find_uncorrected(node) if is_integer(node.outputs[0]) else None
+        if plain is not None:
+
+            def edit(node: ir.Node = node, plain: ir.Value = plain) -> None:
+                graph.replace(node.outputs[0], plain)
+
+            yield Place(f"{node.op_type} {node.outputs[0].name} left out", edit)
+
+
+def _find_uncorrected(node: ir.Node) -> ir.Value | None:
+    """Return the quotient or rest that ``node`` corrects where signs differ, if it does: a Where
+    between it and what is one more or less, or a sum of it and a condition."""
+    if node.op_type == "Where":
+        for plain, changed in (node.inputs[1:], node.inputs[:0:-1]):
+            maker = changed.producer() if changed is not None else None
+            if maker is not None and maker.op_type in ("Add", "Sub") and plain in maker.inputs:
+                return plain
+        return None
+    for plain, condition in (node.inputs, node.inputs[::-1]):
+        maker = plain.producer() if plain is not None else None
+        if maker is None or maker.op_type not in ("Div", "Mod") or condition is None:
             continue
-        for value in node.inputs:
-            maker = value.producer() if value is not None else None
-            correction = [v for v in node.inputs if v is not value]
-            if maker is None or maker.op_type not in ("Div", "Mod", "Sub") or value is None:
-                continue
-            if any(constant_of(other) is not None for other in correction):
-                continue
-            if node.op_type == "Where" and value is node.inputs[0]:
-                continue
-            name = f"{node.op_type} {node.outputs[0].name}"
-
-            def edit(node: ir.Node = node, value: ir.Value = value) -> None:
-                graph.replace(node.outputs[0], value)
-
-            yield Place(f"{name} left out", edit)
+        cast = condition.producer()
+        if cast is not None and cast.op_type == "Cast":
+            return plain
+    return None
 
 
 def find_negatives(graph: Graph, _: Seen) -> Iterator[Place]:

