@@ -35,6 +35,7 @@ def draw_text(
     name: str = "input_ids",
     mask: str | None = "attention_mask",
     types: str | None = None,
+    segments: int = 2,
     dtype: type = np.int64,
 ) -> list[Call]:
     """Draw ids with the masks of padded batches: Zipf's law as in text, any id of the table, few
@@ -62,7 +63,8 @@ def draw_text(
             feed[name] = np.where(present, ids, 0).astype(dtype)
             feed[mask] = present.astype(np.int64)
         if types is not None:
-            feed[types] = (np.arange(length)[None] > lengths[:, None] // 2).astype(np.int64)
+            second = np.arange(length)[None] > lengths[:, None] // 2
+            feed[types] = np.minimum(second, segments - 1).astype(np.int64)
         calls_drawn.append(Call(regime, feed))
     return calls_drawn
 

@@ -240,7 +240,7 @@ def find_other_weights(graph: Graph, _: Seen) -> Iterator[Place]:
 
 def find_coarse_weights(graph: Graph, _: Seen) -> Iterator[Place]:
     """The weights of one layer have 4 bits, one scale for all, in what is said to be fp32."""
-    for value in graph.weights(least=16, ndim=2):
+    for value in graph.weights(least=8, ndim=2):
         array = constant_of(value)
         assert array is not None
         scale = float(np.abs(array).max()) / 7 or 1.0

@@ -142,12 +142,11 @@ def rank_of(value: ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def open_session(path: Path | bytes, threads: int = 2) -> onnxruntime.InferenceSession:
-    """Open a graph in onnxruntime on the CPU, quietly."""
+def open_session(path: Path | bytes) -> onnxruntime.InferenceSession:
+    """Open a graph in onnxruntime on one core, quietly."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     # as the proof of an artifact runs it: products of quantized weights in float
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     given = path if isinstance(path, bytes) else str(path)

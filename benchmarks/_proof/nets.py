@@ -94,6 +94,16 @@ class LogPowerSpeech(nn.Module):
         return self.head(states)
 
 
+class LogPowerFrames(LogPowerSpeech):
+    """The same transcriber for sound that is cut into frames already, [batch, time, size]."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        real, imaginary = (frames @ self.waves[:, 0].mT).chunk(2, -1)
+        power = torch.log(real.square() + imaginary.square() + 1e-10) / 10
+        states, _ = self.gru(power)
+        return self.head(states)
+
+
 class Tagger(nn.Module):
     """A tagger of two directions (Huang et al., 2015, arXiv:1508.01991), without a mask."""
 
@@ -289,6 +299,10 @@ def squeezenet() -> nn.Module:
 
 def log_power_speech() -> nn.Module:
     return LogPowerSpeech()
+
+
+def log_power_frames() -> nn.Module:
+    return LogPowerFrames()
 
 
 def tagger() -> nn.Module:

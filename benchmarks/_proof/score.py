@@ -30,6 +30,7 @@ from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
 from mconv.planning.step_graph import VariantPlan
 from mconv.results.variant import build_variant
+from mconv.steps.requests import AnyRequest, VerifyRequest
 from mconv.steps.run import run_step
 
 from . import models, truth
@@ -129,7 +130,7 @@ class _Artifact(NamedTuple):
                 for role, before in step.inputs.items()
             }
             try:
-                answer = run_step(step.request, folders, out)
+                answer = run_step(_on_one_core(step.request), folders, out)
             except Exception as problem:  # as a worker would answer
                 return "error", (one_line(problem),)
         outcome = self.run.outcome
@@ -138,6 +139,14 @@ class _Artifact(NamedTuple):
         changed = msgspec.structs.replace(outcome, entries=entries)
         result = build_variant(self.run.plan, changed, self.variant, measured=False)
         return result.status, result.reasons
+
+
+def _on_one_core(request: AnyRequest) -> AnyRequest:
+    """Return a verification that takes one core, since as many models are under way at once."""
+    if not isinstance(request, VerifyRequest):
+        return request
+    artifact = msgspec.structs.replace(request.artifact, threads=1)
+    return msgspec.structs.replace(request, artifact=artifact)
 
 
 def convert(folder: Path, jobs: int | None) -> FinishedRun:
@@ -201,6 +210,10 @@ def _score_variant(
     allowed = truth.ALLOWED[precision]
     graph = artifact.folder / MODEL_FILE
     run = _runner(graph)
+    shapes = {spec.name: spec.shape for spec in open_session(graph).get_inputs()}
+    known = truth.narrow(known, shapes)
+    if not known.calls:
+        raise RuntimeError(f"{subject.name}: the artifact takes no size of the domain: {shapes}")
     base = truth.search(known, run, allowed)
     strict = truth.search(known, run, allowed, times=1.0)
     unharmed = Unharmed(
@@ -349,6 +362,7 @@ def hide_output(log: Path) -> Iterator[None]:
 def score(folder: Path, names: Sequence[str], kinds: Sequence[str], jobs: int) -> dict[str, Part]:
     """Score the models, each in one of ``jobs`` processes; returns what came of each by name."""
     results: dict[str, Part] = {}
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started now
     log = str(folder / "log.txt")
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=send_output_to, initargs=(log,)

@@ -2,7 +2,7 @@
 
 For reference r (the source framework) and answer a of one row of an output, with S the standard
 deviation of r over the whole domain and M its largest magnitude, both over finite entries that are
-no mask constants (|r| at most 10⁴ × the median of |r|):
+no mask constants (|r| at most 10³, or at most 10⁴ × the median of |r|):
 
 * the row is off by the tolerance t where max|a - r| > t.max_rel × M, or where
   mean((a - r)²) / (2 S²) > 1 - t.cosine, which is 1 - cosine of what has no offset;
@@ -24,7 +24,10 @@ from .domains import Call, Feed
 
 SHARE = 0.01  # of rows that are off
 TIMES = 10.0  # the tolerance that a fault exceeds
-MASK_RATIO = 1e4  # of a magnitude over the median one, beyond which it is a mask's constant
+# A mask's constant is beyond both: of probabilities nearly all are next to nothing, and the median
+# alone would take the others for masks.
+MASK_RATIO = 1e4  # times the median magnitude
+MASK_LEAST = 1e3
 
 Answer = Mapping[str, np.ndarray]
 Run = Callable[[Feed], Answer]
@@ -107,13 +110,30 @@ def learn(calls: Sequence[Call], run: Run) -> Truth:
     return Truth(answered, answers, scales)
 
 
+def narrow(truth: Truth, shapes: Mapping[str, Sequence[object]]) -> Truth:
+    """Leave out the calls that an artifact refuses by the sizes that it declares for its inputs."""
+    pairs = []
+    for call, answer in zip(truth.calls, truth.answers, strict=True):
+        if all(_fits(call.feed[name].shape, shape) for name, shape in shapes.items()):
+            pairs.append((call, answer))
+    return Truth([call for call, _ in pairs], [answer for _, answer in pairs], truth.scales)
+
+
+def _fits(shape: Sequence[int], declared: Sequence[object]) -> bool:
+    if len(shape) != len(declared):
+        return False
+    return all(
+        not isinstance(size, int) or size == own for own, size in zip(shape, declared, strict=True)
+    )
+
+
 def _measure(arrays: Sequence[np.ndarray]) -> Scale:
     flat = np.concatenate([array.astype(np.float64).ravel() for array in arrays])
     flat = flat[np.isfinite(flat)]
     if not flat.size:
         return Scale(0.0, 0.0, np.inf)
     middle = float(np.median(np.abs(flat)))
-    mask = MASK_RATIO * middle if middle else np.inf
+    mask = max(MASK_RATIO * middle, MASK_LEAST) if middle else np.inf
     shown = flat[np.abs(flat) <= mask]
     return Scale(float(shown.std()), float(np.abs(shown).max()), mask)
 
