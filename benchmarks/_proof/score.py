@@ -176,7 +176,7 @@ def score_model(folder: str, name: str, kinds: Sequence[str]) -> Part:
         if known is None:
             model = registry.sources()[source.format].load(source)
             inputs = {spec.name for spec in model.inputs}
-            calls = [_fit(call, inputs) for call in subject.draw(_generator(name))]
+            calls = [_fit(call, inputs) for call in subject.draw(seed_generator(name))]
             known = truth.learn(calls, model.run)
         artifact = _Artifact(run, variant, run.store.files(variant.steps["write"]))
         own, found = _score_variant(artifact, known, subject, kinds)
@@ -198,7 +198,7 @@ def _fit(call: models.Call, inputs: set[str]) -> models.Call:
     return models.Call(call.regime, feed)
 
 
-def _generator(*names: str) -> np.random.Generator:
+def seed_generator(*names: str) -> np.random.Generator:
     """Return numbers that hang on ``names`` alone."""
     return np.random.default_rng([models.SEED, zlib.crc32("/".join(names).encode())])
 
@@ -264,7 +264,7 @@ def _mutants(fault: Fault, seen: Seen, name: str) -> Iterator[tuple[str, Path]]:
     count = len(list_places(fault, Graph(seen.proto), seen))
     with tempfile.TemporaryDirectory(prefix="mconv-proof-") as scratch:
         path = Path(scratch, MODEL_FILE)
-        for index in _generator(name, fault.name).permutation(count)[:TRIES]:
+        for index in seed_generator(name, fault.name).permutation(count)[:TRIES]:
             graph = Graph(seen.proto)
             place = list_places(fault, graph, seen)[index]
             try:
