@@ -52,3 +52,18 @@ def is_plain_gemm(node: ir.Node) -> bool:
         and attributes.get_float("beta", 1.0) == 1.0
         and not attributes.get_int("transA", 0)
     )
+
+
+def float_weights(model: ir.Model, smallest: int) -> dict[str, ir.TensorProtocol]:
+    """Return, by name, the initializers of the graph itself that are 32-bit floats of two axes or
+    more and of ``smallest`` elements or more."""
+    import onnx_ir as ir
+
+    weights = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+            continue
+        if len(tensor.shape) > 1 and tensor.size >= smallest:
+            weights[name] = tensor
+    return weights

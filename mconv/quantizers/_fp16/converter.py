@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING
 
 from mconv.errors import UnsupportedError, one_line
 from mconv.onnx_graph import model_files
-from mconv.onnx_graph.serialization import (
-    TensorPlace,
-    is_in_memory,
-    loaded,
-    stand_ins,
-    tensor_places,
-    to_proto,
-)
+from mconv.onnx_graph.serialization import to_proto
 from mconv.quantizers._fp16.constants import halve
+from mconv.quantizers._type_inference import infer_types, large_tensors
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-SMALLEST_ASIDE = 1024  # bytes: shape inference reads smaller tensors, which may be shapes
 CAST_SUFFIX = "_cast_to_fp32"  # of what the converter casts for an operator it leaves in fp32
 
 
@@ -36,8 +29,8 @@ def convert(model: ir.Model, kept: Collection[str]) -> ir.Model:
     import onnx_ir as ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    tensors = _tensors_aside(model)
-    typed = model_files.model_of(_infer_types(model, tensors))
+    tensors = large_tensors(model)
+    typed = infer_types(model, tensors)
     proto = convert_float_to_float16(
         _to_proto_without(typed, tensors),
         keep_io_types=True,
@@ -63,31 +56,6 @@ def broken_graph(problem: BaseException) -> UnsupportedError:
     )
 
 
-def _tensors_aside(model: ir.Model) -> dict[str, ir.TensorProtocol]:
-    """Return the large initializers of the graph itself, and those of files, by name."""
-    return {
-        name: value.const_value
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-        and (value.const_value.nbytes >= SMALLEST_ASIDE or not is_in_memory(value.const_value))
-    }
-
-
-def _infer_types(model: ir.Model, aside: Mapping[str, ir.TensorProtocol]) -> onnx.ModelProto:
-    """Return the graph with the types of all its values, by which the converter goes."""
-    import onnx
-
-    instead: list[tuple[TensorPlace, ir.TensorProtocol]] = []
-    for place in tensor_places(model):
-        if place.graph is model.graph and place.tensor.name in aside:
-            instead.append((place, _without_values(place.tensor)))
-        elif not is_in_memory(place.tensor):
-            instead.append((place, loaded(place.tensor)))
-    with stand_ins(instead):
-        proto = to_proto(model, data=False)
-    return onnx.shape_inference.infer_shapes(proto)
-
-
 def _to_proto_without(model: ir.Model, aside: Mapping[str, ir.TensorProtocol]) -> onnx.ModelProto:
     """Return the message that the converter gets: it reads every tensor, so that those ``aside``
     have no elements."""
@@ -101,16 +69,6 @@ def _to_proto_without(model: ir.Model, aside: Mapping[str, ir.TensorProtocol]) -
             onnx.TensorProto(name=name, data_type=kind, dims=[0])
         )
     return to_proto(model)
-
-
-def _without_values(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-    """Return a tensor of that name, type and shape in a file that nobody reads."""
-    import onnx_ir as ir
-
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor(
-        "aside", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
-    )
 
 
 def _put_back(half: ir.Model, aside: Mapping[str, ir.TensorProtocol]) -> None:
