@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from hypothesis import given
@@ -17,8 +18,18 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
 from mconv.errors import UnsupportedError, UsageError
-from mconv.quantizers import _smoothing, int8_static
-from mconv.quantizers._int8_static import candidates, qdq, ranges, selection, smoothing, storage
+from mconv.quantizers import int8_static
+from mconv.quantizers._graphs import copy_model
+from mconv.quantizers._int8_static import (
+    candidates,
+    preparation,
+    qdq,
+    ranges,
+    selection,
+    smoothing,
+    storage,
+)
+from mconv.quantizers._norm_folding import fold_smoothing
 from tests.models import convolution, linear
 from tests.unit.quantizers.graphs import INT64, answer, model, node, tensor, value, weights
 
@@ -114,10 +125,11 @@ def noise_db(got: list[np.ndarray], exact: list[np.ndarray]) -> float:
 
 def test_minmax_and_percentile_are_those_of_all_values(tmp_path: Path) -> None:
     proto, many = block(), feeds()
+    graph = ir.from_proto(proto)
     seen = np.concatenate([answer(exposed(proto, "n"), f)["n"].ravel() for f in many])
-    low, high = ranges.ranges(proto, many, ["n"], "minmax", tmp_path)["n"]
+    low, high = ranges.measure_ranges(graph, many, ["n"], "minmax", tmp_path)["n"]
     assert (low, high) == pytest.approx((seen.min(), seen.max()), rel=1e-5)
-    low, high = ranges.ranges(proto, many, ["n"], "percentile", tmp_path)["n"]
+    low, high = ranges.measure_ranges(graph, many, ["n"], "percentile", tmp_path)["n"]
     bin_width = 2 * np.abs(seen).max() / ranges.BINS
     for got, share in ((low, 0.0005), (high, 99.9995)):  # per cent
         assert abs(got - np.percentile(seen, share, method="inverted_cdf")) <= bin_width
@@ -146,31 +158,33 @@ def test_entropy_is_that_of_onnxruntime_on_equal_lengths(kind: str) -> None:
         collector.collect({"t": data})
         theirs = collector.compute_collection_result()["t"][:2]
     bound = float(np.abs(data).max())
-    low, high = ranges.entropy(np.histogram(data, bins, (-bound, bound))[0], bound)
+    low, high = ranges.entropy_range(np.histogram(data, bins, (-bound, bound))[0], bound)
     np.testing.assert_allclose((max(low, data.min()), min(high, data.max())), theirs, rtol=1e-5)
 
 
 @given(st.floats(-100, 100), st.floats(0, 100))
 def test_codes_hold_zero_exactly_and_cover_the_range(low: float, width: float) -> None:
-    scale, zero = qdq.parameters(low, low + width)
+    scale, zero = qdq.code_parameters(low, low + width)
     assert 0 <= zero <= 255
     for bound in (low, low + width):
         assert -zero - 0.51 <= bound / scale <= 255 - zero + 0.51
 
 
 def test_smoothing_keeps_the_float_function(tmp_path: Path) -> None:
-    proto = _prepared(block(), tmp_path)
-    found = candidates.candidates(proto)
-    factors = smoothing.scales(proto, found, ranges.rows(proto, feeds(), ["n", "c"], tmp_path))
+    graph = prepared(block(), tmp_path)
+    found = candidates.find_candidates(graph)
+    sampled = ranges.sample_vectors(graph, feeds(), ["n", "c"], tmp_path)
+    factors = smoothing.find_factors(graph, found, sampled)
     assert "n" in factors
-    smoothed = smoothing.smooth(proto, found, factors)
+    smoothed = smoothing.smooth_products(graph, found, factors)
     for folded in (0, 1):
         if folded:
-            assert _smoothing.fold(smoothed) == 1
-        muls = [n for n in smoothed.graph.node if n.op_type == "Mul"]
+            assert fold_smoothing(smoothed) == 1
+        muls = [n for n in smoothed.graph if n.op_type == "Mul"]
         assert len(muls) == len(factors) - folded
         for feed in feeds(seed=8):
-            exact, got = answer(proto, feed)["y"], answer(smoothed, feed)["y"]
+            exact = answer(ir.to_proto(graph), feed)["y"]
+            got = answer(ir.to_proto(smoothed), feed)["y"]
             np.testing.assert_allclose(got, exact, rtol=2e-4, atol=2e-5 * np.abs(exact).max())
 
 
@@ -179,14 +193,14 @@ def test_factors_follow_the_paper() -> None:
         np.array([8.0, 1.0, 0.5], "f4"),
         np.array([[0.5, -1.0], [2.0, 0.25], [0.125, 0.5]], "f4"),
     )
-    got = smoothing.factors(peak, matrix, 0.5)
+    got = smoothing.smoothing_factors(peak, matrix, 0.5)
     plain = peak**0.5 / np.array([1.0, 2.0, 0.5]) ** 0.5  # equation 4 of SmoothQuant
     np.testing.assert_allclose(got / got[0], plain / plain[0], rtol=1e-6)
 
 
-def _prepared(proto: Any, folder: Path) -> Any:
+def prepared(proto: Any, folder: Path) -> ir.Model:
     (folder / "p.onnx").write_bytes(proto.SerializeToString())
-    return candidates.prepare(folder / "p.onnx")
+    return preparation.prepare_model(folder / "p.onnx")
 
 
 @pytest.mark.parametrize("ranges", ["minmax", "entropy", "percentile"])
@@ -236,20 +250,19 @@ def test_what_exceeds_the_budget_stays_in_float(tmp_path: Path) -> None:
 
 
 def test_the_trial_measures_what_is_then_written(tmp_path: Path) -> None:
-    proto, many = _prepared(block(), tmp_path), feeds()
-    found = candidates.candidates(proto)
-    bounds = ranges.ranges(
-        proto, many, [t for c in found for t in c.activations], "minmax", tmp_path
+    graph, many = prepared(block(), tmp_path), feeds()
+    found = candidates.find_candidates(graph)
+    bounds = ranges.measure_ranges(
+        graph, many, [t for c in found for t in c.activations], "minmax", tmp_path
     )
-    trial = selection.Trial(proto, found, bounds, many, tmp_path)
+    trial = selection.Trial(graph, found, bounds, many, tmp_path)
     for numbers in ([0], [0, 1, 4], list(range(len(found)))):
-        told = trial.error(numbers)
-        made = onnx.ModelProto()
-        made.CopyFrom(proto)
-        qdq.write(made, [found[i] for i in numbers], bounds)
+        told = trial.measure_error(numbers)
+        written = copy_model(graph)
+        qdq.write_codes(written, [found[i] for i in numbers], bounds)
         truth = noise_db(
-            [answer(made, f)["y"] for f in trial.feeds],
-            [answer(proto, f)["y"] for f in trial.feeds],
+            [answer(ir.to_proto(written), f)["y"] for f in trial.feeds],
+            [answer(ir.to_proto(graph), f)["y"] for f in trial.feeds],
         )
         assert -10 * np.log10(told) == pytest.approx(truth, abs=0.3)
 
@@ -296,6 +309,22 @@ def test_convolutions_run_on_codes_from_end_to_end(tmp_path: Path) -> None:
     found = kernels(tmp_path)
     assert {"QLinearConv", "QLinearGlobalAveragePool", "MatMulIntegerToFloat"} <= set(found)
     assert not {"Conv", "FusedConv", "MatMul", "Relu"} & set(found)
+
+
+def test_a_relu_that_is_an_output_stays(tmp_path: Path) -> None:
+    image = value("x", ["b", 8, 6, 6])
+    proto = model(
+        [node("Conv", "x W B", "h", pads=[1] * 4), node("Relu", "h", "y")],
+        [image],
+        [value("y", ["b", 16, 6, 6])],
+        [tensor("W", weights(16, 8, 3, 3)), tensor("B", weights(16, seed=1))],
+    )
+    rng = np.random.default_rng(5)
+    images = [{"x": rng.standard_normal((2, 8, 6, 6)).astype("f4")} for _ in range(3)]
+    made, notes = convert(proto, tmp_path, images)
+    assert notes["computed on int8"] == 1
+    exact = [answer(proto, feed)["y"] for feed in images]
+    assert noise_db([answer(made, feed)["y"] for feed in images], exact) > 25
 
 
 def test_products_of_two_axes_become_integer_gemm(tmp_path: Path) -> None:
@@ -357,11 +386,11 @@ def test_fused_attention_is_opened_for_its_projection(tmp_path: Path) -> None:
         {"x": f["x"], "m": np.tile(np.arange(f["x"].shape[1]) < 5, (len(f["x"]), 1)).astype("i4")}
         for f in feeds()
     ]
-    opened = _prepared(proto, tmp_path)
-    assert [n.op_type for n in opened.graph.node] == ["MatMul", "Split", "MultiHeadAttention"]
+    opened = prepared(proto, tmp_path)
+    assert [n.op_type for n in opened.graph] == ["MatMul", "Split", "MultiHeadAttention"]
     for feed in many:
         np.testing.assert_allclose(
-            answer(opened, feed)["y"], answer(proto, feed)["y"], rtol=1e-4, atol=1e-5
+            answer(ir.to_proto(opened), feed)["y"], answer(proto, feed)["y"], rtol=1e-4, atol=1e-5
         )
     made, notes = convert(proto, tmp_path, many)
     assert notes["computed on int8"] == 1
@@ -461,7 +490,7 @@ def test_refusals(tmp_path: Path) -> None:
 def test_codes_of_weights_left_in_float_follow_the_formula(tmp_path: Path) -> None:
     for axis in (0, 1):
         values = weights(128, 192)
-        codes, scale = storage.blocks(values, axis)
+        codes, scale = storage.block_codes(values, axis)
         assert codes.dtype == np.int8
         assert (
             np.abs((codes * scale).reshape(values.shape) - values)
