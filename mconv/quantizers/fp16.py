@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
@@ -13,7 +13,7 @@ from mconv.quantizers._fp16 import constants, converter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mconv.contracts import Feed, Remarks
+    from mconv.contracts import Feed, Options, Remarks
 
 PRECISIONS = ("fp16",)
 TOOLS = ("onnx", "onnx-ir", "onnxruntime")
@@ -24,7 +24,7 @@ def quantize(
     out: Path,
     *,
     precision: str,
-    options: dict[str, Any],
+    options: Options,
     calibration: Sequence[Feed] | None,
 ) -> Remarks:
     """Convert with onnxruntime's float16 converter, which leaves operators without a 16-bit form

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from mconv.contracts import Feed, Options, Remarks
+    from mconv.contracts import Feed, Remarks
 
 PRECISIONS = ("int8",)
 STORED_BITS = {"int8": 8.1}
@@ -59,20 +59,30 @@ DYNAMIC = ("MatMul", "Gather", "EmbedLayerNormalization", "Attention")
 MIN_OPSET = 13
 
 
+class IntegerOptions(TypedDict, total=False):
+    """The options of the method; ``OPTIONS`` says what each does."""
+
+    per_channel: bool
+    scheme: str
+
+
 def quantize(
     model: Path,
     out: Path,
     *,
     precision: str,
-    options: dict[str, Any],
+    options: IntegerOptions,
     calibration: Sequence[Feed] | None,
 ) -> Remarks:
-    """Raises UnsupportedError for a model already quantized, or one without weights to quantize."""
+    """Quantize products and tables with onnxruntime, after convolutions and recurrent layers have
+    got int8 weights.
+
+    Raises UnsupportedError for a model already quantized, or one without weights to quantize."""
     from mconv.quantizers._int8_dynamic.passes import SplitGemmPass
 
     graph = load_float_model(model, MIN_OPSET)
     SplitGemmPass()(graph)
-    stored = store_weights(graph, per_channel=bool(options.get("per_channel", True)))
+    stored = store_weights(graph, per_channel=options.get("per_channel", True))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         quantized = _quantize_products(graph, Path(folder), options)
         computed = sum(
@@ -89,7 +99,7 @@ def quantize(
     return {"stored as int8 weights, computed in float": stored, "computed on int8": computed}
 
 
-def _quantize_products(model: ir.Model, folder: Path, options: Options) -> ir.Model:
+def _quantize_products(model: ir.Model, folder: Path, options: IntegerOptions) -> ir.Model:
     """Return the model as onnxruntime's ``quantize_dynamic`` makes it, which takes files; its
     tensors may be in files of ``folder``."""
     import onnx
@@ -105,7 +115,7 @@ def _quantize_products(model: ir.Model, folder: Path, options: Options) -> ir.Mo
         before,
         after,
         op_types_to_quantize=list(DYNAMIC),
-        per_channel=bool(options.get("per_channel", True)),
+        per_channel=options.get("per_channel", True),
         weight_type=QuantType.QUInt8 if asymmetric else QuantType.QInt8,
         use_external_data_format=size > model_files.INLINE_LIMIT,
         extra_options={

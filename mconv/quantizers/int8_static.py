@@ -14,20 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from mconv.onnx_graph import model_files
 from mconv.onnx_graph.surgery import forget_types
-from mconv.quantizers._int8_static import (
-    candidates,
-    preparation,
-    qdq,
-    ranges,
-    selection,
-    smoothing,
-    storage,
-)
-from mconv.quantizers._int8_static.candidates import Candidate
+from mconv.quantizers._int8_static import preparation, qdq, ranges, selection, smoothing, storage
+from mconv.quantizers._int8_static.candidates import Candidate, find_candidates, find_carriers
 from mconv.quantizers._norm_folding import fold_smoothing
 
 if TYPE_CHECKING:
@@ -70,6 +62,15 @@ OPTIONS = {
 }
 
 
+class StaticOptions(TypedDict, total=False):
+    """The options of the method; ``OPTIONS`` says what each does."""
+
+    ranges: str
+    smoothing: bool
+    reduced_range: bool
+    max_noise: float
+
+
 @dataclass(frozen=True)
 class _Settings:
     """Options with their defaults.
@@ -107,10 +108,12 @@ def quantize(
     out: Path,
     *,
     precision: str,
-    options: dict[str, Any],
+    options: StaticOptions,
     calibration: Sequence[Feed] | None,
 ) -> Remarks:
-    """Raises UnsupportedError for a model already quantized or without weights, UsageError for
+    """Quantize what fits the budget of noise, and store the other weights as int8.
+
+    Raises UnsupportedError for a model already quantized or without weights, UsageError for
     calibration that does not fit."""
     graph = preparation.prepare_model(model)
     feeds = preparation.check_feeds(graph, calibration)
@@ -126,9 +129,9 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         measured = _Calibration(feeds, Path(scratch), settings)
         remarks["embeddings stored as int8"] = _store_embeddings(graph, measured)
-        found = candidates.find_candidates(graph)
-        if found:
-            graph = _quantize_activations(graph, found, measured, remarks)
+        candidates = find_candidates(graph)
+        if candidates:
+            graph = _quantize_activations(graph, candidates, measured, remarks)
     remarks["stored as int8 weights, computed in float"] = storage.store_weights(graph)
     graph.metadata_props.clear()
     forget_types(graph.graph)
@@ -150,27 +153,27 @@ def _store_embeddings(model: ir.Model, calibration: _Calibration) -> int:
 
 
 def _quantize_activations(
-    plain: ir.Model, found: Sequence[Candidate], calibration: _Calibration, remarks: Remarks
+    plain: ir.Model, candidates: Sequence[Candidate], calibration: _Calibration, remarks: Remarks
 ) -> ir.Model:
     """Return the graph with as many of the candidates on 8 bits as fit the budget; smoothed only
     where they do not fit without. What was done is added to ``remarks``."""
     settings, feeds, folder = calibration.settings, calibration.feeds, calibration.folder
     model = plain
     factors: dict[str, np.ndarray] = {}
-    bounds, trial = _try_candidates(model, found, calibration)
-    everything = range(len(found))
+    bounds, trial = _try_candidates(model, candidates, calibration)
+    everything = range(len(candidates))
     if settings.smoothing and trial.measure_error(everything) > settings.max_noise / 4:
-        factors = _measure_factors(model, found, calibration)
-        model = smoothing.smooth_products(plain, found, factors)
-        found = candidates.find_candidates(model)
-        bounds, trial = _try_candidates(model, found, calibration)
-    cost = selection.count_multiplications(model, found, feeds[0], folder)
+        factors = _measure_factors(model, candidates, calibration)
+        model = smoothing.smooth_products(plain, candidates, factors)
+        candidates = find_candidates(model)
+        bounds, trial = _try_candidates(model, candidates, calibration)
+    cost = selection.count_multiplications(model, candidates, feeds[0], folder)
     numbers, noise = selection.choose_candidates(trial, cost, settings.max_noise)
-    names = {found[number].name for number in numbers}
+    names = {candidates[number].name for number in numbers}
     if factors:  # what stays in float keeps its own weights, which block-wise codes hold better
-        to_smooth = [c for c in candidates.find_candidates(plain) if c.name in names]
+        to_smooth = [c for c in find_candidates(plain) if c.name in names]
         model = smoothing.smooth_products(plain, to_smooth, factors)
-    chosen = [c for c in candidates.find_candidates(model) if c.name in names]
+    chosen = [c for c in find_candidates(model) if c.name in names]
     folded = fold_smoothing(model)
     qdq.write_codes(model, chosen, bounds, settings.largest)
     smoothed = {c.activations[0] for c in chosen if c.activations[0].endswith("_smooth")}
@@ -178,7 +181,7 @@ def _quantize_activations(
     remarks["activations smoothed"] = len(smoothed)
     remarks["smoothed by LayerNormalization itself"] = folded
     remarks["noise measured on calibration samples"] = f"{noise:.2g}" if chosen else ""
-    left = [f"{c.kind} {c.name}" for c in found if c.name not in names]
+    left = [f"{c.kind} {c.name}" for c in candidates if c.name not in names]
     remarks["kept in float for their error"] = _list_some(left)
     return model
 
@@ -189,27 +192,27 @@ def _list_some(names: Sequence[str]) -> str:
 
 
 def _measure_factors(
-    model: ir.Model, found: Sequence[Candidate], calibration: _Calibration
+    model: ir.Model, candidates: Sequence[Candidate], calibration: _Calibration
 ) -> dict[str, np.ndarray]:
     """Return the factors of each activation that smoothing helps."""
     activations = []
-    for candidate in found:
+    for candidate in candidates:
         if candidate.kind in smoothing.PRODUCTS and candidate.weight:
             activations.append(candidate.activations[0])
     sampled = ranges.sample_vectors(model, calibration.feeds, activations, calibration.folder)
-    return smoothing.find_factors(model, found, sampled)
+    return smoothing.find_factors(model, candidates, sampled)
 
 
 def _try_candidates(
-    model: ir.Model, found: Sequence[Candidate], calibration: _Calibration
+    model: ir.Model, candidates: Sequence[Candidate], calibration: _Calibration
 ) -> tuple[ranges.Ranges, selection.Trial]:
     """Return the ranges of what the candidates read and make, and a trial of their errors."""
     feeds, folder, settings = calibration.feeds, calibration.folder, calibration.settings
     tensors: list[str] = []
-    for candidate in found:
+    for candidate in candidates:
         tensors.extend(candidate.activations)
-    for outputs in candidates.find_carriers(model, found).values():
+    for outputs in find_carriers(model, candidates).values():
         tensors.extend(outputs)
     measured = ranges.measure_ranges(model, feeds, tensors, settings.ranges, folder)
-    bounds = qdq.share_ranges(model, found, measured)
-    return bounds, selection.Trial(model, found, bounds, feeds, folder, settings.largest)
+    bounds = qdq.share_ranges(model, candidates, measured)
+    return bounds, selection.Trial(model, candidates, bounds, feeds, folder, settings.largest)

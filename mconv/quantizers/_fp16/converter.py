@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 CAST_SUFFIX = "_cast_to_fp32"  # of what the converter casts for an operator it leaves in fp32
 
 
-def convert(model: ir.Model, kept: Collection[str]) -> ir.Model:
+def convert(model: ir.Model, wide: Collection[str]) -> ir.Model:
     """Return the model with weights and compute in fp16, its inputs and outputs in fp32; the given
-    one is used up. Nodes named in ``kept``, and operators that have no fp16 form, stay in fp32.
+    one is used up. Nodes named in ``wide``, and operators that have no fp16 form, stay in fp32.
 
     Raises UnsupportedError where the converter makes a graph that contradicts itself."""
     import onnx_ir as ir
@@ -35,7 +35,7 @@ def convert(model: ir.Model, kept: Collection[str]) -> ir.Model:
         _to_proto_without(typed, tensors),
         keep_io_types=True,
         disable_shape_infer=True,
-        node_block_list=sorted(kept) or None,
+        node_block_list=sorted(wide) or None,
     )
     try:
         half = model_files.model_of(proto)
