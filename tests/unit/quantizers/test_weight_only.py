@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from mconv.errors import UnsupportedError
 from mconv.quantizers import _weights, weight_only
+from mconv.quantizers._weight_only.codes import code_blocks
 from tests.models import linear
 from tests.unit.quantizers.graphs import CASES, answer, feeds_of
 
@@ -63,23 +64,15 @@ def test_codes_follow_the_formula(values: np.ndarray, axis: int, largest: int) -
     assert (np.abs(codes * scale - values) <= scale * 0.5 * (1 + 1e-4)).all()
 
 
-@given(arrays(np.int8, st.integers(1, 33), elements=st.integers(-8, 7)))
-def test_packing_is_onnx_own(codes: np.ndarray) -> None:
-    tensor = helper.make_tensor(
-        "t", onnx.TensorProto.INT4, codes.shape, weight_only.pack(codes), raw=True
-    )
-    np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.int8), codes)
-
-
 @pytest.mark.parametrize(
     ("length", "size", "expected"), [(64, 32, 32), (48, 32, 16), (40, 32, 0), (8, 32, 0)]
 )
 def test_blocks_divide_the_axis(length: int, size: int, expected: int) -> None:
     values = np.random.default_rng(0).standard_normal((length, 5)).astype(np.float32)
-    codes, scale, attributes = weight_only.blocks(values, 0, size, 7)
-    assert attributes.get("block_size", 0) == expected
-    steps = np.repeat(scale, expected, 0) if expected else scale[None]
-    assert (np.abs(codes * steps - values) <= steps * 0.5 * (1 + 1e-4)).all()
+    linear = code_blocks(values, 0, size, 7)
+    assert linear.attributes.get("block_size", 0) == expected
+    steps = np.repeat(linear.scale, expected, 0) if expected else linear.scale[None]
+    assert (np.abs(linear.codes * steps - values) <= steps * 0.5 * (1 + 1e-4)).all()
 
 
 def test_a_model_that_is_quantized_or_has_no_weights_is_refused(tmp_path: Path) -> None:
