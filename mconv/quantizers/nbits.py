@@ -9,30 +9,27 @@ are bytes, with a step for each row."""
 
 from __future__ import annotations
 
-import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
-from mconv.errors import UsageError
 from mconv.onnx_graph import model_files
-from mconv.onnx_graph.edits import constants_to_initializers
-from mconv.onnx_graph.opsets import raise_opset
 
 if TYPE_CHECKING:
-    import numpy as np
-    import onnx
+    import onnx_ir as ir
 
+    from mconv.contracts import Feed, MixedConfig, MixedLayer, Options, Remarks
     from mconv.quantizers._nbits.layers import Layer
+    from mconv.quantizers._nbits.settings import NbitsOptions, Settings
+    from mconv.quantizers._nbits.storage import PackedTensors
+    from mconv.quantizers._nbits.widths import Widths
 
 PRECISIONS = ("int8", "int4", "int3", "int2", "mixed")
 CALIBRATION = True
 DOMAINS = frozenset({"", "com.microsoft"})
-TOOLS = ("onnx", "onnxruntime", "numpy")
-OPSET = 18  # BitwiseAnd and BitwiseOr
+TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 BITS = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}
-BLOCKS = {8: 128}
-BLOCK = {"product": 16, "table": 32, "folded": 32}
 OPTIONS = {
     "block_size": {
         "enum": [16, 32, 64, 128],
@@ -79,9 +76,37 @@ OPTIONS = {
         "description": "bits of the layers whose names match a glob; 32 leaves them as they are",
     },
 }
+OWN_KEYS = ("layers", "average_bits")  # what mixed.json says of layers takes their place
 CONFIG_VERSION = 1
+WORDS = {"product": "products", "table": "tables", "folded": "other weights"}
 # of encoders, tables and products together
 STORED_BITS = {"int8": 8.2, "int4": 4.6, "int3": 3.7, "int2": 2.9, "mixed": 4.5}
+
+
+class PreviewedLayer(TypedDict):
+    """A layer as ``preview`` describes it.
+
+    Attributes:
+        kind: the kind of layer.
+        role: what it does in the model.
+        elements: the number of its weights.
+    """
+
+    kind: str
+    role: str
+    elements: int
+
+
+class PreviewAnswer(TypedDict):
+    """What ``preview`` says, as :class:`mconv.engine.advisor.Preview` reads it.
+
+    Attributes:
+        layers: the layers by name.
+        cosine: the cosine that rounding all of them to a precision would leave.
+    """
+
+    layers: dict[str, PreviewedLayer]
+    cosine: NotRequired[dict[str, float]]
 
 
 def quantize(
@@ -89,208 +114,128 @@ def quantize(
     out: Path,
     *,
     precision: str,
-    options: dict[str, Any],
-    calibration: Sequence[Mapping[str, np.ndarray]] | None,
-) -> dict[str, Any]:
+    options: NbitsOptions,
+    calibration: Sequence[Feed] | None,
+) -> Remarks:
     """Raises UnsupportedError for a model quantized already or without weights, UsageError for
     calibration data that do not fit.
 
     A model of more than 1 GiB is not run: its weights are mapped from the file and rounded one at a
     time, without calibration."""
-    from mconv.quantizers._nbits import layers
-    from mconv.quantizers._nbits.tensors import large
+    from mconv.quantizers._nbits.awq import scale_channels
+    from mconv.quantizers._nbits.layers import find_layers
+    from mconv.quantizers._nbits.loading import load_model
+    from mconv.quantizers._nbits.settings import Settings
+    from mconv.quantizers._nbits.storage import PackedTensors
+    from mconv.quantizers._nbits.widths import choose_widths
 
-    proto = load(model)
-    if large(model):
-        calibration = None
-    found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
-    widths, _ = widths_of(proto, found, precision, options, calibration)
-    if options.get("scaling") == "awq" and calibration:
-        from mconv.quantizers._nbits import awq
-
-        proto, count = awq.scale(
-            proto, found, widths, lambda layer, bits: block_of(layer, bits, options), calibration
+    settings = Settings.of(options)
+    loaded = load_model(model)
+    feeds = None if loaded.is_large else calibration
+    layers = find_layers(loaded.model, embeddings=settings.embeddings)
+    widths = choose_widths(loaded.model, layers, BITS.get(precision), settings, feeds)
+    remarks: Remarks = {}
+    if settings.scaling == "awq" and feeds:
+        remarks["scaled activations"] = scale_channels(
+            loaded.model, layers, widths.bits, settings.block_of, feeds
         )
-        found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
-        return {
-            "scaled activations": count,
-            **apply(proto, found, widths, model, out, options, calibration),
-        }
-    return apply(proto, found, widths, model, out, options, calibration)
+        layers = find_layers(loaded.model, embeddings=settings.embeddings)
+    data = out.with_name(out.name + model_files.DATA_SUFFIX) if loaded.is_large else None
+    remarks |= _store_layers(loaded.model, layers, widths, settings, feeds, PackedTensors(data))
+    model_files.save_model(loaded.model, out)
+    return remarks
 
 
-def load(model: Path) -> onnx.ModelProto:
-    """The graph in an opset that has what is needed; of a model of more than 1 GiB without its
-    external data."""
-    from mconv.quantizers._nbits.tensors import large
+def _store_layers(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    widths: Widths,
+    settings: Settings,
+    feeds: Sequence[Feed] | None,
+    tensors: PackedTensors,
+) -> Remarks:
+    """Store each layer in its width, and say what was done. Layers of 16 and more bits stay as they
+    are."""
+    from mconv.quantizers._nbits.replacement import replace_layer
+    from mconv.quantizers._nbits.rounding import Rounder
 
-    proto = raise_opset(model_files.load(model, data=not large(model)), OPSET)
-    constants_to_initializers(proto.graph)
-    return proto
+    narrow = [layer for layer in layers if widths.bits.get(layer.name, 32) <= 8]
+    rounder = Rounder(model, narrow, settings, feeds)
+    for rounded in rounder.round_all(widths.bits):
+        replace_layer(model, rounded, tensors, accuracy_level=settings.accuracy_level)
+    counts = Counter((WORDS[layer.kind], widths.bits[layer.name]) for layer in narrow)
+    stored = {f"{kind} of {bits} bits": count for (kind, bits), count in sorted(counts.items())}
+    return {**rounder.count_methods(), **stored, "layers": rounder.noise}
 
 
 def configure(
     model: Path,
     *,
     precision: str,
-    options: dict[str, Any],
-    calibration: Sequence[Mapping[str, np.ndarray]] | None,
-) -> dict[str, Any]:
-    """What :func:`quantize` would do to each layer, as mixed.json has it: a person may change the
-    bits and give it back."""
-    from mconv.quantizers._nbits import layers
-    from mconv.quantizers._nbits.tensors import large
+    options: NbitsOptions,
+    calibration: Sequence[Feed] | None,
+) -> MixedConfig:
+    """Return what :func:`quantize` would do to each layer, as mixed.json has it: a person may
+    change the bits and give it back."""
+    from mconv.quantizers._nbits.layers import find_layers
+    from mconv.quantizers._nbits.loading import load_model
+    from mconv.quantizers._nbits.settings import Settings
+    from mconv.quantizers._nbits.widths import choose_widths
 
-    proto = load(model)
-    if large(model):
-        calibration = None
-    found = layers.find(proto.graph, embeddings=bool(options.get("embeddings", True)))
-    widths, errors = widths_of(proto, found, precision, options, calibration)
-    listed = {}
-    for layer in found:
-        about: dict[str, Any] = {
-            "bits": widths[layer.name],
-            "kind": layer.kind,
-            "role": layer.role,
-            "elements": layer.elements,
-        }
-        if layer.name in errors:
-            about["error"] = {
-                str(bits): float(f"{error:.3g}") for bits, error in errors[layer.name].items()
-            }
-        listed[layer.name] = about
+    settings = Settings.of(options)
+    loaded = load_model(model)
+    feeds = None if loaded.is_large else calibration
+    layers = find_layers(loaded.model, embeddings=settings.embeddings)
+    widths = choose_widths(loaded.model, layers, BITS.get(precision), settings, feeds)
     return {
         "version": CONFIG_VERSION,
         "quantizer": "nbits",
-        "options": _stated(options),
-        "layers": listed,
+        "options": _chosen_options(options),
+        "layers": {layer.name: _configure_layer(layer, widths) for layer in layers},
     }
 
 
-def preview(
-    model: Path,
-    *,
-    calibration: Sequence[Mapping[str, np.ndarray]],
-    held_out: Sequence[Mapping[str, np.ndarray]],
-) -> dict[str, Any]:
-    """The layers, and the cosine that rounding them to each width would leave (see
-    :mod:`mconv.quantizers._nbits.preview`)."""
-    from mconv.quantizers._nbits import layers
-    from mconv.quantizers._nbits.preview import cosines
-    from mconv.quantizers._nbits.tensors import large
-
-    proto = load(model)
-    found = layers.find(proto.graph, refuse=False)
-    listed = {
-        layer.name: {"kind": layer.kind, "role": layer.role, "elements": layer.elements}
-        for layer in found
+def _configure_layer(layer: Layer, widths: Widths) -> MixedLayer:
+    """Return a layer as mixed.json has it, errors to three digits."""
+    configured: MixedLayer = {
+        "bits": widths.bits[layer.name],
+        "kind": layer.kind,
+        "role": layer.role,
+        "elements": layer.elements,
     }
-    if not found or large(model):
-        return {"layers": listed}
+    if layer.name in widths.errors:
+        errors = widths.errors[layer.name]
+        configured["error"] = {str(bits): float(f"{errors[bits]:.3g}") for bits in errors}
+    return configured
+
+
+def _chosen_options(options: Mapping[str, object]) -> Options:
+    """Return the options that were given, but for those that say the bits of layers."""
     return {
-        "layers": listed,
-        "cosine": cosines(
-            proto, found, BITS, lambda layer, bits: block_of(layer, bits, {}), calibration, held_out
-        ),
+        name: value
+        for name, value in options.items()
+        if name in OPTIONS and name not in OWN_KEYS and value is not None
     }
 
 
-def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        k: v
-        for k, v in options.items()
-        if k in OPTIONS and k not in ("layers", "average_bits") and v is not None
-    }
-
-
-def widths_of(
-    proto: onnx.ModelProto,
-    found: Sequence[Layer],
-    precision: str,
-    options: Mapping[str, Any],
-    calibration: Sequence[Mapping[str, np.ndarray]] | None,
-) -> tuple[dict[str, int], dict[str, dict[int, float]]]:
-    """(bits by layer, measured errors by layer and width). Raises UsageError for a glob in
-    ``layers`` that matches none."""
-    from mconv.quantizers._nbits import allocate
+def preview(model: Path, *, calibration: Sequence[Feed], held_out: Sequence[Feed]) -> PreviewAnswer:
+    """Return the layers, and the cosine that rounding them to each width would leave (see
+    :mod:`mconv.quantizers._nbits.preview`); a model of more than 1 GiB is not run."""
     from mconv.quantizers._nbits.activations import Activations
+    from mconv.quantizers._nbits.layers import find_layers
+    from mconv.quantizers._nbits.loading import load_model
+    from mconv.quantizers._nbits.preview import measure_cosines
+    from mconv.quantizers._nbits.settings import Settings
 
-    errors: dict[str, dict[int, float]] = {}
-    given = dict(options.get("layers") or {})
-    if precision != "mixed":
-        widths = {layer.name: BITS[precision] for layer in found}
-    elif all(layer.name in given for layer in found):
-        widths = {}
-    elif calibration:
-
-        def block(layer: Layer, bits: int) -> int:
-            return block_of(layer, bits, options)
-
-        errors = allocate.measured(Activations(proto, found, calibration), found, block)
-        budget = float(options.get("average_bits", 4.5)) * sum(layer.elements for layer in found)
-        widths = allocate.within(found, errors, block, budget)
-    else:
-        widths = allocate.recipe(found, float(options.get("average_bits", 4.5)))
-    for glob, bits in given.items():
-        matched = [
-            layer.name
-            for layer in found
-            if fnmatch.fnmatchcase(layer.name, glob) or layer.name == glob
-        ]
-        if not matched:
-            names = ", ".join(layer.name for layer in found[:10])
-            raise UsageError(
-                f"no layer matches {glob!r}", hint=f"layers are, among others: {names}"
-            )
-        widths |= dict.fromkeys(matched, int(bits))
-    return widths, errors
-
-
-def apply(
-    proto: onnx.ModelProto,
-    found: Sequence[Layer],
-    widths: Mapping[str, int],
-    model: Path,
-    out: Path,
-    options: Mapping[str, Any],
-    calibration: Sequence[Mapping[str, np.ndarray]] | None,
-) -> dict[str, Any]:
-    """Store each layer in its width, write the model, and say what was done. Layers of 16 and more
-    bits stay as they are."""
-    from mconv.quantizers._nbits.rounding import Rounder
-    from mconv.quantizers._nbits.surgery import Surgeon
-    from mconv.quantizers._nbits.tensors import Tensors, large
-
-    tensors = Tensors(proto.graph, model.parent)
-    chosen = [layer for layer in found if widths.get(layer.name, 32) <= 8]
-    rounder = Rounder(proto, chosen, options, calibration, tensors)
-    surgeon = Surgeon(
-        proto.graph, out.with_name(out.name + model_files.DATA_SUFFIX) if large(model) else None
-    )
-    level = int(options.get("accuracy_level", 0))
-    for layer in rounder.order():
-        bits = widths[layer.name]
-        codes, grid = rounder.round(layer, bits, block_of(layer, bits, options))
-        surgeon.put(layer, codes, grid, accuracy_level=level)
-    tensors.load_rest(surgeon.gone)
-    surgeon.finish(proto)
-    model_files.save(proto, out)
-    counts = {f"{kind} of {bits} bits": count for (kind, bits), count in _counts(chosen, widths)}
-    return {**rounder.notes(), **counts, "layers": rounder.errors}
-
-
-def block_of(layer: Layer, bits: int, options: Mapping[str, Any]) -> int:
-    """Block size of a layer: as asked for, halved down to 16 until it divides a table's row."""
-    size = int(options.get("block_size") or BLOCKS.get(bits, BLOCK[layer.kind]))
-    while layer.kind == "table" and size > 16 and layer.columns % size:
-        size //= 2
-    return size
-
-
-def _counts(found: Sequence[Layer], widths: Mapping[str, int]) -> list[tuple[tuple[str, int], int]]:
-    words = {"product": "products", "table": "tables", "folded": "other weights"}
-    counts: dict[tuple[str, int], int] = {}
-    for layer in found:
-        key = (words[layer.kind], widths[layer.name])
-        counts[key] = counts.get(key, 0) + 1
-    return sorted(counts.items())
+    loaded = load_model(model)
+    layers = find_layers(loaded.model, refuse=False)
+    answer: PreviewAnswer = {
+        "layers": {
+            layer.name: {"kind": layer.kind, "role": layer.role, "elements": layer.elements}
+            for layer in layers
+        }
+    }
+    if layers and not loaded.is_large:
+        activations = Activations(loaded.model, layers, calibration)
+        answer["cosine"] = measure_cosines(activations, layers, BITS, Settings().block_of, held_out)
+    return answer

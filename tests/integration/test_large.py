@@ -23,10 +23,10 @@ import onnxruntime.transformers.float16, onnxscript.optimizer, onnxslim
 from mconv import registry
 from mconv.onnx_graph import model_files
 from mconv.steps import measure
-from mconv.quantizers._nbits import tensors
+from mconv.quantizers._nbits import loading
 from mconv.values import SourceConfig
 
-model_files.INLINE_LIMIT = model_files.KEPT_OUTSIDE = tensors.LARGE = 20_000_000
+model_files.INLINE_LIMIT = model_files.KEPT_OUTSIDE = loading.LARGE = 20_000_000
 folder = Path(sys.argv[1])
 source = folder / "source/model.onnx"
 used = {}

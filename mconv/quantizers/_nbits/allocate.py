@@ -1,15 +1,15 @@
-"""Which layer gets how many bits: sensitivity measured end to end, then the best sum within the
-budget; or a recipe by kind."""
+"""Which layer gets how many bits: by sensitivity that is measured end to end, within a budget, or
+by what the layer does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mconv.quantizers._nbits.activations import Activations, distance
-from mconv.quantizers._nbits.layers import Layer
-from mconv.quantizers._nbits.quick import Quick
+from mconv.quantizers._nbits.activations import Activations, relative_error
+from mconv.quantizers._nbits.layers import BlockSizes, Layer
+from mconv.quantizers._nbits.quick import QuickRounder
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 # the error of the widths between follows from these: it falls by about the same factor with every
@@ -29,31 +29,30 @@ RECIPE = {
 }
 
 
-def measured(
-    activations: Activations, layers: Sequence[Layer], block: Callable[[Layer, int], int]
+def measure_errors(
+    activations: Activations, layers: Sequence[Layer], block: BlockSizes
 ) -> dict[str, dict[int, float]]:
-    """Relative squared error of the model's outputs with one layer at a time in each of WIDTHS, the
-    others in float.
+    """Return the relative squared error of the model's outputs with one layer at a time in each of
+    WIDTHS, the others in float: by layer and width.
 
     Products are rounded by GPTQ for this, as they will be: rounded to the nearest they would seem
     to need bits that they do not. Of WIDTHS that are not in MEASURED the error is laid between its
     neighbours', in the logarithm."""
-    reference = activations.answers({}, FEEDS)
-    quickly = Quick(activations, block)
-    found: dict[str, dict[int, float]] = {}
-
+    reference = activations.answer_feeds({}, FEEDS)
+    rounder = QuickRounder(activations, block)
+    by_layer: dict[str, dict[int, float]] = {}
     for layer in layers:
         errors: dict[int, float] = {}
         for bits in MEASURED:
-            changed = {layer.name: quickly.rounded(layer, bits)}
-            errors[bits] = distance(activations.answers(changed, FEEDS), reference)
-        found[layer.name] = {bits: between(errors, bits) for bits in WIDTHS}
-    return found
+            changed = {layer.name: rounder.round_layer(layer, bits)}
+            errors[bits] = relative_error(activations.answer_feeds(changed, FEEDS), reference)
+        by_layer[layer.name] = {bits: interpolate_error(errors, bits) for bits in WIDTHS}
+    return by_layer
 
 
-def between(errors: Mapping[int, float], bits: int) -> float:
-    """The error at ``bits``: as measured, or laid between those of the next widths below and above,
-    in the logarithm."""
+def interpolate_error(errors: Mapping[int, float], bits: int) -> float:
+    """Return the error at ``bits``: as measured, or laid between those of the next widths below and
+    above, in the logarithm."""
     if bits in errors:
         return errors[bits]
     below, above = max(b for b in errors if b < bits), min(b for b in errors if b > bits)
@@ -62,19 +61,20 @@ def between(errors: Mapping[int, float], bits: int) -> float:
 
 
 def stored_bits(layer: Layer, bits: int, block: int) -> float:
-    """Bits a weight takes with its block's scale (a byte) and zero point, and its row's step."""
+    """Return the bits that a weight takes with its block's scale (a byte) and zero point, and its
+    row's step."""
     zero = 8 if bits == 2 and layer.kind != "table" else 4 if bits <= 4 else 8
     return bits + (8 + zero) / block + 32 / max(1, layer.columns)
 
 
-def within(
+def allocate_bits(
     layers: Sequence[Layer],
     errors: Mapping[str, Mapping[int, float]],
-    block: Callable[[Layer, int], int],
+    block: BlockSizes,
     budget: float,
 ) -> dict[str, int]:
-    """Widths by layer of the least sum of errors whose sizes sum up to at most ``budget`` bits; the
-    narrowest where none do.
+    """Return the widths by layer of the least sum of errors whose sizes sum up to at most
+    ``budget`` bits; the narrowest where none do.
 
     An exact multiple-choice knapsack (Sinha and Zoltners, 1979) by dynamic programming over the
     budget in UNITS: one table can be half of a model, and then taking one step at a time, as on
@@ -97,24 +97,24 @@ def within(
     if not np.isfinite(least[-1]):
         return dict.fromkeys(sizes, WIDTHS[0])
     widths: dict[str, int] = {}
-    left = UNITS
+    remaining = UNITS
     for name, costs, choice in reversed(taken):
-        index = int(choice[left])
+        index = int(choice[remaining])
         widths[name] = WIDTHS[index]
-        left -= costs[index]
+        remaining -= costs[index]
     return {layer.name: widths[layer.name] for layer in layers}
 
 
-def recipe(layers: Sequence[Layer], average: float) -> dict[str, int]:
-    """Widths by kind of layer, moved up or down together until their mean is nearest to ``average``
-    bits."""
+def allocate_by_role(layers: Sequence[Layer], average: float) -> dict[str, int]:
+    """Return widths by what each layer does, moved up or down together until their mean is nearest
+    to ``average`` bits."""
     best: dict[str, int] = {}
     nearest = np.inf
     for shift in range(-3, 5):
-        widths = {layer.name: _allowed(RECIPE[layer.role] + shift) for layer in layers}
+        widths = {layer.name: _widest_within(RECIPE[layer.role] + shift) for layer in layers}
         products = [layer.name for layer in layers if layer.kind != "table"]
         for name in (products[0], products[-1]) if products else ():
-            widths[name] = _allowed(widths[name] + 2)
+            widths[name] = _widest_within(widths[name] + 2)
         mean = sum(layer.elements * widths[layer.name] for layer in layers) / sum(
             layer.elements for layer in layers
         )
@@ -123,5 +123,6 @@ def recipe(layers: Sequence[Layer], average: float) -> dict[str, int]:
     return best
 
 
-def _allowed(bits: int) -> int:
+def _widest_within(bits: int) -> int:
+    """Return the widest of WIDTHS of at most ``bits``, or the narrowest of all."""
     return max((w for w in WIDTHS if w <= bits), default=WIDTHS[0])

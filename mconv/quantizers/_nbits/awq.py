@@ -7,114 +7,120 @@ error after rounding to the nearest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mconv.onnx_graph.edits import replace_nodes
-from mconv.quantizers import _smoothing
+from mconv.onnx_graph.surgery import add_initializer, insert_after, insert_before, make_node
+from mconv.quantizers._graphs import named_values, values_of
 from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations
-from mconv.quantizers._nbits.grid import fit
-from mconv.quantizers._nbits.layers import Layer
+from mconv.quantizers._nbits.grid import fit_grid
+from mconv.quantizers._nbits.layers import BlockSizes, Layer
+from mconv.quantizers._norm_folding import fold_smoothing
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
+
+    from mconv.contracts import Feed
 
 STRENGTHS = np.arange(0.1, 1.0, 0.1)
 
 
-def scale(
-    proto: onnx.ModelProto,
+def scale_channels(
+    model: ir.Model,
     layers: Sequence[Layer],
     widths: Mapping[str, int],
-    block: Callable[[Layer, int], int],
-    feeds: Sequence[Mapping[str, np.ndarray]],
-) -> tuple[onnx.ModelProto, int]:
-    """(a copy of ``proto`` that computes the same with scaled weights, how many activations are
-    scaled).
+    block: BlockSizes,
+    feeds: Sequence[Feed],
+) -> int:
+    """Scale weights and activations of a model in place, so that it computes the same; return how
+    many activations are scaled.
 
     An activation is divided by a Mul, ``<activation>_smooth``, or where only these products read it
     in the LayerNormalization before it. Weights that products of several activations share stay as
     they are."""
-    activations = Activations(proto, layers, feeds)
+    activations = Activations(model, layers, feeds)
+    values = named_values(model.graph)
+    count = 0
+    for name, members in _group_products(layers, widths).items():
+        moments, _ = activations.measure_moments(name, {})
+        factors = find_factors(
+            activations.measure_magnitude(name),
+            [layer.to_matrix(activations.weights[layer.name]) for layer in members],
+            moments,
+            [(widths[layer.name], block(layer, widths[layer.name])) for layer in members],
+        )
+        if factors is not None:
+            scale_products(model, values[name], members, factors)
+            count += 1
+    fold_smoothing(model)
+    return count
+
+
+def _group_products(layers: Sequence[Layer], widths: Mapping[str, int]) -> dict[str, list[Layer]]:
+    """Return, by the name of an activation, the products to be rounded whose weights meet that
+    activation only."""
     groups: dict[str, list[Layer]] = {}
     for layer in layers:
-        sources = {node.input[0] for node in layer.nodes}
-        if layer.kind == "product" and len(sources) == 1 and widths.get(layer.name, 32) <= 8:
-            groups.setdefault(sources.pop(), []).append(layer)
-    factors: dict[str, np.ndarray] = {}
-    for name, members in groups.items():
-        moments, _ = activations.cross(name, {})
-        weights = [layer.matrix(activations.weights[layer.name]) for layer in members]
-        found = best(
-            activations.magnitude(name),
-            weights,
-            moments,
-            [(widths[m.name], block(m, widths[m.name])) for m in members],
-        )
-        if found is not None:
-            factors[name] = found
-    made = _put(proto, {name: groups[name] for name in factors}, factors)
-    _smoothing.fold(made)
-    return made, len(factors)
+        if layer.kind != "product" or widths.get(layer.name, 32) > 8:
+            continue
+        if len({node.inputs[0] for node in layer.nodes}) == 1:
+            groups.setdefault(layer.activation, []).append(layer)
+    return groups
 
 
-def best(
+def find_factors(
     magnitude: np.ndarray,
     weights: Sequence[np.ndarray],
     moments: np.ndarray,
     forms: Sequence[tuple[int, int]],
 ) -> np.ndarray | None:
-    """The factors [K] that leave the least error, or None where none is better than 1.
+    """Return the factors [K] that leave the least error, or None where none is better than 1.
 
     ``magnitude`` is mean|X_j| [K], ``weights`` [rows, K] each in (bits, block) of ``forms``,
     ``moments`` XᵀX / n."""
 
-    def error(factor: np.ndarray) -> float:
+    def error(factors: np.ndarray) -> float:
         total = 0.0
         for matrix, (bits, block) in zip(weights, forms, strict=True):
-            grown = matrix * factor
-            grid = fit(grown, bits, block)
-            total += gptq.loss(grid.decode(grid.encode(grown)) / factor - matrix, moments)
+            scaled = matrix * factors
+            grid = fit_grid(scaled, bits, block)
+            difference = grid.decode(grid.encode(scaled)) / factors - matrix
+            total += gptq.output_loss(difference, moments)
         return total
 
     usual = np.maximum(magnitude, 1e-6).astype(np.float32)
-    least, chosen = error(np.ones_like(usual)), None
+    least, best = error(np.ones_like(usual)), None
     for strength in STRENGTHS:
-        factor = usual ** np.float32(strength)
-        factor = np.clip(factor / np.exp(np.log(factor).mean()), 1e-2, 1e2).astype(np.float32)
-        if (now := error(factor)) < least:
-            least, chosen = now, factor
-    return chosen
+        factors = usual ** np.float32(strength)
+        factors = np.clip(factors / np.exp(np.log(factors).mean()), 1e-2, 1e2).astype(np.float32)
+        now = error(factors)
+        if now < least:
+            least, best = now, factors
+    return best
 
 
-def _put(
-    proto: onnx.ModelProto, groups: Mapping[str, Sequence[Layer]], factors: Mapping[str, np.ndarray]
-) -> onnx.ModelProto:
-    from onnx import helper, numpy_helper
+def scale_products(
+    model: ir.Model, activation: ir.Value, layers: Sequence[Layer], factors: np.ndarray
+) -> None:
+    """Divide an activation by ``factors`` [K] in front of products, and multiply the columns of
+    their weights by them; the weights keep their names."""
+    import onnx_ir as ir
 
-    made = type(proto)()
-    made.CopyFrom(proto)
-    tensors = {t.name: t for t in made.graph.initializer}
-    readers = {}
-    pending = {}
-    for name, layers in groups.items():
-        factor = factors[name]
-        scaled = f"{name}_smooth"
-        made.graph.initializer.append(numpy_helper.from_array(1 / factor, f"{scaled}_factor"))
-        pending[name] = helper.make_node("Mul", [name, f"{scaled}_factor"], [scaled], name=scaled)
-        for layer in layers:
-            readers[layer.name] = scaled
-            tensor = tensors[layer.name]
-            value = layer.restored(layer.matrix(numpy_helper.to_array(tensor)) * factor)
-            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), layer.name))
-    nodes = [pending.pop(v.name) for v in made.graph.input if v.name in pending]
-    for node in made.graph.node:
-        if len(node.input) > 1 and node.input[1] in readers:
-            node.input[0] = readers[node.input[1]]
-        nodes.append(node)
-        nodes += [pending.pop(o) for o in node.output if o in pending]
-    replace_nodes(made.graph, nodes)
-    return made
+    graph = model.graph
+    name = f"{activation.name}_smooth"
+    inverse = add_initializer(graph, f"{name}_factor", 1 / factors)
+    node = make_node("Mul", [activation, inverse], [name], name=name)
+    producer = activation.producer()
+    if producer is None:
+        insert_before(graph[0], node)
+    else:
+        insert_after(producer, node)
+    for layer in layers:
+        matrix = layer.to_matrix(values_of(graph, layer.name)) * factors
+        scaled = layer.from_matrix(matrix).astype(np.float32)
+        graph.initializers[layer.name].const_value = ir.Tensor(scaled, name=layer.name)
+        for reader in layer.nodes:
+            reader.replace_input_with(0, node.outputs[0])

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from mconv.quantizers._nbits.grid import Grid, blocks_of, fit, snap, steps_of
+from mconv.quantizers._nbits.grid import Grid, fit_grid, row_steps, snap_scale, split_blocks
 
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in the paper
 PROPAGATION_DAMPING = 0.1
 SWEEPS = 4
 
 
-def loss(difference: np.ndarray, moments: np.ndarray) -> float:
-    """Mean squared error of the product: tr(Δ H Δᵀ), Δ [rows, columns]."""
+def output_loss(difference: np.ndarray, moments: np.ndarray) -> float:
+    """Return the mean squared error of a product whose weights are off by ``difference`` Δ
+    [rows, columns], summed over its outputs: tr(Δ H Δᵀ), H the ``moments`` [columns, columns]."""
     wide: np.ndarray = difference.astype(np.float64)
     return float(((wide @ moments) * wide).sum())
 
 
-def quantize(
+def round_weights(
     weights: np.ndarray,
     moments: np.ndarray,
     bits: int,
@@ -27,35 +28,40 @@ def quantize(
     symmetric: bool = False,
     fine: bool = False,
 ) -> tuple[np.ndarray, Grid]:
-    """(codes [rows, columns] uint8, grid) of ``weights`` [rows, columns] for inputs of second
-    moments ``moments``.
+    """Return codes [rows, columns] uint8, and their grid, of ``weights`` [rows, columns] for inputs
+    of second moments ``moments``.
 
     The columns are taken in their order with ranges fitted to what is left of each block, and in
-    falling order of their moments with ranges fitted before: the better of the two by :func:`loss`,
-    and never worse than rounding to the nearest."""
+    falling order of their moments with ranges fitted before: the better of the two by
+    :func:`output_loss`, and never worse than rounding to the nearest."""
     importance = np.diag(moments).astype(np.float32)
-    nearest = fit(weights, bits, block, symmetric=symmetric, fine=fine, importance=importance)
+    nearest = fit_grid(weights, bits, block, symmetric=symmetric, fine=fine, importance=importance)
     candidates = [(nearest.encode(weights), nearest)]
     candidates.append(_in_order(weights, moments, bits, block, symmetric, fine))
     candidates.append((_by_importance(weights, moments, nearest), nearest))
-    candidates += [refine(weights, moments, *found, sweeps=SWEEPS) for found in candidates]
-    return min(candidates, key=lambda found: loss(found[1].decode(found[0]) - weights, moments))
+    refined = [refine_codes(weights, moments, *each, sweeps=SWEEPS) for each in candidates]
+
+    def error(candidate: tuple[np.ndarray, Grid]) -> float:
+        codes, grid = candidate
+        return output_loss(grid.decode(codes) - weights, moments)
+
+    return min([*candidates, *refined], key=error)
 
 
-def quick(
+def round_quickly(
     weights: np.ndarray, moments: np.ndarray, upper: np.ndarray, bits: int, block: int
 ) -> np.ndarray:
-    """The values of ``weights`` after one pass in order: what :func:`quantize` comes near to, in a
-    fraction of its time.
+    """Return the values of ``weights`` after one pass in order: about those of
+    :func:`round_weights`, in a fraction of its time.
 
-    ``upper``: the :func:`factor` of ``moments``, which serves every width."""
+    ``upper`` is the :func:`factor_inverse` of ``moments``, which serves every width."""
     codes, grid = _in_order(weights, moments, bits, block, False, False, upper)
     return grid.decode(codes)
 
 
-def factor(moments: np.ndarray) -> np.ndarray:
-    """The upper Cholesky factor of the damped inverse. More damping where the matrix is not
-    positive definite."""
+def factor_inverse(moments: np.ndarray) -> np.ndarray:
+    """Return the upper Cholesky factor of the damped inverse [columns, columns]; damping grows
+    where the matrix is not positive definite."""
     size = len(moments)
     mean = float(np.diag(moments).mean()) or 1.0
     for damping in (DAMPING, 0.05, 0.2, 1.0):
@@ -77,16 +83,16 @@ def _in_order(
     fine: bool,
     upper: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Grid]:
-    upper = (factor(moments) if upper is None else upper).astype(np.float32)
+    upper = (factor_inverse(moments) if upper is None else upper).astype(np.float32)
     importance = np.diag(moments).astype(np.float32)
     left: np.ndarray = weights.astype(np.float32).copy()
     rows, columns = left.shape
     codes = np.empty((rows, columns), np.uint8)
     scales, zeros = [], []
-    step = steps_of(blocks_of(left, block), bits, symmetric)
+    step = row_steps(split_blocks(left, block), bits, symmetric)
     for start in range(0, columns, block):
         end = min(start + block, columns)
-        grid = fit(
+        grid = fit_grid(
             left[:, start:end],
             bits,
             block,
@@ -109,9 +115,10 @@ def _in_order(
 
 
 def _by_importance(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray:
-    """Codes on a fixed grid, columns in falling order of their moments; 64 at a time."""
+    """Return codes on a fixed grid, columns taken in falling order of their moments, 64 at a
+    time."""
     order = np.argsort(-np.diag(moments), kind="stable")
-    upper: np.ndarray = factor(moments[np.ix_(order, order)]).astype(np.float32)
+    upper: np.ndarray = factor_inverse(moments[np.ix_(order, order)]).astype(np.float32)
     left: np.ndarray = weights[:, order].astype(np.float32)
     scale, zero = grid.spread(weights.shape[1])
     scale, zero = scale[:, order], zero[:, order]
@@ -132,12 +139,12 @@ def _by_importance(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.n
     return back
 
 
-def refine(
+def refine_codes(
     weights: np.ndarray, moments: np.ndarray, codes: np.ndarray, grid: Grid, *, sweeps: int
 ) -> tuple[np.ndarray, Grid]:
-    """Codes and scales improved one after another, each to the best value the others leave it
-    (coordinate descent, as in CDQuant: Nair and Suggala, 2024). The loss never rises by more than
-    the rounding of scales."""
+    """Return codes and scales improved one after another, each to the best value that the others
+    leave it (coordinate descent, as in CDQuant: Nair and Suggala, 2024). The loss never rises by
+    more than the rounding of scales."""
     matrix: np.ndarray = moments.astype(np.float32)
     diagonal = np.maximum(np.diag(matrix), np.float32(1e-12))
     codes = codes.astype(np.float32)
@@ -158,7 +165,7 @@ def refine(
                 (centred * local).sum(1) / np.maximum(steepness, np.float32(1e-20)),
                 0,
             )
-            scale = snap(scales[:, index] - move, grid.step)
+            scale = snap_scale(scales[:, index] - move, grid.step)
             scale = np.where(
                 np.abs(scale - scales[:, index]) <= scales[:, index] * np.float32(0.3),
                 scale,
@@ -177,9 +184,9 @@ def refine(
     return codes.astype(np.uint8), Grid(grid.bits, grid.block, scales, grid.zero, grid.step)
 
 
-def compensated(weights: np.ndarray, moments: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """The weights that answer the disturbed inputs most like ``weights`` answer the clean ones
-    (least squares).
+def compensate_inputs(weights: np.ndarray, moments: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Return the weights that answer the disturbed inputs most like ``weights`` answer the clean
+    ones (least squares).
 
     ``moments``: XqᵀXq / n, ``cross``: XᵀXq / n. W* = W (XᵀXq + λI) (XqᵀXq + λI)⁻¹, so that W stays
     where inputs say nothing (error propagation as in QEP: Arai and Ichikawa, 2025)."""

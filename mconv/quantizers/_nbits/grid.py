@@ -3,6 +3,8 @@ zero points."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +16,15 @@ TINY = np.finfo(np.float32).tiny
 
 @dataclass(frozen=True)
 class Grid:
-    """How blocks are coded. ``scale`` and ``zero`` are [rows, blocks] float32; ``zero`` holds whole
-    numbers unless ``fine``.
+    """How the blocks of a matrix are coded: a code c stands for (c - zero) × scale.
 
-    A code c stands for (c - zero) × scale. A scale is a whole number from 1 to 255 times its row's
-    ``step`` [rows], zeros of ``fine`` grids are multiples of 1/32 up to ±4."""
+    Attributes:
+        bits: the width of a code.
+        block: how many columns share a scale.
+        scale: [rows, blocks] float32, whole numbers from 1 to 255 times the row's step.
+        zero: [rows, blocks] float32: whole numbers, or of fine grids multiples of 1/32 up to ±4.
+        step: [rows] float32.
+    """
 
     bits: int
     block: int
@@ -28,48 +34,54 @@ class Grid:
 
     @property
     def largest(self) -> int:
+        """The largest code."""
         return (1 << self.bits) - 1
 
     def spread(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and zero of every column, [rows, columns]."""
-        return np.repeat(self.scale, self.block, 1)[:, :columns], np.repeat(
-            self.zero, self.block, 1
-        )[:, :columns]
+        """Return scale and zero of every column, [rows, columns] each."""
+        scale = np.repeat(self.scale, self.block, 1)[:, :columns]
+        zero = np.repeat(self.zero, self.block, 1)[:, :columns]
+        return scale, zero
 
     def encode(self, weights: np.ndarray) -> np.ndarray:
-        """uint8 codes of ``weights`` [rows, columns], each rounded to the nearest."""
+        """Return uint8 codes of ``weights`` [rows, columns], each rounded to the nearest."""
         codes = np.empty(weights.shape, np.uint8)
-        each = max(1, ROWS // max(1, weights.shape[1]))
         # a few rows at a time: nothing as large as the weights is made beside the codes
-        for i in range(0, len(weights), each):
-            part = slice(i, i + each)
-            scale, zero = (
-                np.repeat(a[part], self.block, 1)[:, : weights.shape[1]]
-                for a in (self.scale, self.zero)
-            )
+        for part in _row_parts(weights):
+            scale, zero = self._rows(part).spread(weights.shape[1])
             codes[part] = np.clip(np.rint(weights[part] / scale + zero), 0, self.largest)
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """float32 values of ``codes`` [rows, columns]."""
+        """Return the float32 values of ``codes`` [rows, columns]."""
         scale, zero = self.spread(codes.shape[1])
         return (codes - zero) * scale
 
-    def noise(self, weights: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-        """(Σw², Σ(ŵ - w)²) of ``weights`` and their ``codes``, a few rows at a time."""
+    def measure_noise(self, weights: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+        """Return Σw² and Σ(ŵ - w)² of ``weights`` and their ``codes``, summed a few rows at a
+        time."""
         signal = noise = 0.0
-        each = max(1, ROWS // max(1, weights.shape[1]))
-        for i in range(0, len(weights), each):
-            part = slice(i, i + each)
-            rows = Grid(self.bits, self.block, self.scale[part], self.zero[part], self.step[part])
+        for part in _row_parts(weights):
+            decoded = self._rows(part).decode(codes[part])
             signal += float(np.square(weights[part]).sum())
-            noise += float(np.square(rows.decode(codes[part]) - weights[part]).sum())
+            noise += float(np.square(decoded - weights[part]).sum())
         return signal, noise
 
+    def _rows(self, part: slice) -> Grid:
+        """Return the grid of a part of the rows."""
+        return Grid(self.bits, self.block, self.scale[part], self.zero[part], self.step[part])
 
-def blocks_of(weights: np.ndarray, block: int) -> np.ndarray:
-    """[rows, blocks, block], the last block filled with its own first value where the columns are
-    no multiple."""
+
+def _row_parts(weights: np.ndarray) -> Iterator[slice]:
+    """Yield slices of the rows of a matrix, each of about ROWS elements."""
+    each = max(1, ROWS // max(1, weights.shape[1]))
+    for start in range(0, len(weights), each):
+        yield slice(start, start + each)
+
+
+def split_blocks(weights: np.ndarray, block: int) -> np.ndarray:
+    """Return ``weights`` [rows, columns] as [rows, blocks, block], the last block filled with its
+    own first value where the columns are no multiple."""
     rows, columns = weights.shape
     missing = -columns % block
     if missing:
@@ -78,7 +90,7 @@ def blocks_of(weights: np.ndarray, block: int) -> np.ndarray:
     return weights.reshape(rows, -1, block)
 
 
-def fit(
+def fit_grid(
     weights: np.ndarray,
     bits: int,
     block: int,
@@ -89,113 +101,136 @@ def fit(
     search: bool = True,
     step: np.ndarray | None = None,
 ) -> Grid:
-    """The grid of ``weights`` [rows, columns] of the least squared error among shrunken ranges of
-    each block.
+    """Return the grid of ``weights`` [rows, columns] of the least squared error among shrunken
+    ranges of each block.
 
     ``importance``: a weight of each column's error (the Hessian's diagonal), or None. Without
     ``search`` the whole range is taken (round to nearest). The last block may be shorter. ``step``:
     of each row, where it is fixed already. ``fine`` zeros are for 2 bits."""
-    rows = max(1, ROWS // max(1, weights.shape[1]))
     weight = None
     if importance is not None:
-        weight = blocks_of(importance[None].astype(np.float32), block) + np.float32(1e-12)
+        weight = split_blocks(importance[None].astype(np.float32), block) + np.float32(1e-12)
     parts = []
-    for i in range(0, len(weights), rows):
-        values = blocks_of(weights[i : i + rows].astype(np.float32), block)
-        steps = steps_of(values, bits, symmetric) if step is None else step[i : i + rows]
-        parts.append((*_fit(values, bits, symmetric, fine, weight, search, steps), steps))
-    scale, zero, steps = (np.concatenate([p[k] for p in parts]) for k in range(3))
+    for part in _row_parts(weights):
+        values = split_blocks(weights[part].astype(np.float32), block)
+        steps = row_steps(values, bits, symmetric) if step is None else step[part]
+        ranges = _Ranges(values, bits, steps, symmetric, fine)
+        parts.append((*(ranges.search(weight) if search else ranges.code(SHRINK[0])), steps))
+    scale, zero, steps = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Grid(bits, block, scale, zero, steps)
 
 
-def steps_of(values: np.ndarray, bits: int, symmetric: bool) -> np.ndarray:
-    """The step of each row of ``values`` [rows, blocks, block]: 255 of them hold the widest block
-    with a quarter to spare."""
+def row_steps(values: np.ndarray, bits: int, symmetric: bool) -> np.ndarray:
+    """Return the step of each row of ``values`` [rows, blocks, block]: 255 of them hold the widest
+    block with a quarter to spare."""
     low, high = np.minimum(values.min(-1), 0), np.maximum(values.max(-1), 0)
     widest = (2 * np.maximum(-low, high) if symmetric else high - low).max(-1)
-    found: np.ndarray = (widest * np.float32(1.25 / 255 / ((1 << bits) - 1))).astype(np.float32)
-    return np.where(found > TINY, found, np.float32(1))
+    steps: np.ndarray = (widest * np.float32(1.25 / 255 / ((1 << bits) - 1))).astype(np.float32)
+    return np.where(steps > TINY, steps, np.float32(1))
 
 
-def snap(scale: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """``scale`` rounded to a whole number of steps, from 1 to 255."""
+def snap_scale(scale: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return ``scale`` rounded to a whole number of steps, from 1 to 255."""
     snapped: np.ndarray = np.clip(np.rint(scale / step), 1, 255) * step
     return snapped.astype(np.float32)
 
 
-def _fit(
-    values: np.ndarray,
-    bits: int,
-    symmetric: bool,
-    fine: bool,
-    weight: np.ndarray | None,
-    search: bool,
-    steps: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    largest = np.float32((1 << bits) - 1)
-    middle = np.float32(1 << (bits - 1))
-    low, high = values.min(-1), values.max(-1)
-    if not fine:
-        low, high = np.minimum(low, 0), np.maximum(high, 0)  # a whole zero must lie on the grid
-    best_scale = best_zero = best = None
-    for part in SHRINK if search else SHRINK[:1]:
-        if symmetric:
-            scale = snap(
-                np.maximum(np.abs(low), np.abs(high)) * part / (middle - np.float32(0.5)),
-                steps[:, None],
-            )
-            zero = np.full_like(scale, middle)
+@dataclass(frozen=True)
+class _Ranges:
+    """Blocks whose ranges are looked for.
+
+    Attributes:
+        values: [rows, blocks, block] float32.
+        bits: the width of a code.
+        steps: of each row [rows].
+        symmetric: whether zero is the middle code.
+        fine: whether zeros are multiples of 1/32.
+    """
+
+    values: np.ndarray
+    bits: int
+    steps: np.ndarray
+    symmetric: bool
+    fine: bool
+
+    @functools.cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest value of each block [rows, blocks]."""
+        low, high = self.values.min(-1), self.values.max(-1)
+        if self.fine:
+            return low, high
+        return np.minimum(low, 0), np.maximum(high, 0)  # a whole zero must lie on the grid
+
+    def search(self, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return scale and zero [rows, blocks] of the least squared error, each column's times
+        ``weight`` [1, blocks, block], among parts of each block's range."""
+        largest = np.float32((1 << self.bits) - 1)
+        best_scale, best_zero = self.code(SHRINK[0])
+        least = self._error(best_scale, best_zero, largest, weight)
+        for part in SHRINK[1:]:
+            scale, zero = self.code(part)
+            error = self._error(scale, zero, largest, weight)
+            better = error < least
+            best_scale = np.where(better, scale, best_scale)
+            best_zero = np.where(better, zero, best_zero)
+            least = np.where(better, error, least)
+        return best_scale.astype(np.float32), best_zero.astype(np.float32)
+
+    def code(self, part: np.float32) -> tuple[np.ndarray, np.ndarray]:
+        """Return scale and zero [rows, blocks] that code a ``part`` of each block's range."""
+        largest = np.float32((1 << self.bits) - 1)
+        middle = np.float32(1 << (self.bits - 1))
+        low, high = self.bounds
+        steps = self.steps[:, None]
+        if self.symmetric:
+            widest = np.maximum(np.abs(low), np.abs(high))
+            scale = snap_scale(widest * part / (middle - np.float32(0.5)), steps)
+            return scale, np.full_like(scale, middle)
+        centre = (high + low) / 2 if self.fine else np.float32(0)
+        bottom, top = centre + (low - centre) * part, centre + (high - centre) * part
+        scale = snap_scale((top - bottom) / largest, steps)
+        zero = -bottom / scale
+        if self.fine:
+            zero = np.clip(np.rint(zero * 32) / 32, -4, 3.96875)
         else:
-            centre = (high + low) / 2 if fine else np.float32(0)
-            bottom, top = centre + (low - centre) * part, centre + (high - centre) * part
-            scale = snap((top - bottom) / largest, steps[:, None])
-            zero = -bottom / scale
-            zero = (
-                np.clip(np.rint(zero * 32) / 32, -4, 3.96875)
-                if fine
-                else np.clip(np.rint(zero), 0, largest)
-            )
-        if not search:
-            return scale, zero.astype(np.float32)
-        codes = np.clip(np.rint(values / scale[..., None] + zero[..., None]), 0, largest)
-        error = np.square((codes - zero[..., None]) * scale[..., None] - values)
-        found = (error if weight is None else error * weight).sum(-1)
-        if best is None or best_scale is None or best_zero is None:
-            best_scale, best_zero, best = scale, zero, found
-        else:
-            better = found < best
-            best_scale, best_zero = (
-                np.where(better, scale, best_scale),
-                np.where(better, zero, best_zero),
-            )
-            best = np.where(better, found, best)
-    assert best_scale is not None
-    assert best_zero is not None
-    return best_scale.astype(np.float32), best_zero.astype(np.float32)
+            zero = np.clip(np.rint(zero), 0, largest)
+        return scale, zero.astype(np.float32)
+
+    def _error(
+        self,
+        scale: np.ndarray,
+        zero: np.ndarray,
+        largest: np.float32,
+        weight: np.ndarray | None,
+    ) -> np.ndarray:
+        """Return the squared error of each block [rows, blocks]."""
+        codes = np.clip(np.rint(self.values / scale[..., None] + zero[..., None]), 0, largest)
+        error = np.square((codes - zero[..., None]) * scale[..., None] - self.values)
+        return (error if weight is None else error * weight).sum(-1)
 
 
-def hqq(weights: np.ndarray, bits: int, block: int, *, steps: int = 20) -> Grid:
-    """Half-quadratic quantization (Badri and Shaji, 2023): zeros that minimise the l_0.7 norm of
-    the error, scales by range.
+def fit_half_quadratic(weights: np.ndarray, bits: int, block: int, *, steps: int = 20) -> Grid:
+    """Return the grid of half-quadratic quantization (Badri and Shaji, 2023): zeros that minimise
+    the l_0.7 norm of the error, scales by range.
 
     The shrinkage operator and schedule are those of the authors' reference: beta 10, growing by
     1.01 a step. Zeros are rounded to whole numbers at the end."""
     power, beta = 0.7, 10.0
-    values = blocks_of(weights.astype(np.float32), block)
-    grid = fit(weights, bits, block, search=False)
+    values = split_blocks(weights.astype(np.float32), block)
+    grid = fit_grid(weights, bits, block, search=False)
     largest = np.float32(grid.largest)
     scale, zero = grid.scale[..., None], grid.zero[..., None].copy()
-    best, kept = np.inf, zero
+    least, best_zero = np.inf, zero
     for _ in range(steps):
         codes = np.clip(np.rint(values / scale + zero), 0, largest)
         error = values - (codes - zero) * scale
-        now = float(np.abs(error).mean())
-        if now >= best:
+        mean = float(np.abs(error).mean())
+        if mean >= least:
             break
-        best, kept = now, zero
+        least, best_zero = mean, zero
         size = np.abs(error)
         shrunk = np.sign(error) * np.maximum(size - np.power(size + 1e-8, power - 1) / beta, 0)
         zero = (codes - (values - shrunk) / scale).mean(-1, keepdims=True)
         beta *= 1.01
-    rounded = np.clip(np.rint(kept[..., 0]), 0, largest).astype(np.float32)
+    rounded = np.clip(np.rint(best_zero[..., 0]), 0, largest).astype(np.float32)
     return Grid(bits, block, grid.scale, rounded, grid.step)

@@ -3,75 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from mconv.errors import UnsupportedError
-from mconv.onnx_graph.edits import bodies_of, names_read
-from mconv.onnx_graph.quantized import operators_of, refuse_quantized
+from mconv.onnx_graph.quantized import refuse_quantized
+from mconv.quantizers._float_models import float_weights
 from mconv.quantizers._weights import SMALLEST
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
-KINDS = ("product", "table", "folded")
+LayerKind: TypeAlias = Literal["product", "table", "folded"]
 
-
-@dataclass
-class Layer:
-    """A weight and its readers. ``kind``: ``product`` (MatMul, Gemm), ``table`` (Gather of rows),
-    ``folded`` (any other, turned back into floats when the model is loaded).
-
-    As a matrix it is [rows, columns] with blocks along the columns: ``transposed`` where the stored
-    tensor is [columns, rows]."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    transposed: bool
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def columns(self) -> int:
-        return self.shape[0] if self.transposed else self.elements // self.shape[0]
-
-    @property
-    def rows(self) -> int:
-        return self.elements // self.columns
-
-    @property
-    def role(self) -> str:
-        """What the layer does, by its name: embedding, attention, feed-forward, convolution, head
-        or other."""
-        text = f"{self.name} {self.nodes[0].name if self.nodes else ''}".lower()
-        if self.kind == "table":
-            return "embedding"
-        for role, words in ROLES.items():
-            if any(word in text for word in words):
-                return role
-        return "convolution" if self.nodes and "Conv" in self.nodes[0].op_type else "other"
-
-    def matrix(self, array: np.ndarray) -> np.ndarray:
-        """The stored tensor as [rows, columns]."""
-        return (
-            np.ascontiguousarray(array.T)
-            if self.transposed
-            else array.reshape(self.rows, self.columns)
-        )
-
-    def restored(self, matrix: np.ndarray) -> np.ndarray:
-        """:meth:`matrix` undone."""
-        return np.ascontiguousarray(matrix.T) if self.transposed else matrix.reshape(self.shape)
-
-
-ROLES = {
+RECURRENT = ("LSTM", "GRU", "RNN")
+ROLES = {  # role → what the names of its layers have in them
     "attention": (
         "attention",
         "attn",
@@ -98,71 +47,155 @@ ROLES = {
 }
 
 
-def find(graph: onnx.GraphProto, *, embeddings: bool = True, refuse: bool = True) -> list[Layer]:
-    """The layers of a GraphProto, in the order in which they are first read.
+@dataclass
+class Layer:
+    """A weight and the nodes that read it.
 
-    Raises UnsupportedError (``refuse``) for a graph that is quantized already, and one without
+    As a matrix it is [rows, columns] with blocks along the columns.
+
+    Attributes:
+        name: the name of the weight.
+        kind: ``product`` (MatMul, Gemm), ``table`` (Gather of rows), or ``folded`` (any other,
+            turned back into floats when the model is loaded).
+        shape: the shape of the stored tensor.
+        transposed: whether the stored tensor is [columns, rows].
+        nodes: the nodes that read the weight, in the graph's order.
+    """
+
+    name: str
+    kind: LayerKind
+    shape: tuple[int, ...]
+    transposed: bool
+    nodes: list[ir.Node] = field(default_factory=list)
+
+    @property
+    def elements(self) -> int:
+        """The number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def columns(self) -> int:
+        """What a product sums over, or the features of a table's row."""
+        return self.shape[0] if self.transposed else self.elements // self.shape[0]
+
+    @property
+    def rows(self) -> int:
+        """The outputs of a product, or the rows of a table."""
+        return self.elements // self.columns
+
+    @property
+    def role(self) -> str:
+        """What the layer does, by its name: embedding, attention, feed-forward, convolution, head
+        or other."""
+        first = self.nodes[0] if self.nodes else None
+        text = f"{self.name} {(first.name or '') if first is not None else ''}".lower()
+        if self.kind == "table":
+            return "embedding"
+        for role, words in ROLES.items():
+            if any(word in text for word in words):
+                return role
+        return "convolution" if first is not None and "Conv" in first.op_type else "other"
+
+    @property
+    def activation(self) -> str:
+        """The name of the tensor that the first product reads beside the weight."""
+        value = self.nodes[0].inputs[0]
+        assert value is not None  # a product has two factors
+        return value.name or ""
+
+    def to_matrix(self, array: np.ndarray) -> np.ndarray:
+        """Return the stored tensor as [rows, columns]."""
+        if self.transposed:
+            return np.ascontiguousarray(array.T)
+        return array.reshape(self.rows, self.columns)
+
+    def from_matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """Return a matrix [rows, columns] in the shape of the stored tensor."""
+        return np.ascontiguousarray(matrix.T) if self.transposed else matrix.reshape(self.shape)
+
+
+BlockSizes: TypeAlias = Callable[[Layer, int], int]  # (layer, bits) → weights that share a scale
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How a node reads a weight.
+
+    Attributes:
+        kind: the kind of layer that the weight is to this node.
+        transposed: whether the weight is stored as [columns, rows].
+    """
+
+    kind: LayerKind
+    transposed: bool
+
+
+def find_layers(model: ir.Model, *, embeddings: bool = True, refuse: bool = True) -> list[Layer]:
+    """Return the layers of a model's graph, in the order in which they are first read.
+
+    A weight stays as it is where a control-flow body or an output of the graph reads it, or a node
+    that takes floats only; tables do too without ``embeddings``. One that is read in several ways
+    is folded.
+
+    Raises UnsupportedError (``refuse``) for a model that is quantized already, and one without
     weights."""
-    from onnx import TensorProto
-
     if refuse:
-        refuse_quantized(operators_of(graph))
-    shapes = {
-        t.name: tuple(t.dims)
-        for t in graph.initializer
-        if t.data_type == TensorProto.FLOAT and math.prod(t.dims) >= SMALLEST and len(t.dims) >= 2
-    }
-    bodies = [body for node in graph.node for body in bodies_of(node)]
-    inner = {name for body in bodies for name in names_read(body.node)}
-    inner |= {value.name for body in bodies for value in body.output}
-    outputs = {v.name for v in graph.output}
-    found: dict[str, Layer] = {}
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name not in shapes or name in inner or name in outputs:
-                continue
-            kind, transposed = _use(node, index, shapes[name])
-            if kind is None or (kind == "table" and not embeddings):
-                found[name] = Layer(name, "kept", shapes[name], False)
-                continue
-            if name in found:
-                layer = found[name]
-                if layer.kind != "kept" and (layer.kind, layer.transposed) != (kind, transposed):
-                    layer.kind, layer.transposed = "folded", False
-            else:
-                layer = found[name] = Layer(name, kind, shapes[name], transposed)
-            layer.nodes.append(node)
-    layers = [layer for layer in found.values() if layer.kind in KINDS]
-    if not layers and refuse:
+        refuse_quantized(model)
+    layers: dict[str, Layer] = {}
+    unchanged: set[str] = set()
+    for node, index, name, shape in _weights_read(model):
+        use = _use_of(node, index, shape)
+        if use is None or (use.kind == "table" and not embeddings):
+            unchanged.add(name)
+            continue
+        layer = layers.setdefault(name, Layer(name, use.kind, shape, use.transposed))
+        if (layer.kind, layer.transposed) != (use.kind, use.transposed):
+            layer.kind, layer.transposed = "folded", False
+        layer.nodes.append(node)
+    kept = [layer for name, layer in layers.items() if name not in unchanged]
+    if not kept and refuse:
         raise UnsupportedError(
             f"the model has no weights to quantize: no constant of {SMALLEST} or more 32-bit "
             "floats that a MatMul, Gemm, Gather "
             "or Conv reads",
             hint="deliver it as fp32",
         )
-    return layers
+    return kept
 
 
-def _use(node: onnx.NodeProto, index: int, shape: Sequence[int]) -> tuple[str | None, bool]:
-    """(kind, transposed) of a weight as input ``index`` of ``node``; None to leave it as it is."""
-    from onnx import helper
+def _weights_read(model: ir.Model) -> Iterator[tuple[ir.Node, int, str, tuple[int, ...]]]:
+    """Yield each input of a node of the graph that is a weight which nothing but nodes of the graph
+    read: the node, the index of the input, the weight's name and its shape."""
+    from mconv.onnx_graph.passes import names_returned
 
-    said = {
-        a.name: helper.get_attribute_value(a)
-        for a in node.attribute
-        if a.name in ("transA", "transB", "alpha", "axis")
-    }
+    graph = model.graph
+    weights = float_weights(model, SMALLEST)
+    returned = names_returned(graph)
+    for node in graph:
+        for index, value in enumerate(node.inputs):
+            if value is None or value.name not in weights or value.name in returned:
+                continue
+            is_inner = any(use.node.graph is not graph for use in value.uses())
+            if not is_inner and not value.is_graph_output():
+                yield node, index, value.name, tuple(weights[value.name].shape.numpy())
+
+
+def _use_of(node: ir.Node, index: int, shape: Sequence[int]) -> _Use | None:
+    """Return how ``node`` reads a weight of that shape as input ``index``; None where the weight is
+    to stay as it is."""
+    operator, attributes = node.op_type, node.attributes
     if node.domain not in ("", "ai.onnx"):
-        return None, False
-    if node.op_type == "MatMul" and index == 1 and len(shape) == 2:
-        return "product", True
-    if node.op_type == "Gemm" and index == 1:
-        plain = not said.get("transA") and said.get("alpha", 1.0) == 1.0
-        return ("product" if plain else "folded"), not said.get("transB")
-    if node.op_type == "Gather" and index == 0 and len(shape) == 2 and said.get("axis", 0) == 0:
-        return "table", False
-    if node.op_type in ("Conv", "ConvTranspose", "MatMul", "Transpose") and index < 2:
-        return "folded", False
-    if node.op_type in ("LSTM", "GRU", "RNN") and index in (1, 2):
-        return "folded", False
-    return None, False
+        return None
+    is_matrix = len(shape) == 2
+    if operator == "MatMul" and index == 1 and is_matrix:
+        return _Use("product", True)
+    if operator == "Gemm" and index == 1:
+        is_plain = not attributes.get_int("transA", 0) and attributes.get_float("alpha", 1.0) == 1.0
+        return _Use("product" if is_plain else "folded", not attributes.get_int("transB", 0))
+    if operator == "Gather" and index == 0 and is_matrix and not attributes.get_int("axis", 0):
+        return _Use("table", False)
+    if operator in ("Conv", "ConvTranspose", "MatMul", "Transpose") and index < 2:
+        return _Use("folded", False)
+    if operator in RECURRENT and index in (1, 2):
+        return _Use("folded", False)
+    return None

@@ -3,48 +3,47 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mconv import compare
 from mconv.quantizers._nbits.activations import Activations
-from mconv.quantizers._nbits.layers import Layer
-from mconv.quantizers._nbits.quick import Quick
+from mconv.quantizers._nbits.layers import BlockSizes, Layer
+from mconv.quantizers._nbits.quick import QuickRounder
 
 if TYPE_CHECKING:
-    import onnx
-
-Feeds = Sequence[Mapping[str, np.ndarray]]
+    from mconv.contracts import Feed
 
 
-def cosines(
-    proto: onnx.ModelProto,
+def measure_cosines(
+    activations: Activations,
     layers: Sequence[Layer],
     widths: Mapping[str, int],
-    block: Callable[[Layer, int], int],
-    calibration: Feeds,
-    held_out: Feeds,
+    block: BlockSizes,
+    held_out: Sequence[Feed],
 ) -> dict[str, float]:
-    """Cosine of the worst output on ``held_out`` by precision of ``widths``, all layers rounded.
+    """Return the cosine of the worst output on ``held_out`` by precision of ``widths``, all layers
+    rounded.
 
-    Products are rounded by one pass of GPTQ on the clean inputs of ``calibration``, the rest to the
-    nearest. The quantizer itself does somewhat better."""
-    activations = Activations(proto, layers, calibration)
-    rounded: dict[str, dict[str, np.ndarray]] = {name: {} for name in widths}
-    quickly = Quick(activations, block)
+    Products are rounded by one pass of GPTQ on the clean inputs of the calibration samples, the
+    rest to the nearest. The quantizer itself does somewhat better."""
+    rounded: dict[str, dict[str, np.ndarray]] = {precision: {} for precision in widths}
+    rounder = QuickRounder(activations, block)
     for layer in layers:
-        for name, bits in widths.items():
-            rounded[name][layer.name] = quickly.rounded(layer, bits)
-    reference = [activations.run(activations.own, {}, feed) for feed in held_out]
-    found = {}
-    for name, changed in rounded.items():
-        answers = [activations.run(activations.own, changed, feed) for feed in held_out]
+        for precision, bits in widths.items():
+            rounded[precision][layer.name] = rounder.round_layer(layer, bits)
+    outputs = activations.outputs
+    reference = [activations.run(outputs, {}, feed) for feed in held_out]
+    cosines = {}
+    for precision, changed in rounded.items():
+        answers = [activations.run(outputs, changed, feed) for feed in held_out]
         errors = [
             compare.compare_outputs(output, [a[i] for a in answers], [r[i] for r in reference])
-            for i, output in enumerate(activations.own)
+            for i, output in enumerate(outputs)
             if np.issubdtype(reference[0][i].dtype, np.floating)
         ]
-        found[name] = min((e.cosine for e in errors if e.cosine is not None), default=0.0)
-    return found
+        known = [error.cosine for error in errors if error.cosine is not None]
+        cosines[precision] = min(known, default=0.0)
+    return cosines

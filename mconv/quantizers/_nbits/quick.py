@@ -3,40 +3,41 @@ costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from mconv.quantizers._nbits import gptq
 from mconv.quantizers._nbits.activations import Activations
-from mconv.quantizers._nbits.grid import fit
-from mconv.quantizers._nbits.layers import Layer
+from mconv.quantizers._nbits.grid import fit_grid
+from mconv.quantizers._nbits.layers import BlockSizes, Layer
 
 
-class Quick:
-    """Products by one pass of GPTQ on clean inputs, the rest to the nearest. ``block``: the block
-    size of a layer at a width."""
+class QuickRounder:
+    """Rounds products by one pass of GPTQ on clean inputs, and other layers to the nearest."""
 
-    def __init__(self, activations: Activations, block: Callable[[Layer, int], int]) -> None:
-        self.activations = activations
-        self.block = block
+    def __init__(self, activations: Activations, block: BlockSizes) -> None:
+        """Round with the model's own weights and inputs; ``block`` gives the block size of a layer
+        at a width."""
+        self._activations = activations
+        self._block = block
         # layers that share an input follow one another: its moments and their factor are kept
-        self.read = ""
-        self.moments: tuple[np.ndarray, np.ndarray] | None = None
+        self._activation = ""
+        self._moments: tuple[np.ndarray, np.ndarray] | None = None
 
-    def rounded(self, layer: Layer, bits: int) -> np.ndarray:
-        """The layer's weights at ``bits``, in the shape that the graph has them."""
-        weights = layer.matrix(self.activations.weights[layer.name])
-        size = self.block(layer, bits)
+    def round_layer(self, layer: Layer, bits: int) -> np.ndarray:
+        """Return the layer's weights at ``bits``, in the shape that the graph has them."""
+        weights = layer.to_matrix(self._activations.weights[layer.name])
+        size = self._block(layer, bits)
         if layer.kind == "product":
-            values = gptq.quick(weights, *self._moments(layer.nodes[0].input[0]), bits, size)
+            moments, upper = self._moments_of(layer.activation)
+            values = gptq.round_quickly(weights, moments, upper, bits, size)
         else:
-            grid = fit(weights, bits, size)
+            grid = fit_grid(weights, bits, size)
             values = grid.decode(grid.encode(weights))
-        return layer.restored(values)
+        return layer.from_matrix(values)
 
-    def _moments(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        if self.moments is None or self.read != name:
-            own = self.activations.cross(name, {})[0]
-            self.read, self.moments = name, (own, gptq.factor(own))
-        return self.moments
+    def _moments_of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the moments of an activation, and the factor of their inverse."""
+        if self._moments is None or self._activation != name:
+            own, _ = self._activations.measure_moments(name, {})
+            self._activation, self._moments = name, (own, gptq.factor_inverse(own))
+        return self._moments

@@ -122,7 +122,7 @@ def _derive(
 
     dtype = ir.DataType.INT4 if is_narrow else ir.DataType.from_numpy(values.dtype)
 
-    def tensor_of(array: np.ndarray) -> ir.Tensor:
+    def tensor_of(array: np.ndarray) -> ir.TensorProtocol:
         return ir.Tensor(array.astype(dtype.numpy()), dtype)
 
     if is_in_memory(source):

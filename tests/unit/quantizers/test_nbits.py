@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,12 @@ from hypothesis.extra.numpy import arrays
 
 from mconv.errors import UnsupportedError, UsageError
 from mconv.quantizers import nbits
-from mconv.quantizers._nbits import awq, gptq, layers, pack
-from mconv.quantizers._nbits.grid import blocks_of, fit, hqq
+from mconv.quantizers._nbits import allocate, gptq, loading, pack
+from mconv.quantizers._nbits.awq import scale_channels
+from mconv.quantizers._nbits.grid import fit_grid, fit_half_quadratic, split_blocks
+from mconv.quantizers._nbits.layers import find_layers
+from mconv.quantizers._nbits.storage import LayerBuilder, PackedTensors
+from mconv.quantizers._nbits.unpacking import join_planes
 from tests.models import linear
 from tests.unit.quantizers.graphs import (
     CASES,
@@ -49,7 +54,7 @@ def test_bytes_hold_the_first_code_in_the_low_bits(bits: int, data: st.DataObjec
     codes = data.draw(
         arrays(np.uint8, st.integers(1, 40), elements=st.integers(0, (1 << bits) - 1))
     )
-    packed = pack.bytes_of(codes, bits)
+    packed = pack.pack_codes(codes, bits)
     each = 8 // bits
     for i, code in enumerate(codes):
         assert (packed[i // each] >> (bits * (i % each))) & ((1 << bits) - 1) == code
@@ -60,23 +65,24 @@ def test_bytes_hold_the_first_code_in_the_low_bits(bits: int, data: st.DataObjec
 def test_planes_are_of_the_true_size_and_come_back_through_onnx(
     bits: int, block: int, seed: int
 ) -> None:
-    from onnx import TensorProto, helper, numpy_helper
-
     codes = np.random.default_rng(seed).integers(0, 1 << bits, (3, 2, block)).astype(np.uint8)
-    stored = pack.planes(codes, bits)
+    stored = pack.split_planes(codes, bits)
     assert sum(part.size for part in stored) * 8 == codes.size * bits
-    names = [f"p{i}" for i in range(len(stored))]
-    nodes, constants, result = pack.unpack_nodes("w", bits, names)
-    tensors = [
-        numpy_helper.from_array(part, name) for part, name in zip(stored, names, strict=True)
-    ]
-    tensors += [numpy_helper.from_array(np.array(v, np.uint8), name) for name, v in constants]
-    graph = helper.make_graph(
-        nodes, "g", [], [helper.make_tensor_value_info(result, TensorProto.UINT8, None)], tensors
+    made = ir.from_proto(
+        model(
+            [node("Identity", "x", "y")],
+            [value("x", [1])],
+            [value("y", [1])],
+            [tensor("spare", weights(1))],
+        )
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (got,) = answer(made, {}).values()
-    np.testing.assert_array_equal(got, pack.bytes_of(codes, pack.CONTAINER[bits]))
+    builder = LayerBuilder(made.graph[0], "w", PackedTensors())
+    planes = [builder.constant(f"part{i}", part) for i, part in enumerate(stored)]
+    containers = join_planes(builder, planes, bits)
+    containers.type = ir.TensorType(ir.DataType.UINT8)
+    made.graph.outputs.append(containers)
+    got = answer(ir.to_proto(made), {"x": np.zeros(1, np.float32)})[containers.name or ""]
+    np.testing.assert_array_equal(got, pack.pack_codes(codes, pack.CONTAINER[bits]))
 
 
 @given(
@@ -85,11 +91,11 @@ def test_planes_are_of_the_true_size_and_come_back_through_onnx(
     st.booleans(),
 )
 def test_the_whole_range_is_on_the_grid(values: np.ndarray, bits: int, symmetric: bool) -> None:
-    grid = fit(values, bits, 16, symmetric=symmetric, search=False)
+    grid = fit_grid(values, bits, 16, symmetric=symmetric, search=False)
     codes = grid.encode(values)
     assert codes.max() <= grid.largest
     scale, _ = grid.spread(40)
-    top = blocks_of(np.abs(values), 16).max(-1).repeat(16, 1)[:, :40]
+    top = split_blocks(np.abs(values), 16).max(-1).repeat(16, 1)[:, :40]
     # of scales to whole steps
     rounding = np.maximum(np.repeat(grid.step[:, None], 40, 1) * grid.largest, top * 2 / 255)
     assert (np.abs(grid.decode(codes) - values) <= scale * 1.01 + rounding).all()
@@ -98,17 +104,18 @@ def test_the_whole_range_is_on_the_grid(values: np.ndarray, bits: int, symmetric
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_ranges_chosen_by_error_are_never_worse(bits: int) -> None:
     values = np.random.default_rng(bits).standard_t(4, (64, 128)).astype(np.float32)
-    plain, searched = fit(values, bits, 32, search=False), fit(values, bits, 32)
+    plain, searched = fit_grid(values, bits, 32, search=False), fit_grid(values, bits, 32)
 
     def error(grid: Any) -> float:
         return float(np.square(grid.decode(grid.encode(values)) - values).sum())
 
     assert error(searched) < error(plain)
     if bits == 2:
-        assert error(fit(values, bits, 32, fine=True)) < error(searched)
-    assert np.abs(
-        hqq(values, bits, 32).decode(hqq(values, bits, 32).encode(values)) - values
-    ).mean() <= (np.abs(plain.decode(plain.encode(values)) - values).mean() * 1.001)
+        assert error(fit_grid(values, bits, 32, fine=True)) < error(searched)
+    half_quadratic = fit_half_quadratic(values, bits, 32)
+    assert np.abs(half_quadratic.decode(half_quadratic.encode(values)) - values).mean() <= (
+        np.abs(plain.decode(plain.encode(values)) - values).mean() * 1.001
+    )
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -116,15 +123,15 @@ def test_gptq_beats_rounding_where_inputs_are_correlated(bits: int) -> None:
     inputs = correlated(400, 96)
     matrix = np.random.default_rng(1).standard_normal((48, 96)).astype(np.float32)
     moments = inputs.astype(np.float64).T @ inputs / len(inputs)
-    codes, grid = gptq.quantize(matrix, moments, bits, 32)
-    nearest = fit(matrix, bits, 32)
+    codes, grid = gptq.round_weights(matrix, moments, bits, 32)
+    nearest = fit_grid(matrix, bits, 32)
 
     def error(values: np.ndarray) -> float:
         return float(np.square(inputs @ (values - matrix).T).mean())
 
     assert error(grid.decode(codes)) < 0.5 * error(nearest.decode(nearest.encode(matrix)))
     assert error(grid.decode(codes)) == pytest.approx(
-        gptq.loss(grid.decode(codes) - matrix, moments) / 48, rel=1e-3
+        gptq.output_loss(grid.decode(codes) - matrix, moments) / 48, rel=1e-3
     )
 
 
@@ -133,7 +140,7 @@ def test_disturbed_inputs_are_made_up_for() -> None:
     disturbed = clean * 0.9 + 0.05 * correlated(500, 32, seed=5)
     matrix = np.random.default_rng(2).standard_normal((16, 32)).astype(np.float32)
     x, q = clean.astype(np.float64), disturbed.astype(np.float64)
-    better = gptq.compensated(matrix, q.T @ q / 500, x.T @ q / 500)
+    better = gptq.compensate_inputs(matrix, q.T @ q / 500, x.T @ q / 500)
     assert (
         np.square(q @ better.T - x @ matrix.T).mean()
         < 0.7 * np.square(q @ matrix.T - x @ matrix.T).mean()
@@ -221,10 +228,10 @@ def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
 
 
 def test_layers_know_what_they_do() -> None:
-    graph = CASES["tied-embedding"].graph
-    (layer,) = layers.find(graph)
+    (layer,) = find_layers(ir.from_proto(CASES["tied-embedding"]))
     assert (layer.kind, layer.rows, layer.columns) == ("folded", 64, 32)
-    assert {layer.kind for layer in layers.find(CASES["gemm"].graph)} == {"product"}
+    gemm = ir.from_proto(CASES["gemm"])
+    assert {layer.kind for layer in find_layers(gemm)} == {"product"}
 
 
 def deep() -> onnx.ModelProto:
@@ -254,12 +261,12 @@ FEEDS = [
 def test_bits_go_where_the_outputs_need_them(average: float, tmp_path: Path) -> None:
     (tmp_path / "in.onnx").write_bytes(deep().SerializeToString())
     options = {"average_bits": average}
-    found = nbits.configure(
+    layers = nbits.configure(
         tmp_path / "in.onnx", precision="mixed", options=options, calibration=FEEDS
     )["layers"]
-    assert found["b"]["bits"] == min(about["bits"] for about in found.values())
-    assert found["b"]["error"]["2"] < 1e-4 < found["a"]["error"]["2"]
-    assert sum(about["bits"] for about in found.values()) / 4 <= average
+    assert layers["b"]["bits"] == min(layer["bits"] for layer in layers.values())
+    assert layers["b"]["error"]["2"] < 1e-4 < layers["a"]["error"]["2"]
+    assert sum(layer["bits"] for layer in layers.values()) / 4 <= average
     made = convert(deep(), tmp_path, "mixed", FEEDS, **options)
     got = {
         n.output[0]: next(a.i for a in n.attribute if a.name == "bits")
@@ -273,25 +280,24 @@ def test_a_budget_is_met_with_the_least_error_of_all_choices() -> None:
     """Against trying every combination, with one layer far larger than the others."""
     import itertools
 
-    from mconv.quantizers._nbits import allocate
-
-    found = layers.find(deep().graph)
+    layers = find_layers(ir.from_proto(deep()))
     errors = {
-        layer.name: {b: (i + 1) * 4.0**-b for b in allocate.WIDTHS} for i, layer in enumerate(found)
+        layer.name: {b: (i + 1) * 4.0**-b for b in allocate.WIDTHS}
+        for i, layer in enumerate(layers)
     }
-    found[0].shape = (64 * 9, 64)
-    budget = 4.4 * sum(layer.elements for layer in found)
+    layers[0].shape = (64 * 9, 64)
+    budget = 4.4 * sum(layer.elements for layer in layers)
 
     def size(choice: dict[str, int]) -> float:
         return sum(
-            layer.elements * allocate.stored_bits(layer, choice[layer.name], 32) for layer in found
+            layer.elements * allocate.stored_bits(layer, choice[layer.name], 32) for layer in layers
         )
 
     def total(choice: dict[str, int]) -> float:
         return sum(errors[name][bits] for name, bits in choice.items())
 
-    chosen = allocate.within(found, errors, lambda layer, bits: 32, budget)
-    names = [layer.name for layer in found]
+    chosen = allocate.allocate_bits(layers, errors, lambda layer, bits: 32, budget)
+    names = [layer.name for layer in layers]
     every = [
         dict(zip(names, widths, strict=True))
         for widths in itertools.product(allocate.WIDTHS, repeat=4)
@@ -304,11 +310,12 @@ def test_a_budget_is_met_with_the_least_error_of_all_choices() -> None:
 
 def test_the_recipe_needs_no_data(tmp_path: Path) -> None:
     (tmp_path / "in.onnx").write_bytes(deep().SerializeToString())
-    found = nbits.configure(tmp_path / "in.onnx", precision="mixed", options={}, calibration=None)[
-        "layers"
-    ]
-    assert found["a"]["bits"] > found["b"]["bits"]  # the first layer higher
-    assert "error" not in found["a"]
+    configured = nbits.configure(
+        tmp_path / "in.onnx", precision="mixed", options={}, calibration=None
+    )
+    layers = configured["layers"]
+    assert layers["a"]["bits"] > layers["b"]["bits"]  # the first layer higher
+    assert "error" not in layers["a"]
 
 
 def test_layers_named_by_a_glob_get_their_bits(tmp_path: Path) -> None:
@@ -328,8 +335,6 @@ def test_a_large_model_is_streamed_to_the_same_numbers(
 ) -> None:
     """Weights mapped from external data, packed ones written as they are made: what comes out
     answers as the other way does."""
-    from mconv.quantizers._nbits import tensors
-
     plain = convert(deep(), tmp_path, "int4", None)
     folder = tmp_path / "large"
     folder.mkdir()
@@ -340,7 +345,7 @@ def test_a_large_model_is_streamed_to_the_same_numbers(
         location="in.onnx.data",
         size_threshold=1024,
     )
-    monkeypatch.setattr(tensors, "LARGE", 1000)
+    monkeypatch.setattr(loading, "LARGE", 1000)
     nbits.quantize(
         folder / "in.onnx", folder / "out.onnx", precision="int4", options={}, calibration=FEEDS
     )
@@ -381,15 +386,15 @@ def salient(tmp_path: Path) -> tuple[Path, list[dict[str, np.ndarray]]]:
 
 def test_awq_keeps_the_function_and_lowers_the_error(tmp_path: Path) -> None:
     path, feeds = salient(tmp_path)
-    proto = nbits.load(path)
-    scaled, count = awq.scale(
-        proto, layers.find(proto.graph), {"w0": 4, "w1": 4}, lambda *_: 32, feeds[:4]
-    )
+    scaled = loading.load_model(path).model
+    widths = {"w0": 4, "w1": 4}
+    count = scale_channels(scaled, find_layers(scaled), widths, lambda *_: 32, feeds[:4])
     assert count >= 1
     # folded into the LayerNormalization before
-    assert "n_smooth" not in {n.name for n in scaled.graph.node}
+    assert "n_smooth" not in {n.name for n in scaled.graph}
     exact = answer(onnx.load(path), feeds[5])["y"]
-    np.testing.assert_allclose(answer(scaled, feeds[5])["y"], exact, rtol=1e-3, atol=1e-3)
+    got = answer(ir.to_proto(scaled), feeds[5])["y"]
+    np.testing.assert_allclose(got, exact, rtol=1e-3, atol=1e-3)
     errors = {}
     for how in ("none", "awq"):
         out = tmp_path / f"{how}.onnx"
@@ -401,11 +406,9 @@ def test_awq_keeps_the_function_and_lowers_the_error(tmp_path: Path) -> None:
 
 
 def test_widths_between_measured_ones_follow_their_neighbours() -> None:
-    from mconv.quantizers._nbits import allocate
-
     # a bit more is a quarter of the noise
     errors = {bits: 3 * 4.0**-bits for bits in allocate.MEASURED}
-    assert [allocate.between(errors, bits) for bits in allocate.WIDTHS] == pytest.approx(
+    assert [allocate.interpolate_error(errors, bits) for bits in allocate.WIDTHS] == pytest.approx(
         [3 * 4.0**-b for b in allocate.WIDTHS]
     )
-    assert allocate.between({4: 0.0, 8: 0.0}, 6) == pytest.approx(0, abs=1e-20)
+    assert allocate.interpolate_error({4: 0.0, 8: 0.0}, 6) == pytest.approx(0, abs=1e-20)
