@@ -219,9 +219,8 @@ def test_tensors_of_bodies_may_be_external_data(tmp_path: Path) -> None:
     inside, _ = convert(CASES["if"], tmp_path)
     path = tmp_path / "external" / "model.onnx"
     path.parent.mkdir()
-    onnx.save(
-        CASES["if"], path, save_as_external_data=True, location="weights.bin", size_threshold=0
-    )
+    proto = onnx.load(tmp_path / "in.onnx")
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     fp16.quantize(path, path.with_name("out.onnx"), precision="fp16", options={}, calibration=None)
     feed = feeds_of(CASES["if"])
     got = answer(path.with_name("out.onnx"), feed)

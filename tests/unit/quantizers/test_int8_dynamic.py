@@ -138,3 +138,16 @@ def test_models_beyond_protobufs_limit_come_out_the_same(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "out.onnx.data"]
     feed = feeds_of(CASES["conv"])
     np.testing.assert_array_equal(answer(large, feed)["y"], answer(small, feed)["y"])
+
+
+@pytest.mark.parametrize("name", ["conv", "gemm-shared", "tied-embedding"])
+def test_weights_in_files_come_out_the_same(name: str, tmp_path: Path) -> None:
+    convert(CASES[name], tmp_path)
+    inside = (tmp_path / "out.onnx").read_bytes()
+    path = tmp_path / "external" / "in.onnx"
+    path.parent.mkdir()
+    proto = onnx.load(tmp_path / "in.onnx")
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    out = path.with_name("out.onnx")
+    int8_dynamic.quantize(path, out, precision="int8", options={}, calibration=None)
+    assert out.read_bytes() == inside

@@ -453,6 +453,18 @@ def test_the_same_file_every_time(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+def test_weights_in_files_come_out_the_same(tmp_path: Path) -> None:
+    convert(block(), tmp_path, feeds())
+    inside = (tmp_path / "out.onnx").read_bytes()
+    path = tmp_path / "external" / "in.onnx"
+    path.parent.mkdir()
+    proto = onnx.load(tmp_path / "in.onnx")
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    out = path.with_name("out.onnx")
+    int8_static.quantize(path, out, precision="int8-static", options={}, calibration=feeds())
+    assert out.read_bytes() == inside
+
+
 def test_refusals(tmp_path: Path) -> None:
     bare = model([node("Relu", "x", "y")], [X], [Y], [])
     with pytest.raises(UnsupportedError, match="no weights to quantize"):
