@@ -77,10 +77,8 @@ def inspect(path: Path) -> Facts:
     tensors: dict[str, tuple[int, ...]] = {}
     config: object = {}
     try:
-        tensors = {
-            str(t["name"]): tuple(int(d) for d in t["shape"])
-            for t in json.loads(metadata.get(f"{PREFIX}tensors", b"[]"))
-        }
+        for tensor in json.loads(metadata.get(f"{PREFIX}tensors", b"[]")):
+            tensors[str(tensor["name"])] = tuple(int(size) for size in tensor["shape"])
         config = json.loads(metadata.get(f"{PREFIX}config", b"{}"))
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise SourceError(
@@ -93,7 +91,7 @@ def inspect(path: Path) -> Facts:
         tensors=tensors,
         config=config if isinstance(config, dict) else {},
         names=tuple(columns),
-        parameters=sum(math.prod(s) for s in tensors.values()) if tensors else None,
+        parameters=sum(math.prod(shape) for shape in tensors.values()) if tensors else None,
     )
 
 

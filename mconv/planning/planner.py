@@ -431,7 +431,9 @@ class _Planner:
         ``others`` are further plug-ins that it uses.
         """
         used = [registry.plugins(each.family)[each.name] for each in (plugin, *others)]
-        tools = {tool: read_version(tool) for each in used for tool in each.tools}
+        tools: dict[str, str] = {}
+        for each in used:
+            tools |= {tool: read_version(tool) for tool in each.tools}
         modules = [*(each.module for each in used), *KINDS[request.kind].modules]
         keyed = {
             "plugin": f"{plugin.family}/{plugin.name}",

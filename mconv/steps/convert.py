@@ -141,10 +141,11 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     Raises StepError where the target writes none, and what its write() raises.
     """
     target = registry.targets()[request.target]
+    model = folders["model"]
+    if target.accepts != ("weights",):
+        model /= model_files.MODEL_FILE
     info = target.write(
-        folders["model"]
-        if target.accepts == ("weights",)
-        else folders["model"] / model_files.MODEL_FILE,
+        model,
         out,
         precision=request.precision,
         options=request.options,
@@ -165,9 +166,6 @@ def _read_calibration(folders: Folders) -> list[dict[str, np.ndarray]] | None:
 
 def _describe(problem: Exception) -> str:
     """Return on one line what a pass raised."""
-    text = (
-        problem.message
-        if isinstance(problem, MconvError)
-        else f"{type(problem).__name__}: {problem}"
-    )
-    return one_line(text)
+    if isinstance(problem, MconvError):
+        return one_line(problem.message)
+    return one_line(f"{type(problem).__name__}: {problem}")

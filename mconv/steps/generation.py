@@ -58,18 +58,21 @@ def prepare(
     prompts = source.prompts(request.source)
     if not prompts:
         return answer
-    lengths = [
-        spec.shape[1]
-        for path in folders["export"].rglob(model_files.MODEL_FILE)
-        for spec in model_info.describe(path).inputs
-        if spec.name == "input_ids" and len(spec.shape) == 2
-    ]
-    fixed = any(isinstance(length, int) and length != 1 for length in lengths)
-    if request.static or request.shapes or fixed:
+    graphs = folders["export"].rglob(model_files.MODEL_FILE)
+    if request.static or request.shapes or any(map(_has_fixed_length, graphs)):
         note = "generation is not checked: it needs a length that is free"
         return msgspec.structs.replace(answer, notes=(*answer.notes, note))
     samples.save_feeds(out / FILE, prompts)
     return answer
+
+
+def _has_fixed_length(graph: Path) -> bool:
+    """Return whether a graph takes texts of one length only, which is more than one token."""
+    for spec in model_info.describe(graph).inputs:
+        if spec.name == "input_ids" and len(spec.shape) == 2:
+            length = spec.shape[1]
+            return isinstance(length, int) and length != 1
+    return False
 
 
 def check(request: VerifyRequest, folders: Folders, _: Path, answer: VerifyAnswer) -> VerifyAnswer:

@@ -154,7 +154,14 @@ def merge_measurements(answers: Mapping[str, MeasureAnswer]) -> MeasureAnswer:
     total = _add([benchmark.latency for benchmark in benchmarks])
     source = _add([b.reference for b in benchmarks if b.reference is not None])
     peaks = [b.peak_rss_bytes for b in benchmarks if b.peak_rss_bytes is not None]
-    shared = [name for name in benchmarks[0].others if all(name in b.others for b in benchmarks)]
+    others: dict[str, Latency] = {}
+    for name in benchmarks[0].others:
+        latencies = [b.others[name] for b in benchmarks if name in b.others]
+        if len(latencies) == len(benchmarks):
+            others[name] = _add(latencies)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part, one in measured.items():
+        shapes |= {f"{part}/{name}": shape for name, shape in one.shapes.items()}
     benchmark: Benchmark = msgspec.structs.replace(
         benchmarks[0],
         latency=total,
@@ -164,12 +171,8 @@ def merge_measurements(answers: Mapping[str, MeasureAnswer]) -> MeasureAnswer:
         reference=source,
         speedup=source.p50_ms / total.p50_ms,
         comparable=all(b.comparable for b in benchmarks),
-        others={name: _add([b.others[name] for b in benchmarks]) for name in shared},
-        shapes={
-            f"{part}/{name}": shape
-            for part, b in measured.items()
-            for name, shape in b.shapes.items()
-        },
+        others=others,
+        shapes=shapes,
         parts={part: b.latency for part, b in measured.items()},
     )
     return MeasureAnswer(benchmark=benchmark, notes=_label_notes(answers))
@@ -185,19 +188,23 @@ def _label(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
     What every part says stands once, without a name.
     """
-    first = next(iter(texts.values()))
-    shared = [text for text in first if all(text in own for own in texts.values())]
-    own = [f"{part}: {text}" for part, each in texts.items() for text in each if text not in shared]
-    return (*shared, *own)
+    shared = list(next(iter(texts.values())))
+    for sentences in texts.values():
+        shared = [text for text in shared if text in sentences]
+    labelled: list[str] = []
+    for part, sentences in texts.items():
+        labelled += [f"{part}: {text}" for text in sentences if text not in shared]
+    return (*shared, *labelled)
 
 
 def _prefix(items: Mapping[str, Iterable[Named]]) -> tuple[Named, ...]:
     """Return what the parts name, with ``part/`` before each name."""
-    return tuple(
-        msgspec.structs.replace(item, name=f"{part}/{item.name}")  # type: ignore[attr-defined]
-        for part, each in items.items()
-        for item in each
-    )
+    prefixed: list[Named] = []
+    for part, own_items in items.items():
+        for item in own_items:
+            name = f"{part}/{item.name}"  # type: ignore[attr-defined]
+            prefixed.append(msgspec.structs.replace(item, name=name))
+    return tuple(prefixed)
 
 
 def _merge_infos(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
@@ -241,14 +248,16 @@ def _merge_placements(placements: Sequence[Placement]) -> Placement:
         total_nodes = None
     else:
         total_nodes = 0 if 0 in nodes else sum(nodes)
-    witnesses = tuple(dict.fromkeys(w for p in placements for w in p.witnesses))
+    witnesses: dict[str, None] = {}  # in order, each once
+    for placement in placements:
+        witnesses |= dict.fromkeys(placement.witnesses)
     merged: Placement = msgspec.structs.replace(
         placements[0],
         nodes=total_nodes,
         elsewhere=elsewhere,
         allowed=allowed,
         software=any(p.software for p in placements),
-        witnesses=witnesses if all(p.witnesses for p in placements) else (),
+        witnesses=tuple(witnesses) if all(p.witnesses for p in placements) else (),
     )
     return merged
 
@@ -256,11 +265,9 @@ def _merge_placements(placements: Sequence[Placement]) -> Placement:
 def _merge_details(details: Mapping[str, JsonObject]) -> JsonObject:
     """Return the details that all parts share, sums of those that add up, and each part's own."""
     first = next(iter(details.values()))
-    merged = {
-        key: value
-        for key, value in first.items()
-        if all(d.get(key) == value for d in details.values())
-    }
+    merged = dict(first)
+    for own in details.values():
+        merged = {key: value for key, value in merged.items() if own.get(key) == value}
     for key in SUMMED:
         values = [own.get(key) for own in details.values()]
         numbers = [value for value in values if isinstance(value, int | float)]
