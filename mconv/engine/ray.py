@@ -21,7 +21,8 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from types import ModuleType
+from typing import Protocol, TypedDict
 
 import msgspec
 
@@ -187,6 +188,31 @@ class Node:
             shutil.rmtree(self.own, ignore_errors=True)
 
 
+class RemoteMethod(Protocol):
+    """A method of a :class:`Node`, as Ray gives it to the driver."""
+
+    def remote(self, *arguments: object) -> object:
+        """Call it on the node, and return Ray's reference to what it answers."""
+
+
+class NodeActor(Protocol):
+    """The handle of a :class:`Node`.
+
+    Attributes:
+        answer: Describes the node.
+        begin: Prepares it for steps.
+        run: Does a step.
+        halt: Gives up the steps under way.
+        close: Stops it.
+    """
+
+    answer: RemoteMethod
+    begin: RemoteMethod
+    run: RemoteMethod
+    halt: RemoteMethod
+    close: RemoteMethod
+
+
 class Member:
     """A node as the driver sees it.
 
@@ -200,7 +226,7 @@ class Member:
         alive: It has not died yet.
     """
 
-    def __init__(self, name: str, actor: Any, answer: NodeDescription, here: Machine) -> None:
+    def __init__(self, name: str, actor: NodeActor, answer: NodeDescription, here: Machine) -> None:
         self.name = name
         self.actor = actor
         self.host = answer.host
@@ -264,7 +290,7 @@ class RayRunner:
             raise UsageError(
                 "--executor ray needs Ray, which is not installed", hint="pip install 'mconv[ray]'"
             ) from problem
-        self.ray: Any = ray
+        self.ray: ModuleType = ray
 
     def begin(self, steps: Collection[Step]) -> None:
         """Connect to the cluster and take the nodes that can do ``steps``.
