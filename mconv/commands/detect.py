@@ -6,6 +6,7 @@ import argparse
 import itertools
 import sys
 import textwrap
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,6 +16,7 @@ from mconv.errors import log_line
 from mconv.values import Device, to_json
 
 HELP = "show what this machine can run models on"
+LINE = 120  # columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,25 +42,30 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(device.name) for device in devices if device.available)
     for engine, members in itertools.groupby(devices, key=lambda device: device.engine):
         print(engine)
-        absent: dict[str, list[str]] = {}
-        for device in members:
-            if not device.available:
-                absent.setdefault(device.reason or "not available", []).append(device.name)
-                continue
-            software = " (software)" if device.software else ""
-            print(f"  yes  {device.name:<{width}}  {log_line(device.description)}{software}")
-            for line in _describe_details(device):
-                print(f"       {'':<{width}}  {line}")
-        for reason, names in absent.items():
-            print(
-                textwrap.fill(
-                    log_line(f"{', '.join(names)}: {reason}"),
-                    120,
-                    initial_indent="  no   ",
-                    subsequent_indent="       ",
-                )
-            )
+        print("\n".join(_describe_engine(list(members), width)))
     return 0
+
+
+def _describe_engine(devices: Sequence[Device], width: int) -> list[str]:
+    """Return the lines on the devices of one engine, names ``width`` wide.
+
+    Those that are not available come last, once a reason.
+    """
+    lines: list[str] = []
+    absent: dict[str, list[str]] = {}  # reason → names
+    for device in devices:
+        if not device.available:
+            absent.setdefault(device.reason or "not available", []).append(device.name)
+            continue
+        software = " (software)" if device.software else ""
+        lines.append(f"  yes  {device.name:<{width}}  {log_line(device.description)}{software}")
+        lines += [f"       {'':<{width}}  {detail}" for detail in _describe_details(device)]
+    for reason, names in absent.items():
+        sentence = log_line(f"{', '.join(names)}: {reason}")
+        lines += textwrap.wrap(
+            sentence, LINE, initial_indent="  no   ", subsequent_indent="       "
+        )
+    return lines
 
 
 class _Processor(msgspec.Struct):
