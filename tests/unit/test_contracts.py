@@ -81,7 +81,7 @@ def test_every_function_of_a_family_is_a_field_of_its_value() -> None:
     for kind, functions in contracts.FUNCTIONS.items():
         assert functions.keys() <= kind.__dataclass_fields__.keys()
         for protocol in functions.values():
-            assert "self" not in contracts.signature_of(protocol).parameters
+            assert "self" not in contracts.read_signature(protocol).parameters
 
 
 def test_a_source_s_files_are_its_file_or_all_of_its_folder(tmp_path: Path) -> None:

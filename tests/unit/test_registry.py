@@ -52,10 +52,10 @@ def test_a_registered_module_is_found_and_a_worker_registers_it_again(folder: Pa
     (folder / "pack/idle.py").write_text(OPTIMIZER)
     registry.register("optimizers", "pack.idle")
     assert registry.optimizers()["idle"].summary == "Does nothing."
-    (entry,) = registry.registered()
+    (entry,) = registry.list_registered()
     assert entry == f"optimizers:pack.idle:{folder}"
     registry.register("optimizers", "pack.idle")  # a second time changes nothing
-    assert registry.registered() == (entry,)
+    assert registry.list_registered() == (entry,)
 
     registry._REGISTERED.clear()
     registry.plugins.cache_clear()
@@ -86,7 +86,7 @@ def test_what_is_no_plug_in_is_not_registered(
     (folder / "wrong.py").write_text(OPTIMIZER.replace("level", "strength"))
     with pytest.raises(MconvError, match=words):
         registry.register(family, name)
-    assert registry.registered() == ()
+    assert registry.list_registered() == ()
 
 
 def test_a_module_that_workers_cannot_import_is_refused(folder: Path) -> None:
@@ -124,17 +124,17 @@ def test_a_source_that_fails_over_a_file_does_not_take_it(
         "taking": SimpleNamespace(name="taking", detect=lambda path: path == tmp_path),
     }
     monkeypatch.setattr(registry, "sources", lambda: sources)
-    assert registry.sources_taking(tmp_path) == ["taking"]
-    assert registry.sources_taking(tmp_path / "a") == []
+    assert registry.find_sources_taking(tmp_path) == ["taking"]
+    assert registry.find_sources_taking(tmp_path / "a") == []
 
 
 def test_the_quantizer_of_a_precision_is_the_target_s_unless_a_method_is_named() -> None:
     target = registry.targets()["onnx"]
-    assert registry.quantizer_for(target, "fp32", None) is None
-    default = registry.quantizer_for(target, "int8", None)
+    assert registry.find_quantizer(target, "fp32", None) is None
+    default = registry.find_quantizer(target, "int8", None)
     assert default is not None
     assert default.name == target.precisions["int8"]
     other = next(name for name in registry.quantizers() if name != default.name)
-    chosen = registry.quantizer_for(target, "int8", other)
+    chosen = registry.find_quantizer(target, "int8", other)
     assert chosen is not None
     assert chosen.name == other

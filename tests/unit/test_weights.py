@@ -77,11 +77,11 @@ def test_what_is_not_whole_is_not_written(tmp_path: Path) -> None:
 
 def test_the_files_beside_the_weights(tmp_path: Path) -> None:
     folder = save(tmp_path)
-    assert folder.beside() == []
+    assert folder.list_files_beside() == []
     (tmp_path / weights.FILES / "inner").mkdir(parents=True)
     for name in ("tokenizer.json", "config.json"):
         (tmp_path / weights.FILES / name).write_text("{}")
-    assert [path.name for path in folder.beside()] == ["config.json", "tokenizer.json"]
+    assert [path.name for path in folder.list_files_beside()] == ["config.json", "tokenizer.json"]
 
 
 def test_names_that_differ_are_listed() -> None:
