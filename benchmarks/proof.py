@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, metavar="PERCENT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument(
-        "--jobs", type=int, default=hardware.cores(), help="processes (default: a core each)"
+        "--jobs", type=int, default=hardware.count_cores(), help="processes (default: a core each)"
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep models and store here")
     parser.add_argument("--list", action="store_true", help="list models and kinds of faults")
