@@ -218,11 +218,11 @@ class Weights(Mapping[str, "Array"]):
         return name in self.tensors
 
     def __getitem__(self, name: str) -> Array:
-        info = self.stored(name)
+        info = self.find_stored(name)
         make = _make_torch if self.framework == "torch" else _make_numpy
-        return make(info, self.raw(name))
+        return make(info, self.read_raw(name))
 
-    def stored(self, name: str) -> TensorInfo:
+    def find_stored(self, name: str) -> TensorInfo:
         """Return the tensor whose values ``name`` has: its own, or that which it is an alias of."""
         if name not in self.tensors:
             near = difflib.get_close_matches(str(name), self.tensors, n=1)
@@ -233,14 +233,14 @@ class Weights(Mapping[str, "Array"]):
         info = self.tensors[name]
         return self.tensors[info.alias_of] if info.alias_of else info
 
-    def raw(self, name: str) -> np.ndarray:
+    def read_raw(self, name: str) -> np.ndarray:
         """Return the bytes of a tensor: 1-D uint8, C order, little endian.
 
         Only its own row groups are read. Raises ValueError where they do not hold it.
         """
         import numpy as np
 
-        info = self.stored(name)
+        info = self.find_stored(name)
         size = find_width(info.dtype)
         out: np.ndarray = np.empty(info.elements * size, np.uint8)
         filled = 0
@@ -303,7 +303,7 @@ class Weights(Mapping[str, "Array"]):
     def _make_all(self, make: Callable[[TensorInfo, np.ndarray], T]) -> dict[str, T]:
         """Return what ``make`` makes of each tensor, the same for its aliases."""
         own = {
-            name: make(info, self.raw(name))
+            name: make(info, self.read_raw(name))
             for name, info in self.tensors.items()
             if info.alias_of is None
         }

@@ -126,7 +126,7 @@ class LocalRunner:
         if not step.exclusive:
             extra |= IDLE_THREADS_SLEEP
         if step.service:
-            extra |= self.services[step.service].variables()
+            extra |= self.services[step.service].make_variables()
 
         def attempt() -> Outcome:
             """Run the step once."""

@@ -120,7 +120,7 @@ class Node:
                 )
         return ""
 
-    def answer(self) -> NodeDescription:
+    def describe(self) -> NodeDescription:
         """Describe this node to the driver."""
         return NodeDescription(
             host=platform.node(),
@@ -199,14 +199,14 @@ class NodeActor(Protocol):
     """The handle of a :class:`Node`.
 
     Attributes:
-        answer: Describes the node.
+        describe: Describes the node.
         begin: Prepares it for steps.
         run: Does a step.
         halt: Gives up the steps under way.
         close: Stops it.
     """
 
-    answer: RemoteMethod
+    describe: RemoteMethod
     begin: RemoteMethod
     run: RemoteMethod
     halt: RemoteMethod
@@ -361,7 +361,7 @@ class RayRunner:
                 "max_concurrency": 64,
             }
             actor = self.ray.remote(Node).options(**options).remote(*arguments)
-            answers[actor.answer.remote()] = (node["NodeID"], actor)
+            answers[actor.describe.remote()] = (node["NodeID"], actor)
         ready, _ = self.ray.wait(list(answers), num_returns=len(answers), timeout=START_SECONDS)
         here = hardware.describe_machine()
         for reference, (name, actor) in answers.items():

@@ -173,8 +173,8 @@ class StoredTensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         try:
-            info = self.weights.stored(self.names[name])
-            return Tensor(info.dtype, info.shape, self.weights.raw(info.name))
+            info = self.weights.find_stored(self.names[name])
+            return Tensor(info.dtype, info.shape, self.weights.read_raw(info.name))
         except ValueError as problem:
             raise StepError(f"the weights file cannot be read: {problem}") from problem
 

@@ -77,7 +77,7 @@ class Intake:
             os.close(self.reader)
             self.reader = -1
 
-    def text(self) -> str:
+    def read_text(self) -> str:
         """Return what was kept as text, without control characters.
 
         It begins with a whole line where the beginning is lost.

@@ -353,13 +353,13 @@ class _Loop:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self.child(wanted, channel, (request, answer, log), server)
+            self.become_worker(wanted, channel, (request, answer, log), server)
         for descriptor in (request, answer, log):
             os.close(descriptor)
         self.channels[pid] = channel
         self.poll.register(channel, selectors.EVENT_READ, pid)
 
-    def child(
+    def become_worker(
         self, wanted: Child, channel: socket.socket, handed: tuple[int, int, int], server: int
     ) -> NoReturn:
         """Become a worker, do the step and end.

@@ -90,7 +90,7 @@ def call(
             finally:
                 process.kill()
             answer = exchange.read_answer()
-            printed = one_line(exchange.log.text()[-400:], 400)
+            printed = one_line(exchange.log.read_text()[-400:], 400)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if answer == b"":

@@ -114,7 +114,7 @@ def run_step(
         verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
         seconds = time.monotonic() - begin
         answer = exchange.read_answer()
-        tail = exchange.log.text()
+        tail = exchange.log.read_text()
     kind = request.step.kind
     try:
         if verdict is not None:

@@ -57,7 +57,7 @@ class Service:
         """The helper's process, while there is one."""
         return self.helper.process
 
-    def variables(self) -> dict[str, str]:
+    def make_variables(self) -> dict[str, str]:
         """Return what a worker's environment gets.
 
         Raises StepError where the helper does not start.

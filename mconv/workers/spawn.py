@@ -150,7 +150,7 @@ class Helper:
         """Return the end of what it printed, once it is gone."""
         if self._collector is not None:
             self._collector.finish()
-        return self._log.text() if self._log is not None else ""
+        return self._log.read_text() if self._log is not None else ""
 
     def kill(self) -> None:
         """End the process, its session, and what reads its log."""

@@ -97,7 +97,7 @@ def test_a_child_has_its_own_environment_and_none_of_ours(
         exchange.close_child_ends()
         assert child.wait(60) != 0
         assert exchange.read_answer() == b""
-        printed = exchange.log.text()
+        printed = exchange.log.read_text()
     assert base.process is not None
     server = psutil.Process(base.process.pid)
     assert "GITHUB_TOKEN" not in server.environ()

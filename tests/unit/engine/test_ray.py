@@ -40,7 +40,7 @@ def test_a_node_takes_part_where_it_would_make_the_same(
     made: step_graph.Plan, tmp_path: Path
 ) -> None:
     first = node(made, tmp_path)
-    assert first.answer().problem == ""
+    assert first.describe().problem == ""
     first.close()
     assert first.own is not None
     assert not first.own.exists()

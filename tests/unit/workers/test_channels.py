@@ -37,7 +37,7 @@ def test_a_request_an_answer_and_a_log() -> None:
     with Exchange(b"abc" * 100_000) as exchange:  # more than a pipe holds
         assert start(exchange, ECHO).wait(30) == 0
         assert exchange.read_answer() == b"ABC" * 100_000
-        assert exchange.log.text() == "said True"
+        assert exchange.log.read_text() == "said True"
 
 
 def test_of_a_log_the_end_is_kept_from_the_start_of_a_line() -> None:
@@ -45,7 +45,7 @@ def test_of_a_log_the_end_is_kept_from_the_start_of_a_line() -> None:
     with Exchange(b"") as exchange:
         assert start(exchange, code).wait(30) == 0
         exchange.finish()
-    text = exchange.log.text()
+    text = exchange.log.read_text()
     assert len(text) <= channels.LOG_LIMIT
     assert text.splitlines()[0].startswith("line ")
     assert text.endswith("line 99999\n[31m::error::x")
