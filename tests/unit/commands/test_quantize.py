@@ -96,6 +96,16 @@ def test_settings_are_written_changed_by_hand_and_obeyed(file: Path) -> None:
     assert bits_of(file.parent / "o.onnx") == {"w0": 5, "w1": 2}
 
 
+def test_options_may_be_left_out_of_the_settings(file: Path) -> None:
+    settings = file.parent / "mixed.json"
+    settings.write_text(
+        '{"version": 1, "quantizer": "nbits", "layers": {"w0": {"bits": 4}, "w1": {"bits": 8}}}'
+    )
+    target = file.parent / "o.onnx"
+    assert main(["quantize", str(file), "--config", str(settings), "-o", str(target)]) == 0
+    assert bits_of(target) == {"w0": 4, "w1": 8}
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
