@@ -114,7 +114,7 @@ def make_manifest(provenance: Provenance, against: Path | None, samples: Path | 
             hint="`mconv list` shows those that are",
         )
     variant = {"precision": provenance["precision"], **provenance.get("options", {})}
-    inputs = {}
+    inputs: dict[str, object] = {}
     for spec in source.get("inputs", ()):
         inputs[spec["name"]] = {"dtype": spec["dtype"], "shape": spec["shape"]}
     return engine_run.make_manifest(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
 from mconv.compare import DEFAULT_TOLERANCES
 from mconv.errors import ManifestError
 from mconv.manifest.yaml import suggest_nearest
-from mconv.values import Frozen, Limits, Place, SourceConfig, Tolerance
+from mconv.values import Frozen, JsonObject, Limits, Place, SourceConfig, Tolerance
 
 PRECISIONS = tuple(DEFAULT_TOLERANCES)
 
@@ -93,12 +92,12 @@ class VariantConfig(Frozen, frozen=True, kw_only=True):
     label: str
     precision: str
     method: str | None
-    options: dict[str, Any]
-    quantizer_options: dict[str, Any]
+    options: JsonObject
+    quantizer_options: JsonObject
     tolerance: Tolerance
     limits: Limits
     place: Place
-    runtime_options: dict[str, Any] = {}
+    runtime_options: JsonObject = {}
     candidates: tuple[VariantConfig, ...] = ()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -226,7 +225,7 @@ class _Reader:
         format_ = named.choice(known) if named else None
         if named and not format_:
             return None
-        options: dict[str, Mapping[str, Any]] = {}
+        options: dict[str, Mapping[str, object]] = {}
         for each in [known[format_]] if format_ else known.values():
             options |= each.options
         fields = node.mapping((*SOURCE_KEYS, *options), required=("path",))
@@ -265,7 +264,7 @@ class _Reader:
         node: Node,
         format_: str | None,
         path: str,
-        options: dict[str, Any],
+        options: dict[str, object],
         inputs: tuple[TensorSpec, ...],
     ) -> SourceConfig | None:
         """Return the source after its own plug-in has checked it."""
@@ -548,9 +547,9 @@ class _Reader:
 
     def options(
         self, fields: Mapping[str, Node], options: Schemas, defaults: bool = True
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return the values of the options among ``fields``, checked by their schemas."""
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for name, schema in options.items():
             if name in fields:
                 value = fields[name].value()

@@ -15,7 +15,7 @@ from mconv import registry
 from mconv.contracts import Schemas
 from mconv.manifest import config as manifest_config
 from mconv.manifest import options as manifest_options
-from mconv.values import Frozen, Report
+from mconv.values import Frozen, JsonObject, Report
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ATTRIBUTES = "\n\nAttributes:\n"
@@ -63,7 +63,7 @@ class Mixed(Frozen, frozen=True, kw_only=True):
 
     version: Literal[1]
     quantizer: str
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
     layers: dict[str, MixedLayer]
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import msgspec
 
@@ -18,9 +18,37 @@ from mconv.planning.step_graph import Plan, VariantPlan
 from mconv.results.variant import name_directory
 from mconv.results.verdict import summarize
 from mconv.store.local import Entry, Store, copy_files, sweep_output, write_text
-from mconv.values import ErrorInfo, Report, VariantResult, to_json
+from mconv.values import ErrorInfo, JsonObject, Report, VariantResult, to_json
 
 PROVENANCE = "mconv.json"
+
+
+class InputProvenance(TypedDict):
+    """An input as the manifest declares it.
+
+    Attributes:
+        name: Its name.
+        dtype: NumPy's name of its type.
+        shape: Its dimensions: a size, or the name of a free axis.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class FileProvenance(TypedDict):
+    """A file of an artifact.
+
+    Attributes:
+        path: Its path, relative to the artifact's folder.
+        bytes: Its size.
+        sha256: The SHA-256 of its content, in hex.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 class SourceProvenance(TypedDict):
@@ -31,14 +59,14 @@ class SourceProvenance(TypedDict):
         path: Where the source lies, relative to the manifest.
         digest: The digest of its files.
         options: Its options.
-        inputs: The inputs as the manifest declares them: name, dtype and shape.
+        inputs: The inputs that the manifest declares.
     """
 
     format: str
     path: str
     digest: str
-    options: dict[str, Any]
-    inputs: list[dict[str, Any]]
+    options: JsonObject
+    inputs: list[InputProvenance]
 
 
 class StepProvenance(TypedDict):
@@ -74,7 +102,7 @@ class Provenance(TypedDict):
         status: The verdict.
         source: What it was made from.
         steps: How it was made.
-        files: :class:`mconv.values.FileRecord` of every file, as JSON.
+        files: Its files.
         info: :class:`mconv.values.ModelInfo` of the artifact, as JSON.
         outputs: :class:`mconv.values.OutputError` of every output, as JSON.
         tolerance: :class:`mconv.values.Tolerance` that it was held to, as JSON.
@@ -85,11 +113,11 @@ class Provenance(TypedDict):
     model: str
     target: str
     precision: str
-    options: dict[str, Any]
+    options: JsonObject
     status: str
     source: SourceProvenance
     steps: list[StepProvenance]
-    files: list[dict[str, Any]]
+    files: list[FileProvenance]
     info: dict[str, object] | None
     outputs: list[dict[str, object]]
     tolerance: dict[str, object]
