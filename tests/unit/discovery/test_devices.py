@@ -12,9 +12,7 @@ import pytest
 from mconv import api, hardware, registry
 from mconv.__main__ import main
 from mconv.discovery import devices
-from mconv.errors import SourceError, TimeLimitError, WorkerCrashError
 from mconv.values import Device
-from mconv.workers import isolated_call
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -69,25 +67,6 @@ def test_one_failing_probe_breaks_no_other(plugged: None, monkeypatch: pytest.Mo
     assert "libdriver.so.1" in str(found["probe_raises"].reason)
     assert not found["probe_lies"].available
     assert found["probe_lies"].reason
-
-
-def test_a_call_in_a_child_process(tmp_path: Path) -> None:
-    assert isolated_call.call("json:loads", {"s": "[1, 2]"}, timeout_s=60) == [1, 2]
-    with pytest.raises(SourceError, match="JSONDecodeError"):
-        isolated_call.call("json:loads", {"s": "["}, timeout_s=60)
-    with pytest.raises(WorkerCrashError, match="exit code 7"):
-        isolated_call.call("os:_exit", {"status": 7}, timeout_s=60)
-    with pytest.raises(TimeLimitError, match=r"no answer in 0\.01 s"):
-        isolated_call.call("json:loads", {"s": "1"}, timeout_s=0.01)
-
-
-def test_a_file_is_checked_without_the_callers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GITHUB_TOKEN", "secret")
-    assert isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60) is None
-    assert (
-        isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60, trusted=True)
-        == "secret"
-    )
 
 
 def test_the_processor_is_what_the_system_says() -> None:
