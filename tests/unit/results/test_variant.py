@@ -183,6 +183,16 @@ def test_auto_is_the_smallest_that_passes() -> None:
     assert [c.precision for c in result.candidates] == ["int4", "int8", "fp16"]
 
 
+def test_auto_is_never_one_that_could_not_be_verified() -> None:
+    """What is written and then crashes is small, and breaks no limit."""
+    outcome = outcome_of("int4", "int8", "fp16", int4=100, int8=400, fp16=900)
+    for kind in ("verify", "measure"):
+        del outcome.entries[f"int4-{kind}"]
+        crash = ErrorInfo(type="WorkerCrashError", message="SIGSEGV", step="verify")
+        outcome.errors[f"int4-{kind}"] = crash
+    assert auto(outcome).chosen == "int8"
+
+
 def test_auto_fails_with_the_reasons_of_all_where_none_passes() -> None:
     outcome = outcome_of("int4", "int8", "fp16", int4=500, int8=400, fp16=900)
     result = auto(outcome, Limits(max_size=10))

@@ -6,7 +6,7 @@ import pytest
 
 from mconv.errors import PublishError
 from mconv.github import publish
-from mconv.github.api import Api, ReadOnlyTokenError
+from mconv.github.api import Api
 from mconv.reports import markdown
 from tests.action.server import GitHub, serve
 from tests.unit.reports.factory import report
@@ -56,53 +56,6 @@ def test_bad_gateway_on_post_never_doubles_the_comment(effect: bool) -> None:
     with serve(GitHub(faults=[("POST", 502, {}, effect)])) as state:
         publish.publish_comment(api(state), 7, "once")
         assert [c["body"].partition("\n")[2] for c in state.comments] == ["once"]
-
-
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [
-        (429, {"retry-after": "1"}),
-        (403, {"retry-after": "1"}),
-        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1"}),
-        (502, {}),
-    ],
-)
-def test_limits_and_gateway_errors_on_get_are_waited_out(
-    status: int, headers: dict[str, str]
-) -> None:
-    waits: list[float] = []
-    with serve(GitHub(faults=[("GET", status, headers, False)] * 2)) as state:
-        client = Api(state.url, "t0ken", REPOSITORY, sleep=waits.append)
-        assert publish.publish_comment(client, 7, "late")[0] == "created"
-    assert len(waits) >= 2
-
-
-def test_one_second_between_writes() -> None:
-    clock = [100.0]
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        clock[0] += seconds
-
-    with serve(GitHub()) as state:
-        client = Api(state.url, "t0ken", REPOSITORY, sleep=sleep, now=lambda: clock[0])
-        publish.publish_comment(client, 7, "a")
-        publish.publish_comment(client, 7, "b")
-    assert waits == [pytest.approx(1.0)]
-
-
-def test_read_only_token_is_told_apart_from_other_refusals() -> None:
-    with (
-        serve(GitHub(read_only=True)) as state,
-        pytest.raises(ReadOnlyTokenError, match="may not write"),
-    ):
-        publish.publish_comment(api(state), 7, "no")
-    with (
-        serve(GitHub(faults=[("GET", 404, {}, False)] * 9)) as state,
-        pytest.raises(PublishError, match="404"),
-    ):
-        publish.publish_comment(api(state), 7, "no")
 
 
 def test_check_run_in_chunks_of_fifty() -> None:
@@ -164,34 +117,6 @@ def test_not_knowing_who_we_are_posts_nothing() -> None:
     ):
         publish.publish_comment(api(state), 7, "whose?")
     assert state.comments == []
-
-
-def test_a_wait_too_long_gives_up_instead_of_coming_back_early() -> None:
-    waits: list[float] = []
-    with (
-        serve(GitHub(faults=[("GET", 429, {"retry-after": "3600"}, False)])) as state,
-        pytest.raises(PublishError, match="3600 s"),
-    ):
-        publish.publish_comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
-    assert waits == []
-
-
-def test_a_secondary_limit_without_a_time_waits_a_minute() -> None:
-    waits: list[float] = []
-    with serve(GitHub(faults=[("POST", 429, {}, False)])) as state:
-        publish.publish_comment(Api(state.url, "t0ken", REPOSITORY, sleep=waits.append), 7, "later")
-    assert waits == [60.0]
-    assert len(state.comments) == 1
-
-
-def test_the_token_is_not_taken_to_another_host() -> None:
-    with serve(GitHub(page=1)) as state:
-        state.add_comment("one", "person")
-        state.add_comment("two", "person")
-        state.url = "http://localhost:1"  # what the next Link names
-        client = Api(f"http://127.0.0.1:{state.port}", "t0ken", REPOSITORY, sleep=lambda _: None)
-        with pytest.raises(PublishError, match="another host"):
-            publish.publish_comment(client, 7, "ours")
 
 
 def test_the_server_itself_catches_what_breaks_the_description() -> None:

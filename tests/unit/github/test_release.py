@@ -4,7 +4,6 @@ again."""
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 from pathlib import Path
@@ -14,10 +13,11 @@ import pytest
 
 from mconv.__main__ import main
 from mconv.errors import PublishError
-from mconv.github import artifacts, release
+from mconv.github import release
 from mconv.github.api import Api
 from mconv.values import FileRecord, Report, to_json
 from tests.action.server import GitHub, serve
+from tests.unit.github.test_artifacts import zipped
 from tests.unit.reports.factory import report, variant
 
 
@@ -176,31 +176,6 @@ def test_publish_uploads_on_a_release_event_and_says_what_it_could_not(
             "not all assets were uploaded: the token may not write"
             in (tmp_path / "summary").read_text()
         )
-
-
-def zipped(name: str, content: bytes) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr(name, content)
-    return made.getvalue()
-
-
-def test_the_newest_results_of_the_base_branch_are_taken_and_none_of_a_fork(tmp_path: Path) -> None:
-    with serve(GitHub()) as state:
-        assert artifacts.fetch_newest(api(state), "mconv-results", "main") is None
-        state.add_artifact("mconv-results", zipped("results.json", b"old"))
-        state.add_artifact("mconv-results", zipped("out/results.json", b"new"))
-        state.add_artifact(
-            "mconv-results", zipped("results.json", b"of a fork"), head_repository_id=2
-        )
-        state.add_artifact(
-            "mconv-results", zipped("results.json", b"of a branch"), head_branch="feature"
-        )
-        state.add_artifact("other", zipped("results.json", b"other"))
-        assert artifacts.fetch_newest(api(state), "mconv-results", "main") == b"new"
-        state.add_artifact("mconv-results", b"no zip")
-        with pytest.raises(PublishError, match="not a readable zip"):
-            artifacts.fetch_newest(api(state), "mconv-results", "main")
 
 
 def test_the_baseline_command_keeps_only_what_fits_the_schema(
