@@ -22,6 +22,11 @@ from mconv.values import (
     Verification,
 )
 
+# A name of a stranger's that means something in every format.
+HOSTILE = (
+    "</details><img src=x onerror=alert(1)> @everyone | ![](http://x) #12 `a` **b**\n::error::x"
+)
+
 
 def variant(name: str = "model", status: Any = "passed", **changes: Any) -> VariantResult:
     error = OutputError(
