@@ -32,6 +32,7 @@ from mconv.planning.step_graph import VariantPlan
 from mconv.results.variant import build_variant
 from mconv.steps.requests import AnyRequest, VerifyRequest
 from mconv.steps.run import run_step
+from mconv.values import VariantResult
 
 from . import models, truth
 from .faults import FAULTS, Fault, Seen, list_places
@@ -179,6 +180,7 @@ def score_model(folder: str, name: str, kinds: Sequence[str]) -> Part:
             calls = [_fit(call, inputs) for call in subject.draw(seed_generator(name))]
             known = truth.learn(calls, model.run)
         artifact = _Artifact(run, variant, run.store.files(variant.steps["write"]))
+        _check_judge(artifact, result)
         own, found = _score_variant(artifact, known, subject, kinds)
         seconds = round(time.monotonic() - begin, 1)
         unharmed.append(
@@ -188,6 +190,16 @@ def score_model(folder: str, name: str, kinds: Sequence[str]) -> Part:
         )
         mutants += found
     return Part(unharmed=tuple(unharmed), mutants=tuple(mutants))
+
+
+def _check_judge(artifact: _Artifact, result: VariantResult) -> None:
+    """Raise RuntimeError where a mutant would be judged by another rule than the run's: what fails
+    for a reason of this benchmark must not count as caught."""
+    status, reasons = artifact.judge(artifact.folder / MODEL_FILE)
+    if (status, reasons) != (result.status, result.reasons):
+        raise RuntimeError(
+            f"{result.id} is {result.status} in a run and {status} here: {'; '.join(reasons)}"
+        )
 
 
 def _fit(call: models.Call, inputs: set[str]) -> models.Call:
@@ -371,7 +383,11 @@ def score(folder: Path, names: Sequence[str], kinds: Sequence[str], jobs: int) -
             name: pool.submit(score_model, str(folder), name, tuple(kinds)) for name in names
         }
         for name, future in futures.items():
-            results[name] = future.result()
+            try:
+                results[name] = future.result()
+            except Exception as problem:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise RuntimeError(f"{name} cannot be scored: {problem}") from problem
             part = results[name]
             missed = sum(not m.caught for m in part.mutants)
             seconds = sum(u.seconds for u in part.unharmed)
@@ -406,8 +422,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def percent(self) -> float:
-        """The share of faults that are caught, in percent; 100 of none."""
-        return 100.0 * self.caught / self.counted if self.counted else 100.0
+        """The share of faults that are caught, in percent; 0 where none counts."""
+        return 100.0 * self.caught / self.counted if self.counted else 0.0
 
 
 def split_parts(parts: Mapping[str, Part]) -> tuple[list[Unharmed], list[Mutant]]:

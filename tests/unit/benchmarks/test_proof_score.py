@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -45,7 +47,7 @@ def test_an_artifact_that_is_not_passed_gives_no_points() -> None:
     """Nobody is fooled by a mutant of what fails, or is unverified, without it."""
     for status in ("failed", "unverified", "error"):
         own = msgspec.structs.replace(RIGHT, status=status)
-        assert score_of(own).counted == 0
+        assert (score_of(own).counted, score_of(own).percent) == (0, 0.0)
         assert score_of(own).alarms == (status == "failed")
         assert score_of(own).unverified == (status == "unverified")
 
@@ -99,3 +101,26 @@ def test_calls_that_an_artifact_refuses_are_left_out() -> None:
     assert [call.regime for call in narrowed.calls] == ["one"]
     assert truth.narrow(known, {"x": ["batch", 4]}).calls == calls
     assert not truth.narrow(known, {"x": ["batch"]}).calls
+
+
+def test_one_model_from_its_files_to_its_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A convolution out of onnx's tests: a channel of zeros is caught, and a judge that
+    differs from the run's is an error, not a catch."""
+    subject = models.find_subject("conv-transpose")
+    models.write_all(tmp_path, (subject,))
+    report = score.convert(tmp_path, 1).report
+    assert [(v.id, v.status) for v in report.variants] == [("conv-transpose/onnx/fp32", "passed")]
+    part = score.score_model(str(tmp_path), subject.name, ["channel-zeroed"])
+    (own,) = part.unharmed
+    assert (own.status, own.right, own.wrong, own.rows) == ("passed", True, False, 120)
+    (mutant,) = part.mutants
+    assert (mutant.fault, mutant.caught, mutant.status) == ("channel-zeroed", True, "failed")
+
+    def break_down(*_: object) -> None:
+        raise TypeError("another signature")
+
+    monkeypatch.setattr(score, "run_step", break_down)
+    with pytest.raises(RuntimeError, match=r"passed in a run and error here: .*another"):
+        score.score_model(str(tmp_path), subject.name, ["channel-zeroed"])
