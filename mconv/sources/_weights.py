@@ -342,7 +342,7 @@ class Checkpoint:
         return None
 
 
-def huggingface(
+def open_huggingface(
     model: _torch.TorchModel, path: Path, part: str | None, untrained: Sequence[str]
 ) -> TorchWeights:
     """A model of transformers: tensors under the names of its state dict, in the dtypes of the
@@ -398,7 +398,9 @@ def huggingface(
     )
 
 
-def pytorch(model: _torch.TorchModel, part: str | None, raw: Mapping[str, Any]) -> TorchWeights:
+def open_pytorch(
+    model: _torch.TorchModel, part: str | None, raw: Mapping[str, Any]
+) -> TorchWeights:
     """A module of the repository, or of an archive; ``raw``: the tensors of the weights file where
     it holds only those."""
 

@@ -293,7 +293,7 @@ def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
     path = Path(config.path)
     found = kind(path) or ""
     raw = _state(path, found) if found in ("state", "safetensors") else {}
-    return _weights.pytorch(load(config), part, raw)
+    return _weights.open_pytorch(load(config), part, raw)
 
 
 def devices() -> list[Device]:

@@ -13,6 +13,7 @@ import transformers
 
 from mconv.errors import SourceError, UsageError
 from mconv.sources import huggingface
+from mconv.sources._huggingface import configuration
 from mconv.values import SourceConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -80,16 +81,16 @@ def test_family(tmp_path: Path, name: str) -> None:
     original = make().eval()
     folder = tmp_path / name
     original.save_pretrained(folder)
-    found = config(folder)
+    source = config(folder)
     assert huggingface.detect(folder)
-    huggingface.check(found)
-    assert huggingface.task_of(json.loads((folder / "config.json").read_text())) == task
-    model = huggingface.load(found)
+    huggingface.check(source)
+    assert configuration.find_task(configuration.read_config(folder) or {}) == task
+    model = huggingface.load(source)
     if outputs:
         assert {o.name: o.shape for o in model.outputs} == outputs
     assert model.parameters == original.num_parameters()
     (tmp_path / "out").mkdir()
-    info = huggingface.export(found, tmp_path / "out")
+    info = huggingface.export(source, tmp_path / "out")
     assert info.exporter
     session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
     for feed in model.samples(3, 99, {}) or []:
@@ -100,8 +101,8 @@ def test_family(tmp_path: Path, name: str) -> None:
 
 
 def test_minilm_takes_its_own_tokenizer(examples: Path) -> None:
-    found = config(examples / "minilm/model")
-    model = huggingface.load(found)
+    source = config(examples / "minilm/model")
+    model = huggingface.load(source)
     assert [s.name for s in model.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
     assert [o.name for o in model.outputs] == ["last_hidden_state", "pooler_output"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(examples / "minilm/model"))

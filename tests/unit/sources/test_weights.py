@@ -45,7 +45,7 @@ class Tied(torch.nn.Module):
 def tied(part: str | None = None, raw: Mapping[str, Any] | None = None) -> _weights.TorchWeights:
     torch.manual_seed(0)
     model = _torch.TorchModel(Tied(), [TensorSpec(name="x", dtype="float32", shape=("batch", 4))])
-    return _weights.pytorch(model, part, raw or {})
+    return _weights.open_pytorch(model, part, raw or {})
 
 
 def everything(model: registry.WeightedModel) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 
 from mconv import compare
 from mconv.errors import StepError
-from mconv.sources import _greedy
+from mconv.sources._huggingface import decoding
 from mconv.steps import generation
 from mconv.values import Generation, Tolerance
 
@@ -49,12 +49,12 @@ PROMPT = {"input_ids": START, "attention_mask": np.ones_like(START)}
 
 def test_decoder_only() -> None:
     want = expected(START, np.zeros(2), 12)
-    np.testing.assert_array_equal(_greedy.generate({"": whole}, PROMPT, 12), want)
+    np.testing.assert_array_equal(decoding.generate_tokens({"": whole}, PROMPT, 12), want)
     empty = {**PROMPT, "past_key_values.0.key": np.zeros((2, 1, 0, 1), np.int64)}
-    np.testing.assert_array_equal(_greedy.generate({"": cached}, empty, 12), want)
+    np.testing.assert_array_equal(decoding.generate_tokens({"": cached}, empty, 12), want)
 
 
-def parts(*, past: bool = True) -> dict[str, _greedy.Call]:
+def parts(*, past: bool = True) -> dict[str, decoding.Call]:
     """The decoder adds what the encoder's states sum up to; the one with past finds that in
     ``.encoder.key``."""
 
@@ -83,14 +83,14 @@ def parts(*, past: bool = True) -> dict[str, _greedy.Call]:
             "present.0.decoder.key": tokens[:, None, :, None],
         }
 
-    made: dict[str, _greedy.Call] = {"encoder": encoder, "decoder": decoder}
+    made: dict[str, decoding.Call] = {"encoder": encoder, "decoder": decoder}
     return {**made, "decoder_with_past": with_past} if past else made
 
 
 @pytest.mark.parametrize("past", [True, False])
 def test_encoder_decoder(past: bool) -> None:
     start = np.array([[1], [1]])
-    got = _greedy.generate(parts(past=past), {**PROMPT, "decoder_input_ids": start}, 12)
+    got = decoding.generate_tokens(parts(past=past), {**PROMPT, "decoder_input_ids": start}, 12)
     np.testing.assert_array_equal(got, expected(start, START.sum(1), 12))
 
 

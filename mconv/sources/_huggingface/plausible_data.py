@@ -240,22 +240,23 @@ CALIBRATION = (  # none of them is one of SENTENCES, which verification uses
 )
 
 
-def sentences(count: int, seed: int, *, calibration: bool = False) -> list[str]:
-    """``count`` sentences in a seeded order; beyond the list's length, pairs of them. Those for
-    ``calibration`` are others."""
+def draw_sentences(count: int, seed: int, *, calibration: bool = False) -> list[str]:
+    """Return ``count`` sentences in a seeded order; beyond the list's length, pairs of them. Those
+    for ``calibration`` are others."""
     import numpy as np
 
     stock = CALIBRATION if calibration else SENTENCES
     order = np.random.default_rng(seed).permutation(len(stock))
-    found = [stock[i] for i in order]
-    while len(found) < count:
-        i = len(found)
-        found.append(f"{found[i % len(stock)]} {found[(i * 7 + 3) % len(stock)]}")
-    return found[:count]
+    sentences = [stock[i] for i in order]
+    while len(sentences) < count:
+        i = len(sentences)
+        sentences.append(f"{sentences[i % len(stock)]} {sentences[(i * 7 + 3) % len(stock)]}")
+    return sentences[:count]
 
 
-def image(height: int, width: int, seed: int) -> np.ndarray:
-    """A [height, width, 3] uint8 picture: a colour gradient, a disc, a bar and a little noise."""
+def draw_image(height: int, width: int, seed: int) -> np.ndarray:
+    """Return a picture, uint8 [height, width, 3]: a colour gradient, a disc, a bar and a little
+    noise."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -271,9 +272,9 @@ def image(height: int, width: int, seed: int) -> np.ndarray:
     return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def sound(samples: int, rate: int, seed: int) -> np.ndarray:
-    """[samples] float32 in [-1, 1]: a few gliding tones under a slow envelope, and a little
-    noise."""
+def draw_sound(samples: int, rate: int, seed: int) -> np.ndarray:
+    """Return a waveform, float32 [samples] in [-1, 1], of ``rate`` samples a second: a few gliding
+    tones under a slow envelope, and a little noise."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

@@ -1,0 +1,1 @@
+"""Helpers of the Hugging Face source: checkpoints, inputs by modality, generation."""

@@ -1,0 +1,86 @@
+"""Images: drawn pictures as pixels of the size and scale that the model takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mconv.sources._huggingface import plausible_data
+from mconv.sources._huggingface.modality import Feed, FeedPlan
+from mconv.values import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import transformers
+
+EDGE = 224  # pixels, where neither the configuration nor the processor says
+
+
+class ImageInput:
+    """``pixel_values``, float32 [batch, channels, height, width].
+
+    Attributes:
+        name: ``pixel_values``.
+        config: The model's configuration.
+        processor: The folder's image processor; without one, pixels are scaled to [-1, 1].
+    """
+
+    name = "pixel_values"
+
+    def __init__(
+        self,
+        config: transformers.PreTrainedConfig,
+        processor: transformers.BaseImageProcessor | None,
+    ) -> None:
+        self.config = config
+        self.processor = processor
+
+    def list_specs(self) -> list[TensorSpec]:
+        """Return the spec of the pixels."""
+        of_vision = getattr(self.config, "vision_config", None) or self.config
+        height, width = self._size(of_vision)
+        shape = ("batch", getattr(of_vision, "num_channels", 3), height, width)
+        return [TensorSpec(name=self.name, dtype="float32", shape=shape)]
+
+    def _size(self, of_vision: transformers.PreTrainedConfig) -> tuple[int, int]:
+        """Return height and width: the configuration's ``image_size``, else what the processor
+        crops or resizes to."""
+        size = getattr(of_vision, "image_size", None) or EDGE
+        height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+        if self.processor is None or getattr(of_vision, "image_size", None) is not None:
+            return height, width
+        target = getattr(self.processor, "crop_size", None) or getattr(self.processor, "size", None)
+        find = getattr(target, "get", None)  # of a dict, or transformers' SizeDict
+        if find is None:
+            return height, width
+        edge = find("shortest_edge")
+        return find("height") or edge or height, find("width") or edge or width
+
+    def make_feeds(self, plan: FeedPlan) -> list[Feed]:
+        """Return pictures for every feed, in the size of the spec."""
+        channels, height, width = (
+            int(plan.sizes.get(dim, dim) if isinstance(dim, str) else dim)
+            for dim in plan.specs[self.name].shape[1:4]
+        )
+        return [
+            {self.name: self._draw(rows, channels, height, width, plan.seed + index)}
+            for index, rows in enumerate(plan.rows)
+        ]
+
+    def _draw(self, rows: int, channels: int, height: int, width: int, seed: int) -> np.ndarray:
+        """Return float32 [rows, channels, height, width]. Channels other than three are all the
+        mean of red, green and blue."""
+        import numpy as np
+
+        pictures = [
+            plausible_data.draw_image(height, width, seed * 31 + row) for row in range(rows)
+        ]
+        if self.processor is not None and channels == 3:
+            size = {"height": height, "width": width}
+            processed = self.processor(
+                pictures, return_tensors="np", size=size, do_center_crop=False
+            )
+            return np.asarray(processed["pixel_values"], np.float32)
+        scaled = np.stack(pictures).astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
+        if channels != 3:
+            scaled = np.repeat(scaled.mean(1, keepdims=True), channels, 1)
+        return np.ascontiguousarray(scaled)

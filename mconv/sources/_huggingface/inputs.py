@@ -1,0 +1,107 @@
+"""The inputs of a whole model: which modalities it takes, and plausible feeds of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mconv.errors import SourceError
+from mconv.sources._huggingface import checkpoint
+from mconv.sources._huggingface.audio import SpectrogramInput, WaveformInput
+from mconv.sources._huggingface.decoder import DecoderInput
+from mconv.sources._huggingface.images import ImageInput
+from mconv.sources._huggingface.modality import Feed, FeedPlan, Modality
+from mconv.sources._huggingface.text import TextInput
+from mconv.values import TensorSpec
+
+if TYPE_CHECKING:
+    import transformers
+
+ROWS = (1, 2, 3)  # of feeds in turn, where the batch is free
+# ranges of activations must have seen padding, too
+CALIBRATION_ROWS = (1, 1, 1, 2)
+
+
+class ModelInputs:
+    """The inputs of a model, by its main one.
+
+    Attributes:
+        config: The model's configuration.
+        main: The name of the main input, which tells the modality.
+        accepted: The parameters of the model's forward().
+        text: Token ids and what goes with them.
+        images: Pixels.
+        spectrograms: Features of sound.
+        waveforms: Sound itself.
+        decoder: What a decoder has written so far.
+    """
+
+    def __init__(self, model: transformers.PreTrainedModel, path: Path) -> None:
+        self.config: transformers.PreTrainedConfig = model.config
+        self.main: str = model.main_input_name
+        self.accepted = list(inspect.signature(model.forward).parameters)
+        tokenizer = processor = extractor = None
+        if self.main == TextInput.name:
+            tokenizer = checkpoint.load_tokenizer(path)
+        elif self.main == ImageInput.name:
+            processor = checkpoint.load_image_processor(path)
+        else:
+            extractor = checkpoint.load_feature_extractor(path)
+        self.text = TextInput(self.config, tokenizer, self.accepted)
+        self.images = ImageInput(self.config, processor)
+        self.spectrograms = SpectrogramInput(self.config, extractor)
+        self.waveforms = WaveformInput()
+        self.decoder = DecoderInput(self.config)
+
+    def _modalities(self) -> list[Modality]:
+        return [self.text, self.images, self.spectrograms, self.waveforms, self.decoder]
+
+    def list_specs(self) -> tuple[TensorSpec, ...]:
+        """Return the specs of the main input, of images beside text, and of the decoder's ids.
+
+        Raises SourceError where the main input is of no modality that is known.
+        """
+        by_main = {modality.name: modality for modality in self._modalities()[:-1]}
+        if self.main not in by_main:
+            raise SourceError(
+                f"models whose main input is {self.main!r} are not known",
+                hint="use a `pytorch` source with a factory",
+            )
+        specs = by_main[self.main].list_specs()
+        sees = getattr(self.config, "vision_config", None) is not None
+        if self.main == TextInput.name and ImageInput.name in self.accepted and sees:
+            specs += self.images.list_specs()
+        decodes = getattr(self.config, "is_encoder_decoder", False)
+        if decodes and DecoderInput.name in self.accepted:
+            specs += self.decoder.list_specs()
+        return tuple(specs)
+
+    def make_feeds(
+        self,
+        specs: Sequence[TensorSpec],
+        count: int,
+        seed: int,
+        sizes: Mapping[str, int],
+        calibration: bool = False,
+    ) -> list[Feed]:
+        """Return ``count`` feeds of ``specs``, with axes of the ``sizes`` that are given by name.
+
+        Batches of 1, 2 and 3 come in turn where the batch is free; for calibration batches of 1,
+        and now and then of 2.
+        """
+        cycle = CALIBRATION_ROWS if calibration else ROWS
+        plan = FeedPlan(
+            rows=[sizes.get("batch", cycle[index % len(cycle)]) for index in range(count)],
+            seed=seed,
+            sizes=sizes,
+            specs={spec.name: spec for spec in specs},
+            calibration=calibration,
+        )
+        feeds: list[Feed] = [{} for _ in range(count)]
+        for modality in self._modalities():
+            if modality.name in plan.specs:
+                for feed, share in zip(feeds, modality.make_feeds(plan), strict=True):
+                    feed.update(share)
+        return [{name: feed[name] for name in plan.specs} for feed in feeds]
