@@ -85,7 +85,7 @@ def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output"
     return flat
 
 
-def output_specs(
+def infer_output_specs(
     answers: Sequence[Mapping[str, np.ndarray]],
     feeds: Sequence[Mapping[str, np.ndarray]],
     inputs: Sequence[TensorSpec],

@@ -87,7 +87,7 @@ class TorchModel:
             else None
         )
         answers = [self.run(feed) for feed in self._probes()]
-        self.outputs = _named.output_specs(answers, self._probes(), self.inputs)
+        self.outputs = _named.infer_output_specs(answers, self._probes(), self.inputs)
 
     def _probes(self) -> list[Mapping[str, np.ndarray]]:
         return list(self.samples(2, samples.SEED, {}) or [])

@@ -1,26 +1,22 @@
-"""Weights of PyTorch modules by name: read, replaced, whole or of one part; and of Hugging Face
-checkpoints as they are stored."""
+"""Weights of PyTorch modules by name: read, replaced, whole or of one part."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import json
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from mconv import samples
+from mconv.contracts import Model
 from mconv.errors import SourceError, StepError, UnsupportedError
 from mconv.sources import _named, _torch
 from mconv.sources._weighted import Weighted
-from mconv.values import TensorSpec
 from mconv.weights import About, Tensor, check_names
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 # What a part is called in the architectures that have it; any other name is the path of a module.
 PARTS = {
@@ -30,42 +26,13 @@ PARTS = {
     "encoder": ("encoder",),
     "decoder": ("decoder",),
 }
-TOKENIZER = (
-    *(
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.txt",
-        "vocab.json",
-    ),
-    *(
-        "merges.txt",
-        "normalizer.json",
-        "spiece.model",
-        "sentencepiece.bpe.model",
-        "tokenizer.model",
-        "chat_template.jinja",
-    ),
-    *("chat_template.json", "bpe.codes", "source.spm", "target.spm"),
-)
-PREPROCESSOR = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-)
-OTHERS = ("config.json", "generation_config.json")
-CHECKPOINTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 
-def tensor_of(value: Any) -> Tensor:
-    """A torch tensor by its bits. Raises UnsupportedError for one that is sparse or of torch's own
-    quantized types."""
+def tensor_of(value: torch.Tensor) -> Tensor:
+    """Return a torch tensor by its bits.
+
+    Raises UnsupportedError for one that is sparse or of torch's own quantized types.
+    """
     import torch
 
     if value.layout is not torch.strided or value.is_quantized:
@@ -73,13 +40,15 @@ def tensor_of(value: Any) -> Tensor:
     flat = value.detach().cpu().contiguous().reshape(-1)
     if value.is_conj() or value.is_neg():
         flat = flat.resolve_conj().resolve_neg()
-    return Tensor(
-        str(value.dtype).removeprefix("torch."), tuple(value.shape), flat.view(torch.uint8).numpy()
-    )
+    dtype = str(value.dtype).removeprefix("torch.")
+    return Tensor(dtype, tuple(value.shape), flat.view(torch.uint8).numpy())
 
 
-def torch_of(tensor: Tensor) -> Any:
-    """The torch tensor of the same bits. Raises UnsupportedError for a dtype that torch lacks."""
+def torch_of(tensor: Tensor) -> torch.Tensor:
+    """Return the torch tensor of the same bits.
+
+    Raises UnsupportedError for a dtype that torch lacks.
+    """
     import numpy as np
     import torch
 
@@ -91,9 +60,23 @@ def torch_of(tensor: Tensor) -> Any:
     return torch.from_numpy(np.array(tensor.data)).view(dtype).reshape(tensor.shape)
 
 
-def find_part(module: Any, part: str) -> str:
-    """The path of the submodule that ``part`` means. Raises UnsupportedError naming the parts that
-    there are."""
+def is_converted(stored: torch.Tensor, value: torch.Tensor) -> bool:
+    """Return whether ``value`` is ``stored`` in the type that the model runs in, bit for bit."""
+    import torch
+
+    if stored.shape != value.shape:
+        return False
+    converted = stored.to(value.dtype).contiguous().reshape(-1)
+    flat = value.detach().contiguous().reshape(-1)
+    return torch.equal(converted.view(torch.uint8), flat.view(torch.uint8))
+
+
+def find_part(module: torch.nn.Module, part: str) -> str:
+    """Return the path of the submodule that ``part`` means.
+
+    Raises UnsupportedError, naming the parts that there are, for one that there is not, and for
+    modules that cannot be taken apart.
+    """
     import torch
 
     if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
@@ -101,55 +84,64 @@ def find_part(module: Any, part: str) -> str:
             "parts of TorchScript archives and exported programs cannot be taken",
             hint="take the whole model",
         )
-    names = dict(module.named_modules())
+    paths = {path for path, _ in module.named_modules()}
     base = getattr(module, "base_model_prefix", "")
     for name in (*PARTS.get(part, ()), part):
         for prefix in ("", "model.", f"{base}." if base else ""):
-            if name and prefix + name in names:
+            if name and prefix + name in paths:
                 return prefix + name
-    known = [p for p in PARTS if any(pre + n in names for n in PARTS[p] for pre in ("", "model."))]
-    listed = ", ".join(dict.fromkeys([*known, *(n for n, _ in module.named_children())])) or "none"
+    known = [name for name in PARTS if _has_part(paths, name)]
+    known += [name for name, _ in module.named_children()]
     raise UnsupportedError(
-        f"the model has no part {part!r}; it has: {listed}", hint="or name a module by its path"
+        f"the model has no part {part!r}; it has: {', '.join(dict.fromkeys(known)) or 'none'}",
+        hint="or name a module by its path",
     )
 
 
-class _Inside:
+def _has_part(paths: set[str], part: str) -> bool:
+    """Return whether one of the modules at ``paths`` is what ``part`` is called somewhere."""
+    return any(name in paths or f"model.{name}" in paths for name in PARTS[part])
+
+
+class _InnerModel:
     """A module inside a larger one: the whole model runs, and what the module answered in it is the
-    output."""
+    output.
 
-    parameters: int | None
+    Attributes:
+        whole: The model.
+        part: The module.
+        inputs: The model's inputs.
+        outputs: The module's outputs.
+        parameters: How many weights the module has.
+    """
 
-    def __init__(self, whole: _torch.TorchModel, part: Any) -> None:
+    def __init__(self, whole: _torch.TorchModel, part: torch.nn.Module) -> None:
         self.whole = whole
         self.part = part
-        self.inputs: tuple[TensorSpec, ...] = whole.inputs
-        self.parameters = sum(p.numel() for p in part.parameters())
+        self.inputs = whole.inputs
+        self.parameters: int | None = sum(p.numel() for p in part.parameters())
         feeds = whole.samples(2, samples.SEED, {}) or []
-        self.outputs: tuple[TensorSpec, ...] = _named.output_specs(
-            [self.run(f) for f in feeds], feeds, self.inputs
-        )
+        answers = [self.run(feed) for feed in feeds]
+        self.outputs = _named.infer_output_specs(answers, feeds, self.inputs)
 
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
+        """Return the whole model's samples."""
         return self.whole.samples(count, seed, dims, calibration=calibration)
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The answers of every call of the module in one run of the whole. Raises SourceError where
-        it is not called."""
+        """Return the answers of every call of the module in one run of the whole: those of several
+        calls as ``call_0_…``.
+
+        Raises SourceError where it is not called.
+        """
         calls: list[dict[str, np.ndarray]] = []
 
-        def keep(_module: Any, _args: Any, answer: Any) -> None:
-            flat = _torch.flatten(answer)
-            calls.append(
-                {
-                    n: t.detach().float().numpy().copy() if t.is_floating_point() else t.numpy()
-                    for n, t in flat.items()
-                }
-            )
+        def record(_module: torch.nn.Module, _arguments: object, answer: object) -> None:
+            calls.append({n: _copy_array(t) for n, t in _torch.flatten(answer).items()})
 
-        handle = self.part.register_forward_hook(keep)
+        handle = self.part.register_forward_hook(record)
         try:
             self.whole.run(feed)
         finally:
@@ -161,259 +153,204 @@ class _Inside:
             )
         if len(calls) == 1:
             return calls[0]
-        return {
-            f"call_{i}_{name}": array
-            for i, call in enumerate(calls)
-            for name, array in call.items()
-        }
+        answers = {}
+        for index, call in enumerate(calls):
+            for name, array in call.items():
+                answers[f"call_{index}_{name}"] = array
+        return answers
 
 
-def _alone(
-    whole: _torch.TorchModel, part: Any, untrained: Sequence[str]
+def _copy_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor's values, floats as float32, which later calls do not change."""
+    if tensor.is_floating_point():
+        return tensor.detach().float().numpy().copy()
+    return tensor.numpy()
+
+
+def _load_alone(
+    whole: _torch.TorchModel, part: torch.nn.Module, untrained: Sequence[str]
 ) -> _torch.TorchModel | None:
-    """The part on its own, where the model's inputs are all that its forward() needs; else None."""
+    """Return the part on its own, where the model's inputs are all that its forward() needs; else
+    None. An output of a pooler without weights is left out."""
     parameters = inspect.signature(part.forward).parameters
     needed = {
-        n
-        for n, p in parameters.items()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
-    specs = tuple(s for s in whole.inputs if s.name in parameters)
-    if not specs or not needed <= {s.name for s in specs}:
+    specs = tuple(spec for spec in whole.inputs if spec.name in parameters)
+    names = {spec.name for spec in specs}
+    if not specs or not needed <= names:
         return None
-    names = {s.name for s in specs}
 
-    def sampler(
+    def draw_feeds(
         count: int, seed: int, dims: Mapping[str, int], calibration: bool
-    ) -> list[Mapping[str, np.ndarray]] | None:
+    ) -> list[Mapping[str, np.ndarray]]:
         feeds = whole.samples(count, seed, dims, calibration=calibration) or []
         return [{name: array for name, array in feed.items() if name in names} for feed in feeds]
 
     keep = None
     if any("pooler" in name for name in untrained):
-        feed = sampler(1, 0, {}, False)[0]  # type: ignore[index]
-        outputs = _torch.TorchModel(part, specs, sampler=sampler).run(feed)
+        outputs = _torch.TorchModel(part, specs, sampler=draw_feeds).run(
+            draw_feeds(1, 0, {}, False)[0]
+        )
         keep = [name for name in outputs if name != "pooler_output"]
-    return _torch.TorchModel(part, specs, sampler=sampler, keep=keep)
+    return _torch.TorchModel(part, specs, sampler=draw_feeds, keep=keep)
 
 
-class TorchWeights(Weighted):
-    """A module's state by name, and the module that runs with it. ``stored(name, value)`` gives a
-    tensor as the source's file has it, where the module's ``value`` is a conversion of it;
-    ``untrained`` are names that the source has no weights for."""
+class Origin(Protocol):
+    """Where a module's weights come from."""
+
+    def describe(self, module: torch.nn.Module, path: str | None) -> About:
+        """Return what the weights are of: ``module``, which lies at ``path`` in the model, None for
+        the model itself."""
+
+    def read(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Return a tensor as the source's file has it, where the module's ``value`` is a conversion
+        of it; else None."""
+
+    def copy_files(
+        self, module: torch.nn.Module, path: str | None, inputs: Sequence[str], out: Path
+    ) -> None:
+        """Copy what goes beside the weights of a module with these inputs into ``out``."""
+
+
+class TorchWeights(Weighted[Model]):
+    """A module's state by name, and the module that runs with it.
+
+    Attributes:
+        origin: Where the weights come from.
+        module: The module: the model's, or a part of it.
+        path: The part's path in the model; None is all of it.
+        state: Parameters and buffers by their names in the model, those without weights left out.
+        aliases: Names of tensors that share the memory of another: alias → name.
+        about: What the weights are of.
+    """
 
     def __init__(
         self,
         model: _torch.TorchModel,
-        about: Callable[[Any, str | None], About],
+        origin: Origin,
         *,
         part: str | None,
-        stored: Callable[[str, Any], Any],
-        copy: Callable[[Any, str | None, Sequence[str], Path], None] | None = None,
         untrained: Sequence[str] = (),
     ) -> None:
-        self.whole = model
-        self.stored = stored
-        self.copy = copy
+        """``untrained``: names of the state dict that the source has no weights for.
+
+        Raises UnsupportedError for a part that there is not.
+        """
         path = find_part(model.module, part) if part is not None else ""
-        self.module = model.module.get_submodule(path) if path else model.module
         prefix = f"{path}." if path else ""
-        self.state = {
-            n: v
-            for n, v in model.module.state_dict().items()
-            if n.startswith(prefix) and n not in untrained
+        self.origin = origin
+        self.path = path or None
+        self.module: torch.nn.Module = model.module.get_submodule(path) if path else model.module
+        self.state: dict[str, torch.Tensor] = {
+            name: value
+            for name, value in model.module.state_dict().items()
+            if name.startswith(prefix) and name not in untrained
         }
-        self.aliases: Mapping[str, str] = _aliases(self.state)
-        lost = [n for n in untrained if n.startswith(prefix)]
-        super().__init__(
-            (_alone(model, self.module, lost) or _Inside(model, self.module)) if path else model
-        )
-        self.about = about(self.module, path or None)
-        self.part = path or None
+        self.aliases: Mapping[str, str] = _find_aliases(self.state)
+        running: Model = model
+        if path:
+            lost = [name for name in untrained if name.startswith(prefix)]
+            running = _load_alone(model, self.module, lost) or _InnerModel(model, self.module)
+        super().__init__(running)
+        self.about = origin.describe(self.module, self.path)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """In the order of the state dict; of names that share memory, the first."""
+        """Yield the weights in the order of the state dict; of names that share memory, the
+        first."""
         for name, value in self.state.items():
             if name not in self.aliases:
-                names = [name, *(a for a, n in self.aliases.items() if n == name)]
-                yield (
-                    name,
-                    tensor_of(
-                        next((s for n in names if (s := self.stored(n, value)) is not None), value)
-                    ),
-                )
+                yield name, tensor_of(self._read(name, value))
+
+    def _read(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a weight as the source's file has it, under any of its names; else as the model
+        does."""
+        for known in (name, *(a for a, first in self.aliases.items() if first == name)):
+            stored = self.origin.read(known, value)
+            if stored is not None:
+                return stored
+        return value
 
     def copy_files(self, out: Path) -> None:
-        if self.copy:
-            self.copy(self.module, self.part, [s.name for s in self.inputs], out)
+        """Copy what goes beside the weights."""
+        self.origin.copy_files(self.module, self.path, [spec.name for spec in self.inputs], out)
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
-        """In place, so that tied weights stay tied. A float that the model runs in another width is
-        converted."""
+        """Erase every weight, then take those of ``tensors``, in place, so that tied weights stay
+        tied. A float that the model runs in another width is converted.
+
+        Raises StepError where one is missing, unknown or of another shape.
+        """
         import torch
 
         check_names(self.state, tensors, "what was read")
         with torch.no_grad():
             for value in self.state.values():
-                value.fill_(
-                    float("nan")
-                ) if value.is_floating_point() or value.is_complex() else value.zero_()
+                is_float = value.is_floating_point() or value.is_complex()
+                value.fill_(float("nan") if is_float else 0)
             for name, value in self.state.items():
-                given = torch_of(tensors[name])
-                if given.shape != value.shape:
+                replacement = torch_of(tensors[name])
+                if replacement.shape != value.shape:
                     raise StepError(
-                        f"weight {name!r} has shape {list(given.shape)}, the model takes "
+                        f"weight {name!r} has shape {list(replacement.shape)}, the model takes "
                         f"{list(value.shape)}"
                     )
-                value.copy_(given)
+                value.copy_(replacement)
 
 
-def _aliases(state: Mapping[str, Any]) -> dict[str, str]:
-    """name → an earlier name of the same memory, shape and strides."""
-    first: dict[Any, str] = {}
-    found = {}
+def _find_aliases(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return name → an earlier name of the same memory, shape, strides and type."""
+    first: dict[tuple[object, ...], str] = {}
+    aliases = {}
     for name, value in state.items():
         if value.numel():
-            key = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
-            if (other := first.setdefault(key, name)) != name:
-                found[name] = other
-    return found
+            memory = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
+            earlier = first.setdefault(memory, name)
+            if earlier != name:
+                aliases[name] = earlier
+    return aliases
 
 
-def same_when_converted(stored: Any, value: Any) -> bool:
-    """Whether ``value`` is ``stored`` in the type that the model runs in, bit for bit."""
-    import torch
+class _RepositoryModule:
+    """A module of the repository, or of an archive.
 
-    if stored.shape != value.shape:
-        return False
-    made = stored.to(value.dtype).contiguous().reshape(-1)
-    return torch.equal(
-        made.view(torch.uint8), value.detach().contiguous().reshape(-1).view(torch.uint8)
-    )
+    Attributes:
+        stored: The tensors of the weights file where it holds only those.
+    """
 
+    def __init__(self, stored: Mapping[str, torch.Tensor]) -> None:
+        self.stored = stored
 
-class Checkpoint:
-    """The tensors of a Hugging Face folder as its files hold them, read one at a time where they
-    are safetensors."""
-
-    def __init__(self, path: Path, prefix: str) -> None:
-        self.path = path
-        self.prefix = prefix
-        self.files: dict[str, str] = {}
-        self.open: dict[str, Any] = {}
-        self.stack = contextlib.ExitStack()
-        found = next((name for name in CHECKPOINTS if (path / name).is_file()), None)
-        if found is None:
-            return
-        if found.endswith(".index.json"):
-            listed = json.loads((path / found).read_text(encoding="utf-8"))["weight_map"]
-            # shards lie beside their index
-            self.files = {name: Path(file).name for name, file in listed.items()}
-        else:
-            self.files = dict.fromkeys(self._reader(found).keys(), found)
-
-    def _reader(self, file: str) -> Any:
-        if file not in self.open:
-            if file.endswith(".safetensors"):
-                from safetensors import safe_open
-
-                self.open[file] = self.stack.enter_context(
-                    safe_open(str(self.path / file), framework="pt")
-                )
-            else:
-                import torch
-
-                at = self.path / file
-                self.open[file] = torch.load(
-                    at, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(at)
-                )
-        return self.open[file]
-
-    def get(self, name: str) -> Any:
-        reader = self._reader(self.files[name])
-        return reader[name] if isinstance(reader, Mapping) else reader.get_tensor(name)
-
-    def stored(self, name: str, value: Any) -> Any:
-        """The file's tensor that ``value`` was made of: of the same name, or with or without the
-        base model's prefix."""
-        for known in (name, f"{self.prefix}.{name}", name.removeprefix(f"{self.prefix}.")):
-            if known in self.files and same_when_converted(found := self.get(known), value):
-                return found
-        return None
-
-
-def open_huggingface(
-    model: _torch.TorchModel, path: Path, part: str | None, untrained: Sequence[str]
-) -> TorchWeights:
-    """A model of transformers: tensors under the names of its state dict, in the dtypes of the
-    checkpoint."""
-    module = model.module
-    checkpoint = Checkpoint(path, getattr(module, "base_model_prefix", ""))
-
-    def config(inner: Any, where: str | None) -> dict[str, Any]:
-        if where is None:
-            found = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        else:
-            own = inner.config.to_dict() if hasattr(inner, "config") else {}
-            found = (
-                {**json.loads(json.dumps(own)), "architectures": [type(inner).__name__]}
-                if own
-                else {}
-            )  # its keys may be numbers
-        return {
-            k: v for k, v in found.items() if k not in ("_name_or_path", "transformers_version")
-        }
-
-    def about(inner: Any, where: str | None) -> About:
-        prefix = f"{where}." if where else ""
-        notes = [
-            f"the checkpoint has no {n}: it is left out" for n in untrained if n.startswith(prefix)
-        ]
-        parameters = sum(
-            p.numel()
-            for n, p in module.named_parameters()
-            if n.startswith(prefix) and n not in untrained
-        )
+    def describe(self, module: torch.nn.Module, path: str | None) -> About:
+        """Return the module's class and the number of its parameters."""
         return About(
-            format="huggingface",
-            architecture=type(inner).__name__,
-            config=config(inner, where),
-            part=where,
-            parameters=parameters,
-            notes=tuple(notes),
+            format="pytorch",
+            # of a script, the class that it was made of
+            architecture=getattr(module, "original_name", None) or type(module).__name__,
+            part=path,
+            parameters=sum(p.numel() for p in module.parameters()),
         )
 
-    def copy(inner: Any, where: str | None, inputs: Sequence[str], out: Path) -> None:
-        wanted: tuple[str, ...] = (*OTHERS, *TOKENIZER, *PREPROCESSOR)
-        if where is not None:
-            wanted = TOKENIZER if "input_ids" in inputs else PREPROCESSOR
-            text = json.dumps(config(inner, where), indent=2, sort_keys=True)
-            (out / "config.json").write_text(text + "\n", encoding="utf-8")
-        for name in wanted:
-            if (path / name).is_file():
-                shutil.copyfile(path / name, out / name)
+    def read(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Return the file's tensor of that name, where ``value`` is a conversion of it."""
+        stored = self.stored.get(name)
+        return stored if stored is not None and is_converted(stored, value) else None
 
-    return TorchWeights(
-        model, about, part=part, stored=checkpoint.stored, copy=copy, untrained=untrained
-    )
+    def copy_files(
+        self, module: torch.nn.Module, path: str | None, inputs: Sequence[str], out: Path
+    ) -> None:
+        """Copy nothing: the code that builds the module stays in the repository."""
 
 
 def open_pytorch(
-    model: _torch.TorchModel, part: str | None, raw: Mapping[str, Any]
+    model: _torch.TorchModel, part: str | None, stored: Mapping[str, torch.Tensor]
 ) -> TorchWeights:
-    """A module of the repository, or of an archive; ``raw``: the tensors of the weights file where
-    it holds only those."""
+    """Return the weights of a module of the repository, or of an archive. ``stored``: the tensors
+    of the weights file where it holds only those.
 
-    def stored(name: str, value: Any) -> Any:
-        return raw[name] if name in raw and same_when_converted(raw[name], value) else None
-
-    def about(inner: Any, where: str | None) -> About:
-        name = getattr(inner, "original_name", None) or type(inner).__name__
-        return About(
-            format="pytorch",
-            architecture=name,
-            part=where,
-            parameters=sum(p.numel() for p in inner.parameters()),
-        )
-
-    return TorchWeights(model, about, part=part, stored=stored)
+    Raises UnsupportedError for a part that there is not.
+    """
+    return TorchWeights(model, _RepositoryModule(stored), part=part)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
+from mconv.contracts import Model
 from mconv.errors import StepError
 from mconv.onnx_graph import model_files
 from mconv.onnx_graph.serialization import TensorPlace, attribute_places, initializer_places
@@ -15,19 +16,43 @@ from mconv.weights import About, Tensor, check_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    import onnxruntime
 
 LARGE = 1024  # elements from which on a Constant node counts as a weight
 
 
-class OnnxWeights(Weighted):
-    """``model`` is the source's own model of ``path``; ``run_file`` opens a graph as that source
-    runs it."""
+class SessionModel(Model, Protocol):
+    """The source's own model.
+
+    Attributes:
+        session: What runs it.
+    """
+
+    session: onnxruntime.InferenceSession
+
+
+class OnnxWeights(Weighted[SessionModel]):
+    """The initializers and large constants of a graph.
+
+    Attributes:
+        open_session: Opens a graph as the source runs it.
+        graph: The graph.
+        places: Where each weight stands in it, by the weight's name.
+        about: What the weights are of.
+        aliases: None: every weight stands in the graph once.
+    """
 
     aliases: Mapping[str, str] = {}
 
-    def __init__(self, model: Any, path: Path, run_file: Callable[[Path], Any]) -> None:
+    def __init__(
+        self,
+        model: SessionModel,
+        path: Path,
+        open_session: Callable[[Path], onnxruntime.InferenceSession],
+    ) -> None:
+        """``model``: the source's own model of ``path``."""
         super().__init__(model)
-        self.run_file = run_file
+        self.open_session = open_session
         self.graph = model_files.load_model(path)
         self.places = dict(_named_places(self.graph.graph, ""))
         self.about = About(
@@ -37,30 +62,35 @@ class OnnxWeights(Weighted):
         )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every weight by name."""
         for name, place in self.places.items():
             yield name, Tensor.of(place.tensor.numpy())
 
     def copy_files(self, out: Path) -> None:
-        """Nothing goes beside an ONNX file."""
+        """Copy nothing: nothing goes beside an ONNX file."""
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
-        """New tensors in the graph, of its own types, and a new session on it."""
+        """Put new tensors in the graph, in its own types, and open a new session on it.
+
+        Raises StepError where one is missing, unknown or of another shape.
+        """
         import numpy as np
         import onnx_ir as ir
 
         check_names(self.places, tensors, "what was read")
         for name, place in self.places.items():
-            own, given = place.tensor, tensors[name].numpy()
+            own, replacement = place.tensor, tensors[name].numpy()
             shape = own.shape.numpy()
-            if shape != given.shape:
+            if shape != replacement.shape:
                 raise StepError(
-                    f"weight {name!r} has shape {list(given.shape)}, the model takes {list(shape)}"
+                    f"weight {name!r} has shape {list(replacement.shape)}, the model takes "
+                    f"{list(shape)}"
                 )
-            values = np.asarray(given.astype(own.dtype.numpy()))
+            values = np.asarray(replacement.astype(own.dtype.numpy()))
             place.put(ir.Tensor(values, dtype=own.dtype, name=own.name))
         with tempfile.TemporaryDirectory() as folder:
             model_files.save_model(self.graph, Path(folder) / model_files.MODEL_FILE)
-            self.model.session = self.run_file(Path(folder) / model_files.MODEL_FILE)
+            self.model.session = self.open_session(Path(folder) / model_files.MODEL_FILE)
 
 
 def _named_places(graph: ir.Graph, prefix: str) -> Iterator[tuple[str, TensorPlace]]:

@@ -4,41 +4,93 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
+from mconv.contracts import Model
 from mconv.errors import StepError
 from mconv.sources._weighted import Weighted
+from mconv.values import JsonObject
 from mconv.weights import About, Tensor, check_names
 
+if TYPE_CHECKING:
+    import numpy as np
 
-class TensorFlowWeights(Weighted):
-    """``model`` is the source's own model of ``path``. Keras names a variable by its layers
-    (``dense/kernel``)."""
+# what a Keras archive says of its architecture, in config.json
+_CONFIG_KEYS = ("module", "class_name", "config", "registered_name")
+
+
+class Variable(Protocol):
+    """A variable of TensorFlow or Keras.
+
+    Attributes:
+        name: Its name; Keras also has a ``path``, with the names of its layers.
+    """
+
+    name: str
+
+    def numpy(self) -> np.ndarray:
+        """Return its value."""
+
+    def assign(self, value: np.ndarray) -> object:
+        """Give it another value of the same shape and type."""
+
+
+class VariablesModel(Model, Protocol):
+    """The source's own model.
+
+    Attributes:
+        owner: The Keras model, or what a SavedModel was loaded as.
+    """
+
+    owner: object
+
+    def list_variables(self) -> Sequence[Variable]:
+        """Return its variables."""
+
+
+class TensorFlowWeights(Weighted[VariablesModel]):
+    """The variables of a model, which Keras names by its layers (``dense/kernel``).
+
+    Attributes:
+        variables: The variables by name.
+        about: What the weights are of.
+        aliases: None: no variables share memory.
+    """
 
     aliases: Mapping[str, str] = {}
 
-    def __init__(self, model: Any, path: Path) -> None:
+    def __init__(self, model: VariablesModel, path: Path) -> None:
+        """``model``: the source's own model of ``path``."""
         super().__init__(model)
         owner = model.owner
-        keras = hasattr(owner, "weights") and hasattr(owner, "layers")
-        self.variables = _named(owner.weights if keras else model.variables())
+        if hasattr(owner, "weights") and hasattr(owner, "layers"):
+            architecture = type(owner).__name__
+            self.variables = _name_variables(owner.weights)
+        else:
+            architecture = path.stem
+            self.variables = _name_variables(model.list_variables())
         self.about = About(
             format="tensorflow",
-            architecture=type(owner).__name__ if keras else path.stem,
-            config=_config(path),
+            architecture=architecture,
+            config=_read_config(path),
             parameters=model.parameters,
         )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every variable's value by name."""
         for name, variable in self.variables.items():
             yield name, Tensor.of(variable.numpy())
 
     def copy_files(self, out: Path) -> None:
-        """Nothing goes beside: an archive holds its configuration, which is in the metadata."""
+        """Copy nothing: an archive holds its configuration, which is in the metadata."""
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
+        """Erase every variable, then give each its tensor, in its own type.
+
+        Raises StepError where one is missing, unknown or of another shape.
+        """
         import numpy as np
 
         check_names(self.variables, tensors, "what was read")
@@ -46,18 +98,19 @@ class TensorFlowWeights(Weighted):
             own = variable.numpy()
             variable.assign(np.full(own.shape, np.nan if own.dtype.kind in "fcV" else 0, own.dtype))
         for name, variable in self.variables.items():
-            own, given = variable.numpy(), tensors[name].numpy()
-            if own.shape != given.shape:
+            own, replacement = variable.numpy(), tensors[name].numpy()
+            if own.shape != replacement.shape:
                 raise StepError(
-                    f"weight {name!r} has shape {list(given.shape)}, the model takes "
+                    f"weight {name!r} has shape {list(replacement.shape)}, the model takes "
                     f"{list(own.shape)}"
                 )
-            variable.assign(given.astype(own.dtype))
+            variable.assign(replacement.astype(own.dtype))
 
 
-def _named(variables: Any) -> dict[str, Any]:
-    """Variables once each by path or name; a name that comes again is numbered (``name:1`` …)."""
-    found: dict[str, Any] = {}
+def _name_variables(variables: Iterable[Variable]) -> dict[str, Variable]:
+    """Return variables once each by path or name; a name that comes again is numbered (``name:1``
+    …)."""
+    by_name: dict[str, Variable] = {}
     seen: set[int] = set()
     for variable in variables:
         if id(variable) in seen:
@@ -65,19 +118,17 @@ def _named(variables: Any) -> dict[str, Any]:
         seen.add(id(variable))
         base = str(getattr(variable, "path", None) or variable.name).removesuffix(":0")
         name, number = base, 0
-        while name in found:
+        while name in by_name:
             number += 1
             name = f"{base}:{number}"
-        found[name] = variable
-    return found
+        by_name[name] = variable
+    return by_name
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The architecture as a Keras archive states it; of other files nothing."""
+def _read_config(path: Path) -> JsonObject:
+    """Return the architecture as a Keras archive states it; of other files nothing."""
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:
-        found = json.loads(archive.read("config.json"))
-    return {
-        k: v for k, v in found.items() if k in ("module", "class_name", "config", "registered_name")
-    }
+        config: JsonObject = json.loads(archive.read("config.json"))
+    return {key: value for key, value in config.items() if key in _CONFIG_KEYS}

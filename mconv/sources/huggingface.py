@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mconv.errors import SourceError, UsageError
-from mconv.sources import _torch, _weights
+from mconv.sources import _torch
 from mconv.sources._huggingface import checkpoint, configuration, decoding, generation
 from mconv.sources._huggingface import parts as model_parts
+from mconv.sources._huggingface import weights as weights_of_folder
 from mconv.sources._huggingface.inputs import ModelInputs
+from mconv.sources._weights import TorchWeights
 from mconv.values import ExportInfo, JsonObject, SourceConfig
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def detect(path: Path) -> bool:
 
 
 def _has_weights(path: Path) -> bool:
-    return any((path / name).is_file() for name in _weights.CHECKPOINTS)
+    return any((path / name).is_file() for name in weights_of_folder.CHECKPOINTS)
 
 
 def check(config: SourceConfig) -> None:
@@ -87,7 +89,7 @@ def check(config: SourceConfig) -> None:
         )
     if not _has_weights(path):
         raise UsageError(
-            f"{path.name} has no weights ({', '.join(_weights.CHECKPOINTS[:1])} …)",
+            f"{path.name} has no weights ({', '.join(weights_of_folder.CHECKPOINTS[:1])} …)",
             hint="with Git LFS, fetch them (lfs: true)",
         )
     if "auto_map" in content:
@@ -197,12 +199,12 @@ def _load_whole(
     return model
 
 
-def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
+def weights(config: SourceConfig, part: str | None) -> TorchWeights:
     """Return the checkpoint's tensors under the model's names; of a part, those of its module."""
     # options of graphs, not of weights
     options = {k: v for k, v in config.options.items() if k not in ("cache", "parts")}
     model = load(msgspec.structs.replace(config, options=options, part=""))
-    return _weights.open_huggingface(model, Path(config.path), part, model.untrained)
+    return weights_of_folder.open_weights(model, Path(config.path), part, model.untrained)
 
 
 def _check_complete(path: Path, missing: Sequence[str]) -> None:

@@ -242,7 +242,7 @@ class JaxModel:
         self.compiled = self.jax.jit(flat)
         self.high = self._tables()
         feeds = self.draw(2, samples.SEED, {})
-        self.outputs: tuple[TensorSpec, ...] = _named.output_specs(
+        self.outputs: tuple[TensorSpec, ...] = _named.infer_output_specs(
             [self.run(f) for f in feeds], feeds, self.inputs
         )
 

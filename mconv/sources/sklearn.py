@@ -160,7 +160,9 @@ class SklearnModel:
         self.parameters: int | None = None
         feeds = self.draw(2, samples.SEED, {})
         answers = [self.run(feed) for feed in feeds]
-        self.outputs: tuple[TensorSpec, ...] = _named.output_specs(answers, feeds, self.inputs)
+        self.outputs: tuple[TensorSpec, ...] = _named.infer_output_specs(
+            answers, feeds, self.inputs
+        )
 
     def _inputs(self) -> tuple[TensorSpec, ...]:
         """One float tensor of all columns, unless columns are chosen by name. Raises SourceError

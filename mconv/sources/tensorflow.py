@@ -114,14 +114,14 @@ class TensorFlowModel:
             )
         self.function = function
         self.parameters: int | None = sum(
-            int(v.shape.num_elements() or 0) for v in self.variables()
+            int(v.shape.num_elements() or 0) for v in self.list_variables()
         )
         answers = [self.run(f) for f in self.draw(2, samples.SEED, {})]
         self.outputs: tuple[TensorSpec, ...] = tuple(
             self._output(name, answers) for name in answers[0]
         )
 
-    def variables(self) -> Sequence[Any]:
+    def list_variables(self) -> Sequence[Any]:
         return list(
             getattr(self.owner, "variables", None)
             or getattr(self.function, "variables", None)

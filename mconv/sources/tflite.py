@@ -96,7 +96,7 @@ class TfliteModel:
         self.quantized = sum(1 for d in details if d["quantization_parameters"]["scales"].size)
         self.parameters: int | None = None
         feeds = self.draw(2, samples.SEED, {})
-        self.outputs: tuple[TensorSpec, ...] = _named.output_specs(
+        self.outputs: tuple[TensorSpec, ...] = _named.infer_output_specs(
             [self.run(f) for f in feeds], feeds, self.inputs
         )
 
