@@ -63,8 +63,8 @@ def test_nothing_is_left_where_the_quantizer_fails(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         ({"precision": None}, "say what to quantize to"),
-        ({"precision": "int7"}, "'int7' is no precision of ONNX"),
-        ({"precision": "int8", "method": "magic"}, "there is no quantizer 'magic'"),
+        ({"precision": "int7"}, "'int7' is not a known precision"),
+        ({"precision": "int8", "method": "magic"}, "'magic' is not a known quantizer"),
         ({"precision": "int4", "method": "fp16"}, "fp16 does not make int4"),
         ({"precision": "fp32"}, "onnx does not make fp32"),
         ({"precision": "int4", "options": {"sise": 1}}, "has no option 'sise'"),
@@ -111,5 +111,5 @@ def test_a_file_of_settings_is_held_to_its_schema(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="version"):
         read_config(path)
     path.write_text("{")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"is not a mixed\.json"):
         read_config(path)

@@ -79,7 +79,7 @@ def test_all_weights_and_the_files_beside_them_are_taken_out(
     folder = weights.Folder(tmp_path)
     np.testing.assert_array_equal(folder["b"].numpy(), OWN["b"])
     assert folder.index.aliases == {"c": "a"}
-    assert [path.name for path in folder.beside()] == ["tokenizer.json"]
+    assert [path.name for path in folder.list_files_beside()] == ["tokenizer.json"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from mconv.workers.channels import Exchange
 from mconv.workers.forkserver import Forked, Server
 from mconv.workers.messages import Request
 from mconv.workers.process import run_step
-from mconv.workers.spawn import environment
+from mconv.workers.spawn import make_environment
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
@@ -41,7 +41,7 @@ def base(tmp_path: Path) -> Server:
 
 def begin(server: Server, folder: Path, exchange: Exchange, **env: str) -> Forked:
     (folder / "home").mkdir(exist_ok=True)
-    variables = environment(folder / "home", str(folder), 1, env)
+    variables = make_environment(folder / "home", str(folder), 1, env)
     child = server.start(exchange, folder / "home", variables, threading.Event())
     assert child is not None
     return child
@@ -74,7 +74,7 @@ def test_a_child_has_its_own_environment_and_none_of_ours(
         exchange.close_child_ends()
         assert child.wait(60) != 0
         assert exchange.read_answer() == b""
-        printed = exchange.log.text()
+        printed = exchange.log.read_text()
     assert base.process is not None
     server = psutil.Process(base.process.pid)
     assert "GITHUB_TOKEN" not in server.environ()

@@ -35,21 +35,21 @@ def pid() -> Iterator[int]:
         process.stdin.close()
 
 
-@pytest.mark.parametrize("linux", [memory.LINUX, False])
+@pytest.mark.parametrize("linux", [memory.HAS_CHILDREN_FILES, False])
 def test_descendants_count(pid: int, linux: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LINUX", linux)
+    monkeypatch.setattr(memory, "HAS_CHILDREN_FILES", linux)
     process = psutil.Process(pid)
     parts = [process, *process.children(recursive=True)]
     assert len(parts) == 2
     expected = sum(part.memory_info().rss for part in parts)
     assert expected > BLOCK
-    assert memory.resident(pid) == pytest.approx(expected, rel=0.05)
+    assert memory.measure_resident(pid) == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.parametrize("linux", [memory.LINUX, False])
+@pytest.mark.parametrize("linux", [memory.HAS_CHILDREN_FILES, False])
 def test_a_process_that_has_ended_has_none(linux: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LINUX", linux)
+    monkeypatch.setattr(memory, "HAS_CHILDREN_FILES", linux)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     time.sleep(0.01)
-    assert memory.resident(process.pid) == 0
+    assert memory.measure_resident(process.pid) == 0

@@ -10,7 +10,7 @@ import pytest
 
 from mconv.workers.channels import Exchange
 from mconv.workers.messages import LONGEST_MESSAGE, Response, read_response
-from mconv.workers.spawn import environment
+from mconv.workers.spawn import make_environment
 
 CODE = """
 import sys
@@ -39,11 +39,11 @@ def serve(folder: Path, body: str, request: bytes = b'{"text": "x"}') -> tuple[b
             stdout=exchange.log.writer,
             stderr=exchange.log.writer,
             pass_fds=(answer,),
-            env=environment(folder, str(folder), 1),
+            env=make_environment(folder, str(folder), 1),
         )
         exchange.close_child_ends()
         code = child.wait(30)
-        return exchange.read_answer() or b"", code, exchange.log.text()
+        return exchange.read_answer() or b"", code, exchange.log.read_text()
 
 
 def read(answer: bytes) -> Response[str]:

@@ -47,18 +47,18 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_workers_share_one_helper_until_it_dies(make: Any) -> None:
     helper = make(CODE)
-    first = helper.variables()
+    first = helper.make_variables()
     assert helper.process is not None
     assert first == {"OWN_ENDPOINT": f"at {helper.process.pid}"}
-    assert helper.variables() == first
+    assert helper.make_variables() == first
     helper.process.kill()
-    assert helper.variables() != first
-    assert helper.variables() == {"OWN_ENDPOINT": f"at {helper.process.pid}"}
+    assert helper.make_variables() != first
+    assert helper.make_variables() == {"OWN_ENDPOINT": f"at {helper.process.pid}"}
 
 
 def test_it_may_clean_up_and_its_folder_goes(make: Any, tmp_path: Path) -> None:
     helper = make(CODE)
-    helper.variables()
+    helper.make_variables()
     helper.stop()
     assert (tmp_path / "mark").read_text() == "cleaned up"
     assert not (tmp_path / "folder").exists()
@@ -68,7 +68,7 @@ def test_it_may_clean_up_and_its_folder_goes(make: Any, tmp_path: Path) -> None:
 def test_one_that_does_not_end_is_killed(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "STOP_SECONDS", 0.2)
     helper = make(CODE.replace("sys.stdin.read()", "import time; time.sleep(600)"))
-    helper.variables()
+    helper.make_variables()
     begin = time.monotonic()
     helper.stop()
     assert time.monotonic() - begin < 20
@@ -87,7 +87,7 @@ def test_one_that_does_not_end_is_killed(make: Any, monkeypatch: pytest.MonkeyPa
 def test_one_that_does_not_start_says_why(make: Any, code: str, words: str) -> None:
     helper = make(code)
     with pytest.raises(StepError, match="the helper of runtime own did not start") as caught:
-        helper.variables()
+        helper.make_variables()
     assert words in str(caught.value)
     assert helper.process is None
 
@@ -98,4 +98,4 @@ def test_one_that_never_says_where_it_is_is_given_up(
     monkeypatch.setattr(service, "START_SECONDS", 0.3)
     helper = make("import time; time.sleep(600)")
     with pytest.raises(StepError, match="did not start"):
-        helper.variables()
+        helper.make_variables()
