@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mconv.contracts import Remarks
 from mconv.onnx_graph import initializers, model_files
+from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.optimizers._check import check_signature
 
 LEVELS = ("basic", "aggressive")
@@ -24,6 +25,7 @@ def optimize(model: Path, out: Path, *, level: str) -> Remarks:
     import onnxscript.optimizer
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    make_rules_exact()
     graph = model_files.load_model(model)
     aside = initializers.lay_aside(graph)
     graph = onnxscript.optimizer.optimize(graph)

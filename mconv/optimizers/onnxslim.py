@@ -12,6 +12,8 @@ from mconv.optimizers._check import check_signature
 LEVELS = ("basic", "aggressive")
 ORDER = 20
 TOOLS = ("onnxslim", "onnx", "onnx-ir")
+# bytes of a constant that folding may make: a shape and a number of 161 bytes became 8 MB
+LARGEST_FOLDED = 64 * 1024
 
 
 def optimize(model: Path, out: Path, *, level: str) -> Remarks:
@@ -25,7 +27,7 @@ def optimize(model: Path, out: Path, *, level: str) -> Remarks:
     aside = initializers.lay_aside(graph)
     proto = to_proto(graph, data=False)
     del graph  # its tensors are in the message now
-    proto = onnxslim.slim(proto)
+    proto = onnxslim.slim(proto, size_threshold=LARGEST_FOLDED)
     del proto.metadata_props[:], proto.graph.value_info[:]
     slim = model_files.model_of(proto)
     initializers.put_back(slim, aside)
