@@ -9,6 +9,7 @@ from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
 from mconv.onnx_graph.surgery import forget_types
 from mconv.quantizers._fp16 import constants, converter
+from mconv.quantizers._fp16.precise import keep_precise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,9 @@ def quantize(
     """Convert with onnxruntime's float16 converter, which leaves operators without a 16-bit form
     (TopK, Range …) in fp32.
 
-    Masks (constants of 1e8 and beyond) become ±1e4, which a softmax treats alike; operators that
-    read any other constant beyond ±65504 stay in fp32. Raises UnsupportedError where there is
+    What fp16 would change stays in fp32 (:mod:`mconv.quantizers._fp16.precise`). Elsewhere masks
+    (constants of 1e8 and beyond) become ±1e4; operators that read any other constant beyond ±65504
+    stay in fp32. Raises UnsupportedError where there is
     nothing to convert, or the result is not valid."""
     import onnx
 
@@ -43,9 +45,10 @@ def quantize(
         raise UnsupportedError(
             "the model has no 32-bit float weights to convert", hint="deliver it as fp32"
         )
-    large = constants.bound_masks(graph)
+    precise = keep_precise(graph)
+    large = constants.bound_masks(graph, precise)
     forget_types(graph.graph)
-    half = converter.convert(graph, large.readers)
+    half = converter.convert(graph, large.readers | precise)
     RemoveCastPairsPass()(half)
     model_files.save_model(half, out)
     try:
@@ -55,6 +58,8 @@ def quantize(
     remarks: Remarks = {}
     if large.masks:
         remarks["masks made finite"] = large.masks
+    if precise:
+        remarks["operators kept in fp32, which fp16 would change"] = len(precise)
     if large.readers:
         remarks["operators kept in fp32 for a constant beyond 65504"] = len(large.readers)
     return remarks

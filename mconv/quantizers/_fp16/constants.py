@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,17 +41,19 @@ def has_floats(model: ir.Model) -> bool:
     return any(True for graph in model.graphs() for _ in _float_places(graph))
 
 
-def bound_masks(model: ir.Model) -> LargeConstants:
+def bound_masks(model: ir.Model, precise: Collection[str] = ()) -> LargeConstants:
     """Make masks finite in fp16, in bodies too: constants that are 1e8 or larger wherever they are
-    beyond ±65504, which become ±1e4 there. A node that reads another constant beyond ±65504 in its
+    beyond ±65504, which become ±1e4 there, unless nodes that stay in fp32 (``precise``, by their
+    names) alone read them. A node that reads another constant beyond ±65504 in its
     own graph gets a name, if it has none, by which it can be kept in fp32."""
     masks = 0
     readers: set[str] = set()
     for graph in model.graphs():
         large = set()
+        imprecise = _names_read(graph, precise)
         for name, place in _float_places(graph):
             values = place.tensor.numpy()
-            if not _has_beyond(values):
+            if name not in imprecise or not _has_beyond(values):
                 continue
             beyond = _is_beyond(values)
             if abs(values[beyond]).min() >= MASK_FROM:
@@ -65,6 +67,18 @@ def bound_masks(model: ir.Model) -> LargeConstants:
                 node.name = node.name or f"{node.op_type}_fp32_{index}"
                 readers.add(node.name)
     return LargeConstants(masks, frozenset(readers))
+
+
+def _names_read(graph: ir.Graph, precise: Collection[str]) -> set[str | None]:
+    """Return the names that nodes of a graph read which are not ``precise``, and those that the
+    graph, or a body in it, returns or reads from around it."""
+    names: set[str | None] = {value.name for value in graph.outputs}
+    for node in graph.all_nodes():
+        if node.name not in precise or node.graph is not graph:
+            names |= {value.name for value in node.inputs if value is not None}
+    for body in graph.subgraphs():
+        names |= {value.name for value in body.outputs}
+    return names
 
 
 def _float_places(graph: ir.Graph) -> Iterator[tuple[str | None, TensorPlace]]:

@@ -37,6 +37,7 @@ def convert(model: ir.Model, wide: Collection[str]) -> ir.Model:
         disable_shape_infer=True,
         node_block_list=sorted(wide) or None,
     )
+    _remove_repeated_casts(proto.graph)
     try:
         half = model_files.model_of(proto)
     except ir.serde.SerdeError as problem:
@@ -44,6 +45,19 @@ def convert(model: ir.Model, wide: Collection[str]) -> ir.Model:
     _put_back(half, tensors)
     half.graph.sort()  # the converter appends its Cast nodes at the end
     return half
+
+
+def _remove_repeated_casts(graph: onnx.GraphProto) -> None:
+    """Remove Casts whose output another Cast of the same graph has: the converter adds one for each
+    operator in fp32 that reads a value, under one name."""
+    seen: set[str] = set()
+    repeated = []
+    for index, node in enumerate(graph.node):
+        if node.op_type == "Cast" and node.output[0] in seen:
+            repeated.append(index)
+        seen |= set(node.output)
+    for index in reversed(repeated):
+        del graph.node[index]
 
 
 def broken_graph(problem: BaseException) -> UnsupportedError:

@@ -182,7 +182,9 @@ def test_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
 
 
 def test_notes_say_what_was_changed(tmp_path: Path) -> None:
-    assert convert(CASES["where-mask"], tmp_path)[1] == {"masks made finite": 1}
+    assert convert(CASES["where-mask"], tmp_path)[1] == {
+        "operators kept in fp32, which fp16 would change": 2  # Where and Softmax
+    }
     made, notes = convert(CASES["large"], tmp_path)
     assert notes == {"operators kept in fp32 for a constant beyond 65504": 2}
     kinds = {t.name: t.data_type for t in made.graph.initializer}
@@ -225,3 +227,74 @@ def test_tensors_of_bodies_may_be_external_data(tmp_path: Path) -> None:
     feed = feeds_of(CASES["if"])
     got = answer(path.with_name("out.onnx"), feed)
     np.testing.assert_array_equal(got["y"], answer(inside, feed)["y"])
+
+
+def half_of(folder: Path, proto: onnx.ModelProto, **feeds: np.ndarray) -> tuple[Any, Any]:
+    """The answers of a float graph and of its fp16 form."""
+    import onnxruntime
+
+    onnx.save(proto, folder / "float.onnx")
+    fp16.quantize(
+        folder / "float.onnx", folder / "half.onnx", precision="fp16", options={}, calibration=None
+    )
+    answers = []
+    for name in ("float", "half"):
+        session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
+        answers.append(session.run(None, feeds)[0])
+    return answers[0], answers[1]
+
+
+def test_an_epsilon_keeps_the_logarithm_of_silence(tmp_path: Path) -> None:
+    """log(0 + 10⁻¹⁰) is −23.03; in fp16 10⁻¹⁰ is 0, and its logarithm −∞."""
+    proto = model(
+        [H, node("Mul", "h h", "p"), node("Add", "p eps", "s"), node("Log", "s", "y")],
+        [X],
+        [Y],
+        [W, tensor("eps", 1e-10)],
+    )
+    sound = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    sound[1] = 0
+    wanted, got = half_of(tmp_path, proto, x=sound)
+    assert wanted[1] == pytest.approx(np.full(8, np.log(1e-10)), rel=1e-4)
+    np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=0.1)
+
+
+def test_positions_beyond_2048_keep_their_angles(tmp_path: Path) -> None:
+    """fp16 knows every second number from 2048 on, every fourth from 4096 on."""
+    proto = model(
+        [
+            node("Cast", "n", "f", to=TensorProto.FLOAT),
+            node("Mul", "f inverse", "angle"),
+            node("Cos", "angle", "c"),
+            node("MatMul", "c W", "y"),
+        ],
+        [value("n", ["b", 1], INT64)],
+        [Y],
+        [W, tensor("inverse", 10000 ** (-np.arange(8) / 8))],
+    )
+    positions = np.array([[3], [2049], [3001], [7777]])
+    wanted, got = half_of(tmp_path, proto, n=positions)
+    np.testing.assert_allclose(got, wanted, atol=4e-3 * np.abs(wanted).max())
+
+
+def test_a_row_that_is_masked_as_a_whole_is_its_mean(tmp_path: Path) -> None:
+    """All scores are the lowest number then, and the softmax is 1/n; −10⁴ would leave them apart."""
+    proto = model(
+        [
+            H,
+            node("Cast", "mask", "f", to=TensorProto.FLOAT),
+            node("Sub", "one f", "inverse"),
+            node("Mul", "inverse lowest", "far"),
+            node("Add", "h far", "w"),
+            SOFTMAX,
+        ],
+        [X, value("mask", ["b", 8], INT64)],
+        [Y],
+        [W, tensor("one", 1), tensor("lowest", LOWEST)],
+    )
+    x = 5 * np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    mask = np.array([[1] * 6 + [0] * 2, [0] * 8])
+    wanted, got = half_of(tmp_path, proto, x=x, mask=mask)
+    assert wanted[1] == pytest.approx(np.full(8, 1 / 8))
+    np.testing.assert_allclose(got, wanted, atol=2e-3)
+    assert got[0, 6:].max() < 1e-6
