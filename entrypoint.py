@@ -60,7 +60,7 @@ def make_run_arguments(inputs: Mapping[str, str]) -> list[str]:
     ]
     for pattern in get_input(inputs, "only").split():
         argv += ["--only", pattern]
-    for name in ("store", "jobs", "shard", "baseline", "fail-on"):
+    for name in ("store", "jobs", "shard", "baseline", "fail-on", "fail-on-unverified"):
         if value := get_input(inputs, name):
             argv += [f"--{name}", value]
     if not is_set(inputs, "measure", "true"):

@@ -32,6 +32,7 @@ from mconv import compare, registry, samples
 from mconv.manifest import reader
 from mconv.onnx_graph import model_files, model_info
 from mconv.planning.planner import CALIBRATION_COUNT
+from mconv.proof.user_samples import read_samples
 
 ROOT = Path(__file__).parents[1]
 OURS: dict[str, tuple[str, str, dict[str, Any]]] = {  # label: quantizer, precision, options
@@ -128,18 +129,12 @@ def benchmark(name: str, folder: Path, only: Sequence[str]) -> None:
     source.export(config.source, out)
     fp32 = out / model_files.MODEL_FILE
     if config.samples:
-        arrays = samples.read_user_file(Path(config.samples))
-        held_out, _, _ = samples.user_feeds(
-            arrays, model.inputs, model.outputs, dims={}, file="samples"
-        )
+        held_out = read_samples(Path(config.samples), model.inputs, model.outputs).feeds
     else:
         held_out = model.samples(16, samples.SEED, {}) or []
     calibration = model.samples(CALIBRATION_COUNT, samples.SEED + 1, {}, calibration=True) or []
     if config.calibration and config.calibration.data:
-        arrays = samples.read_user_file(Path(config.calibration.data))
-        calibration, _, _ = samples.user_feeds(
-            arrays, model.inputs, (), dims={}, file="calibration"
-        )
+        calibration = read_samples(Path(config.calibration.data), model.inputs, ()).feeds
     reference = [model.run(feed) for feed in held_out]
     made: dict[str, Path] = {"fp32": fp32}
     seconds: dict[str, float] = {"fp32": 0.0}

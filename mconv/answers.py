@@ -19,6 +19,7 @@ from mconv.values import (
     ModelInfo,
     OutputError,
     Placement,
+    Strength,
 )
 
 
@@ -119,6 +120,7 @@ class VerifyAnswer(StepAnswer, frozen=True, kw_only=True, tag="verify"):
         details: What the runtime tells besides, for the report.
         evaluation: The task metric, where labels were given.
         generation: The greedy tokens, of a model that writes text.
+        strength: How much agreement with the reference proves.
     """
 
     runtime: str
@@ -129,6 +131,7 @@ class VerifyAnswer(StepAnswer, frozen=True, kw_only=True, tag="verify"):
     details: JsonObject = {}
     evaluation: Evaluation | None = None
     generation: Generation | None = None
+    strength: Strength | None = None
 
 
 class MeasureAnswer(StepAnswer, frozen=True, kw_only=True, tag="measure"):

@@ -83,6 +83,47 @@ class TensorSpec(Frozen, frozen=True, kw_only=True):
     shape: tuple[int | str, ...]
 
 
+InputKind = Literal[
+    "ids", "mask", "flag", "count", "integers", "image", "waveform", "positive", "numbers", "text"
+]
+
+
+class AxisBound(Frozen, frozen=True, kw_only=True):
+    """Which sizes a free axis takes.
+
+    Attributes:
+        min: The least.
+        max: The largest; None where there is none.
+        multiple: What each is a multiple of.
+    """
+
+    min: int = 1
+    max: int | None = None
+    multiple: int = 1
+
+
+class InputFact(Frozen, frozen=True, kw_only=True):
+    """What the manifest says of an input beside its shape.
+
+    Attributes:
+        name: The input.
+        low: The least value that it takes.
+        high: The largest value that it takes.
+        kind: What its values are.
+        value: The one value that it has.
+        axes: Which sizes its free axes take, by their names.
+        batch_axis: The axis of its samples that counts them, where it is not the first.
+    """
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    kind: InputKind | None = None
+    value: float | None = None
+    axes: dict[str, AxisBound] = {}
+    batch_axis: int | None = None
+
+
 class FileRecord(Frozen, frozen=True, kw_only=True):
     """A file of an artifact.
 
@@ -108,6 +149,9 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
         sqnr_db: The least ratio of signal to quantization noise, in decibels.
         top1_agreement: The least share of rows in which the largest element is the same.
         tokens: The least share of generated tokens that are equal.
+        nrmse: The largest root mean square of the differences, relative to the reference's
+            standard deviation.
+        nrmse_row: The same of one row.
     """
 
     cosine: float | None = None
@@ -117,6 +161,8 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
     sqnr_db: float | None = None
     top1_agreement: float | None = None
     tokens: float | None = None
+    nrmse: float | None = None
+    nrmse_row: float | None = None
 
 
 class Limits(Frozen, frozen=True, kw_only=True):
@@ -143,6 +189,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
         options: The plug-in's own options (``factory``, ``task`` …).
         inputs: The inputs that the manifest declares, if it does.
         part: The part of a model of several that a step is about; empty of a model that is one.
+        samples: The user's samples, for sources that try the model while they export it.
     """
 
     format: str
@@ -151,6 +198,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     inputs: tuple[TensorSpec, ...] = ()
     part: str = ""
+    samples: str | None = None
 
 
 class ModelInfo(Frozen, frozen=True, kw_only=True):
@@ -227,6 +275,12 @@ class OutputError(Frozen, frozen=True, kw_only=True):
         cosine_min: The least cosine of one sample.
         sqnr_db: Signal over noise, in decibels.
         top1_agreement: The share of rows in which the largest element is the same.
+        nrmse: The root mean square of the differences, relative to the reference's standard
+            deviation.
+        nrmse_row: The largest root mean square of the differences of one row, relative to the
+            same.
+        compared: The share of elements that ``nrmse`` is about: where the reference is finite and
+            no mask constant.
     """
 
     name: str
@@ -238,6 +292,65 @@ class OutputError(Frozen, frozen=True, kw_only=True):
     cosine_min: float | None = None
     sqnr_db: float | None = None
     top1_agreement: float | None = None
+    nrmse: float | None = None
+    nrmse_row: float | None = None
+    compared: float | None = None
+
+
+class OutputStrength(Frozen, frozen=True, kw_only=True):
+    """What the reference's answers can tell of one output.
+
+    Attributes:
+        name: The output.
+        elements: How many elements there are in all samples.
+        finite: The share of them that is a finite number.
+        spread: The standard deviation of the finite ones, over all samples; 0 where all are equal.
+        within: The largest standard deviation inside of one sample.
+        classes: In how many different places a row has its largest element, of outputs of scores.
+        constant: The exported graph computes it of no input's values, so that it is always the
+            same.
+    """
+
+    name: str
+    elements: int
+    finite: float
+    spread: float
+    within: float | None = None
+    classes: int | None = None
+    constant: bool = False
+
+
+class InputDomain(Frozen, frozen=True, kw_only=True):
+    """Which values an input was given, and who says so.
+
+    Attributes:
+        name: The input.
+        values: The values in words.
+        guessed: Nothing but the type of the input says so.
+    """
+
+    name: str
+    values: str
+    guessed: bool
+
+
+class Strength(Frozen, frozen=True, kw_only=True):
+    """How much agreement with the reference proves.
+
+    Attributes:
+        outputs: What its answers can tell of each output.
+        moved: By how much each input moves the outputs, relative to their spread; None where that
+            was not tried.
+        domains: Which values each input was given.
+        regimes: How many samples there are of each regime.
+        calibrated: The user gave calibration data.
+    """
+
+    outputs: tuple[OutputStrength, ...] = ()
+    moved: dict[str, float | None] = {}
+    domains: tuple[InputDomain, ...] = ()
+    regimes: dict[str, int] = {}
+    calibrated: bool = False
 
 
 class Placement(Frozen, frozen=True, kw_only=True):
@@ -298,6 +411,7 @@ class Verification(Frozen, frozen=True, kw_only=True):
         reasons: Why it is not ``passed``.
         details: What the runtime tells besides.
         generation: The greedy tokens, of a model that writes text.
+        strength: How much agreement with the reference proves.
     """
 
     runtime: str
@@ -310,6 +424,7 @@ class Verification(Frozen, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     details: JsonObject = {}
     generation: Generation | None = None
+    strength: Strength | None = None
 
 
 class Latency(Frozen, frozen=True, kw_only=True):
@@ -342,8 +457,13 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
         reference_runtime: The source framework.
         reference: The source framework's latency.
         speedup: The reference's median over the artifact's.
-        comparable: False where the device is a software stand-in (SwiftShader): such a latency
-            compares variants on that adapter only, and gates nothing.
+        speedup_low: The lower end of the ratio's 95 % confidence interval.
+        speedup_high: The upper end of it.
+        comparable: False where the device is a software stand-in (SwiftShader), whose latency
+            compares variants on that adapter only, and where the machine was busy with other
+            things. Such a latency gates nothing.
+        software: The device is a software stand-in.
+        reason: Why it is not comparable.
         shapes: The shape of each input that was measured.
         others: Latencies of other ways to run the model, measured beside it.
         parts: The latency of each part of a model of several; ``latency`` and ``reference`` are
@@ -360,7 +480,11 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     reference_runtime: str | None = None
     reference: Latency | None = None
     speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
     comparable: bool = True
+    software: bool = False
+    reason: str = ""
     shapes: dict[str, tuple[int, ...]] = {}
     others: dict[str, Latency] = {}
     parts: dict[str, Latency] = {}
@@ -713,6 +837,8 @@ class Summary(Frozen, frozen=True, kw_only=True):
         unverified: How many could not be checked.
         regressions: How many got worse than the baseline.
         conclusion: What the gate says of them all.
+        fail_on: The gate: what fails the run.
+        fail_on_unverified: A variant that could not be checked counts as one that failed.
     """
 
     passed: int = 0
@@ -722,6 +848,8 @@ class Summary(Frozen, frozen=True, kw_only=True):
     unverified: int = 0
     regressions: int = 0
     conclusion: Literal["success", "failure"] = "success"
+    fail_on: str = "failed"
+    fail_on_unverified: bool = True
 
 
 class Shard(Frozen, frozen=True, kw_only=True):

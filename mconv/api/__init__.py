@@ -175,6 +175,7 @@ def run(
     shard: str | None = None,
     baseline: PathLike | Report | None = None,
     fail_on: str = "failed",
+    fail_on_unverified: bool | None = None,
     trace: PathLike | None = None,
     executor: str = "local",
     ray_address: str | None = None,
@@ -184,8 +185,10 @@ def run(
     ``out`` (None: nowhere).
 
     ``only``: globs of model names or ``model/target/precision``. ``shard``: ``"1/4"``. ``fail_on``
-    decides ``report.summary.conclusion``. ``executor``: ``local`` or ``ray`` (docs/scaling.md). A
-    variant that fails is a value, not an exception. Raises ManifestError, UsageError, StoreError.
+    decides ``report.summary.conclusion``; ``fail_on_unverified`` whether what could not be checked
+    counts as failed, None as the manifest says. ``executor``: ``local`` or ``ray``
+    (docs/scaling.md). A variant that fails is a value, not an exception. Raises ManifestError,
+    UsageError, StoreError.
     """
     if fail_on not in FAIL_ON:
         raise UsageError(f"fail_on is one of {', '.join(FAIL_ON)}, not {fail_on!r}")
@@ -213,7 +216,9 @@ def run(
                 known = baselines.select_variants(known, [v.id for v in report.variants])
             report = baselines.compare(report, known)
         report = msgspec.structs.replace(report, shard=part)
-        return msgspec.structs.replace(report, summary=verdict.summarize(report.variants, fail_on))
+        strict = chosen.fail_on_unverified if fail_on_unverified is None else fail_on_unverified
+        summary = verdict.summarize(report.variants, fail_on, fail_on_unverified=strict)
+        return msgspec.structs.replace(report, summary=summary)
 
     folder = Path(out) if out is not None else None
     if folder is not None:

@@ -51,7 +51,11 @@ def merge_results(reports: Sequence[Report]) -> Report:
             f"several files hold the variant {', '.join(twice[:5])}",
             hint="give each shard's file once",
         )
-    summary = verdict.summarize(variants) if several else first.summary
+    summary = first.summary
+    if several:
+        summary = verdict.summarize(
+            variants, summary.fail_on, fail_on_unverified=summary.fail_on_unverified
+        )
     missing = find_missing_shards(reports)
     if missing:
         summary = msgspec.structs.replace(summary, conclusion="failure")

@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="failed",
         help="what makes the exit code 1 (default: failed)",
     )
+    parser.add_argument(
+        "--fail-on-unverified",
+        choices=("true", "false"),
+        help="whether what could not be checked makes the exit code 1 (default: as the manifest "
+        "says, else true)",
+    )
     parser.add_argument("--json", action="store_true", help="print results.json on stdout")
 
 
@@ -64,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         shard=args.shard,
         baseline=args.baseline,
         fail_on=args.fail_on,
+        fail_on_unverified=_decide(args.fail_on_unverified),
         trace=args.trace,
         progress=api.progress_reporter(),
         **_engine.read_engine_settings(args),
@@ -74,3 +81,7 @@ def run(args: argparse.Namespace) -> int:
         _engine.print_report(report)
         print(f"report: {args.out / 'report.html'}", file=sys.stderr)
     return 0 if report.summary.conclusion == "success" else 1
+
+
+def _decide(value: str | None) -> bool | None:
+    return None if value is None else value == "true"

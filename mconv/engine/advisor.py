@@ -272,7 +272,7 @@ def find_worst_cosine(result: VariantResult) -> float | None:
 
 def find_latency(result: VariantResult) -> float | None:
     """Return the median latency in milliseconds where it stands for real hardware, else None."""
-    if result.benchmark is None or not result.benchmark.comparable:
+    if result.benchmark is None or result.benchmark.software:
         return None
     return result.benchmark.latency.p50_ms
 

@@ -16,6 +16,7 @@ from mconv.errors import UsageError, describe_unreadable
 from mconv.manifest import options as manifest_options
 from mconv.manifest.yaml import describe_unknown
 from mconv.onnx_graph import model_info
+from mconv.proof.user_samples import read_samples
 from mconv.results import output as results_output
 from mconv.values import LayerError, Quantized
 
@@ -168,8 +169,7 @@ def _make_feeds(
     if isinstance(calibration, Path):
         if not calibration.exists():
             raise UsageError(f"there is no file {str(calibration)!r}")
-        arrays = samples.read_user_file(calibration)
-        return samples.user_feeds(arrays, inputs, (), dims={}, file=calibration.name)[0], []
+        return read_samples(calibration, inputs, ()).feeds, []
     if calibration is not None:
         return calibration, []
     return samples.draw_feeds(inputs, count=DRAWN, seed=samples.SEED + 1, dims={}), [NOTE]

@@ -11,7 +11,7 @@ import msgspec
 from mconv.compare import DEFAULT_TOLERANCES
 from mconv.errors import ManifestError
 from mconv.manifest.yaml import suggest_nearest
-from mconv.values import Frozen, JsonObject, Limits, Place, SourceConfig, Tolerance
+from mconv.values import Frozen, InputFact, JsonObject, Limits, Place, SourceConfig, Tolerance
 
 PRECISIONS = tuple(DEFAULT_TOLERANCES)
 
@@ -19,7 +19,7 @@ OPTIMIZE_LEVELS = ("none", "basic", "aggressive")
 METRICS = ("accuracy",)
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("float32", "float16", "float64", *INTEGERS, "bool", "string")
-MANIFEST_KEYS = ("version", "defaults", "models")
+MANIFEST_KEYS = ("version", "defaults", "models", "fail_on_unverified", "fail-on-unverified")
 SHARED_KEYS = (
     "samples",
     "calibration",
@@ -30,10 +30,24 @@ SHARED_KEYS = (
     "tolerance",
     "depends_on",
     "resources",
+    "measure",
 )
 MODEL_KEYS = ("name", "source", "inputs", "state", *SHARED_KEYS)
 SOURCE_KEYS = ("format", "path")
 VARIANT_KEYS = ("as", "precision", "method", "tolerance", "limits")
+INPUT_KEYS = ("shape", "dtype", "range", "kind", "value", "axes", "batch_axis")
+INPUT_KINDS = (
+    "ids",
+    "mask",
+    "flag",
+    "count",
+    "integers",
+    "image",
+    "waveform",
+    "positive",
+    "numbers",
+)
+AXIS_KEYS = ("min", "max", "multiple")
 LIMIT_KEYS = ("max_size", "max_latency")
 TOLERANCE_KEYS = tuple(f.name for f in msgspec.structs.fields(Tolerance))
 DEFAULT_TIMEOUT_MS = 30 * 60_000.0
@@ -109,12 +123,14 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
         source: The model as it is.
         place: Where the entry stands in the manifest.
         variants: What is made of it.
-        samples: The file of reference inputs.
+        samples: The file of reference inputs, or the folder that holds a file for each call.
         calibration: How calibration samples are had.
         evaluate: The task metric.
         optimize: How far the graph is optimized.
         depends_on: Globs of further files a change of which redoes the model.
         state: Outputs that are inputs of the next call: output name → input name.
+        facts: What is said of the inputs beside their shapes.
+        measure: The sizes of free axes at which latency is measured, by their names.
         timeout_s: The time limit of each step, in seconds.
         memory_bytes: The memory limit of each step.
     """
@@ -129,6 +145,8 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     optimize: str = "basic"
     depends_on: tuple[str, ...] = ()
     state: dict[str, str] = {}
+    facts: tuple[InputFact, ...] = ()
+    measure: dict[str, int] = {}
     timeout_s: float = DEFAULT_TIMEOUT_MS / 1000
     memory_bytes: int | None = None
 
@@ -140,11 +158,13 @@ class Manifest(Frozen, frozen=True, kw_only=True):
         file: How the user named it.
         root: Its folder.
         models: What it lists.
+        fail_on_unverified: A variant that could not be checked fails the run.
     """
 
     file: str
     root: str
     models: tuple[ModelConfig, ...]
+    fail_on_unverified: bool = True
 
 
 def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:

@@ -6,6 +6,7 @@ editors use from the same lists of keys.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,8 +20,11 @@ from mconv.errors import MconvError, UnsupportedError
 from mconv.manifest import recognise
 from mconv.manifest.config import (
     AUTO,
+    AXIS_KEYS,
     DEFAULT_TIMEOUT_MS,
     DTYPES,
+    INPUT_KEYS,
+    INPUT_KINDS,
     LIMIT_KEYS,
     MANIFEST_KEYS,
     METRICS,
@@ -40,7 +44,16 @@ from mconv.manifest.config import (
 )
 from mconv.manifest.options import find_option_problem, list_runtime_options
 from mconv.manifest.yaml import Node, Problems, describe_unknown, read_document, suggest_nearest
-from mconv.values import Limits, Place, SourceConfig, TensorSpec, Tolerance
+from mconv.values import (
+    AxisBound,
+    InputFact,
+    InputKind,
+    Limits,
+    Place,
+    SourceConfig,
+    TensorSpec,
+    Tolerance,
+)
 
 
 def load(path: Path) -> Manifest:
@@ -76,6 +89,10 @@ def find_repository(folder: Path) -> Path:
     return next((p for p in (folder, *folder.parents) if (p / ".git").exists()), folder)
 
 
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
 class _Reader:
     """Reads the nodes of a manifest. A method that meets a problem records it and returns None.
 
@@ -98,6 +115,10 @@ class _Reader:
                 f"version must be 1, not {version.kind()}",
                 "this mconv reads version 1 of models.yml",
             )
+        strict = True
+        for key in ("fail_on_unverified", "fail-on-unverified"):
+            if key in fields and fields[key].value() is False:
+                strict = False
         defaults = fields["defaults"].mapping(SHARED_KEYS) if "defaults" in fields else {}
         listed = fields.get("models")
         if listed is None:
@@ -120,7 +141,12 @@ class _Reader:
                 seen[name.lower()] = child.place
             if model:
                 models[model.name] = model
-        return Manifest(file=self.problems.file, root=str(self.root), models=tuple(models.values()))
+        return Manifest(
+            file=self.problems.file,
+            root=str(self.root),
+            models=tuple(models.values()),
+            fail_on_unverified=strict,
+        )
 
     def model(
         self, node: Node, defaults: Mapping[str, Node]
@@ -137,29 +163,21 @@ class _Reader:
             )
         if node.is_mapping() and "targets" not in fields:
             node.fail("the model lists no targets", "add `targets: [onnx]`")
-        inputs = self.inputs(own["inputs"]) if "inputs" in own else ()
+        inputs, facts = self.inputs(own["inputs"]) if "inputs" in own else ((), ())
         state = self.state(own["state"], inputs) if "state" in own else {}
         source = self.source(own["source"], inputs) if "source" in own else None
         evaluate = self.evaluate(fields["evaluate"]) if "evaluate" in fields else None
-        samples = self.file(fields["samples"]) if "samples" in fields else None
+        samples = self.file(fields["samples"], folder=True) if "samples" in fields else None
+        if source and samples:
+            source = msgspec.structs.replace(source, samples=samples)
         if evaluate and not samples and "samples" not in fields:
             fields["evaluate"].fail("evaluate needs a `samples:` file that holds the labels")
         tolerances = self.tolerances(fields["tolerance"]) if "tolerance" in fields else {}
         limits = self.limits(fields["limits"]) if "limits" in fields else Limits()
         if evaluate and evaluate.max_drop is not None:
             limits = msgspec.structs.replace(limits, max_drop=evaluate.max_drop)
-        variants: dict[tuple[str, str], VariantConfig] = {}
-        for child in fields["targets"].children() if "targets" in fields else ():
-            for variant in self.variants(child, tolerances, limits):
-                if source and (reason := _no_weights(source, variant)):
-                    child.fail(reason, "targets that take a graph do; `mconv list` shows them")
-                    break
-                if (variant.label, variant.precision) in variants:
-                    child.fail(
-                        f"{variant.label}:{variant.precision} is listed twice",
-                        "`as: another-name` tells two of one target apart",
-                    )
-                variants[variant.label, variant.precision] = variant
+        children = fields["targets"].children() if "targets" in fields else ()
+        variants = self.distinct_variants(children, source, tolerances, limits)
         resources = (
             fields["resources"].mapping(("timeout", "memory")) if "resources" in fields else {}
         )
@@ -179,16 +197,40 @@ class _Reader:
             name=name,
             source=source,
             place=node.place,
-            variants=tuple(variants.values()),
+            variants=variants,
             samples=samples,
             calibration=calibration,
             evaluate=evaluate,
             optimize=optimize,
             depends_on=tuple(depends),
             state=state,
+            facts=facts,
+            measure=self.sizes(fields["measure"]) if "measure" in fields else {},
             timeout_s=timeout / 1000,
             memory_bytes=memory,
         )
+
+    def distinct_variants(
+        self,
+        nodes: Iterable[Node],
+        source: SourceConfig | None,
+        tolerances: Mapping[str, Mapping[str, float]],
+        limits: Limits,
+    ) -> tuple[VariantConfig, ...]:
+        """Read the items of ``targets:``; each target and precision may stand there once."""
+        variants: dict[tuple[str, str], VariantConfig] = {}
+        for node in nodes:
+            for variant in self.variants(node, tolerances, limits):
+                if source and (reason := _no_weights(source, variant)):
+                    node.fail(reason, "targets that take a graph do; `mconv list` shows them")
+                    break
+                if (variant.label, variant.precision) in variants:
+                    node.fail(
+                        f"{variant.label}:{variant.precision} is listed twice",
+                        "`as: another-name` tells two of one target apart",
+                    )
+                variants[variant.label, variant.precision] = variant
+        return tuple(variants.values())
 
     def file(self, node: Node, *, folder: bool = False) -> str | None:
         """Read the path of an existing file (or, with ``folder``, of a folder too).
@@ -286,17 +328,74 @@ class _Reader:
             return None
         return config
 
-    def inputs(self, node: Node) -> tuple[TensorSpec, ...]:
-        """Read the declared inputs: name → shape and dtype."""
+    def inputs(self, node: Node) -> tuple[tuple[TensorSpec, ...], tuple[InputFact, ...]]:
+        """Read the declared inputs: name → shape and dtype, and what else is said of them."""
         specs = []
+        facts = []
         for name, child in node.items():
             child.what = f"input {name!r}"
-            fields = child.mapping(("shape", "dtype"), required=("shape",))
-            dtype = fields["dtype"].choice(DTYPES) if "dtype" in fields else "float32"
-            shape = self.shape(fields["shape"], name) if "shape" in fields else ()
-            dtype = "object" if dtype == "string" else dtype  # NumPy's name
-            specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=shape))
-        return tuple(specs)
+            fields = child.mapping(INPUT_KEYS)
+            if "shape" in fields:
+                dtype = fields["dtype"].choice(DTYPES) if "dtype" in fields else "float32"
+                dtype = "object" if dtype == "string" else dtype  # NumPy's name
+                shape = self.shape(fields["shape"], name)
+                specs.append(TensorSpec(name=name, dtype=dtype or "float32", shape=shape))
+            elif "dtype" in fields:
+                child.fail(f"{child.what} has a dtype but no shape", "give both, or neither")
+            fact = self.fact(name, fields)
+            if fact != InputFact(name=name):
+                facts.append(fact)
+        return tuple(specs), tuple(facts)
+
+    def fact(self, name: str, fields: Mapping[str, Node]) -> InputFact:
+        """Read what is said of the input ``name`` beside its shape."""
+        low, high = self.interval(fields["range"]) if "range" in fields else (None, None)
+        axes = {}
+        for axis, child in fields["axes"].items() if "axes" in fields else ():
+            axes[axis] = self.axis_bound(child)
+        return InputFact(
+            name=name,
+            low=low,
+            high=high,
+            kind=self.input_kind(fields["kind"]) if "kind" in fields else None,
+            value=fields["value"].number() if "value" in fields else None,
+            axes=axes,
+            batch_axis=_whole(fields["batch_axis"].number(0)) if "batch_axis" in fields else None,
+        )
+
+    def input_kind(self, node: Node) -> InputKind | None:
+        """Read what an input's values are."""
+        chosen = node.choice(INPUT_KINDS)
+        try:
+            return msgspec.convert(chosen, InputKind) if chosen else None
+        except msgspec.ValidationError:
+            return None  # choice() has said what is wrong
+
+    def sizes(self, node: Node) -> dict[str, int]:
+        """Read sizes of axes by their names."""
+        sizes = {}
+        for name, child in node.items():
+            if (size := _whole(child.number(1))) is not None:
+                sizes[name] = size
+        return sizes
+
+    def interval(self, node: Node) -> tuple[float | None, float | None]:
+        """Read ``[low, high]``."""
+        ends = [child.number() for child in node.children()] if node.is_list() else []
+        low, high = ends if len(ends) == 2 else (None, None)
+        if low is None or high is None or low > high:
+            node.fail("a range is [low, high], the least and the largest value", "such as [0, 255]")
+            return None, None
+        return low, high
+
+    def axis_bound(self, node: Node) -> AxisBound:
+        """Read the sizes that a free axis takes."""
+        fields = node.mapping(AXIS_KEYS)
+        numbers = {name: _whole(child.number(1)) for name, child in fields.items()}
+        least, most = numbers.get("min") or 1, numbers.get("max")
+        if most is not None and most < least:
+            node.fail(f"the largest size {most} is below the least, {least}")
+        return AxisBound(min=least, max=most, multiple=numbers.get("multiple") or 1)
 
     def shape(self, node: Node, name: str) -> tuple[int | str, ...]:
         """Read the axes of the input ``name``: sizes, and names of free axes."""
@@ -574,9 +673,23 @@ def _no_weights(source: SourceConfig, variant: VariantConfig) -> str | None:
 
 
 def _merge_tolerances(precision: str, *layers: Mapping[str, Mapping[str, float]]) -> Tolerance:
-    """Return the default tolerance of a precision with ``layers`` over it, the last on top."""
-    tolerance = DEFAULT_TOLERANCES[precision]
+    """Return the default tolerance of a precision with ``layers`` over it, the last on top.
+
+    Where they loosen the cosine and say nothing of ``nrmse``, that follows: numbers of mean 0 with
+    the cosine c differ by √(2 (1 − c)) of their spread.
+    """
+    limits: dict[str, float] = {}
     for layer in layers:
-        limits = {**layer.get("*", {}), **layer.get(precision, {})}
-        tolerance = msgspec.structs.replace(tolerance, **limits)
+        limits |= {**layer.get("*", {}), **layer.get(precision, {})}
+    default = DEFAULT_TOLERANCES[precision]
+    tolerance = msgspec.structs.replace(default, **limits)
+    cosine = limits.get("cosine", 1.0)
+    if default.cosine is None or cosine >= default.cosine:
+        return tolerance
+    implied = math.sqrt(2 * (1 - cosine))
+    for name in ("nrmse", "nrmse_row"):
+        bound = getattr(default, name)
+        if bound is not None and name not in limits:
+            wider = implied if name == "nrmse" else None
+            tolerance = msgspec.structs.replace(tolerance, **{name: wider and max(bound, wider)})
     return tolerance

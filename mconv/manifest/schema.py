@@ -159,17 +159,37 @@ def make_models_schema() -> JsonSchema:
         "description": "a path (the format is detected), or a mapping",
     }
     axis = {"oneOf": [{"type": "integer", "minimum": 1}, text]}
+    whole = {"type": "integer", "minimum": 1}
     tensor = _object(
         {
             "shape": {"type": "array", "items": axis},
             "dtype": {"enum": list(manifest_config.DTYPES)},
+            "range": {
+                "type": "array",
+                "items": {"type": "number"},
+                "minItems": 2,
+                "maxItems": 2,
+                "description": "the least and the largest value",
+            },
+            "kind": {"enum": list(manifest_config.INPUT_KINDS)},
+            "value": {"type": "number", "description": "the one value that the input has"},
+            "axes": {
+                "type": "object",
+                "additionalProperties": _object(dict.fromkeys(manifest_config.AXIS_KEYS, whole)),
+                "description": "the sizes of free axes, by their names",
+            },
+            "batch_axis": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "the axis of the input's samples that counts them",
+            },
         },
-        ("shape",),
     )
     shared = {
         "samples": {
             **text,
-            "description": "reference inputs (.npz): one array an input; labels, expected outputs",
+            "description": "reference inputs: an .npz with an array an input (labels, expected "
+            "outputs), or a folder with an .npz a call",
         },
         "calibration": _object(
             {"data": text, "method": {"enum": ["minmax", "entropy", "percentile"]}}
@@ -196,6 +216,11 @@ def make_models_schema() -> JsonSchema:
             "oneOf": [text, {"type": "array", "items": text}],
             "description": "globs of further files a change of which redoes the model",
         },
+        "measure": {
+            "type": "object",
+            "additionalProperties": {"type": "integer", "minimum": 1},
+            "description": "sizes of free axes at which latency is measured, by their names",
+        },
         "resources": _object({"timeout": time, "memory": size}),
     }
     model = _object(
@@ -212,11 +237,18 @@ def make_models_schema() -> JsonSchema:
         },
         ("name", "source"),
     )
+    strict = {
+        "type": "boolean",
+        "default": True,
+        "description": "whether what could not be checked fails the run",
+    }
     top = _object(
         {
             "version": {"const": 1},
             "defaults": _object(shared),
             "models": {"type": "array", "minItems": 1, "items": model},
+            "fail_on_unverified": strict,
+            "fail-on-unverified": strict,
         },
         ("version", "models"),
     )

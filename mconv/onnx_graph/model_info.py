@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def value_spec(value: ir.Value | onnx.ValueInfoProto) -> TensorSpec:
-    """Return the type and shape of an input or output of a graph; an axis without a size or name is
-    called ``<tensor>_<axis>``.
+    """Return the type and shape of an input or output of a graph; an axis without a size (or of −1,
+    as some writers say) and without a name is called ``<tensor>_<axis>``.
 
     Raises UnsupportedError for what is no tensor (a sequence, for instance), or of no type."""
     import onnx
@@ -35,15 +35,15 @@ def value_spec(value: ir.Value | onnx.ValueInfoProto) -> TensorSpec:
             )
         sizes: list[int | str] = []
         for axis, size in enumerate(value.shape or ()):
-            if isinstance(size, int):
+            if isinstance(size, int) and size >= 0:
                 sizes.append(size)
             else:
-                sizes.append(size.value or f"{name}_{axis}")
+                sizes.append((not isinstance(size, int) and size.value) or f"{name}_{axis}")
         return TensorSpec(name=name, dtype=str(value.type.dtype.numpy()), shape=tuple(sizes))
     tensor = value.type.tensor_type
     shape: list[int | str] = []
     for axis, dim in enumerate(tensor.shape.dim):
-        if dim.HasField("dim_value"):
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
             shape.append(dim.dim_value)
         else:
             shape.append(dim.dim_param or f"{value.name}_{axis}")

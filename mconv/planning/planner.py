@@ -223,6 +223,7 @@ class _Planner:
                 count=COUNT,
                 seed=SEED,
                 state=dict(self.model.state) if part is None else {},
+                facts=self.model.facts,
                 weights=WeightedPart(part=part),
             ),
             also={**self.source_key, "samples": self._digest_file(self.model.samples)},
@@ -293,6 +294,8 @@ class _Planner:
                 static=static,
                 shapes=tuple(dict(shape) for shape in shapes),
                 state=dict(self.model.state),
+                facts=self.model.facts,
+                measure=self.model.measure,
             ),
             inputs={"export": export},
             also={**self.source_key, "samples": self._digest_file(self.model.samples)},
@@ -313,6 +316,7 @@ class _Planner:
                 count=CALIBRATION_COUNT,
                 seed=SEED + 1,
                 state=dict(self.model.state),
+                facts=self.model.facts,
             ),
             inputs={"export": export},
             also={**self.source_key, "data": self._digest_file(data)},
@@ -390,6 +394,7 @@ class _Planner:
                     artifact=artifact,
                     evaluate=_make_evaluation(self.model.evaluate),
                     source=self.model.source if writes_text else None,
+                    calibrated=bool(self.model.calibration and self.model.calibration.data),
                 ),
                 inputs=inputs,
                 also=self.source_key if writes_text else None,
@@ -410,8 +415,13 @@ class _Planner:
         return runs
 
     def _digest_file(self, path: str | None) -> str | None:
-        """Return the SHA-256 of a file, if there is one."""
-        return None if path is None else self.digests.sha256(Path(path))
+        """The digest of a user's file, or of all files of a folder."""
+        if path is None:
+            return None
+        if Path(path).is_dir():
+            files = sorted(p for p in Path(path).iterdir() if p.is_file())
+            return digest_files(files, Path(path), self.digests)
+        return self.digests.sha256(Path(path))
 
     def _add(
         self,

@@ -8,7 +8,16 @@ from __future__ import annotations
 import math
 
 from mconv.errors import one_line
-from mconv.values import Benchmark, Candidate, Delta, Generation, Placement, Report, VariantResult
+from mconv.values import (
+    Benchmark,
+    Candidate,
+    Delta,
+    Generation,
+    Placement,
+    Report,
+    VariantResult,
+    Verification,
+)
 
 MAX_NAME = 120
 TELLING_RATIO = 20.0  # a small model's memory is that of the framework
@@ -51,12 +60,14 @@ def size(number: int | None) -> str:
 
 
 def latency(variant: VariantResult) -> str:
-    """Return the median, with a remark where it is a software adapter's."""
+    """Return the median, with a remark where it is not comparable."""
     bench = variant.benchmark
     if bench is None:
         return duration(None)
     median = duration(bench.latency.p50_ms)
-    return median if bench.comparable else f"{median} (software)"
+    if bench.comparable:
+        return median
+    return f"{median} (software)" if bench.software else f"{median} (busy machine)"
 
 
 def beside(benchmark: Benchmark) -> str:
@@ -200,7 +211,51 @@ def speedup(variant: VariantResult) -> str:
     bench = variant.benchmark
     if bench is None or bench.speedup is None:
         return "–"
-    return f"{bench.speedup:.2f}×" if bench.comparable else f"({bench.speedup:.2f}×)"
+    ratio = f"{round_to_two(bench.speedup)}×"
+    return ratio if bench.comparable else f"({ratio})"
+
+
+def round_to_two(number: float) -> str:
+    """Return a number with two significant digits and no exponent."""
+    rounded = float(f"{number:.2g}")
+    return f"{rounded:.0f}" if rounded >= 10 else f"{rounded:g}"
+
+
+def r_squared(nrmse: float | None) -> str:
+    """Return the coefficient of determination of answers with this normalised error: 1 - nrmse²."""
+    if nrmse is None:
+        return "–"
+    return cosine(1 - nrmse**2) if nrmse < 1 else f"{1 - nrmse**2:.2f}"
+
+
+def samples(verification: Verification) -> list[str]:
+    """Return what was asked of the artifact, and of which values, a sentence each."""
+    strength = verification.strength
+    if strength is None:
+        return []
+    lines = []
+    if strength.regimes:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(strength.regimes.items()))
+        lines.append(f"Samples of the source: {counts}.")
+    if strength.domains:
+        words = [f"{domain.name}: {domain.values}" for domain in strength.domains]
+        lines.append(f"Inputs: {'; '.join(words)}.")
+    return lines
+
+
+def shapes(benchmark: Benchmark) -> str:
+    """Return the shapes that were measured, and how sure the speed-up is, to be put behind the
+    latency."""
+    words = ""
+    if benchmark.shapes:
+        each = [f"{name} {list(shape)}" for name, shape in benchmark.shapes.items()]
+        words += f", at {', '.join(each)}"
+    if benchmark.speedup_low is not None and benchmark.speedup_high is not None:
+        low, high = round_to_two(benchmark.speedup_low), round_to_two(benchmark.speedup_high)
+        words += f"; speed-up {low} to {high} (95 %)"
+    if benchmark.reason:
+        words += f"; not comparable: {benchmark.reason}"
+    return words
 
 
 def quality(variant: VariantResult) -> str:

@@ -168,11 +168,14 @@ def _verification(verification: Verification) -> list[str]:
                 _format.significant(output.max_abs),
                 _format.significant(output.mean_abs),
                 _format.cosine(output.cosine),
+                _format.significant(output.nrmse),
+                _format.r_squared(output.nrmse),
                 _format.significant(output.sqnr_db),
                 _format.significant(output.top1_agreement, 5),
             ]
         )
-    titles = ["Output", "Elements", "max abs", "mean abs", "Cosine", "SQNR dB", "Top-1"]
+    titles = ["Output", "Elements", "max abs", "mean abs", "Cosine"]
+    titles += ["NRMSE", "R²", "SQNR dB", "Top-1"]
     elsewhere = _format.strays(place) or "none"
     where = (
         f"{verification.runtime}, provider {place.provider}, device {place.device}, adapter "
@@ -182,6 +185,8 @@ def _verification(verification: Verification) -> list[str]:
         f"{verification.samples} calls, reference: {verification.reference}"
     )
     parts = [_grid(titles, rows), f"<p>{escape(_format.plain(where, 2000))}</p>"]
+    for line in _format.samples(verification):
+        parts.append(f"<p>{escape(_format.plain(line, 2000))}</p>")
     if verification.generation:
         parts.append(f"<p>{escape(_format.generation(verification.generation))}</p>")
     return parts
@@ -199,7 +204,7 @@ def _benchmark(benchmark: Benchmark) -> str:
         f"load {_format.duration(benchmark.load_ms)}, "
         f"first run {_format.duration(benchmark.first_run_ms)}, "
         f"peak memory {_format.size(benchmark.peak_rss_bytes)}, "
-        f"{benchmark.threads} threads, {latency.runs} runs"
+        f"{benchmark.threads} threads, {latency.runs} runs{_format.shapes(benchmark)}"
     )
     if benchmark.others:
         words += f"; beside it, in fp32: {_format.beside(benchmark)}"

@@ -223,8 +223,8 @@ def _verification(verification: Verification) -> list[str]:
         lines.append(f"Nodes elsewhere: {esc(_format.strays(place))}.")
     lines += [
         "",
-        "| Output | max abs | mean abs | cosine | SQNR | top-1 |",
-        "| :-- | --: | --: | --: | --: | --: |",
+        "| Output | max abs | mean abs | cosine | NRMSE | R² | SQNR | top-1 |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for output in verification.outputs:
         top1 = "–" if output.top1_agreement is None else f"{output.top1_agreement:.2%}"
@@ -234,10 +234,13 @@ def _verification(verification: Verification) -> list[str]:
             _format.significant(output.max_abs),
             _format.significant(output.mean_abs),
             _format.cosine(output.cosine),
+            _format.significant(output.nrmse),
+            _format.r_squared(output.nrmse),
             sqnr,
             top1,
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"  \n{esc(line, 600)}" for line in _format.samples(verification)]
     if verification.generation:
         lines += ["", _format.generation(verification.generation)]
     return lines
@@ -255,7 +258,7 @@ def _benchmark(benchmark: Benchmark) -> str:
         f"p90 {_format.duration(latency.p90_ms)}{source}; "
         f"load {_format.duration(benchmark.load_ms)}; "
         f"peak memory {_format.size(benchmark.peak_rss_bytes)}; "
-        f"{benchmark.threads} threads, {latency.runs} runs."
+        f"{benchmark.threads} threads, {latency.runs} runs{esc(_format.shapes(benchmark), 300)}."
     )
     if benchmark.others:
         words += f" Beside it, in fp32: {_format.beside(benchmark)}."

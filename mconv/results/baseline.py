@@ -158,13 +158,17 @@ def find_deltas(
 def _latency(before: Benchmark, after: Benchmark) -> Delta | None:
     """Return the change of the median latency in milliseconds, or None where it is noise.
 
-    The medians must differ by more than LATENCY_GROWTH and LATENCY_FLOOR, and no call of one may be
-    as quick as most of the other's.
+    Latencies of other shapes are not compared. The medians must differ by more than LATENCY_GROWTH
+    and LATENCY_FLOOR, and no call of one may be as quick as most of the other's.
     """
-    if not (before.comparable and after.comparable) or (before.runtime, before.threads) != (
+    if not (before.comparable and after.comparable):
+        return None
+    same = (before.runtime, before.threads, before.shapes) == (
         after.runtime,
         after.threads,
-    ):
+        after.shapes,
+    )
+    if not same:
         return None
     old, new = before.latency, after.latency
     ratio = new.p50_ms / old.p50_ms

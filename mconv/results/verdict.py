@@ -9,28 +9,38 @@ import msgspec
 from mconv import compare
 from mconv.answers import VerifyAnswer
 from mconv.manifest.config import VariantConfig
-from mconv.values import Evaluation, Limits, Status, Summary, VariantResult, Verification
+from mconv.proof.strength import doubts
+from mconv.values import Benchmark, Evaluation, Limits, Status, Summary, VariantResult, Verification
 
 STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "unverified")
 
 
-def summarize(variants: Iterable[VariantResult], fail_on: str = "failed") -> Summary:
+def summarize(
+    variants: Iterable[VariantResult], fail_on: str = "failed", *, fail_on_unverified: bool = True
+) -> Summary:
     """Count the variants by status, and draw the conclusion by the gate ``fail_on``.
 
     With ``error`` only errors fail the run; with ``failed`` anything but passed and skipped does;
     with ``regression`` a regression against the baseline does, too; with ``never`` nothing does.
+    Unless ``fail_on_unverified``, what could not be checked does not fail it.
     """
     variants = list(variants)
     counts = {status: sum(v.status == status for v in variants) for status in STATUSES}
     regressions = sum(any(d.regression for d in v.baseline) for v in variants)
     bad = counts["error"]
     if fail_on in ("failed", "regression"):
-        bad += counts["failed"] + counts["unverified"]
+        bad += counts["failed"]
+        if fail_on_unverified:
+            bad += counts["unverified"]
     if fail_on == "regression":
         bad += regressions
     failing = bool(bad) and fail_on != "never"
     return Summary(
-        **counts, regressions=regressions, conclusion="failure" if failing else "success"
+        **counts,
+        regressions=regressions,
+        conclusion="failure" if failing else "success",
+        fail_on=fail_on,
+        fail_on_unverified=fail_on_unverified,
     )
 
 
@@ -50,8 +60,15 @@ def judge_verification(
         tolerance=config.tolerance,
         details=answer.details,
         generation=answer.generation,
+        strength=answer.strength,
     )
     verdict, reasons = compare.judge(verified.outputs, verified.tolerance)
+    if (
+        verdict == "unverified"
+        and reasons == (compare.NO_TOLERANCE,)
+        and _is_judged_by_task(answer, config)
+    ):
+        verdict, reasons = "passed", ()
     if wrong := compare.judge_tokens(verified.generation, verified.tolerance):
         verdict, reasons = "failed", reasons + wrong
     placement = verified.placement
@@ -70,10 +87,38 @@ def judge_verification(
     elif not placement.witnesses and verdict == "passed":
         reasons += ("there is no evidence of where the nodes ran",)
         verdict = "unverified"
+    if verdict == "passed" and (weak := _find_doubts(answer, config)):
+        verdict, reasons = "unverified", tuple(weak)
     evaluation = answer.evaluation and msgspec.structs.replace(
         answer.evaluation, max_drop=config.limits.max_drop
     )
     return msgspec.structs.replace(verified, verdict=verdict, reasons=reasons), evaluation
+
+
+def _is_judged_by_task(answer: VerifyAnswer, config: VariantConfig) -> bool:
+    """Whether labels tell how good the variant is, and the manifest how good it must be."""
+    return answer.evaluation is not None and config.limits.max_drop is not None
+
+
+def _find_doubts(answer: VerifyAnswer, config: VariantConfig) -> list[str]:
+    """Why agreement with this reference proves too little."""
+    if answer.strength is None or answer.reference == "expected":
+        return []
+    reasons = doubts(answer.strength)
+    guessed = [domain.name for domain in answer.strength.domains if domain.guessed]
+    if config.precision == "int8-static" and guessed and not answer.strength.calibrated:
+        reasons.append(
+            f"what values the input {', '.join(map(repr, guessed))} takes is a guess, and so are "
+            "the ranges that activations were quantized to: give `calibration:` data, or a range "
+            "with `inputs:`"
+        )
+    return reasons
+
+
+def _may_be_wrong(benchmark: Benchmark, limit: float) -> bool:
+    """Whether a latency that is not comparable may be on the wrong side of the limit: one on a
+    stand-in says nothing, one on a busy machine is at least no shorter than on an idle one."""
+    return benchmark.software or benchmark.latency.p50_ms > limit
 
 
 def judge_variant(
@@ -105,10 +150,9 @@ def judge_variant(
         if benchmark is None:
             why = "" if measured else " (--no-measure)"
             open_points.append(f"max_latency is set, but nothing was measured{why}")
-        elif not benchmark.comparable:
+        elif not benchmark.comparable and _may_be_wrong(benchmark, limits.max_latency_ms):
             open_points.append(
-                f"max_latency cannot be judged on {benchmark.device}, which stands in for real "
-                "hardware"
+                f"max_latency cannot be judged on {benchmark.device}: {benchmark.reason}"
             )
         elif benchmark.latency.p50_ms > limits.max_latency_ms:
             failed.append(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mconv import samples
 from mconv.errors import SourceError, UnsupportedError
 from mconv.onnx_graph import model_files, model_info, surgery
+from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.onnx_graph.serialization import to_proto
 from mconv.sources import _decisions, _named
 from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
@@ -67,7 +68,9 @@ class TorchModel:
         by_name: bool = True,
         high: Mapping[str, int] | None = None,
         translations: Mapping[Any, Any] | None = None,
+        given: Sequence[Mapping[str, np.ndarray]] = (),
     ) -> None:
+        """``given`` are feeds of the user's, to try and trace the module with."""
         import torch
 
         with contextlib.suppress(NotImplementedError):  # exported programs have no modes
@@ -78,6 +81,7 @@ class TorchModel:
         self.keep = tuple(keep) if keep is not None else None
         self.by_name = by_name
         self.high = high
+        self.given = list(given)
         self.translations = dict(translations or {})
         # names of the state dict that the source has no weights for
         self.untrained: tuple[str, ...] = ()
@@ -90,19 +94,42 @@ class TorchModel:
         self.outputs = _named.infer_output_specs(answers, self._probes(), self.inputs)
 
     def _probes(self) -> list[Mapping[str, np.ndarray]]:
-        return list(self.samples(2, samples.SEED, {}) or [])
+        return self.draw(2, samples.SEED, {})
 
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
-        if (
-            self.sampler is not None
-            and (found := self.sampler(count, seed, dims, calibration)) is not None
-        ):
-            return found
+        return None if self.sampler is None else self.sampler(count, seed, dims, calibration)
+
+    def draw(
+        self, count: int, seed: int, dims: Mapping[str, int]
+    ) -> list[Mapping[str, np.ndarray]]:
+        """The feeds to try and to trace the module with."""
+        if self.given:
+            return [self._resize(index, dims) for index in range(count)]
+        feeds = self.samples(count, seed, dims)
+        if feeds is not None:
+            return feeds
         return list(
             samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high)
         )
+
+    def _resize(self, index: int, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """A feed of the user's with the batch of ``dims``, or one that differs from feed to
+        feed."""
+        import numpy as np
+
+        feed = self.given[index % len(self.given)]
+        resized = {}
+        for spec in self.inputs:
+            array = feed[spec.name]
+            first = spec.shape[0] if spec.shape else 1
+            if isinstance(first, str):
+                rows = dims.get(first, min(1 + index, len(array)))
+                order = (np.arange(rows) + index) % len(array)
+                array = array[order]
+            resized[spec.name] = array
+        return resized
 
     def call(self, *tensors: Any) -> tuple[torch.Tensor, ...]:
         """The module on positional tensors in the order of ``inputs``; a flat tuple of the outputs
@@ -261,12 +288,12 @@ def _feed(model: TorchModel, axes: set[str], which: int) -> Mapping[str, np.ndar
     not free."""
     names = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
     dims = {d: ((2, 3)[which] if d in axes else 1) for d in names if "batch" in d}
-    first = (model.samples(2, samples.SEED, dims) or [])[0]
+    first = model.draw(2, samples.SEED, dims)[0]
     for spec in model.inputs:
         for dim, size in zip(spec.shape, first[spec.name].shape, strict=True):
             if isinstance(dim, str) and dim not in axes:
                 dims.setdefault(dim, size)
-    return (model.samples(2, samples.SEED, dims) or [])[which]
+    return model.draw(2, samples.SEED, dims)[which]
 
 
 def _example(model: TorchModel, axes: set[str]) -> tuple[torch.Tensor, ...]:
@@ -310,6 +337,7 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
     dynamic = tuple(
         {i: names[d] for i, d in enumerate(spec.shape) if d in names} for spec in model.inputs
     )
+    make_rules_exact()
     program = torch.onnx.export(
         _wrapped(model),
         _example(model, axes),

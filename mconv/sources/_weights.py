@@ -120,7 +120,7 @@ class _InnerModel:
         self.part = part
         self.inputs = whole.inputs
         self.parameters: int | None = sum(p.numel() for p in part.parameters())
-        feeds = whole.samples(2, samples.SEED, {}) or []
+        feeds = whole.draw(2, samples.SEED, {})
         answers = [self.run(feed) for feed in feeds]
         self.outputs = _named.infer_output_specs(answers, feeds, self.inputs)
 
@@ -187,7 +187,9 @@ def _load_alone(
     def draw_feeds(
         count: int, seed: int, dims: Mapping[str, int], calibration: bool
     ) -> list[Mapping[str, np.ndarray]]:
-        feeds = whole.samples(count, seed, dims, calibration=calibration) or []
+        feeds = whole.samples(count, seed, dims, calibration=calibration)
+        if feeds is None:
+            feeds = whole.draw(count, seed, dims)
         return [{name: array for name, array in feed.items() if name in names} for feed in feeds]
 
     keep = None

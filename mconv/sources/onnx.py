@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mconv import samples
-from mconv.errors import SourceError, UnsupportedError
+from mconv.errors import SourceError, UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info
 from mconv.onnx_graph.opsets import opset_of
 from mconv.sources import _weights_onnx
@@ -73,7 +72,7 @@ def files(config: SourceConfig) -> Sequence[Path]:
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
     """Check the file and write it in mconv's own form. Raises SourceError or UnsupportedError."""
-    import onnx
+    import onnx.checker
 
     path = Path(config.path)
     model = model_files.load_model(path)
@@ -92,10 +91,45 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         )
     _session(path)
     model.metadata_props.clear()
+    _declare_inputs(model, config.inputs, path.name)
     model_files.save_model(model, out / model_files.MODEL_FILE)
     return ExportInfo(
         exporter="none (already ONNX)", model=model_info.describe(out / model_files.MODEL_FILE)
     )
+
+
+def _declare_inputs(model: ir.Model, declared: Sequence[TensorSpec], file: str) -> None:
+    """Give free axes of the graph the sizes, and the names, that the manifest declares; an axis of
+    −1 elements, as some writers say for a free one, becomes free.
+
+    Raises SourceError where a declared input is not one of the file's, or not of its number of axes
+    or sizes.
+    """
+    import onnx_ir as ir
+
+    graph = model.graph
+    values = {value.name: value for value in graph.inputs}
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None and any(d == -1 for d in value.shape):
+            value.shape = ir.Shape(model_info.value_spec(value).shape)
+    for spec in declared:
+        if spec.name not in values:
+            raise SourceError(
+                f"{file} has no input {spec.name!r}; it has {', '.join(map(str, values))}",
+                hint="check `inputs:`",
+            )
+        ours = model_info.value_spec(values[spec.name])
+        fits = len(ours.shape) == len(spec.shape) and all(
+            isinstance(have, str) or have == wanted
+            for have, wanted in zip(ours.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise SourceError(
+                f"the input {spec.name} of {file} is {list(ours.shape)}, which `inputs:` cannot "
+                f"make {list(spec.shape)}",
+                hint="only axes that are free in the file can be given a size or another name",
+            )
+        values[spec.name].shape = ir.Shape(spec.shape)
 
 
 def _session(path: Path) -> Any:
@@ -136,63 +170,41 @@ class OnnxModel:
     """An ONNX file run by onnxruntime, graph optimisations off: for this source, the source
     framework itself."""
 
-    def __init__(self, path: Path) -> None:
-        model = model_files.load_model(path)
-        info = model_info.describe_model(model)
-        self.inputs: tuple[TensorSpec, ...] = info.inputs
+    def __init__(self, path: Path, declared: Sequence[TensorSpec] = ()) -> None:
+        """``declared`` are inputs as the manifest has them: with other sizes, or names, for axes
+        that are free in the file."""
+        info = model_info.describe_model(model_files.load_model(path))
+        known = {spec.name: spec for spec in declared}
+        self.inputs: tuple[TensorSpec, ...] = tuple(
+            known.get(spec.name, spec) for spec in info.inputs
+        )
         self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.parameters = info.parameters
-        self.high = _index_bounds(model)
         self.session = _session(path)
 
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
-        """Seeded feeds; an integer input that indexes a table stays inside it, a mask is all
-        ones."""
-        import numpy as np
-
-        feeds = samples.draw_feeds(self.inputs, count=count, seed=seed, dims=dims, high=self.high)
-        for feed in feeds:
-            for name in feed:
-                if "mask" in name.lower() and feed[name].dtype.kind in "iu":
-                    feed[name] = np.ones_like(feed[name])
-        return list(feeds)
+        return None
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Raises SourceError with onnxruntime's reason."""
         names = [o.name for o in self.outputs]
-        return dict(zip(names, self.session.run(names, dict(feed)), strict=True))
-
-
-def _index_bounds(model: ir.Model) -> dict[str, int]:
-    """Return, for each integer input that a Gather uses as indices into a constant table (through
-    Cast too), the table's rows."""
-    bounds: dict[str, int] = {}
-    for node in model.graph:
-        if node.op_type != "Gather":
-            continue
-        table, index = node.inputs[:2]
-        if table is None or index is None or table.const_value is None:
-            continue
-        shape = table.const_value.shape.numpy()
-        if shape:
-            name = _origin_of(index).name or ""
-            bounds[name] = min(bounds.get(name, 2**31), shape[0])
-    return bounds
-
-
-def _origin_of(value: ir.Value) -> ir.Value:
-    """Return what a value is a copy of, perhaps in another type: what Cast and Identity read."""
-    node = value.producer()
-    while node is not None and node.op_type in ("Cast", "Identity") and node.inputs[0] is not None:
-        value = node.inputs[0]
-        node = value.producer()
-    return value
+        try:
+            arrays = self.session.run(names, dict(feed))
+        except Exception as problem:  # onnxruntime's exceptions share no public base class
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+            raise SourceError(
+                f"onnxruntime cannot answer {shapes}: {one_line(problem, 400)}",
+                hint="say which sizes and values the inputs take with `inputs:`, or give "
+                "`samples:`",
+            ) from problem
+        return dict(zip(names, arrays, strict=True))
 
 
 def load(config: SourceConfig) -> OnnxModel:
     """The model in onnxruntime. Raises SourceError for a damaged file."""
-    return OnnxModel(Path(config.path))
+    return OnnxModel(Path(config.path), config.inputs)
 
 
 def weights(config: SourceConfig, part: str | None) -> _weights_onnx.OnnxWeights:

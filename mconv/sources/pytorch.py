@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mconv.errors import SourceError, UsageError
+from mconv.proof.user_samples import SUFFIX, read_samples
 from mconv.sources import _factory, _torch, _weights
 from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 
@@ -97,8 +98,12 @@ def check(config: SourceConfig) -> None:
 
 def files(config: SourceConfig) -> Sequence[Path]:
     """The weights, the modules of the options and every module of the repository that they import,
-    found without running any."""
-    return [Path(config.path), *_factory.files(config, "factory", "translations")]
+    found without running any; and the user's samples, which the module is traced with."""
+    given: list[Path] = []
+    if config.samples:
+        path = Path(config.samples)
+        given = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    return [Path(config.path), *given, *_factory.files(config, "factory", "translations")]
 
 
 def _state(path: Path, found: str) -> dict[str, Any]:
@@ -281,7 +286,8 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     except (TypeError, ValueError):
         parameters = set()
     named = {spec.name for spec in inputs} <= parameters
-    return _torch.TorchModel(module, inputs, by_name=named, translations=translations)
+    given = read_samples(Path(config.samples), inputs, ()).feeds if config.samples else ()
+    return _torch.TorchModel(module, inputs, by_name=named, translations=translations, given=given)
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:

@@ -369,10 +369,31 @@ def _seen(estimator: Any) -> dict[Any, Any]:
                     cuts = np.concatenate([t.threshold[t.feature == column] for t in trees])
                     if cuts.size:
                         found[columns[column]] = (float(cuts.mean()), float(cuts.std()) or 1.0)
+            elif (places := _places(step)) is not None and places.shape[1] == len(columns):
+                spread = np.where(places.std(0) > 0, places.std(0), 1.0)
+                found.update(
+                    zip(
+                        columns,
+                        zip(places.mean(0).tolist(), spread.tolist(), strict=True),
+                        strict=True,
+                    )
+                )
             else:
                 continue
             break
     return found
+
+
+def _places(step: Any) -> Any:
+    """Rows of the data's own space that an estimator keeps, [rows, features]: centres of clusters,
+    means of classes, the neighbours themselves; None where it keeps none."""
+    import numpy as np
+
+    for name in ("cluster_centers_", "theta_", "means_", "support_vectors_", "_fit_X"):
+        rows = getattr(step, name, None)
+        if rows is not None and getattr(rows, "ndim", 0) == 2 and not hasattr(rows, "toarray"):
+            return np.asarray(rows, np.float64)
+    return None
 
 
 def _trees(step: Any) -> list[Any]:

@@ -148,7 +148,10 @@ class TfliteModel:
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
-        return list(self.draw(count, seed, dims))
+        # what a quantized input takes, its scale and zero point say
+        return (
+            list(self.draw(count, seed, dims)) if any(s for s, _ in self.scales.values()) else None
+        )
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Raises SourceError with the interpreter's reason."""

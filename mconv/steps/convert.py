@@ -15,6 +15,7 @@ from mconv import compare, registry, samples
 from mconv.answers import ExportAnswer, OptimizeAnswer, QuantizeAnswer, WriteAnswer
 from mconv.errors import MconvError, StepError, UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info, sessions
+from mconv.proof.collection import load_regimes
 from mconv.steps._files import LARGE, SAMPLES_FILE
 from mconv.steps.requests import (
     ExportRequest,
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 # an optimisation pass may move an output by this much of its largest magnitude
 PASS_TOLERANCE = 1e-4
+USUAL = 3  # typical samples that a pass is held to
+GROWTH = 1.1  # of a graph, by a pass
+SMALL = 64 * 1024  # bytes; what stays below may grow
+# the share of a float graph's size that a precision should not exceed
+PROMISED = {"fp16": 0.75, "int8": 0.6, "int8-static": 0.6, "int4": 0.6, "int3": 0.5, "int2": 0.5}
 
 
 def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
@@ -53,7 +59,7 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
     so.
     """
     current = folders["model"] / model_files.MODEL_FILE
-    feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)[:3]
+    feeds = _choose_feeds(folders["reference"])
     # beside the first pass: the engine works outside of Python
     before = ThreadPoolExecutor(1).submit(_run_onnx, current, feeds)
     if sum(path.stat().st_size for path in current.parent.iterdir()) > LARGE:
@@ -77,6 +83,12 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
                 f"{name} left out: it moved an output by {drift:.2g} of its largest magnitude"
             )
             continue
+        grown = _size_of(optimized) / _size_of(current)
+        if grown > GROWTH and _size_of(optimized) > SMALL:
+            notes.append(
+                f"{name} left out: it made {_size_of(optimized):,} bytes of {_size_of(current):,}"
+            )
+            continue
         nodes = (model_info.describe(current).nodes, model_info.describe(optimized).nodes)
         notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
         current = optimized
@@ -85,6 +97,21 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
         if path.name.startswith(model_files.MODEL_FILE):
             keep(path, out / path.name)
     return OptimizeAnswer(notes=tuple(notes))
+
+
+def _choose_feeds(reference: Path) -> list[dict[str, np.ndarray]]:
+    """The samples that a pass is held to: some of the usual ones, and those of every other
+    regime."""
+    feeds = samples.load_feeds(reference / SAMPLES_FILE)
+    regimes = load_regimes(reference).regimes
+    usual = [i for i, regime in enumerate(regimes) if regime in ("typical", "user")][:USUAL]
+    others = [i for i, regime in enumerate(regimes) if regime not in ("typical", "user")]
+    return [feeds[i] for i in (*usual, *others)]
+
+
+def _size_of(model: Path) -> int:
+    """Bytes of an ONNX file with its external data."""
+    return sum(p.stat().st_size for p in model.parent.iterdir() if p.name.startswith(model.name))
 
 
 def _run_onnx(
@@ -132,7 +159,24 @@ def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeA
     )
     layers = msgspec.convert(remarks.pop("layers", ()), tuple[LayerError, ...])
     notes = tuple(f"{name}: {remark}" for name, remark in sorted(remarks.items()))
+    notes += _note_gain(
+        request.precision,
+        _size_of(out / model_files.MODEL_FILE),
+        _size_of(folders["model"] / model_files.MODEL_FILE),
+    )
     return QuantizeAnswer(notes=notes, layers=layers)
+
+
+def _note_gain(precision: str, after: int, before: int) -> tuple[str, ...]:
+    """A note where fewer bits have saved less than the precision promises."""
+    promised = PROMISED.get(precision)
+    if promised is None or after <= promised * before or before < SMALL:
+        return ()
+    change = f"{1 - after / before:.0%} smaller" if after < before else f"{after / before:.1f} ×"
+    return (
+        f"{precision} is {change} than the float graph ({after:,} bytes of {before:,}): most of "
+        "the model is no weights that it takes",
+    )
 
 
 def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:

@@ -15,9 +15,11 @@ from mconv import registry, samples
 from mconv.answers import MeasureAnswer
 from mconv.contracts import TimedSession, read_carried
 from mconv.onnx_graph import model_files
+from mconv.proof.collection import load_regimes
 from mconv.steps import reload
-from mconv.steps._files import LARGE, SAMPLES_FILE
+from mconv.steps._files import LARGE, MEASURED_FILE, SAMPLES_FILE
 from mconv.steps._loaded import load_artifact, open_model
+from mconv.steps._rounds import BUSY, compare_rounds, read_load
 from mconv.steps.requests import Folders, InRuntime, InSource, MeasureRequest
 from mconv.values import Benchmark, Latency, SourceConfig
 
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     Feed = Mapping[str, np.ndarray]
     Clock = Callable[[Feed, int], list[float]]  # milliseconds of each of so many calls
 
-ROUNDS = 4
-ROUND_SECONDS = 0.4
+MIN_ROUNDS = 4
+MAX_ROUNDS = 10
+ROUND_SECONDS = 0.3
 MIN_RUNS = 5  # calls of a round
 MAX_RUNS = 200
 WARM_UP = 3  # calls that are not timed
@@ -41,7 +44,7 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     Where the two are too large to be in memory together, all rounds of the one come before those of
     the other.
     """
-    feed = min(samples.load_feeds(folders["reference"] / SAMPLES_FILE), key=_count_elements)
+    feed = _choose_feed(folders["reference"])
     _reset_peak()
     start = time.perf_counter()
     artifact = request.artifact
@@ -56,10 +59,11 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     placement = session.placement()
     details = read_carried(session.details())
     config = request.source
-    ours: list[float] = []
-    theirs: list[float] = []
+    ours: list[list[float]] = []
+    theirs: list[list[float]] = []
     others: dict[str, list[float]] = {}
     peers = registry.runtimes()[artifact.runtime].peers if isinstance(artifact, InRuntime) else None
+    load = read_load()
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
         model = None
@@ -71,37 +75,78 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
             beside = stack.enter_context(peers(session, graph, artifact.threads))
         # a large model is loaded again here, where asking for the placement took it out of memory
         session.run(feed)
-        for _round in range(ROUNDS):
+        while len(ours) < MIN_ROUNDS or (
+            model is not None
+            and len(ours) < MAX_ROUNDS
+            and not compare_rounds(ours, theirs).is_narrow
+        ):
             if isinstance(session, TimedSession):
-                ours += session.benchmark(feed, MIN_RUNS)
+                ours.append(session.benchmark(feed, MIN_RUNS))
             else:
-                ours += _time_calls(lambda: session.run(feed))
+                ours.append(_time_calls(lambda: session.run(feed)))
             if model is not None:
-                theirs += _time_calls(partial(model.run, feed))
+                theirs.append(_time_calls(partial(model.run, feed)))
             for name, clock in beside.items():
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
     if model is None:
         _release_memory()
         model = _load_warm_source(request, feed)
-        for _round in range(ROUNDS):
-            theirs += _time_calls(partial(model.run, feed))
-    ran, source = _summarize(ours), _summarize(theirs)
+        theirs = [_time_calls(partial(model.run, feed)) for _round in ours]
+    load = max(load, read_load())
+    ratio = compare_rounds(ours, theirs)
+    reasons = []
+    if placement.software:
+        reasons.append("the device is a software stand-in")
+    if load > BUSY:
+        reasons.append(f"other processes used {load:.0%} of the machine")
+    source = _summarize(_flatten(theirs))
     benchmark = Benchmark(
         runtime=artifact.name,
         device=placement.device,
         threads=artifact.threads,
-        latency=ran,
+        latency=_summarize(_flatten(ours)),
         load_ms=details.get("load_ms", load_ms),
         first_run_ms=details.get("first_run_ms", first_ms),
         peak_rss_bytes=peak,
         reference_runtime=config.format,
         reference=source,
-        speedup=source.p50_ms / ran.p50_ms,
-        comparable=not placement.software,
+        speedup=ratio.middle,
+        speedup_low=ratio.low,
+        speedup_high=ratio.high,
+        comparable=not reasons,
+        software=placement.software,
+        reason="; ".join(reasons),
         others={name: _summarize(times) for name, times in others.items()},
         shapes={name: array.shape for name, array in feed.items()},
     )
     return MeasureAnswer(benchmark=benchmark)
+
+
+def _flatten(rounds: Sequence[Sequence[float]]) -> list[float]:
+    return [each for times in rounds for each in times]
+
+
+def _choose_feed(reference: Path) -> Feed:
+    """Return the sample that is measured: that of the sizes that the manifest gives, else one row
+    of the middle one of the usual samples, in the order of their sizes, so that neither the number
+    of the user's rows nor an edge decides it."""
+    if (reference / MEASURED_FILE).is_file():
+        return samples.load_feeds(reference / MEASURED_FILE)[0]
+    feeds = samples.load_feeds(reference / SAMPLES_FILE)
+    regimes = load_regimes(reference)
+    usual = [f for f, r in zip(feeds, regimes.regimes, strict=True) if r in ("typical", "user")]
+    rows = sorted(
+        (_take_row(feed, regimes.batches) for feed in usual or feeds), key=_count_elements
+    )
+    return rows[len(rows) // 2]
+
+
+def _take_row(feed: Feed, batches: Mapping[str, int]) -> Feed:
+    """Return a feed of one row: the first along the batch axis of each input that has one."""
+    row = {}
+    for name, array in feed.items():
+        row[name] = array.take([0], axis=batches[name]) if name in batches else array
+    return row
 
 
 def _count_elements(feed: Feed) -> int:
@@ -136,7 +181,7 @@ def _load_warm_source(request: MeasureRequest, feed: Feed) -> registry.Model:
 
 
 def _time_calls(call: Callable[[], object]) -> list[float]:
-    """Return the milliseconds of each call: calls of about 0.4 s, at least 5 and at most 200."""
+    """Return the milliseconds of each call: calls of about 0.3 s, at least 5 and at most 200."""
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < MIN_RUNS or (

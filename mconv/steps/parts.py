@@ -9,6 +9,7 @@ subfolder, and none of this touches it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,7 @@ from mconv.values import (
     Latency,
     ModelInfo,
     Placement,
+    Strength,
     TensorSpec,
 )
 
@@ -140,7 +142,26 @@ def merge_verifications(answers: Mapping[str, VerifyAnswer]) -> VerifyAnswer:
         reference="expected" if all_expected else "source",
         outputs=_prefix({part: answer.outputs for part, answer in answers.items()}),
         details=_merge_details({part: answer.details for part, answer in answers.items()}),
+        strength=_merge_strengths(answers),
         notes=_label_notes(answers),
+    )
+
+
+def _merge_strengths(answers: Mapping[str, VerifyAnswer]) -> Strength | None:
+    """What the references of all parts tell; None where one tells nothing."""
+    strengths = {part: answer.strength for part, answer in answers.items() if answer.strength}
+    if len(strengths) < len(answers):
+        return None
+    regimes: Counter[str] = Counter()
+    moved: dict[str, float | None] = {}
+    for part, strength in strengths.items():
+        regimes.update(strength.regimes)
+        moved |= {f"{part}/{name}": change for name, change in strength.moved.items()}
+    return Strength(
+        outputs=_prefix({part: strength.outputs for part, strength in strengths.items()}),
+        moved=moved,
+        domains=_prefix({part: strength.domains for part, strength in strengths.items()}),
+        regimes=dict(regimes),
     )
 
 
@@ -170,7 +191,11 @@ def merge_measurements(answers: Mapping[str, MeasureAnswer]) -> MeasureAnswer:
         peak_rss_bytes=max(peaks) if peaks else None,
         reference=source,
         speedup=source.p50_ms / total.p50_ms,
+        speedup_low=None,
+        speedup_high=None,
         comparable=all(b.comparable for b in benchmarks),
+        software=any(b.software for b in benchmarks),
+        reason="; ".join(dict.fromkeys(b.reason for b in benchmarks if b.reason)),
         others=others,
         shapes=shapes,
         parts={part: b.latency for part, b in measured.items()},

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
-from mconv.values import Frozen, JsonObject, SourceConfig
+from mconv.values import Frozen, InputFact, JsonObject, SourceConfig
 
 Folders = Mapping[str, Path]  # role → the folder of the step whose files play it
 
@@ -97,6 +97,8 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
             samples are made of each.
         state: Outputs that are inputs of the next call: output → input.
         weights: The model is opened with its weights by name.
+        facts: What the manifest says of the inputs beside their shapes.
+        measure: Sizes of free axes, by name, of a sample for measurements.
     """
 
     UNKEYED = frozenset({"source", "samples"})
@@ -110,6 +112,8 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
     shapes: tuple[dict[str, int], ...] = ()
     state: dict[str, str] = {}
     weights: WeightedPart | None = None
+    facts: tuple[InputFact, ...] = ()
+    measure: dict[str, int] = {}
 
 
 class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
@@ -121,6 +125,7 @@ class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
         count: How many are made.
         seed: What they are made from.
         state: Outputs that are inputs of the next call: output → input.
+        facts: What the manifest says of the inputs beside their shapes.
     """
 
     UNKEYED = frozenset({"source", "data"})
@@ -130,6 +135,7 @@ class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
     count: int
     seed: int
     state: dict[str, str] = {}
+    facts: tuple[InputFact, ...] = ()
 
 
 class OptimizeRequest(StepRequest, frozen=True, kw_only=True, tag="optimize"):
@@ -266,10 +272,12 @@ class VerifyRequest(_RunRequest, frozen=True, kw_only=True, tag="verify"):
         artifact: How the artifact is run.
         evaluate: The task metric, if there is one.
         source: The source whose loop makes an artifact write text, if it writes any.
+        calibrated: The user gave calibration data.
     """
 
     evaluate: EvaluateRequest | None = None
     source: SourceConfig | None = None
+    calibrated: bool = False
 
 
 class MeasureRequest(_RunRequest, frozen=True, kw_only=True, tag="measure"):

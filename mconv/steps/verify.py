@@ -2,63 +2,197 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv import compare, samples
+import msgspec
+
+from mconv import compare, registry, samples
 from mconv.answers import VerifyAnswer
-from mconv.errors import StepError, UsageError
+from mconv.errors import MconvError, StepError, UsageError, one_line
+from mconv.proof.collection import Regimes, load_regimes
+from mconv.proof.sampling import ORDINARY
 from mconv.steps import state
 from mconv.steps._files import EXPECTED_FILE, LABELS_FILE, REFERENCE_FILE, SAMPLES_FILE
 from mconv.steps._loaded import load_artifact
 from mconv.steps.requests import EvaluateRequest, Folders, VerifyRequest
-from mconv.values import Evaluation
+from mconv.values import Evaluation, JsonObject, OutputError, Placement
 
 if TYPE_CHECKING:
     import numpy as np
+
+    Answer = Mapping[str, np.ndarray]
+
+EXACT = ("fp32", "fp16")  # precisions that keep the source's numbers
+USUAL = ("typical", "user")
+FEW_SECONDS = 3.0  # that samples beside the usual may take however quick those are
+
+
+@dataclass
+class _Trial:
+    """What the artifact was asked, and what it answered.
+
+    Attributes:
+        regimes: The regime of each call.
+        source: What the source answers.
+        answers: What the artifact answers.
+        placement: Where the artifact's nodes ran.
+        details: What its runtime tells besides.
+        notes: Remarks for the report.
+    """
+
+    regimes: list[str]
+    source: list[Mapping[str, np.ndarray]]
+    answers: list[Mapping[str, np.ndarray]]
+    placement: Placement
+    details: JsonObject
+    notes: tuple[str, ...]
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Forget all other calls."""
+        self.regimes = [self.regimes[index] for index in indices]
+        self.source = [self.source[index] for index in indices]
+        self.answers = [self.answers[index] for index in indices]
 
 
 def verify(request: VerifyRequest, folders: Folders, _: Path) -> VerifyAnswer:
     """Hold the artifact's answers to the samples against the reference: errors of each output,
     placement, task metric."""
-    feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)
-    source = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
-    expected_file = folders["reference"] / EXPECTED_FILE
+    folder = folders["reference"]
+    regimes = load_regimes(folder)
+    trial = _try_artifact(request, folders, regimes)
+    expected_file = folder / EXPECTED_FILE
     expected = samples.load_feeds(expected_file) if expected_file.is_file() else []
+    evaluation: Evaluation | None = None
+    labels_file = folder / LABELS_FILE
+    if request.evaluate is not None and labels_file.is_file():
+        labels = samples.load_feeds(labels_file)[0]["labels"]
+        own = [i for i, regime in enumerate(trial.regimes) if regime == "user"]
+        source = [trial.source[i] for i in own]
+        evaluation = _evaluate(request.evaluate, labels, source, [trial.answers[i] for i in own])
+    if request.artifact.precision == "fp16" and regimes.guessed:
+        _leave_out_overflows(trial)
+    if expected:
+        trial.source = [{**s, **e} for s, e in zip(trial.source, expected, strict=True)]
+    return VerifyAnswer(
+        runtime=request.artifact.name,
+        placement=trial.placement,
+        samples=len(trial.answers),
+        reference="expected" if expected else "source",
+        outputs=_compare_outputs(trial),
+        details=trial.details,
+        evaluation=evaluation,
+        strength=msgspec.structs.replace(regimes.strength, calibrated=request.calibrated),
+        notes=trial.notes,
+    )
+
+
+def _try_artifact(request: VerifyRequest, folders: Folders, regimes: Regimes) -> _Trial:
+    """Ask the artifact the usual samples, and as many of the others as are answered in the same
+    time, or in a few seconds. Raises StepError where it refuses one that the source answers."""
+    folder = folders["reference"]
+    feeds = samples.load_feeds(folder / SAMPLES_FILE)
+    source = samples.load_feeds(folder / REFERENCE_FILE)
+    usual = [i for i, regime in enumerate(regimes.regimes) if regime in USUAL]
+    exact = request.artifact.precision in EXACT
+    others = [
+        i for i, r in enumerate(regimes.regimes) if r not in USUAL and (exact or r in ORDINARY)
+    ]
     session = load_artifact(request.artifact, folders["artifact"])
     try:
-        answers, remark = state.answer_feeds(session, feeds, folders["reference"])
+        begin = time.monotonic()
+        answers, remark = state.answer_feeds(session, [feeds[i] for i in usual], folder)
+        until = time.monotonic() + max(FEW_SECONDS, time.monotonic() - begin)
+        asked = list(usual)
+        for index in others:
+            if time.monotonic() > until:
+                break
+            answers.append(_ask_other(session, feeds[index], regimes.regimes[index]))
+            asked.append(index)
         placement = session.placement()
         details = session.details() | ({"sequences": remark} if remark else {})
     finally:
         session.close()
+    notes: tuple[str, ...] = ()
+    if len(asked) < len(usual) + len(others):
+        left = sorted({regimes.regimes[i] for i in others if i not in asked})
+        notes = (f"not tried, since the artifact is slow here: samples of {', '.join(left)}",)
+    return _Trial(
+        regimes=[regimes.regimes[i] for i in asked],
+        source=[source[i] for i in asked],
+        answers=answers,
+        placement=placement,
+        details=details,
+        notes=notes,
+    )
+
+
+def _ask_other(session: registry.Session, feed: Answer, regime: str) -> Answer:
+    """Ask a sample that is not usual. Raises StepError, with its regime and shapes, where the
+    artifact does not answer."""
+    try:
+        return session.run(feed)
+    except Exception as problem:  # sessions of third parties raise anything
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+        reason = problem.message if isinstance(problem, MconvError) else one_line(problem)
+        raise StepError(
+            f"the artifact refuses what the source answers, a sample of the regime {regime!r} "
+            f"({shapes}): {reason}",
+            hint="bound the axis or the range with `inputs:`, if such inputs do not occur",
+        ) from problem
+
+
+def _leave_out_overflows(trial: _Trial) -> None:
+    """Leave out the calls beside the usual in which fp16 overflows, with a note."""
+    overflown = _find_overflows(trial.answers, trial.source, trial.regimes)
+    if not overflown:
+        return
+    listed = ", ".join(sorted({trial.regimes[i] for i in overflown}))
+    trial.notes += (
+        f"fp16 overflows in samples ({listed}) whose values are only guessed to occur: give "
+        "`samples:`, or a range with `inputs:`, to have it judged",
+    )
+    trial.keep([i for i in range(len(trial.answers)) if i not in overflown])
+
+
+def _compare_outputs(trial: _Trial) -> tuple[OutputError, ...]:
+    """Return the errors of every output. Raises StepError where one is absent or of another
+    shape."""
     errors = []
-    for name in source[0]:
-        absent = [i for i, a in enumerate(answers) if name not in a]
-        if absent:
-            raise StepError(f"the artifact has no output {name!r}; it gave {', '.join(answers[0])}")
-        against = [
-            {**s, **e}[name] for s, e in zip(source, expected or [{}] * len(source), strict=True)
-        ]
+    for name in trial.source[0]:
+        if any(name not in answer for answer in trial.answers):
+            given = ", ".join(trial.answers[0])
+            raise StepError(f"the artifact has no output {name!r}; it gave {given}")
+        answers = [answer[name] for answer in trial.answers]
         try:
-            errors.append(compare.compare_outputs(name, [a[name] for a in answers], against))
+            errors.append(compare.compare_outputs(name, answers, [s[name] for s in trial.source]))
         except ValueError as problem:
             raise StepError(str(problem)) from problem
-    evaluation: Evaluation | None = None
-    labels_file = folders["reference"] / LABELS_FILE
-    if request.evaluate is not None and labels_file.is_file():
-        labels = samples.load_feeds(labels_file)[0]["labels"]
-        evaluation = _evaluate(request.evaluate, labels, source, answers)
-    return VerifyAnswer(
-        runtime=request.artifact.name,
-        placement=placement,
-        samples=len(feeds),
-        reference="expected" if expected else "source",
-        outputs=tuple(errors),
-        details=details,
-        evaluation=evaluation,
-    )
+    return tuple(errors)
+
+
+def _find_overflows(
+    answers: Sequence[Mapping[str, np.ndarray]],
+    source: Sequence[Mapping[str, np.ndarray]],
+    regimes: Sequence[str],
+) -> set[int]:
+    """The samples beside the usual in which an answer is not finite where the source's is."""
+    import numpy as np
+
+    found = set()
+    for index, (answer, wanted) in enumerate(zip(answers, source, strict=True)):
+        if regimes[index] in ORDINARY:
+            continue
+        for name, reference in wanted.items():
+            given = answer.get(name)
+            if given is None or given.shape != reference.shape or reference.dtype.kind != "f":
+                continue
+            if (np.isfinite(reference) & ~np.isfinite(given)).any():
+                found.add(index)
+    return found
 
 
 def _evaluate(

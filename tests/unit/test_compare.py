@@ -99,3 +99,75 @@ def test_zero_reference() -> None:
     assert found.max_rel is None
     assert found.sqnr_db == -compare.MAX_SQNR_DB
     assert compare.judge([found], Tolerance(max_rel=1e-3))[0] == "failed"
+
+
+def test_an_offset_hides_nothing_from_the_normalised_error() -> None:
+    """Scaled cosines of numbers around 250 are near 1 whatever is answered; R² is not."""
+    reference = 250 + RNG.standard_normal((64, 1))
+    constant = np.full_like(reference, reference.mean() + 0.5)
+    found = compare.compare_outputs("price", [constant], [reference])
+    assert found.cosine is not None
+    assert found.cosine > 0.99999
+    assert found.nrmse == pytest.approx(
+        np.sqrt(np.mean((constant - reference) ** 2)) / reference.std()
+    )
+    assert compare.judge([found], compare.DEFAULT_TOLERANCES["int8"])[0] == "failed"
+
+
+def test_mask_constants_blind_no_metric() -> None:
+    logits = RNG.standard_normal((8, 20))
+    masks = np.full((8, 6), -1e9)
+    reference = np.concatenate([logits, masks], 1).astype(np.float32)
+    wrong = np.concatenate([np.zeros_like(logits), masks], 1).astype(np.float32)
+    found = compare.compare_outputs("logits", [wrong], [reference])
+    assert found.compared == pytest.approx(20 / 26)
+    assert found.cosine == 0
+    assert found.nrmse == pytest.approx(np.sqrt((logits**2).mean()) / logits.std(), rel=1e-5)
+    assert compare.judge([found], compare.DEFAULT_TOLERANCES["int8"])[0] == "failed"
+    unmasked = reference.copy()
+    unmasked[:, -1] = 3
+    broken = compare.compare_outputs("logits", [unmasked], [reference])
+    assert broken.max_abs is None
+    assert compare.judge([broken], compare.DEFAULT_TOLERANCES["int8"])[0] == "failed"
+
+
+def test_peaks_are_no_masks() -> None:
+    """A spectrum has few large numbers, all of which differ."""
+    reference = np.exp(RNG.normal(0, 5, (4, 200)))
+    found = compare.compare_outputs("power", [reference], [reference])
+    assert found.compared == 1
+
+
+def test_where_the_reference_is_no_number_it_asks_for_nothing() -> None:
+    reference = np.array([[1.0, np.nan, 2.0, -np.inf]])
+    found = compare.compare_outputs("y", [np.array([[1.0, 5.0, 2.0, -np.inf]])], [reference])
+    assert (found.max_abs, found.compared) == (0, 0.5)
+    found = compare.compare_outputs("y", [np.array([[1.0, np.nan, 2.0, 5.0]])], [reference])
+    assert found.max_abs is None
+    nothing = compare.compare_outputs("y", [np.ones((1, 2))], [np.full((1, 2), np.nan)])
+    assert compare.judge([nothing], compare.DEFAULT_TOLERANCES["fp32"])[0] == "unverified"
+
+
+def test_two_bits_have_no_tolerance_of_their_own() -> None:
+    found = compare.compare_outputs("y", [np.array([[1.0, 0.0]])], [np.array([[0.9, 0.1]])])
+    verdict, reasons = compare.judge([found], compare.DEFAULT_TOLERANCES["int2"])
+    assert verdict == "unverified"
+    assert "no tolerance of its own" in reasons[0]
+    assert compare.judge([found], Tolerance(cosine=0.9))[0] == "passed"
+
+
+def test_an_output_of_which_nothing_was_compared_is_unverified() -> None:
+    full = compare.compare_outputs("a", [np.ones((1, 2))], [np.ones((1, 2))])
+    empty = compare.compare_outputs("hits", [np.zeros((0, 2))], [np.zeros((0, 2))])
+    verdict, reasons = compare.judge([full, empty], Tolerance(max_abs=1.0))
+    assert verdict == "unverified"
+    assert "hits" in reasons[0]
+
+
+def test_a_sure_probability_is_no_mask() -> None:
+    sure = np.array([[1.0, 1e-6, 2e-6, 1e-6], [1e-6, 1.0, 1e-6, 3e-6]])
+    assert compare.find_mask_bound(sure.ravel()) == np.inf
+    found = compare.compare_outputs("p", [sure[::-1]], [sure])
+    assert found.compared == 1
+    assert found.cosine is not None
+    assert found.cosine < 0.1

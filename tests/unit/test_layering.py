@@ -19,6 +19,7 @@ LEAVES = frozenset(
         "onnx_graph",
         "samples",
         "compare",
+        "proof",
         "weights",
         "parquet",
         "hardware",

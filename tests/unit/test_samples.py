@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mconv import samples
-from mconv.errors import SourceError, UsageError
+from mconv.errors import SourceError
 from mconv.values import TensorSpec
 
 
@@ -106,81 +106,3 @@ def test_drawn_numbers_fit_their_type() -> None:
 def test_strings_cannot_be_drawn() -> None:
     with pytest.raises(SourceError, match="no samples can be drawn for input 's' of type object"):
         samples.draw_feeds((spec("s", "object", "batch"),))
-
-
-IMAGE, SCORES = spec("image", "float32", "batch", 2), spec("scores", "float32", "batch", 3)
-
-
-def held(rows: int = 150) -> dict[str, np.ndarray]:
-    image = np.arange(rows * 2, dtype=np.float64).reshape(rows, 2)
-    return {"image": image, "scores": np.zeros((rows, 3), np.float32), "label": np.arange(rows)}
-
-
-def test_user_rows_are_fed_in_batches_and_none_is_lost() -> None:
-    feeds, expected, others = samples.user_feeds(held(), [IMAGE], [SCORES])
-    assert [len(f["image"]) for f in feeds] == [64, 64, 22]
-    assert [len(e["scores"]) for e in expected] == [64, 64, 22]
-    joined = np.concatenate([f["image"] for f in feeds])
-    np.testing.assert_array_equal(joined, held()["image"])
-    assert joined.dtype == np.float32
-    assert list(others) == ["label"]
-    assert len(others["label"]) == 150
-
-
-def test_a_fixed_batch_leaves_out_the_rest_and_its_labels() -> None:
-    feeds, _, others = samples.user_feeds(held(10), [spec("image", "float32", 4, 2)], [])
-    assert [len(f["image"]) for f in feeds] == [4, 4]
-    assert others["label"].tolist() == list(range(8))
-    feeds, _, _ = samples.user_feeds(held(10), [IMAGE], [], dims={"batch": 5})
-    assert [len(f["image"]) for f in feeds] == [5, 5]
-
-
-def test_a_limit_cuts_rows() -> None:
-    feeds, _, others = samples.user_feeds(held(), [IMAGE], [], limit=70)
-    assert [len(f["image"]) for f in feeds] == [64, 6]
-    assert len(others["label"]) == 70
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"image": None}, r"my.npz lacks the input 'image'; it holds label, scores"),
-        ({"label": np.zeros(9)}, "every array must have the same, non-zero first axis; .*label: 9"),
-        (
-            {"image": np.zeros((10, 3))},
-            r"image has shape \[10, 3\], the model takes \['batch', 2\]",
-        ),
-        ({"image": np.zeros((10, 2, 1))}, r"image has shape \[10, 2, 1\]"),
-    ],
-)
-def test_a_user_file_that_does_not_fit_is_named(
-    change: dict[str, np.ndarray | None], said: str
-) -> None:
-    arrays = {name: array for name, array in {**held(10), **change}.items() if array is not None}
-    with pytest.raises(UsageError, match=said):
-        samples.user_feeds(arrays, [IMAGE], [SCORES], file="my.npz")
-
-
-def test_too_few_rows_for_a_fixed_batch() -> None:
-    with pytest.raises(UsageError, match="holds 3 samples, the model takes 8 at a time"):
-        samples.user_feeds(held(3), [spec("image", "float32", 8, 2)], [])
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"plain"])
-def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "mine.npz"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"mine\.npz is not a readable \.npz"):
-        samples.read_user_file(path)
-    with pytest.raises(UsageError):
-        samples.read_user_file(tmp_path / "missing.npz")
-
-
-def test_pickles_are_not_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "bad.npz"
-    np.savez(path, x=np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UsageError, match="plain arrays"):
-        samples.read_user_file(path)
-    np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(UsageError):
-        samples.read_user_file(tmp_path / "one.npy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mconv.sources._huggingface import plausible_data
+from mconv.proof import plausible
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
 
@@ -39,7 +39,7 @@ class WaveformInput:
         for index, rows in enumerate(plan.rows):
             length = plan.sizes.get("samples", int(RATE * SECONDS * (1 + 0.25 * (index % 3))))
             waves = [
-                plausible_data.draw_sound(length, RATE, plan.seed + 100 * index + row)
+                plausible.draw_sound(length, RATE, plan.seed + 100 * index + row)
                 for row in range(rows)
             ]
             feeds.append({self.name: standardise(waves)})
@@ -84,7 +84,7 @@ class SpectrogramInput:
         import numpy as np
 
         length = RATE * SPECTROGRAM_SECONDS
-        waves = [plausible_data.draw_sound(length, RATE, seed * 17 + row) for row in range(rows)]
+        waves = [plausible.draw_sound(length, RATE, seed * 17 + row) for row in range(rows)]
         if self.extractor is not None:
             extracted = self.extractor(waves, sampling_rate=RATE, return_tensors="np")
             features = np.asarray(extracted["input_features"], np.float32)

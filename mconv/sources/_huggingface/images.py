@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mconv.sources._huggingface import plausible_data
+from mconv.proof import plausible
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
 
@@ -71,9 +71,7 @@ class ImageInput:
         mean of red, green and blue."""
         import numpy as np
 
-        pictures = [
-            plausible_data.draw_image(height, width, seed * 31 + row) for row in range(rows)
-        ]
+        pictures = [plausible.draw_image(height, width, seed * 31 + row) for row in range(rows)]
         if self.processor is not None and channels == 3:
             size = {"height": height, "width": width}
             processed = self.processor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mconv.sources._huggingface import plausible_data
+from mconv.proof import plausible
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
 
@@ -58,7 +58,7 @@ class TextInput:
         """Return tokenised sentences, or random ids, for every feed; no two feeds share a sentence
         while there are enough of them."""
         stride = SENTENCES_A_FEED[plan.calibration]
-        sentences = plausible_data.draw_sentences(
+        sentences = plausible.draw_sentences(
             len(plan.rows) * stride, plan.seed, calibration=plan.calibration
         )
         length = plan.sizes.get("sequence")

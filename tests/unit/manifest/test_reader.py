@@ -152,3 +152,15 @@ def test_examples_are_valid_by_reader_and_schema(examples: Path, example: str) -
     path = examples / example / "models.yml"
     assert reader.load(path).models
     jsonschema.validate(yaml.safe_load(path.read_text()), schema.make_models_schema())
+
+
+def test_a_looser_cosine_loosens_what_follows_of_it() -> None:
+    """Numbers of mean 0 with the cosine 0.9 differ by 0.45 of their spread."""
+    merge = reader._merge_tolerances
+    loose = merge("int8", {"*": {"cosine": 0.9}})
+    assert (loose.cosine, loose.nrmse) == (0.9, pytest.approx(0.447, abs=1e-3))
+    assert merge("int8", {"*": {"cosine": 0.99}}).nrmse == 0.2
+    assert merge("int8", {"*": {"cosine": 0.9, "nrmse": 0.3}}).nrmse == 0.3
+    exact = merge("fp32", {"fp32": {"cosine": 0.98}})
+    assert (exact.nrmse, exact.nrmse_row) == (pytest.approx(0.2), None)
+    assert exact.max_rel == 1e-3

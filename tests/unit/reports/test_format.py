@@ -68,11 +68,11 @@ def test_what_is_no_number_is_a_dash(value: float | None) -> None:
 def test_numbers_of_a_software_adapter_are_marked() -> None:
     one = variant()
     assert one.benchmark is not None
-    software = replace(one, benchmark=replace(one.benchmark, comparable=False))
-    assert (_format.latency(one), _format.speedup(one)) == ("1.25 ms", "2.00×")
+    software = replace(one, benchmark=replace(one.benchmark, comparable=False, software=True))
+    assert (_format.latency(one), _format.speedup(one)) == ("1.25 ms", "2×")
     assert (_format.latency(software), _format.speedup(software)) == (
         "1.25 ms (software)",
-        "(2.00×)",
+        "(2×)",
     )
 
 

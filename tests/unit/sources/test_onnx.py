@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnx.reference
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from mconv.errors import SourceError, UnsupportedError
 from mconv.sources import onnx as source
-from mconv.values import SourceConfig
+from mconv.values import SourceConfig, TensorSpec
 from tests.models import linear
 
 
@@ -84,18 +86,58 @@ def test_new_opsets_and_foreign_operators_are_named(tmp_path: Path) -> None:
         source.export(config(tmp_path / "custom.onnx"), tmp_path)
 
 
-def test_indices_stay_inside_their_table(tmp_path: Path) -> None:
-    table = numpy_helper.from_array(np.arange(21, dtype=np.float32).reshape(7, 3), "table")
-    nodes = [helper.make_node("Gather", ["table", "ids"], ["y"])]
-    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length", 3])]
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", inputs, outputs, [table]),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    (tmp_path / "gather.onnx").write_bytes(model.SerializeToString())
-    loaded = source.load(config(tmp_path / "gather.onnx"))
-    feeds = loaded.samples(6, 0, {}) or []
-    assert {int(i) for f in feeds for i in f["ids"].ravel()} == set(range(7))
-    assert all(loaded.run(f)["y"].shape[-1] == 3 for f in feeds)
+def write_relu(path: Path, *dims: int | str) -> SourceConfig:
+    """A graph of one Relu, whose input and output have these dimensions."""
+    value = helper.make_tensor_value_info
+    ports = [[value(name, TensorProto.FLOAT, list(dims))] for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", *ports)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return config(path)
+
+
+def declare(found: SourceConfig, *shape: int | str, name: str = "x") -> SourceConfig:
+    spec = TensorSpec(name=name, dtype="float32", shape=shape)
+    return msgspec.structs.replace(found, inputs=(spec,))
+
+
+def test_declared_inputs_fix_and_name_axes(tmp_path: Path) -> None:
+    found = declare(write_relu(tmp_path / "m.onnx", "n", "m", 4), "batch", 16, 4)
+    assert source.load(found).inputs[0].shape == ("batch", 16, 4)
+    (tmp_path / "out").mkdir()
+    info = source.export(found, tmp_path / "out")
+    assert info.model.inputs[0].shape == ("batch", 16, 4)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
+    assert session.get_inputs()[0].shape == ["batch", 16, 4]
+
+
+@pytest.mark.parametrize(
+    ("shape", "name", "words"),
+    [
+        (("n", "m"), "x", r"cannot make \['n', 'm'\]"),
+        (("n", "m", 5), "x", r"cannot make \['n', 'm', 5\]"),
+        (("n",), "z", "has no input 'z'; it has x"),
+    ],
+)
+def test_declared_inputs_that_do_not_fit_are_named(
+    tmp_path: Path, shape: tuple[int | str, ...], name: str, words: str
+) -> None:
+    found = declare(write_relu(tmp_path / "m.onnx", "n", "m", 4), *shape, name=name)
+    with pytest.raises(SourceError, match=words):
+        source.export(found, tmp_path)
+
+
+def test_an_axis_of_minus_one_is_free(tmp_path: Path) -> None:
+    found = write_relu(tmp_path / "m.onnx", -1, 3)
+    assert source.load(found).inputs[0].shape == ("x_0", 3)
+    (tmp_path / "out").mkdir()
+    source.export(found, tmp_path / "out")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
+    for rows in (1, 5):
+        assert session.run(None, {"x": np.ones((rows, 3), np.float32)})[0].shape == (rows, 3)
+
+
+def test_what_onnxruntime_refuses_is_a_source_error(tmp_path: Path) -> None:
+    model = source.load(write_relu(tmp_path / "m.onnx", "n", 4))
+    with pytest.raises(SourceError, match=r"cannot answer x \[2, 5\]"):
+        model.run({"x": np.ones((2, 5), np.float32)})

@@ -15,9 +15,11 @@ from onnx import numpy_helper
 from mconv import registry, samples
 from mconv.contracts import Optimizer, Quantizer, Target
 from mconv.errors import StepError
+from mconv.proof.collection import Regimes, save_regimes
 from mconv.steps import convert
 from mconv.steps._files import SAMPLES_FILE
 from mconv.steps.requests import OptimizeRequest, QuantizeRequest, WriteRequest
+from mconv.values import Strength
 from tests.models import write_linear
 
 
@@ -28,6 +30,10 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     write_linear(tmp_path / "model/model.onnx")
     feeds = [{"x": np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)}]
     samples.save_feeds(tmp_path / "reference" / SAMPLES_FILE, feeds)
+    regimes = ("typical",) * len(feeds)
+    save_regimes(
+        tmp_path / "reference", Regimes(regimes=regimes, guessed=True, strength=Strength())
+    )
     return {name: tmp_path / name for name in ("model", "reference", "out")}
 
 

@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
-from mconv import registry, samples
+from mconv import registry
 from mconv.answers import Answer, MeasureAnswer, ReferenceAnswer, VerifyAnswer, WriteAnswer
 from mconv.errors import UnsupportedError
 from mconv.sources import onnx as onnx_source
@@ -145,11 +144,3 @@ def test_evidence_of_one_part_is_not_evidence_of_all() -> None:
     details = merge(seen, seen).details
     assert (details["version"], details["load_ms"], details["parts"]["1"]["at"]) == ("1", 4.0, 1)
     assert "at" not in details
-
-
-def test_samples_of_a_part() -> None:
-    arrays = {"first/x": np.zeros(2), "second/x": np.ones(2), "x": np.full(2, 5.0)}
-    assert samples.of_part(arrays, "second").keys() == {"x"}
-    assert samples.of_part(arrays, "second")["x"][0] == 1
-    assert samples.of_part(arrays, "").keys() == arrays.keys()
-    assert samples.of_part({"x": np.zeros(1)}, "vision").keys() == {"x"}

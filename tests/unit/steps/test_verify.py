@@ -9,6 +9,8 @@ import pytest
 
 from mconv import samples
 from mconv.errors import StepError, UsageError
+from mconv.proof.collection import Regimes, save_regimes
+from mconv.proof.strength import measure_strength
 from mconv.steps._files import EXPECTED_FILE, LABELS_FILE, REFERENCE_FILE, SAMPLES_FILE
 from mconv.steps.requests import EvaluateRequest, InRuntime, VerifyRequest
 from mconv.steps.verify import verify
@@ -35,6 +37,10 @@ def folders(tmp_path: Path) -> dict[str, Path]:
         answers.append({"y": hidden @ weights["w1"]})
     samples.save_feeds(tmp_path / "reference" / SAMPLES_FILE, feeds)
     samples.save_feeds(tmp_path / "reference" / REFERENCE_FILE, answers)
+    regimes = Regimes(
+        regimes=("user",) * len(feeds), guessed=False, strength=measure_strength(answers, {})
+    )
+    save_regimes(tmp_path / "reference", regimes)
     return {name: tmp_path / name for name in ("artifact", "reference")}
 
 
