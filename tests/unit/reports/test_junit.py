@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from mconv.reports import junit
+from mconv.values import ErrorInfo
 from tests.unit.reports.factory import report, variant
 
 
@@ -36,8 +37,10 @@ def test_cases_have_places_times_and_logs() -> None:
 
 
 def test_characters_that_xml_forbids_are_left_out() -> None:
-    bad = variant("a\x00b", "failed", reasons=("one\x1b[31m two\ufffe",))
+    error = ErrorInfo(type="E", message="m", step="export", log="a\x00\tb\nc\x1b")
+    bad = variant("a\x00b", "failed", reasons=("one\x1b[31m two\ufffe",), error=error)
     root = ElementTree.fromstring(junit.render(report(passed=0, variants=(bad,))).encode())
     failure = next(root.iter("failure"))
     assert failure.get("message") == "one [31m two"
     assert failure.get("type") == "failed"
+    assert (failure.text or "").endswith("a \tb\nc ")
