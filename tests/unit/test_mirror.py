@@ -13,8 +13,7 @@ from tests.conftest import ROOT
 ELSEWHERE = {
     "steps/_files": "steps/test_reference",  # names of files
     "planning/outcome": "engine/test_executor",  # types
-    # by what uses them: optimizers on a model in external data, the check of an optimization
-    "onnx_graph/initializers": "../integration/test_large",
+    # by what uses it: the check of an optimization
     "onnx_graph/sessions": "steps/test_convert",
     # one engine, one file a question: answers, options, placement
     "runtimes/onnxruntime": "runtimes/test_native",

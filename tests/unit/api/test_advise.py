@@ -21,7 +21,7 @@ def test_limits_are_those_that_are_set() -> None:
 
 @pytest.mark.parametrize(
     ("targets", "words"),
-    [(["onxx"], "there is no target onxx"), (["parquet"], "there is no target parquet")],
+    [(["onxx"], "'onxx' is not a known target"), (["parquet"], "'parquet' is not a known target")],
 )
 def test_targets_that_take_no_graph_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str], words: str

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from mconv import api
-from mconv.__main__ import command_modules, main, parser
+from mconv.__main__ import import_commands, main, make_parser
 from mconv.api import Planned
 from mconv.api._plan import PlannedShard, PlannedStep, PlannedVariant
 from mconv.api._store import Maintained, StoredStep
@@ -80,11 +80,11 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], list[Any]
 
 
 def test_every_module_is_a_command_with_help() -> None:
-    for module in command_modules():
+    for module in import_commands():
         name = module.__name__.rpartition(".")[2].rstrip("_")
         assert module.HELP
         assert module.HELP[0].islower()
-        assert f" {name} " in f"{parser().format_help()} "
+        assert f" {name} " in f"{make_parser().format_help()} "
 
 
 ONLY = {"only": ["a", "b/*"], "out": Path("o"), "shard": "1/2", "baseline": Path("b.json")}
@@ -102,6 +102,7 @@ CALLS: list[tuple[list[str], str, object, tuple[Any, ...], Mapping[str, Any]]] =
             "baseline": None,
             "trace": None,
             "fail_on": "failed",
+            "fail_on_unverified": None,
         },
     ),
     (
@@ -143,6 +144,7 @@ CALLS: list[tuple[list[str], str, object, tuple[Any, ...], Mapping[str, Any]]] =
             "executor": "ray",
             "ray_address": "h:1",
             "fail_on": "never",
+            "fail_on_unverified": None,
             "trace": Path("t.json"),
         },
     ),
