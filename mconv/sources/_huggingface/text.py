@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mconv.proof import plausible
+from mconv.sources._huggingface import boxes
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
 
@@ -42,11 +44,14 @@ class TextInput:
 
     def list_specs(self) -> list[TensorSpec]:
         """Return the specs of what the model takes and the tokenizer gives."""
-        return [
+        specs = [
             TensorSpec(name=name, dtype="int64", shape=("batch", "sequence"))
             for name in (*ALWAYS, "token_type_ids")
             if name in self.accepted and (name in ALWAYS or self._gives_token_types())
         ]
+        if boxes.takes_boxes(self.config, self.accepted):
+            specs.append(boxes.make_spec())
+        return specs
 
     def _gives_token_types(self) -> bool:
         if self.tokenizer is not None:
@@ -69,6 +74,10 @@ class TextInput:
             else:
                 chosen = [sentences[(index * stride + r) % len(sentences)] for r in range(rows)]
                 tokens = self._tokenise(self.tokenizer, chosen, length, plan.specs)
+            if boxes.NAME in plan.specs and boxes.NAME not in tokens:
+                count, width = tokens["input_ids"].shape
+                drawn = boxes.draw_boxes(self.config, count, width, plan.seed + index)
+                tokens = {**tokens, boxes.NAME: drawn}
             feeds.append({name: tokens[name] for name in plan.specs if name in tokens})
         return feeds
 
@@ -96,8 +105,14 @@ class TextInput:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         limit = getattr(self.config, "max_position_embeddings", MAX_LENGTH) or MAX_LENGTH
+        words: dict[str, object] = {"text": list(sentences)}
+        if "boxes" in inspect.signature(type(tokenizer).__call__).parameters:
+            # LayoutLMv2 and later take words with their boxes
+            split = [sentence.split() for sentence in sentences]
+            drawn = [boxes.draw_boxes(self.config, 1, len(each), 0)[0].tolist() for each in split]
+            words = {"text": split, "boxes": drawn}
         encoded = tokenizer(
-            list(sentences),
+            **words,
             padding="max_length" if length else "longest",
             truncation=True,
             max_length=length or min(MAX_LENGTH, limit),

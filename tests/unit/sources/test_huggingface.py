@@ -155,3 +155,39 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no weights"):
         huggingface.check(config(folder))
     assert not huggingface.detect(folder)
+
+
+def test_a_model_of_documents_reads_where_words_stand(tmp_path: Path) -> None:
+    """Without ``bbox`` LayoutLM takes all words to lie in one corner, and labels them otherwise."""
+    torch.manual_seed(0)
+    config = transformers.LayoutLMConfig(
+        vocab_size=100, num_labels=4, max_2d_position_embeddings=1024, **SMALL
+    )
+    module = transformers.LayoutLMForTokenClassification(config).eval()
+    module.save_pretrained(tmp_path / "model")
+    found = SourceConfig(format="huggingface", path=str(tmp_path / "model"), root=str(tmp_path))
+    model = huggingface.load(found)
+    assert [spec.name for spec in model.inputs] == [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "bbox",
+    ]
+    for feed in model.samples(4, 1, {}) or []:
+        left, top, right, bottom = np.moveaxis(feed["bbox"], -1, 0)
+        assert (left < right).all()
+        assert (top < bottom).all()
+        assert feed["bbox"].min() >= 0
+        assert feed["bbox"].max() <= 1000
+    (tmp_path / "out").mkdir()
+    huggingface.export(found, tmp_path / "out")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
+    random = np.random.default_rng(3)
+    ids = random.integers(3, 100, (2, 20))
+    corner = random.integers(0, 500, (2, 20, 2))
+    page = np.concatenate([corner, corner + random.integers(1, 400, (2, 20, 2))], -1)
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(ids), bbox=torch.from_numpy(page)).logits.numpy()
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "bbox": page}
+    got = session.run(["logits"], {**feed, "token_type_ids": np.zeros_like(ids)})[0]
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max() + 1e-6)
