@@ -45,7 +45,7 @@ demo: prepare
 	@$(BIN)/mconv report $(EXAMPLES:%=$(OUT)/%/results.json) --format text
 	@echo "The report: $(OUT)/report.html"
 
-# What every change must pass: less than 20 minutes on two cores.
+# What every change must pass: less than 30 minutes on two cores.
 test: setup lint prepare
 	$(BIN)/python -m pytest
 
