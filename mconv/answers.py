@@ -28,9 +28,11 @@ class StepAnswer(Frozen, frozen=True, kw_only=True, tag_field="kind"):
 
     Attributes:
         notes: Remarks for the report.
+        warnings: What a user should know before using what the step made.
     """
 
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:

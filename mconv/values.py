@@ -101,6 +101,27 @@ class AxisBound(Frozen, frozen=True, kw_only=True):
     max: int | None = None
     multiple: int = 1
 
+    def holds(self, size: int) -> bool:
+        """Return whether it is one of these sizes."""
+        return (
+            size >= self.min
+            and (self.max is None or size <= self.max)
+            and size % self.multiple == 0
+        )
+
+    def describe(self, axis: str) -> str:
+        """Return the bound in words, for an axis of this name."""
+        words = []
+        if self.max is not None and self.min > 1:
+            words.append(f"{self.min} ≤ {axis} ≤ {self.max}")
+        elif self.max is not None:
+            words.append(f"{axis} ≤ {self.max}")
+        elif self.min > self.multiple or self.multiple == 1:
+            words.append(f"{axis} ≥ {self.min}")
+        if self.multiple > 1:
+            words.append(f"{axis} a multiple of {self.multiple}")
+        return " and ".join(words)
+
 
 class InputFact(Frozen, frozen=True, kw_only=True):
     """What the manifest says of an input beside its shape.
@@ -211,6 +232,8 @@ class ModelInfo(Frozen, frozen=True, kw_only=True):
         nodes: How many operators or layers it has.
         operators: How often each operator stands in it.
         opset: The version of ONNX's operators, of a graph.
+        bounds: The sizes that it is right for, by the name of the free axis, where the source
+            decides by sizes and the conversion could not keep that.
     """
 
     inputs: tuple[TensorSpec, ...] = ()
@@ -219,6 +242,7 @@ class ModelInfo(Frozen, frozen=True, kw_only=True):
     nodes: int | None = None
     operators: dict[str, int] = {}
     opset: int | None = None
+    bounds: dict[str, AxisBound] = {}
 
 
 class ExportInfo(Frozen, frozen=True, kw_only=True):
@@ -229,12 +253,14 @@ class ExportInfo(Frozen, frozen=True, kw_only=True):
         model: The graph.
         attempts: The exporters that failed before it, and why.
         notes: Remarks for the report.
+        warnings: What a user should know before using the graph.
     """
 
     exporter: str
     model: ModelInfo
     attempts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class StepRecord(Frozen, frozen=True, kw_only=True):
@@ -651,6 +677,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
         evaluation: The task metric.
         reasons: Why it is not ``passed``.
         notes: Remarks.
+        warnings: What a user should know before using it, although it may have passed.
         baseline: What differs from the base branch.
         error: Why it could not be made.
         chosen: The precision that ``auto`` took.
@@ -677,6 +704,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     evaluation: Evaluation | None = None
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     baseline: tuple[Delta, ...] = ()
     error: ErrorInfo | None = None
     chosen: str | None = None

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mconv.errors import UnsupportedError
-from mconv.onnx_graph.model_files import load_model
+from mconv.onnx_graph.model_files import load_model, save_model
 from mconv.onnx_graph.opsets import opset_of
-from mconv.values import ModelInfo, TensorSpec
+from mconv.values import AxisBound, ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+
+BOUNDS = "mconv.bounds"  # the key in a model's metadata, of AxisBound's JSON by axis
 
 
 def value_spec(value: ir.Value | onnx.ValueInfoProto) -> TensorSpec:
@@ -91,4 +96,22 @@ def describe_model(model: ir.Model) -> ModelInfo:
         nodes=sum(operators.values()),
         operators=dict(sorted(operators.items())),
         opset=opset_of(model) or None,
+        bounds=read_bounds(model),
     )
+
+
+def read_bounds(model: ir.Model) -> dict[str, AxisBound]:
+    """Return the sizes of free axes that mconv noted in a model's metadata; none where nothing, or
+    nothing of that form, stands there."""
+    text = model.metadata_props.get(BOUNDS, "{}")
+    try:
+        return msgspec.json.decode(text, type=dict[str, AxisBound])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def write_bounds(path: Path, bounds: Mapping[str, AxisBound]) -> None:
+    """Note in the metadata of an ONNX file which sizes of its free axes it is right for."""
+    model = load_model(path)
+    model.metadata_props[BOUNDS] = msgspec.json.encode(bounds, order="sorted").decode()
+    save_model(model, path)

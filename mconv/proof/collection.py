@@ -13,7 +13,6 @@ import msgspec
 
 from mconv.errors import MconvError, SourceError, UsageError
 from mconv.proof.domains import Domain
-from mconv.proof.facts import bounds_of
 from mconv.proof.sampling import (
     LADDER,
     LONG,
@@ -28,7 +27,15 @@ from mconv.proof.sampling import (
     regimes_for,
 )
 from mconv.proof.strength import difference, measure_strength
-from mconv.values import Frozen, InputDomain, InputFact, Strength, TensorSpec, from_json, to_json
+from mconv.values import (
+    AxisBound,
+    Frozen,
+    InputDomain,
+    Strength,
+    TensorSpec,
+    from_json,
+    to_json,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,10 +99,10 @@ class Collection:
         model: Model,
         domains: Mapping[str, Domain],
         seed: int,
-        facts: Sequence[InputFact] = (),
+        bounds: Mapping[str, AxisBound] | None = None,
     ) -> None:
-        """``facts`` are what the manifest says of the inputs."""
-        self.bounds = bounds_of(facts)
+        """``bounds`` are the sizes that free axes take, by name."""
+        self.bounds = bounds or {}
         self.model = model
         self.domains = dict(domains)
         self.seed = seed
@@ -107,7 +114,7 @@ class Collection:
     def add_typical(self, count: int, dims: Mapping[str, int]) -> None:
         """Add ``count`` typical samples: the source's own, or drawn from the domains in sizes that
         it takes. Raises SourceError where it answers none."""
-        feeds = self.model.samples(count, self.seed, dims)
+        feeds = self._ask_source(count, self.seed, dims)
         if feeds is not None:
             self._add_all(feeds, "typical")
             self._trust_source()
@@ -141,7 +148,7 @@ class Collection:
     def draw(self, count: int, dims: Mapping[str, int], seed: int) -> Sequence[Feed]:
         """Return ``count`` further feeds like the typical samples that were added, with another
         seed and without asking the source."""
-        feeds = self.model.samples(count, seed, dims, calibration=True)
+        feeds = self._ask_source(count, seed, dims, calibration=True)
         if feeds is not None:
             return feeds
         self.seed = seed
@@ -158,6 +165,13 @@ class Collection:
                 "axis",
                 hint=f"free axes: {', '.join(sorted(free)) or 'none'}",
             )
+        for name, size in sizes.items():
+            if name in self.bounds and not self.bounds[name].holds(size):
+                raise UsageError(
+                    f"`measure:` asks for {name} = {size}, where the model is right, or used, for "
+                    f"{self.bounds[name].describe(name)} only",
+                    hint="measure at a size that it takes",
+                )
         feeds = self.model.samples(1, self.seed + 11, sizes)
         if feeds is None:
             inputs = self.model.inputs
@@ -221,6 +235,36 @@ class Collection:
             batches=find_batches(self.model.inputs),
             strength=strength,
         )
+
+    def _ask_source(
+        self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+    ) -> Sequence[Feed] | None:
+        """Return feeds of the source's own, of sizes that the bounds allow; None where it has
+        none."""
+        feeds = self.model.samples(count, seed, dims, calibration=calibration)
+        if feeds is None or not self.bounds:
+            return feeds
+        within = []
+        for index, feed in enumerate(feeds):
+            outside = self._find_outside(feed)
+            if outside:
+                again = self.model.samples(
+                    1, seed + index, {**dims, **outside}, calibration=calibration
+                )
+                within += list(again or ())
+            else:
+                within.append(feed)
+        return within
+
+    def _find_outside(self, feed: Feed) -> dict[str, int]:
+        """Return the axes of a feed that the bounds do not allow, each with a size that they do."""
+        outside: dict[str, int] = {}
+        for spec in self.model.inputs:
+            for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+                bound = self.bounds.get(dim) if isinstance(dim, str) else None
+                if isinstance(dim, str) and bound is not None and not bound.holds(size):
+                    outside[dim] = bound_size(size, bound, longest=True)
+        return outside
 
     def _add_all(self, feeds: Sequence[Feed], regime: Regime) -> None:
         self.samples += [Sample(feed, self.model.run(feed), regime) for feed in feeds]

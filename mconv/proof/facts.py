@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -55,6 +56,21 @@ def _declare_domain(domain: Domain, fact: InputFact) -> Domain:
 def bounds_of(facts: Sequence[InputFact]) -> dict[str, AxisBound]:
     """Return the bounds of free axes, by the axis's name."""
     return {axis: bound for fact in facts for axis, bound in fact.axes.items()}
+
+
+def merge_bounds(several: Iterable[Mapping[str, AxisBound]]) -> dict[str, AxisBound]:
+    """Return bounds that hold where all of ``several`` do."""
+    merged: dict[str, AxisBound] = {}
+    for bounds in several:
+        for axis, bound in bounds.items():
+            other = merged.get(axis, AxisBound())
+            largest = [most for most in (bound.max, other.max) if most is not None]
+            merged[axis] = AxisBound(
+                min=max(bound.min, other.min),
+                max=min(largest) if largest else None,
+                multiple=math.lcm(bound.multiple, other.multiple),
+            )
+    return merged
 
 
 def batch_axes_of(facts: Sequence[InputFact]) -> dict[str, int]:

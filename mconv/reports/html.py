@@ -150,6 +150,7 @@ def _details(v: VariantResult) -> str:
     parts.append(_grid(["File", "Bytes", "SHA-256"], files))
     if options := _format.options(v):
         parts.append(f"<p class=dim>Options: {escape(_format.plain(options, 2000))}</p>")
+    parts += [f"<p>Note: {escape(_format.plain(note, 2000))}</p>" for note in v.warnings]
     parts += [f"<p class=dim>{escape(_format.plain(note, 2000))}</p>" for note in v.notes]
     if v.error and v.error.log:
         parts.append(f"<pre>{escape(v.error.log)}</pre>")

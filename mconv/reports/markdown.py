@@ -203,7 +203,7 @@ def _details(v: VariantResult) -> list[str]:
         lines += ["", f"Steps: {', '.join(times)}."]
         if memory := _format.memory(v):
             lines.append(memory)
-    lines += [f"Note: {esc(note, 400)}" for note in v.notes]
+    lines += [f"Note: {esc(note, 400)}" for note in (*v.warnings, *v.notes)]
     return [*lines, "", "</details>"]
 
 

@@ -10,7 +10,8 @@ _COLORS = {"passed": "32", "failed": "31", "error": "31", "skipped": "33", "unve
 
 
 def render(report: Report, *, color: bool = False) -> str:
-    """Return aligned columns, one variant a line, the reasons of what did not pass below it."""
+    """Return aligned columns, one variant a line; below it why it did not pass, and what a user
+    should know of it."""
     head = ("variant", "status", "size", "p50", "speed-up", "quality")
     rows = [
         (
@@ -34,6 +35,7 @@ def render(report: Report, *, color: bool = False) -> str:
             cells[1] = f"\x1b[{_COLORS[variant.status]}m{cells[1]}\x1b[0m"
         lines.append("  ".join(cells).rstrip())
         lines += [f"    {_format.plain(reason)}" for reason in _format.reasons(variant)]
+        lines += [f"    note: {_format.plain(warning)}" for warning in variant.warnings]
         for change in variant.baseline:
             if change.regression:
                 lines.append(f"    regression: {_format.plain(_format.delta(change))}")

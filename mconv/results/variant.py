@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from mconv.answers import (
     ExportAnswer,
     MeasureAnswer,
+    OptimizeAnswer,
     QuantizeAnswer,
     StepAnswer,
     VerifyAnswer,
@@ -51,6 +52,7 @@ def build_variant(
         options={**config.options, **config.quantizer_options, **config.runtime_options},
         steps=steps,
         notes=_notes(parts),
+        warnings=_warnings(parts),
         peak_memory_ratio=_memory_ratio(steps, plan.models[variant.model].size_bytes),
     )
     if (quantized := parts.answer("quantize", QuantizeAnswer)) is not None:
@@ -220,3 +222,17 @@ def _notes(parts: _Parts) -> tuple[str, ...]:
         notes += exported.export.notes
         notes += [f"exporter that failed first: {each}" for each in exported.export.attempts]
     return tuple(notes)
+
+
+def _warnings(parts: _Parts) -> tuple[str, ...]:
+    """Return what a user should know of the variant before using it."""
+    warnings: list[str] = []
+    if (exported := parts.answer("export", ExportAnswer)) is not None:
+        warnings += exported.export.warnings
+    if (optimized := parts.answer("optimize", OptimizeAnswer)) is not None:
+        warnings += optimized.warnings
+    if (quantized := parts.answer("quantize", QuantizeAnswer)) is not None:
+        warnings += quantized.warnings
+    if (written := parts.answer("write", WriteAnswer)) is not None:
+        warnings += written.warnings
+    return tuple(warnings)

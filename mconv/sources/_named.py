@@ -175,17 +175,34 @@ def prove(
 
     Raises UnsupportedError where an input is not used, an output is missing, has another shape, or
     differs."""
-    session = sessions.as_written(target)
-    if missing := feeds[0].keys() - {i.name for i in session.get_inputs()}:
-        raise UnsupportedError(
-            f"the model does not use its input {', '.join(sorted(missing))}; remove it from "
-            "`inputs:`"
-        )
-    names = [o.name for o in session.get_outputs()]
+    prover = Prover(target)
     for feed, wanted in zip(feeds, answers, strict=True):
+        prover.check(feed, wanted, tolerance)
+
+
+class Prover:
+    """Holds a graph, as it is written, against a framework's answers."""
+
+    def __init__(self, target: Path) -> None:
+        self._session = sessions.as_written(target)
+
+    def check(
+        self,
+        feed: Mapping[str, np.ndarray],
+        wanted: Mapping[str, np.ndarray],
+        tolerance: float = EXPORT_TOLERANCE,
+    ) -> None:
+        """Raise UnsupportedError where an input is not used, an output is missing, has another
+        shape, or differs from what is ``wanted``; what onnxruntime raises where it fails."""
+        if missing := feed.keys() - {i.name for i in self._session.get_inputs()}:
+            raise UnsupportedError(
+                f"the model does not use its input {', '.join(sorted(missing))}; remove it from "
+                "`inputs:`"
+            )
+        names = [o.name for o in self._session.get_outputs()]
         if set(names) != wanted.keys():
             raise UnsupportedError(f"outputs {sorted(names)} where the model has {sorted(wanted)}")
-        got = dict(zip(names, session.run(names, dict(feed)), strict=True))
+        got = dict(zip(names, self._session.run(names, dict(feed)), strict=True))
         for name, reference in wanted.items():
             if got[name].shape != reference.shape:
                 raise UnsupportedError(

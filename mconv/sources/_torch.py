@@ -14,6 +14,7 @@ import contextlib
 import copy
 import itertools
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from mconv.errors import SourceError, UnsupportedError
 from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.onnx_graph.serialization import to_proto
-from mconv.sources import _decisions, _named
+from mconv.sources import _bounds, _decisions, _named
 from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
 from mconv.values import ExportInfo, TensorSpec
 
@@ -169,12 +170,13 @@ class TorchModel:
 def export(model: TorchModel, out: Path) -> ExportInfo:
     """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a
     right graph."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as aside:
         weights = Weights(model.module, Path(scratch))
-        return _attempts(model, weights, out)
+        return _attempts(model, weights, out, Path(aside))
 
 
-Exporter = Callable[[TorchModel, Path, set[str]], None]
+# What the run decided by sizes, as far as the exporter sees it.
+Exporter = Callable[[TorchModel, Path, set[str]], Sequence[_bounds.Decision]]
 
 
 class _DecidedError(UnsupportedError):
@@ -204,67 +206,138 @@ def _exporters(model: TorchModel) -> dict[str, Exporter]:
     return {script: _torchscript, dynamo: _dynamo}
 
 
-def _attempts(model: TorchModel, weights: Weights, out: Path) -> ExportInfo:
-    attempts: list[str] = []
+def _attempts(model: TorchModel, weights: Weights, out: Path, aside: Path) -> ExportInfo:
+    """Try the exporters with all axes free, then with the batch alone, then with none.
+
+    Raises UnsupportedError where all fail.
+    """
     free = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
-    target = out / model_files.MODEL_FILE
-    for axes in map(
-        set, dict.fromkeys(frozenset(d) for d in (free, {d for d in free if "batch" in d}, ()))
-    ):
+    batches = {d for d in free if "batch" in d}
+    chain = _Chain(model, weights, out, aside, free)
+    for axes in map(set, dict.fromkeys(map(frozenset, (free, batches, ())))):
+        if (info := chain.try_axes(axes)) is not None:
+            return info
+    raise UnsupportedError(
+        "no exporter could turn the model into ONNX: " + "; ".join(dict.fromkeys(chain.attempts)),
+        hint="the messages name the operator; rewriting that part of forward() usually helps",
+    )
+
+
+class _Chain:
+    """The exporters, tried in turn.
+
+    Attributes:
+        attempts: What came of each that was not taken.
+        decisions: What the runs decided by sizes.
+    """
+
+    def __init__(
+        self, model: TorchModel, weights: Weights, out: Path, aside: Path, free: set[str]
+    ) -> None:
+        """``free`` are the model's free axes. A graph that is right for some sizes only is laid
+        ``aside``, and taken where none is better."""
+        self.attempts: list[str] = []
+        self.decisions: list[_bounds.Decision] = []
+        self._model = model
+        self._weights = weights
+        self._out = out
+        self._aside = aside
+        self._free = free
+        self._places: tuple[str, ...] = ()  # where the run read values
+
+    def try_axes(self, axes: set[str]) -> ExportInfo | None:
+        """Return what the first exporter made that gives a right graph with these axes free: of
+        all sizes, or where there is none, of some. None where all fail. Raises UnsupportedError for
+        an operator that none can translate."""
+        bounded: ExportInfo | None = None
         untranslated: list[str] = []
-        places: tuple[str, ...] = ()
-        queue = list(_exporters(model).items())
-        exporters = len(queue)
+        exporters = _exporters(self._model)
+        queue = list(exporters.items())
         for name, exporter in queue:
-            for leftover in out.iterdir():
-                leftover.unlink()
+            _empty(self._out)
             try:
-                with _named.quiet(*CHATTER):
-                    exporter(model, target, axes)
-                weights.leave()
-                _clean(target, model.inputs)
-                _prove(model, weights, target, axes)
+                bounds = self._run(exporter, axes)
             except Exception as problem:
                 # exporters raise anything; the reason is kept and the next one is tried
-                attempts.append(
-                    f"{name}{'' if axes == free else f' with {sorted(free - axes)} fixed'}: "
-                    f"{_reason(problem)}"
-                )
+                fixed = f" with {sorted(self._free - axes)} fixed" if axes != self._free else ""
+                reason = _reason(problem)
+                self.attempts.append(f"{name}{fixed}: {reason}")
                 if isinstance(problem, _DecidedError):
-                    places = problem.places
+                    self._places = problem.places
                     queue.append((name, _decided))
-                if found := _UNTRANSLATED.search(_reason(problem)):
-                    untranslated.append(
-                        found.group(1).replace(".", "::", 1) if found.group(1) else found.group(2)
-                    )
+                if match := _UNTRANSLATED.search(reason):
+                    own, other = match.groups()
+                    untranslated.append(own.replace(".", "::", 1) if own else other)
                 continue
-            notes = []
-            if fixed := sorted(free - axes):
-                notes.append(
-                    f"the axes {', '.join(fixed)} are fixed in the export: it is right at one "
-                    "size only"
-                )
-            if exporter is _decided:
-                where = ", ".join(places)
-                notes.append(
-                    f"what the code decides by values of tensors, at {where}, is fixed as the "
-                    "first sample decided it"
-                )
-            info = model_info.describe(target)
-            return ExportInfo(
-                exporter=name, model=info, attempts=tuple(attempts), notes=tuple(notes)
-            )
-        if len(untranslated) == exporters:  # other sizes will not help
+            info = self._conclude(name, exporter, axes, bounds)
+            if not bounds.axes:
+                return info
+            self.attempts.append(f"{name}: {bounds.describe()[0]}")
+            if bounded is None:
+                bounded = info
+                _move_files(self._out, self._aside)
+        if bounded is not None:
+            _empty(self._out)
+            _move_files(self._aside, self._out)
+        elif len(untranslated) == len(exporters):  # other sizes will not help
             names = ", ".join(sorted(set(untranslated)))
             raise UnsupportedError(
                 f"the operator {names} has no translation to ONNX",
                 hint="name one with `translations: module:function`, which returns "
                 "{'library::operator': onnxscript function}",
             )
-    raise UnsupportedError(
-        "no exporter could turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
-        hint="the messages name the operator; rewriting that part of forward() usually helps",
-    )
+        return bounded
+
+    def _run(self, exporter: Exporter, axes: set[str]) -> _bounds.Bounds:
+        """Export and prove; return the sizes that the graph is right for."""
+        target = self._out / model_files.MODEL_FILE
+        with _named.quiet(*CHATTER):
+            self.decisions += exporter(self._model, target, axes)
+        self._weights.leave()
+        _clean(target, self._model.inputs)
+        bounds = _prove(self._model, self._weights, target, axes, self.decisions)
+        if bounds.axes:
+            model_info.write_bounds(target, bounds.axes)
+        return bounds
+
+    def _conclude(
+        self, name: str, exporter: Exporter, axes: set[str], bounds: _bounds.Bounds
+    ) -> ExportInfo:
+        """Return what is to be said of the graph."""
+        warnings = bounds.describe()
+        if fixed := sorted(self._free - axes):
+            warnings.append(
+                f"the axes {', '.join(fixed)} are fixed in the export: it is right at one size only"
+            )
+        if exporter is _decided:
+            where = ", ".join(self._places)
+            warnings.append(
+                f"what the code decides by values of tensors, at {where}, is fixed as the first "
+                "sample decided it"
+            )
+        notes: tuple[str, ...] = ()
+        if bounds.untried:
+            where = ", ".join(bounds.untried)
+            notes = (f"what the code decides by sizes at {where} was tried on one side only",)
+        return ExportInfo(
+            exporter=name,
+            model=model_info.describe(self._out / model_files.MODEL_FILE),
+            attempts=tuple(self.attempts),
+            notes=notes,
+            warnings=tuple(warnings),
+        )
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of a folder."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _move_files(origin: Path, destination: Path) -> None:
+    """Move all files of one folder into another."""
+    for path in sorted(origin.iterdir()):
+        shutil.move(path, destination / path.name)
 
 
 def _reason(problem: BaseException) -> str:
@@ -325,7 +398,7 @@ def _wrapped(model: TorchModel, around: Any = None) -> Any:
     return wrapper
 
 
-def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
+def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> Sequence[_bounds.Decision]:
     import torch
 
     # axes whose size follows from others: found out by torch.export
@@ -351,18 +424,21 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> None:
         custom_translation_table=model.translations or None,
     )
     program.save(str(target), external_data=bytes_of(model.module) > LARGE)
+    return ()  # it refuses what a size decides
 
 
-def _frozen(model: TorchModel, target: Path, axes: set[str]) -> None:
+def _frozen(model: TorchModel, target: Path, axes: set[str]) -> Sequence[_bounds.Decision]:
     """As ``_dynamo``, with the script's weights as constants."""
     import torch
 
     frozen = copy.copy(model)
     frozen.module = torch.jit.freeze(model.module)
-    _dynamo(frozen, target, axes)
+    return _dynamo(frozen, target, axes)
 
 
-def _torchscript(model: TorchModel, target: Path, axes: set[str], *, decided: bool = False) -> None:
+def _torchscript(
+    model: TorchModel, target: Path, axes: set[str], *, decided: bool = False
+) -> Sequence[_bounds.Decision]:
     """Raises _DecidedError where the traced run read a tensor's value, unless ``decided``."""
     import torch
 
@@ -391,11 +467,13 @@ def _torchscript(model: TorchModel, target: Path, axes: set[str], *, decided: bo
     )
     if recorder.places and not decided:
         raise _DecidedError(recorder.places)
+    decisions: list[_bounds.Decision] = recorder.sizes
+    return decisions
 
 
-def _decided(model: TorchModel, target: Path, axes: set[str]) -> None:
+def _decided(model: TorchModel, target: Path, axes: set[str]) -> Sequence[_bounds.Decision]:
     """As ``_torchscript``, whatever the run read."""
-    _torchscript(model, target, axes, decided=True)
+    return _torchscript(model, target, axes, decided=True)
 
 
 def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
@@ -534,10 +612,56 @@ def _scope(node: ir.Node) -> str:
     return ".".join(path[1:] if path[:1] == ["inner"] else path).removeprefix("held").lstrip(".")
 
 
-def _prove(model: TorchModel, weights: Weights, target: Path, axes: set[str]) -> None:
-    """Run the graph against the module at two sizes of every free axis. Raises UnsupportedError
-    where they differ."""
+def _prove(
+    model: TorchModel,
+    weights: Weights,
+    target: Path,
+    axes: set[str],
+    decisions: Sequence[_bounds.Decision],
+) -> _bounds.Bounds:
+    """Run the graph against the module at two sizes of every free axis, and find out what sizes it
+    is right for. Raises UnsupportedError where they differ at both."""
     feeds = [_feed(model, axes, which) for which in ((0, 1) if axes else (0,))]
     answers = [model.run(feed) for feed in feeds]
     weights.leave()
     _named.prove(target, feeds, answers)
+    traced: dict[str, list[int]] = {}
+    for spec in model.inputs:
+        for axis, dim in enumerate(spec.shape):
+            if isinstance(dim, str) and dim in axes:
+                traced.setdefault(dim, []).extend(feed[spec.name].shape[axis] for feed in feeds)
+    # user's samples have the sizes that they have; a large module takes too long
+    if not traced or model.given or bytes_of(model.module) > LARGE:
+        return _bounds.Bounds({}, {}, tuple(dict.fromkeys(d.place for d in decisions)))
+    prover = _named.Prover(target)
+    base = _sizes_of(model, feeds[0])
+
+    def ask(axis: str, size: int) -> bool | None:
+        """Return whether the graph is right where an axis has another size than in the trace; None
+        where the module does not take it."""
+        dims = {**base, axis: size}
+        try:
+            feed = model.draw(1, samples.SEED, dims)[0]
+            if _sizes_of(model, feed)[axis] != size:
+                return None
+            answer = model.run(feed)
+        except Exception:  # samplers and modules raise anything
+            return None
+        try:
+            prover.check(feed, answer)
+        except Exception:  # engines raise their own kinds
+            return False
+        return True
+
+    batches = {dim for dim in traced if "batch" in dim}
+    return _bounds.find_bounds(traced, decisions, ask, batches=batches)
+
+
+def _sizes_of(model: TorchModel, feed: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the size of every free axis in a feed, by name."""
+    sizes: dict[str, int] = {}
+    for spec in model.inputs:
+        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+            if isinstance(dim, str):
+                sizes.setdefault(dim, size)
+    return sizes

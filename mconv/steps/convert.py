@@ -24,7 +24,7 @@ from mconv.steps.requests import (
     QuantizeRequest,
     WriteRequest,
 )
-from mconv.values import LayerError
+from mconv.values import AxisBound, LayerError, ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,16 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
     for path in sorted(current.parent.iterdir()):
         if path.name.startswith(model_files.MODEL_FILE):
             keep(path, out / path.name)
+    _carry_bounds(folders["model"] / model_files.MODEL_FILE, out / model_files.MODEL_FILE)
     return OptimizeAnswer(notes=tuple(notes))
+
+
+def _carry_bounds(before: Path, after: Path) -> None:
+    """Note in a graph which sizes the one that it was made of is right for: passes drop such
+    notes."""
+    bounds = model_info.describe(before).bounds
+    if bounds and model_info.describe(after).bounds != bounds:
+        model_info.write_bounds(after, bounds)
 
 
 def _choose_feeds(reference: Path) -> list[dict[str, np.ndarray]]:
@@ -159,16 +168,15 @@ def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeA
     )
     layers = msgspec.convert(remarks.pop("layers", ()), tuple[LayerError, ...])
     notes = tuple(f"{name}: {remark}" for name, remark in sorted(remarks.items()))
-    notes += _note_gain(
-        request.precision,
-        _size_of(out / model_files.MODEL_FILE),
-        _size_of(folders["model"] / model_files.MODEL_FILE),
-    )
-    return QuantizeAnswer(notes=notes, layers=layers)
+    before = folders["model"] / model_files.MODEL_FILE
+    after = out / model_files.MODEL_FILE
+    _carry_bounds(before, after)
+    warnings = _warn_of_gain(request.precision, _size_of(after), _size_of(before))
+    return QuantizeAnswer(notes=notes, layers=layers, warnings=warnings)
 
 
-def _note_gain(precision: str, after: int, before: int) -> tuple[str, ...]:
-    """A note where fewer bits have saved less than the precision promises."""
+def _warn_of_gain(precision: str, after: int, before: int) -> tuple[str, ...]:
+    """Return a warning where fewer bits have saved less than the precision promises."""
     promised = PROMISED.get(precision)
     if promised is None or after <= promised * before or before < SMALL:
         return ()
@@ -198,7 +206,37 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     )
     if not any(out.iterdir()):
         raise StepError(f"target {request.target} wrote no file")
-    return WriteAnswer(info=info)
+    if target.accepts == ("weights",):
+        return WriteAnswer(info=info)
+    graph = model_info.describe(model)
+    info = msgspec.structs.replace(info, bounds=_keep_free(graph, info))
+    warnings: tuple[str, ...] = ()
+    if target.precisions.get(request.precision) is None:  # it chose the bits itself
+        size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
+        warnings = _warn_of_gain(request.precision, size, _size_of(model))
+    return WriteAnswer(info=info, warnings=warnings)
+
+
+def _keep_free(graph: ModelInfo, artifact: ModelInfo) -> dict[str, AxisBound]:
+    """Return those of the graph's bounds whose axes are free in the artifact, too.
+
+    Raises UnsupportedError where the artifact fixes an axis at a size that the graph is not right
+    for.
+    """
+    fixed: dict[str, int] = {}
+    sizes = {spec.name: spec.shape for spec in artifact.inputs}
+    for spec in graph.inputs:
+        for ours, theirs in zip(spec.shape, sizes.get(spec.name, ()), strict=False):
+            if isinstance(ours, str) and isinstance(theirs, int):
+                fixed[ours] = theirs
+    for axis, bound in graph.bounds.items():
+        if axis in fixed and not bound.holds(fixed[axis]):
+            raise UnsupportedError(
+                f"the axis {axis} is fixed at {fixed[axis]}, and the export is right for "
+                f"{bound.describe(axis)} only",
+                hint="give the axis another size in the target's options",
+            )
+    return {axis: bound for axis, bound in graph.bounds.items() if axis not in fixed}
 
 
 def _read_calibration(folders: Folders) -> list[dict[str, np.ndarray]] | None:

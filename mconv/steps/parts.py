@@ -28,6 +28,7 @@ from mconv.answers import (
     WeightsAnswer,
     WriteAnswer,
 )
+from mconv.proof.facts import merge_bounds
 from mconv.steps.requests import StepRequest, WriteRequest
 from mconv.values import (
     Benchmark,
@@ -73,6 +74,7 @@ def merge_exports(answers: Mapping[str, ExportAnswer]) -> ExportAnswer:
         model=_merge_infos({part: info.model for part, info in infos.items()}, shared=False),
         attempts=_label({part: info.attempts for part, info in infos.items()}),
         notes=_label({part: info.notes for part, info in infos.items()}),
+        warnings=_label({part: info.warnings for part, info in infos.items()}),
     )
     return ExportAnswer(export=export, notes=_label_notes(answers))
 
@@ -117,19 +119,25 @@ def merge_calibrations(answers: Mapping[str, CalibrateAnswer]) -> CalibrateAnswe
 
 def merge_optimizations(answers: Mapping[str, OptimizeAnswer]) -> OptimizeAnswer:
     """Make one answer of the optimizations of all parts."""
-    return OptimizeAnswer(notes=_label_notes(answers))
+    return OptimizeAnswer(notes=_label_notes(answers), warnings=_label_warnings(answers))
 
 
 def merge_quantizations(answers: Mapping[str, QuantizeAnswer]) -> QuantizeAnswer:
     """Make one answer of the quantizations of all parts."""
     layers = _prefix({part: answer.layers for part, answer in answers.items()})
-    return QuantizeAnswer(layers=layers, notes=_label_notes(answers))
+    return QuantizeAnswer(
+        layers=layers, notes=_label_notes(answers), warnings=_label_warnings(answers)
+    )
 
 
 def merge_artifacts(answers: Mapping[str, WriteAnswer]) -> WriteAnswer:
     """Make one answer of the files of all parts, each of which holds its own parameters."""
     infos = {part: answer.info for part, answer in answers.items()}
-    return WriteAnswer(info=_merge_infos(infos, shared=False), notes=_label_notes(answers))
+    return WriteAnswer(
+        info=_merge_infos(infos, shared=False),
+        notes=_label_notes(answers),
+        warnings=_label_warnings(answers),
+    )
 
 
 def merge_verifications(answers: Mapping[str, VerifyAnswer]) -> VerifyAnswer:
@@ -208,6 +216,11 @@ def _label_notes(answers: Mapping[str, StepAnswer]) -> tuple[str, ...]:
     return _label({part: answer.notes for part, answer in answers.items()})
 
 
+def _label_warnings(answers: Mapping[str, StepAnswer]) -> tuple[str, ...]:
+    """Return the warnings of all parts, labelled by :func:`_label`."""
+    return _label({part: answer.warnings for part, answer in answers.items()})
+
+
 def _label(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return remarks with their part's name before them.
 
@@ -254,6 +267,7 @@ def _merge_infos(infos: Mapping[str, ModelInfo], *, shared: bool) -> ModelInfo:
         nodes=sum(nodes) if nodes else None,
         operators=dict(sorted(operators.items())),
         opset=max(opsets) if opsets else None,
+        bounds=merge_bounds([info.bounds for info in infos.values()]),
     )
 
 

@@ -13,7 +13,7 @@ from mconv.errors import StepError, UsageError
 from mconv.onnx_graph import model_files, model_info
 from mconv.proof.collection import Collection, save_regimes
 from mconv.proof.domains import Domain, find_constant_outputs, guess_domains, infer_domains
-from mconv.proof.facts import batch_axes_of, declare_domains
+from mconv.proof.facts import batch_axes_of, bounds_of, declare_domains, merge_bounds
 from mconv.proof.user_samples import UserSamples, read_samples
 from mconv.steps import reload, state
 from mconv.steps._files import (
@@ -25,7 +25,7 @@ from mconv.steps._files import (
 )
 from mconv.steps._loaded import open_model
 from mconv.steps.requests import CalibrateRequest, Folders, ReferenceRequest
-from mconv.values import InputFact, ModelInfo
+from mconv.values import AxisBound, InputFact, ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +83,7 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
     shapes = [{**base, **shape} for shape in request.shapes or ({},)]
     given = _read_given(request, model, shapes)
     domains = _find_domains(model, folders, request.facts)
-    collection = Collection(model, domains, request.seed, request.facts)
+    collection = Collection(model, domains, request.seed, _find_bounds(folders, request.facts))
     if request.state:
         _follow_sequences(request, model, shapes, given, collection, out)
     else:
@@ -180,6 +180,14 @@ def _find_domains(
     return declare_domains(domains, facts)
 
 
+def _find_bounds(folders: Folders, facts: Sequence[InputFact]) -> dict[str, AxisBound]:
+    """The sizes that free axes take: what the manifest says, and what the export is right for."""
+    bounds = [bounds_of(facts)]
+    if "export" in folders:
+        bounds.append(model_info.describe(folders["export"] / model_files.MODEL_FILE).bounds)
+    return merge_bounds(bounds)
+
+
 def _make_feeds(
     model: registry.Model, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool
 ) -> Sequence[Feed]:
@@ -235,7 +243,8 @@ def calibrate(request: CalibrateRequest, folders: Folders, out: Path) -> Calibra
             feeds = _make_feeds(model, count, request.seed, dims, calibration=True)
         else:
             domains = _find_domains(model, folders, request.facts)
-            collection = Collection(model, domains, samples.SEED, request.facts)
+            bounds = _find_bounds(folders, request.facts)
+            collection = Collection(model, domains, samples.SEED, bounds)
             if model.samples(1, samples.SEED, dims) is None:
                 collection.add_typical(PROBES, dims)
             feeds = collection.draw(count, dims, request.seed)

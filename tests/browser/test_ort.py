@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from mconv import registry
-from mconv.errors import StepError, UnsupportedError
+from mconv.errors import MconvError, StepError, UnsupportedError
 from mconv.runtimes import _browser, browser
 from mconv.runtimes._browser import service
 from mconv.values import to_json
@@ -126,6 +126,20 @@ def test_free_axes_stay_free(tmp_path: Path) -> None:
         for batch in (1, 3):
             feed = {"image": np.ones((batch, 3, 8, 8), np.float32)}
             assert session.run(feed)["scores"].shape == (batch, 16)
+
+
+def test_a_size_that_the_model_is_not_right_for_is_refused(tmp_path: Path) -> None:
+    graph = linear()
+    bound = '{"batch":{"min":2,"max":6,"multiple":2}}'
+    onnx.helper.set_model_props(graph, {"mconv.bounds": bound})
+    with opened("wasm", write("wasm", tmp_path, graph)) as session:
+        feed = {"x": np.ones((6, 8), np.float32)}
+        assert next(iter(session.run(feed).values())).shape[0] == 6
+        for rows in (1, 3, 8):
+            with pytest.raises(
+                MconvError, match=rf"the axis batch is {rows}, .* from 2 to 6, a multi"
+            ):
+                session.run({"x": np.ones((rows, 8), np.float32)})
 
 
 def unheard_of() -> onnx.ModelProto:

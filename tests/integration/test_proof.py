@@ -3,7 +3,9 @@ what is said of it is held to what NumPy says."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper, save
 
 from mconv import api
@@ -37,6 +40,33 @@ models:
   - {name: rate, source: rate.onnx, targets: [onnx]}
   - {name: sides, source: sides.onnx, targets: [onnx]}
   - {name: guess, source: guess.onnx, targets: ["onnx:int8-static", "onnx:int2"]}
+  - name: windowed
+    source: {path: windowed.pt, factory: "net:windowed"}
+    inputs: {ids: {shape: [batch, time], dtype: int64}}
+    targets: [onnx, "onnx:int8", openvino, wasm]
+"""
+
+NET = """
+import torch
+
+
+class Windowed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.Embedding(65, 16)
+        self.places = torch.nn.Embedding(32, 16)
+        self.scores = torch.nn.Linear(16, 65)
+
+    def forward(self, ids):
+        if ids.size(1) > 32:
+            ids = ids[:, -32:]
+        x = self.words(ids) + self.places(torch.arange(ids.size(1)))
+        return self.scores(torch.tanh(x.cumsum(1)))
+
+
+def windowed():
+    torch.manual_seed(0)
+    return Windowed()
 """
 
 
@@ -69,6 +99,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graphs, and what came of them in ``out``."""
     place = tmp_path_factory.mktemp("proof")
     write_graphs(place)
+    (place / "net.py").write_text(NET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(place))
+        net = importlib.import_module("net")
+    torch.save(net.windowed().state_dict(), place / "windowed.pt")
     (place / "models.yml").write_text(MANIFEST)
     api.run(place / "models.yml", out=place / "out", store=str(place / "store"), measure=False)
     return place
@@ -349,3 +384,27 @@ def test_height_and_width_are_told_apart(folder: Path, variants: dict[str, dict[
     tall = np.zeros((1, 3, 20, 12), np.float32)
     answer = session(folder, "sides/onnx/fp32").run(None, {"x": tall})[0]
     assert answer.shape == (1, 4, 12, 20)
+
+
+def test_a_decision_by_size_bounds_what_is_delivered(
+    folder: Path, variants: dict[str, dict[str, Any]]
+) -> None:
+    """The source reads its last 32 words; the graph of a short text would read more than the table
+    of places has, and so it says how far it goes."""
+    warning = "right for time ≤ 32 only, since the code decides by the size at net.py:13"
+    for target in ("onnx/fp32", "onnx/int8", "openvino/fp32", "wasm/fp32"):
+        variant = variants[f"windowed/{target}"]
+        assert variant["status"] == "passed", variant["reasons"]
+        assert variant["warnings"][0] == warning
+        assert variant["info"]["bounds"] == {"time": {"min": 1, "max": 32, "multiple": 1}}
+    ids = np.arange(64).reshape(2, 32) % 65
+    own = session(folder, "windowed/onnx/fp32")
+    assert own.get_modelmeta().custom_metadata_map["mconv.bounds"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        net = importlib.import_module("net").windowed()
+    with torch.inference_mode():
+        wanted = net(torch.from_numpy(ids)).numpy()
+    np.testing.assert_allclose(own.run(None, {"ids": ids})[0], wanted, atol=1e-5)
+    package = (folder / "out/windowed/wasm-fp32/index.mjs").read_text()
+    assert re.search(r'const BOUNDS = {\s*"time": {[^}]*"max": 32', package)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mconv.values import (
+    AxisBound,
     FileRecord,
     Latency,
     Place,
@@ -79,3 +80,26 @@ def test_axes_are_sizes_or_names() -> None:
     assert spec.shape == ("batch", 3)
     with pytest.raises(msgspec.ValidationError):
         from_json('{"name": "x", "dtype": "float32", "shape": [1.5]}', TensorSpec)
+
+
+@pytest.mark.parametrize(
+    ("bound", "words", "inside", "outside"),
+    [
+        (AxisBound(max=32), "n ≤ 32", (1, 32), (33,)),
+        (AxisBound(min=5), "n ≥ 5", (5, 1000), (4,)),
+        (AxisBound(min=5, max=9), "5 ≤ n ≤ 9", (5, 9), (4, 10)),
+        (AxisBound(min=8, multiple=8), "n a multiple of 8", (8, 64), (4, 63)),
+        (
+            AxisBound(min=400, max=16000, multiple=160),
+            "400 ≤ n ≤ 16000 and n a multiple of 160",
+            (480, 16000),
+            (320, 401, 16160),
+        ),
+    ],
+)
+def test_bounds_of_an_axis_say_what_they_hold(
+    bound: AxisBound, words: str, inside: tuple[int, ...], outside: tuple[int, ...]
+) -> None:
+    assert bound.describe("n") == words
+    assert all(bound.holds(size) for size in inside)
+    assert not any(bound.holds(size) for size in outside)

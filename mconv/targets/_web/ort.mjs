@@ -4,6 +4,8 @@ export const outputs = __OUTPUTS__;
 export const provider = __PROVIDER__;
 const FILES = __FILES__;
 const DIMS = __DIMS__;
+/** Sizes of free axes that the model is right for, where it is not for all. */
+const BOUNDS = __BOUNDS__;
 const DEVICE = __DEVICE__;
 const KINDS = { float32: Float32Array, float64: Float64Array, float16: globalThis.Float16Array ?? Uint16Array, int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array, uint32: Uint32Array, int64: BigInt64Array, uint64: BigUint64Array, bool: Uint8Array };
 const elements = (shape) => shape.reduce((product, size) => product * size, 1);
@@ -29,6 +31,13 @@ function shapeOf(name, data, given, dims) {
   if (!fits || data.length !== elements(shape)) {
     throw new Error(`input '${name}' must be of shape [${wanted}], not ${data.length} elements${given ? ` of shape [${given}]` : ''}`);
   }
+  shape.forEach((size, axis) => {
+    const { min, max, multiple } = BOUNDS[wanted[axis]] ?? { min: 0, max: null, multiple: 1 };
+    if (size < min || (max !== null && size > max) || size % multiple) {
+      const bound = `from ${min}${max !== null ? ` to ${max}` : ''}${multiple > 1 ? `, a multiple of ${multiple}` : ''}`;
+      throw new Error(`input '${name}': the axis ${wanted[axis]} is ${size}, and this model is right for sizes ${bound} only`);
+    }
+  });
   return shape;
 }
 

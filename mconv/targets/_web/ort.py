@@ -97,6 +97,7 @@ def write(
         "PROVIDER": provider,
         "FILES": _web.record_files(out, names),
         "DIMS": {} if provider == "webgl" else dict(sorted(dims.items())),
+        "BOUNDS": msgspec.to_builtins(info.bounds),
         "DEVICE": options.get("device", "cpu"),
     }
     code = _web.fill_template("ort.mjs", values).replace("/* @import */", IMPORTS[provider])
@@ -121,6 +122,10 @@ def write(
     readme = _render_readme(
         {"NAME": name, "PRECISION": precision, "PROVIDER": provider, "BASE": base}
     )
+    for axis, bound in sorted(info.bounds.items()):
+        readme += (
+            f"\nThe model is right for {bound.describe(axis)} only; `run` refuses other sizes.\n"
+        )
     (out / "README.md").write_text(readme, encoding="utf-8")
     return msgspec.structs.replace(info, inputs=inputs, outputs=outputs)
 

@@ -11,6 +11,7 @@ import pytest
 from mconv.errors import SourceError, UsageError
 from mconv.proof.collection import Collection, load_regimes, save_regimes
 from mconv.proof.domains import Domain
+from mconv.proof.facts import bounds_of
 from mconv.values import AxisBound, InputFact, TensorSpec
 
 Feed = Mapping[str, np.ndarray]
@@ -112,7 +113,7 @@ def test_an_input_that_is_not_read_is_seen() -> None:
 
 def test_axes_keep_what_the_manifest_says() -> None:
     fact = InputFact(name="x", axes={"time": AxisBound(min=8, max=32, multiple=8)})
-    collection = collect(Source(lambda x: x, X), NUMBERS, facts=(fact,))
+    collection = collect(Source(lambda x: x, X), NUMBERS, bounds=bounds_of((fact,)))
     lengths = {sample.feed["x"].shape[1] for sample in collection.samples}
     assert lengths <= {8, 16, 24, 32}
     assert 32 in lengths
@@ -138,3 +139,19 @@ def test_two_collections_are_the_same() -> None:
     one, two = (collect(Source(lambda x: x, X), NUMBERS) for _ in range(2))
     for a, b in zip(one.samples, two.samples, strict=True):
         np.testing.assert_array_equal(a.feed["x"], b.feed["x"])
+
+
+def test_samples_of_the_source_keep_to_the_bounds() -> None:
+    class Own(Source):
+        def samples(
+            self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+        ) -> list[Feed]:
+            sizes = [dims.get("time", 10 + 10 * index) for index in range(count)]
+            return [{"x": np.full((1, size), seed, np.float32)} for size in sizes]
+
+    source = Own(lambda x: x, X)
+    collection = Collection(source, NUMBERS, 7, {"time": AxisBound(max=15)})
+    collection.add_typical(3, {})
+    assert [sample.feed["x"].shape for sample in collection.samples] == [(1, 10), (1, 15), (1, 15)]
+    with pytest.raises(UsageError, match="time = 16, where the model is right, or used, for time"):
+        collection.make_sized({"time": 16})

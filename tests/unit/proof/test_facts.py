@@ -6,7 +6,7 @@ import pytest
 
 from mconv.errors import UsageError
 from mconv.proof.domains import Domain
-from mconv.proof.facts import batch_axes_of, bounds_of, declare_domains
+from mconv.proof.facts import batch_axes_of, bounds_of, declare_domains, merge_bounds
 from mconv.values import AxisBound, InputFact
 
 FOUND = {
@@ -39,3 +39,12 @@ def test_bounds_of_axes_leave_the_values_alone() -> None:
 def test_an_input_that_there_is_not_is_named() -> None:
     with pytest.raises(UsageError, match="'z', which is no input of the model; it has x, n"):
         declare_domains(FOUND, [InputFact(name="z", value=1)])
+
+
+def test_bounds_are_merged_to_what_holds_for_all() -> None:
+    one = {"time": AxisBound(min=4, max=100, multiple=4), "rows": AxisBound(max=3)}
+    other = {"time": AxisBound(min=1, max=60, multiple=6)}
+    assert merge_bounds([one, other, {}]) == {
+        "time": AxisBound(min=4, max=60, multiple=12),
+        "rows": AxisBound(max=3),
+    }

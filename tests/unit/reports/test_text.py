@@ -33,3 +33,9 @@ def test_a_regression_is_said_below_its_variant() -> None:
     lines = text.render(report(passed=0, variants=(variant(baseline=(worse, better)),)))
     assert "regression: size 1 kB → 2 kB (+100 %)" in lines
     assert "cosine 0.9" not in lines
+
+
+def test_what_a_user_should_know_stands_below_a_variant_that_passed() -> None:
+    bounded = variant(warnings=("right for time ≤ 32 only",))
+    lines = text.render(report(passed=0, variants=(bounded,))).splitlines()
+    assert lines[2] == "    note: right for time ≤ 32 only"

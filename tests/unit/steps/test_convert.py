@@ -14,12 +14,13 @@ from onnx import numpy_helper
 
 from mconv import registry, samples
 from mconv.contracts import Optimizer, Quantizer, Target
-from mconv.errors import StepError
+from mconv.errors import StepError, UnsupportedError
+from mconv.onnx_graph import model_info
 from mconv.proof.collection import Regimes, save_regimes
 from mconv.steps import convert
 from mconv.steps._files import SAMPLES_FILE
 from mconv.steps.requests import OptimizeRequest, QuantizeRequest, WriteRequest
-from mconv.values import Strength
+from mconv.values import AxisBound, ModelInfo, Strength, TensorSpec
 from tests.models import write_linear
 
 
@@ -107,8 +108,6 @@ def test_what_a_quantizer_did_becomes_notes_and_layers(
 def test_a_target_that_writes_nothing_is_an_error(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mconv.values import ModelInfo
-
     def write(*_: object, **__: object) -> ModelInfo:
         return ModelInfo()
 
@@ -128,3 +127,77 @@ def test_a_module_is_a_plug_in_by_its_names() -> None:
     target = contracts.build_plugin(Target, "plain", module)
     assert isinstance(target, Target)
     assert (target.summary, target.static, target.sizes({})) == ("One line.", False, ())
+
+
+BOUND = {"batch": AxisBound(max=4)}
+
+
+def test_bounds_stay_with_a_graph_through_passes_and_quantizers(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_info.write_bounds(folders["model"] / "model.onnx", BOUND)
+
+    def forget(model: Path, out: Path, **_: Any) -> dict[str, Any]:
+        changed = onnx.load(model)
+        del changed.metadata_props[:]
+        onnx.save(changed, out)
+        return {}
+
+    passing = Optimizer(
+        name="p", summary="", module="m", levels=("basic",), order=1, optimize=forget
+    )
+    monkeypatch.setattr(registry, "optimizers", lambda: {"p": passing})
+    request = OptimizeRequest(passes=("p",), level="basic")
+    convert.optimize(request, folders, folders["out"])
+    assert model_info.describe(folders["out"] / "model.onnx").bounds == BOUND
+    (folders["out"] / "model.onnx").unlink()
+    quantizer = Quantizer(name="q", summary="", module="m", precisions=("int8",), quantize=forget)
+    monkeypatch.setattr(registry, "quantizers", lambda: {"q": quantizer})
+    asked = QuantizeRequest(quantizer="q", precision="int8", options={})
+    convert.quantize(asked, folders, folders["out"])
+    assert model_info.describe(folders["out"] / "model.onnx").bounds == BOUND
+
+
+@pytest.mark.parametrize("size", ["batch", 4, 5])
+def test_an_artifact_has_the_bounds_of_axes_that_it_leaves_free(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, size: int | str
+) -> None:
+    model_info.write_bounds(folders["model"] / "model.onnx", BOUND)
+    (spec,) = model_info.describe(folders["model"] / "model.onnx").inputs
+
+    def write(model: Path, out: Path, **_: object) -> ModelInfo:
+        (out / "file").write_bytes(b"x")
+        inputs = TensorSpec(name=spec.name, dtype=spec.dtype, shape=(size, *spec.shape[1:]))
+        return ModelInfo(inputs=(inputs,))
+
+    plugin = Target(name="t", summary="", module="m", precisions={"fp32": None}, write=write)
+    monkeypatch.setattr(registry, "targets", lambda: {"t": plugin})
+    request = WriteRequest(target="t", precision="fp32", options={}, name="m")
+    if size == 5:
+        with pytest.raises(UnsupportedError, match=r"batch is fixed at 5, .* right for batch ≤ 4"):
+            convert.write(request, folders, folders["out"])
+        return
+    answer = convert.write(request, folders, folders["out"])
+    assert answer.info.bounds == (BOUND if size == "batch" else {})
+
+
+def test_a_target_that_saves_little_is_told_of(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a target that chooses the bits itself, as of a quantizer."""
+    monkeypatch.setattr(convert, "SMALL", 0)
+    write_linear(folders["model"] / "model.onnx")
+    size = (folders["model"] / "model.onnx").stat().st_size
+
+    def write(model: Path, out: Path, **_: object) -> ModelInfo:
+        (out / "file").write_bytes(bytes(int(size * 0.9)))
+        return ModelInfo()
+
+    precisions = {"fp32": None, "int8": None}
+    plugin = Target(name="t", summary="", module="m", precisions=precisions, write=write)
+    monkeypatch.setattr(registry, "targets", lambda: {"t": plugin})
+    for precision, warned in (("fp32", False), ("int8", True)):
+        request = WriteRequest(target="t", precision=precision, options={}, name="m")
+        answer = convert.write(request, folders, folders["out"])
+        assert bool(answer.warnings) == warned
+    assert answer.warnings[0].startswith("int8 is 10% smaller than the float graph")
