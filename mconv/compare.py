@@ -8,6 +8,8 @@ For reference r and answer a, over all samples, in float64:
 * cosine   = a·r / (|a||r|), over the whole output; cosine_min the smallest over rows
 * sqnr_db  = 10 log10(Σr² / Σ(a - r)²), the signal-to-quantization-noise ratio; capped at 200 dB for
   an exact answer
+* unequal = share of elements that are not equal; only for outputs of integers, where an error of
+  one is one whatever the largest number is
 * top1_agreement = share of rows where argmax agrees; only for floating outputs with a last axis of
   2 or more
 
@@ -32,6 +34,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mconv.values import Generation, OutputError, Status, Tolerance
 
 if TYPE_CHECKING:
@@ -42,7 +46,9 @@ MAX_SQNR_DB = 200.0
 # What a correct conversion keeps, by precision; measured on the examples and the field's usual
 # figures. docs/verification.md.
 DEFAULT_TOLERANCES: dict[str, Tolerance] = {
-    "fp32": Tolerance(cosine=0.9999, max_rel=1e-3, tokens=1.0, nrmse=1e-3, nrmse_row=1e-2),
+    "fp32": Tolerance(
+        cosine=0.9999, max_rel=1e-3, tokens=1.0, nrmse=1e-3, nrmse_row=1e-2, unequal=1e-2
+    ),
     "fp16": Tolerance(cosine=0.999, max_rel=2e-2, tokens=1.0, nrmse=1e-2, nrmse_row=0.1),
     "int8": Tolerance(cosine=0.98, nrmse=0.2),
     "int8-static": Tolerance(cosine=0.98, nrmse=0.2),
@@ -57,7 +63,9 @@ NO_TOLERANCE = (
     "this precision has no tolerance of its own: give `tolerance:`, or labels and `max_drop`"
 )
 FLOORS = ("cosine", "sqnr_db", "top1_agreement")
-CEILINGS = ("max_abs", "mean_abs", "max_rel", "nrmse", "nrmse_row")
+CEILINGS = ("max_abs", "mean_abs", "max_rel", "nrmse", "nrmse_row", "unequal")
+# which are not defined for every output
+PARTIAL = ("nrmse", "nrmse_row", "unequal")
 GATES = (*FLOORS, *CEILINGS)
 MASK_FACTOR = 1e4  # of the median magnitude; larger numbers may be mask constants
 SMALLEST_MASK = 1e3  # a probability of 1 beside others of 1e-6 is none
@@ -146,8 +154,26 @@ def compare_outputs(
         nrmse_row=_relate(row_noise, spread, largest)
         if floating and row_noise is not None
         else None,
+        unequal=None if floating else float((difference[compared] != 0).mean()),
         compared=float(compared.mean()),
     )
+
+
+def choose_worse(one: OutputError, other: OutputError) -> OutputError:
+    """Return ``one`` with those errors of ``other``, which is of fewer samples, that are worse. An
+    output in which one of the two has a NaN has one."""
+    if other.elements and other.max_abs is None:
+        return other
+    if one.max_abs is None:
+        return one
+    worse: dict[str, float] = {}
+    for metric in (*FLOORS, "cosine_min", *CEILINGS):
+        ours, theirs = getattr(one, metric), getattr(other, metric)
+        if theirs is None:
+            continue
+        if ours is None or (theirs > ours if metric in CEILINGS else theirs < ours):
+            worse[metric] = theirs
+    return msgspec.structs.replace(one, **worse)
 
 
 def find_mask_bound(r: np.ndarray) -> float:
@@ -225,7 +251,7 @@ def _find_broken_gates(output: OutputError, tolerance: Tolerance) -> Iterator[st
     for metric in CEILINGS:
         ceiling, value = getattr(tolerance, metric), getattr(output, metric)
         # of a constant there is no spread; the strength of the reference tells
-        if ceiling is None or (metric.startswith("nrmse") and value is None):
+        if ceiling is None or (metric in PARTIAL and value is None):
             continue
         if value is None or value > ceiling:
             shown = "undefined" if value is None else f"{value:.6g}"

@@ -173,6 +173,7 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
         nrmse: The largest root mean square of the differences, relative to the reference's
             standard deviation.
         nrmse_row: The same of one row.
+        unequal: The largest share of elements that are not equal, of an output of integers.
     """
 
     cosine: float | None = None
@@ -184,6 +185,7 @@ class Tolerance(Frozen, frozen=True, kw_only=True):
     tokens: float | None = None
     nrmse: float | None = None
     nrmse_row: float | None = None
+    unequal: float | None = None
 
 
 class Limits(Frozen, frozen=True, kw_only=True):
@@ -305,6 +307,7 @@ class OutputError(Frozen, frozen=True, kw_only=True):
             deviation.
         nrmse_row: The largest root mean square of the differences of one row, relative to the
             same.
+        unequal: The share of elements that are not equal, of an output of integers.
         compared: The share of elements that ``nrmse`` is about: where the reference is finite and
             no mask constant.
     """
@@ -320,6 +323,7 @@ class OutputError(Frozen, frozen=True, kw_only=True):
     top1_agreement: float | None = None
     nrmse: float | None = None
     nrmse_row: float | None = None
+    unequal: float | None = None
     compared: float | None = None
 
 

@@ -15,7 +15,8 @@ from mconv.errors import MconvError, SourceError, UsageError
 from mconv.proof.domains import Domain
 from mconv.proof.sampling import (
     LADDER,
-    LONG,
+    LONG_ROWS,
+    LONGS,
     SHORT,
     Regime,
     Sizes,
@@ -352,33 +353,63 @@ class Collection:
         }
         if not free:
             return
-        images = any(domain.kind in ("image", "waveform") for domain in self.domains.values())
-        for number, (regime, size) in enumerate((("short", SHORT), ("long", LONG))):
-            if images or time.monotonic() > until:
+        if any(domain.kind in ("image", "waveform") for domain in self.domains.values()):
+            return
+        self._add_sized(free, dims, "short", SHORT)
+        for size in LONGS:
+            if time.monotonic() > until:
                 return
-            wanted = dict(dims)
-            for name in sorted(free):
-                wanted[name] = bound_size(size, self.bounds.get(name), longest=regime == "long")
-            feeds: Sequence[Feed] | None
-            try:
-                feeds = self.model.samples(1, self.seed + 7 + number, wanted)
-                if feeds is None:
-                    sizes = choose_dims(
-                        self.model.inputs, self.domains, number, wanted, Sizes(), self.bounds
-                    )
-                    feeds = [
-                        draw_feed(
-                            self.model.inputs,
-                            self.domains,
-                            sizes,
-                            seed=self.seed,
-                            index=300 + number,
-                        )
-                    ]
-            except Exception:  # a source need not be able to make such samples
-                continue
-            for feed in feeds:
-                self._try(feed, "short" if regime == "short" else "long", feed)
+            sample = self._add_sized(free, dims, "long", size)
+            if sample is not None:
+                self._add_spread(sample.feed)
+                return
+
+    def _add_sized(
+        self, free: set[str], dims: Mapping[str, int], regime: Regime, size: int
+    ) -> Sample | None:
+        """Add a sample whose ``free`` axes have a size, or that nearest to it which the bounds
+        allow; None where the source takes none."""
+        wanted = dict(dims)
+        longest = regime == "long"
+        for name in sorted(free):
+            wanted[name] = bound_size(size, self.bounds.get(name), longest=longest)
+        number = int(longest)
+        if longest:
+            for name in self._find_batch_axes() - wanted.keys():
+                wanted[name] = bound_size(LONG_ROWS, self.bounds.get(name))
+        inputs = self.model.inputs
+        try:
+            feeds = self.model.samples(1, self.seed + 7 + number, wanted)
+            if feeds is None:
+                sizes = choose_dims(inputs, self.domains, number, wanted, Sizes(), self.bounds)
+                index = 300 + number
+                feeds = [draw_feed(inputs, self.domains, sizes, seed=self.seed, index=index)]
+        except Exception:  # a source need not be able to make such samples
+            return None
+        return self._try(feeds[0], regime, feeds[0]) if feeds else None
+
+    def _add_spread(self, base: Feed) -> None:
+        """Add a sample of the same sizes with ids out of the whole of their tables and masked ends;
+        where the source does not take that, one for each input that is changed."""
+        changed: dict[str, np.ndarray] = {}
+        for spec in self.model.inputs:
+            regime: Regime = "masked" if self.domains[spec.name].kind == "mask" else "spread"
+            array = self._redraw(spec, base, regime, 400)
+            if array is not base[spec.name]:
+                changed[spec.name] = array
+        if changed and self._try({**base, **changed}, "long", base) is None:
+            for name, array in changed.items():
+                self._try({**base, name: array}, "long", base)
+
+    def _find_batch_axes(self) -> set[str]:
+        """Return the names of the free axes that count rows."""
+        batches = find_batches(self.model.inputs)
+        names = set()
+        for spec in self.model.inputs:
+            axis = spec.shape[batches[spec.name]] if spec.name in batches else None
+            if isinstance(axis, str):
+                names.add(axis)
+        return names
 
     def _try(self, feed: Feed, regime: Regime, base: Feed) -> Sample | None:
         """Add a sample if the source answers it; None where it does not."""

@@ -79,6 +79,10 @@ INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 1
 COMPARING = frozenset(
     ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Min", "Max", "Mod"]
 )
+BOOLEAN = frozenset(
+    ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Not", "And", "Or"]
+)
+MOST_SWITCHES = 3  # casts between a comparison and what it switches
 POSITIVE = frozenset(["Log", "Sqrt"])
 TREES = frozenset(
     ["TreeEnsembleClassifier", "TreeEnsembleRegressor", "SVMClassifier", "SVMRegressor", "Scaler"]
@@ -251,8 +255,6 @@ def _follow(start: ir.Value) -> _Evidence:
 def _onward(node: ir.Node, index: int, path: _Path) -> Iterator[_Path]:
     """The outputs of a node that still hold the values of the input, forwarded or moved by
     constants."""
-    import numpy as np
-
     operator = node.op_type
     # Where chooses between x and x + n, as for indices that count from the end
     chooses = operator == "Concat" or (operator == "Where" and index > 0)
@@ -262,31 +264,71 @@ def _onward(node: ir.Node, index: int, path: _Path) -> Iterator[_Path]:
         return
     if operator not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return
+    if _selects(node, index):
+        yield _Path(node.outputs[0], path.scale, path.shift, path.channels)
+    elif (moved := _move(node, index, path)) is not None:
+        yield moved
+
+
+def _move(node: ir.Node, index: int, path: _Path) -> _Path | None:
+    """What a sum, difference, product or quotient with a constant makes of the values; None where
+    the other operand is none, or where that cannot be said."""
+    import numpy as np
+
     other = _constant(node.inputs[1 - index])
     if other is None or path.scale is None or path.shift is None or other.dtype.kind not in "fiu":
-        return
+        return None
     figures = np.asarray(other, np.float64)
     if figures.size > MOST_FEATURES:
-        return
+        return None
     flat = figures.reshape(-1)
     scale, shift = path.scale, path.shift
     with np.errstate(all="ignore"):
-        if operator == "Add":
+        if node.op_type == "Add":
             shift = shift + flat
-        elif operator == "Sub":
+        elif node.op_type == "Sub":
             scale, shift = (scale, shift - flat) if index == 0 else (-scale, flat - shift)
-        elif operator == "Mul":
+        elif node.op_type == "Mul":
             scale, shift = scale * flat, shift * flat
         elif index == 0:
             scale, shift = scale / flat, shift / flat
         else:
-            return
+            return None
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
-        return
+        return None
     channels = path.channels
     if flat.size > 1 and figures.ndim >= 1:
         channels = figures.ndim - int(np.argmax(figures.shape))
-    yield _Path(node.outputs[0], scale, shift, channels)
+    return _Path(node.outputs[0], scale, shift, channels)
+
+
+def _selects(node: ir.Node, index: int) -> bool:
+    """Whether a node is part of a choice that is written as a sum of products, x · (x ≥ 0) +
+    (x + n) · (x < 0), as TensorFlow's converter writes a Where of integers."""
+    other = node.inputs[1 - index]
+    if other is None:
+        return False
+    if node.op_type == "Mul":
+        return _is_switch(other)
+    producer = other.producer()
+    if node.op_type != "Add" or producer is None or producer.op_type != "Mul":
+        return False
+    return any(value is not None and _is_switch(value) for value in producer.inputs)
+
+
+def _is_switch(value: ir.Value) -> bool:
+    """Whether a value is 1 where a comparison holds, and 0 where not."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "Cast":
+        return False
+    for _ in range(MOST_SWITCHES):
+        read = producer.inputs[0]
+        producer = None if read is None else read.producer()
+        if producer is None:
+            return False
+        if producer.op_type in BOOLEAN:
+            return True
+    return False
 
 
 def _note(evidence: _Evidence, node: ir.Node, index: int, path: _Path) -> None:

@@ -31,8 +31,10 @@ BATCHES = (1, 2, 3)
 LENGTHS = (16, 24, 9, 33, 12, 40, 7)
 SIDES = (64, 96, 80, 48, 72)  # of pictures, where they are free
 TIMES = (16000, 12007, 20480)  # of signals in time
-LARGE_POWERS = (31, 15, 40, 32, 52)  # of two, just above which integers are tried
-SHORT, LONG = 3, 70
+LARGE_POWERS = (31, 15, 40, 32, 61, 52)  # of two, just above which integers are tried
+SHORT = 3
+LONGS = (100, 70, 48)  # tried in turn, since tables of positions end
+LONG_ROWS = 3
 FREE_NUMBERS = 4  # magnitudes, as powers of ten, that unbounded integers are drawn from
 
 
@@ -192,6 +194,8 @@ def _draw_images(
 
     low = -1.0 if domain.low is None else domain.low
     high = 1.0 if domain.high is None else domain.high
+    if regime == "large" and domain.low is None:  # pictures of bytes, which nobody scaled
+        low, high = 0.0, 255.0
     if regime == "zeros":
         return np.full(shape, max(low, 0.0))
     channel = channel_axis(spec)
@@ -384,5 +388,6 @@ def regimes_for(domains: Mapping[str, Domain]) -> Iterator[Regime]:
         yield "all masked"
     if kinds & {"integers", "ids"}:
         yield "negative"
-    if kinds & {"numbers", "positive", "integers"}:
+    pictures = [domain for domain in domains.values() if domain.kind == "image"]
+    if kinds & {"numbers", "positive", "integers"} or any(d.low is None for d in pictures):
         yield "large"

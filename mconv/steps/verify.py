@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXACT = ("fp32", "fp16")  # precisions that keep the source's numbers
 USUAL = ("typical", "user")
+FAR = ("edges", "large", "negative")  # regimes whose numbers may be large
 FEW_SECONDS = 3.0  # that samples beside the usual may take however quick those are
 
 
@@ -97,28 +98,36 @@ def _try_artifact(request: VerifyRequest, folders: Folders, regimes: Regimes) ->
     feeds = samples.load_feeds(folder / SAMPLES_FILE)
     source = samples.load_feeds(folder / REFERENCE_FILE)
     usual = [i for i, regime in enumerate(regimes.regimes) if regime in USUAL]
-    exact = request.artifact.precision in EXACT
-    others = [
-        i for i, r in enumerate(regimes.regimes) if r not in USUAL and (exact or r in ORDINARY)
-    ]
+    others = [i for i, regime in enumerate(regimes.regimes) if regime not in USUAL]
     session = load_artifact(request.artifact, folders["artifact"])
     try:
         begin = time.monotonic()
         answers, remark = state.answer_feeds(session, [feeds[i] for i in usual], folder)
         until = time.monotonic() + max(FEW_SECONDS, time.monotonic() - begin)
         asked = list(usual)
+        untried = list(others)
         for index in others:
             if time.monotonic() > until:
                 break
+            untried.remove(index)
             answers.append(_ask_other(session, feeds[index], regimes.regimes[index]))
             asked.append(index)
         placement = session.placement()
         details = session.details() | ({"sequences": remark} if remark else {})
     finally:
         session.close()
+    precision = request.artifact.precision
+    if precision not in EXACT:
+        judged = []
+        for place, index in enumerate(asked):
+            usual_regime = _is_judged(regimes.regimes[index], precision)
+            if usual_regime or _lost_numbers(answers[place], source[index]):
+                judged.append(place)
+        asked = [asked[place] for place in judged]
+        answers = [answers[place] for place in judged]
     notes: tuple[str, ...] = ()
-    if len(asked) < len(usual) + len(others):
-        left = sorted({regimes.regimes[i] for i in others if i not in asked})
+    if untried:
+        left = sorted({regimes.regimes[i] for i in untried})
         notes = (f"not tried, since the artifact is slow here: samples of {', '.join(left)}",)
     return _Trial(
         regimes=[regimes.regimes[i] for i in asked],
@@ -128,6 +137,25 @@ def _try_artifact(request: VerifyRequest, folders: Folders, regimes: Regimes) ->
         details=details,
         notes=notes,
     )
+
+
+def _is_judged(regime: str, precision: str) -> bool:
+    """Return whether an artifact of fewer bits is held to the numbers of a regime; of the others it
+    has to answer with numbers, whichever they are."""
+    return regime in ORDINARY or (regime == "long" and precision.startswith("int8"))
+
+
+def _lost_numbers(answer: Answer, reference: Answer) -> bool:
+    """Return whether a float is no finite number where the reference's is one."""
+    import numpy as np
+
+    for name, wanted in reference.items():
+        given = answer.get(name)
+        if given is None or given.shape != wanted.shape or wanted.dtype.kind != "f":
+            continue
+        if (np.isfinite(wanted) & ~np.isfinite(given)).any():
+            return True
+    return False
 
 
 def _ask_other(session: registry.Session, feed: Answer, regime: str) -> Answer:
@@ -159,18 +187,27 @@ def _leave_out_overflows(trial: _Trial) -> None:
 
 
 def _compare_outputs(trial: _Trial) -> tuple[OutputError, ...]:
-    """Return the errors of every output. Raises StepError where one is absent or of another
-    shape."""
+    """Return the errors of every output: over all samples, or where that is worse, over those
+    without the regimes whose large numbers would hide them. Raises StepError where one is absent or
+    of another shape."""
     errors = []
     for name in trial.source[0]:
         if any(name not in answer for answer in trial.answers):
             given = ", ".join(trial.answers[0])
             raise StepError(f"the artifact has no output {name!r}; it gave {given}")
         answers = [answer[name] for answer in trial.answers]
+        source = [answer[name] for answer in trial.source]
+        near = [i for i, regime in enumerate(trial.regimes) if regime not in FAR]
         try:
-            errors.append(compare.compare_outputs(name, answers, [s[name] for s in trial.source]))
+            error = compare.compare_outputs(name, answers, source)
+            if near and len(near) < len(answers):
+                closer = compare.compare_outputs(
+                    name, [answers[i] for i in near], [source[i] for i in near]
+                )
+                error = compare.choose_worse(error, closer)
         except ValueError as problem:
             raise StepError(str(problem)) from problem
+        errors.append(error)
     return tuple(errors)
 
 
@@ -180,18 +217,10 @@ def _find_overflows(
     regimes: Sequence[str],
 ) -> set[int]:
     """The samples beside the usual in which an answer is not finite where the source's is."""
-    import numpy as np
-
     found = set()
     for index, (answer, wanted) in enumerate(zip(answers, source, strict=True)):
-        if regimes[index] in ORDINARY:
-            continue
-        for name, reference in wanted.items():
-            given = answer.get(name)
-            if given is None or given.shape != reference.shape or reference.dtype.kind != "f":
-                continue
-            if (np.isfinite(reference) & ~np.isfinite(given)).any():
-                found.add(index)
+        if regimes[index] not in ORDINARY and _lost_numbers(answer, wanted):
+            found.add(index)
     return found
 
 

@@ -171,3 +171,31 @@ def test_a_sure_probability_is_no_mask() -> None:
     assert found.compared == 1
     assert found.cosine is not None
     assert found.cosine < 0.1
+
+
+def test_integers_are_equal_or_not_whatever_the_largest_is() -> None:
+    """−7 // 3 is −3: an error of one, beside numbers of which it is a millionth."""
+    reference = [np.array([-3, 5, 7, 2_000_000])]
+    answer = [np.array([-2, 5, 7, 2_000_000])]
+    error = compare.compare_outputs("y", answer, reference)
+    assert error.unequal == 0.25
+    status, reasons = compare.judge([error], compare.DEFAULT_TOLERANCES["fp32"])
+    assert (status, reasons) == ("failed", ("output y: unequal 0.25 is above 0.01",))
+    floats = compare.compare_outputs("y", [np.float32([1])], [np.float32([1])])
+    assert floats.unequal is None
+
+
+def test_of_two_sets_of_samples_the_worse_error_counts() -> None:
+    reference = [np.float32([[1, 2, 3]]), np.float32([[1e6, -1e6, 2e6]])]
+    answer = [np.float32([[1, 2, 2]]), np.float32([[1e6, -1e6, 2e6]])]
+    both = compare.compare_outputs("y", answer, reference)
+    near = compare.compare_outputs("y", answer[:1], reference[:1])
+    assert both.max_rel is not None
+    assert near.max_rel is not None
+    assert both.max_rel < 1e-6 < near.max_rel
+    worse = compare.choose_worse(both, near)
+    assert (worse.elements, worse.max_rel, worse.nrmse) == (6, near.max_rel, near.nrmse)
+    assert worse.cosine == min(both.cosine or 0, near.cosine or 0)
+    broken = compare.compare_outputs("y", [np.float32([np.nan])], [np.float32([1])])
+    assert compare.choose_worse(both, broken).max_abs is None
+    assert compare.choose_worse(broken, near).max_abs is None

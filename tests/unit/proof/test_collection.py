@@ -155,3 +155,53 @@ def test_samples_of_the_source_keep_to_the_bounds() -> None:
     assert [sample.feed["x"].shape for sample in collection.samples] == [(1, 10), (1, 15), (1, 15)]
     with pytest.raises(UsageError, match="time = 16, where the model is right, or used, for time"):
         collection.make_sized({"time": 16})
+
+
+def test_the_longest_sample_is_the_longest_that_the_source_takes() -> None:
+    def answer(x: np.ndarray) -> np.ndarray:
+        if x.shape[1] > 80:
+            raise IndexError("a table of 80 positions")
+        return x
+
+    collection = collect(Source(answer, X), NUMBERS)
+    lengths = {s.feed["x"].shape for s in collection.samples if s.regime == "long"}
+    assert lengths == {(3, 70)}
+
+
+def test_long_samples_have_ids_of_the_whole_table_and_masked_ends() -> None:
+    ids = TensorSpec(name="ids", dtype="int64", shape=("batch", "time"))
+    mask = TensorSpec(name="mask", dtype="int64", shape=("batch", "time"))
+    domains = {
+        "ids": Domain(name="ids", kind="ids", low=0, high=999, origin="graph"),
+        "mask": Domain(name="mask", kind="mask", low=0, high=1, origin="graph"),
+    }
+    source = Source(lambda ids, mask: ids * mask, ids, mask)
+    longs = [s.feed for s in collect(source, domains).samples if s.regime == "long"]
+    assert {feed["ids"].shape for feed in longs} == {(3, 100)}
+    assert max(feed["ids"].max() for feed in longs) > 900
+    assert any((feed["mask"] == 0).any() for feed in longs)
+    assert any((feed["mask"] == 1).all() for feed in longs)
+
+
+def test_a_source_that_takes_no_free_pairs_is_asked_one_change_at_a_time() -> None:
+    """As a box is refused whose right side is left of its left one."""
+    x = TensorSpec(name="x", dtype="int64", shape=("batch", "time"))
+    n = TensorSpec(name="n", dtype="int64", shape=("batch", "time"))
+
+    def answer(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+        if n.any():
+            raise ValueError("no pair")
+        return x + n
+
+    class Own(Source):
+        def samples(
+            self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
+        ) -> list[Feed]:
+            shape = (dims.get("batch", 1), dims.get("time", 8))
+            return [{"x": np.ones(shape, int), "n": np.zeros(shape, int)} for _ in range(count)]
+
+    table = {
+        name: Domain(name=name, kind="ids", low=0, high=999, origin="graph") for name in ("x", "n")
+    }
+    longs = [s.feed for s in collect(Own(answer, x, n), table).samples if s.regime == "long"]
+    assert any(feed["x"].max() > 900 for feed in longs)

@@ -57,6 +57,29 @@ def test_ids_go_to_the_end_of_their_table(tmp_path: Path) -> None:
     assert "97 rows" in domain.reason
 
 
+def test_ids_that_are_chosen_by_products_go_to_the_end_of_their_table(tmp_path: Path) -> None:
+    """As TensorFlow's converter writes a Where of integers, whose types had no Where."""
+    domain = infer(
+        tmp_path,
+        INT32,
+        ["batch", "len"],
+        [
+            node("Add", ["x", "n"], ["moved"]),
+            node("Cast", ["x"], ["float"], to=FLOAT),
+            node("Less", ["float", "zero"], ["less"]),
+            node("Not", ["less"], ["more"]),
+            node("Cast", ["less"], ["one"], to=INT32),
+            node("Cast", ["more"], ["other"], to=INT32),
+            node("Mul", ["one", "moved"], ["a"]),
+            node("Mul", ["x", "other"], ["b"]),
+            node("Add", ["a", "b"], ["chosen"]),
+            node("Gather", ["t", "chosen"], ["y"]),
+        ],
+        {"t": np.zeros((2000, 4), np.float32), "n": np.int32(2000), "zero": np.float32(0)},
+    )
+    assert (domain.kind, domain.low, domain.high) == ("ids", 0, 1999)
+
+
 def test_ids_of_a_one_hot_end_at_its_depth(tmp_path: Path) -> None:
     domain = infer(
         tmp_path,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from mconv import samples
+from mconv.answers import VerifyAnswer
 from mconv.errors import StepError, UsageError
 from mconv.proof.collection import Regimes, save_regimes
 from mconv.proof.strength import measure_strength
@@ -116,3 +118,85 @@ def test_labels_that_do_not_fit(
     )
     with pytest.raises(UsageError, match=words):
         verify(request, folders, tmp_path)
+
+
+def answer_regimes(
+    folders: dict[str, Path], tmp_path: Path, precision: str, changes: dict[str, np.ndarray]
+) -> VerifyAnswer:
+    """Verify against a reference of one sample a regime, into which ``changes`` are written: the
+    artifact answers as it does without them."""
+    feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)
+    answers = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
+    regimes = ["user", "user"]
+    scale = {"edges": 1e6, "long": 1.0, "zeros": 0.0}
+    artifact = onnxruntime.InferenceSession(str(folders["artifact"] / "model.onnx"))
+    for regime, change in changes.items():
+        feed = {"x": (scale[regime] * feeds[1]["x"]).astype(np.float32)}
+        answer = artifact.run(["y"], feed)[0]
+        feeds.append(feed)
+        answers.append({"y": (answer + change).astype(np.float32)})
+        regimes.append(regime)
+    samples.save_feeds(folders["reference"] / SAMPLES_FILE, feeds)
+    samples.save_feeds(folders["reference"] / REFERENCE_FILE, answers)
+    strength = measure_strength(answers, {})
+    save_regimes(
+        folders["reference"], Regimes(regimes=tuple(regimes), guessed=False, strength=strength)
+    )
+    run = InRuntime(runtime="onnxruntime", options={}, precision=precision, threads=1)
+    return verify(VerifyRequest(artifact=run), folders, tmp_path)
+
+
+def test_large_numbers_of_one_regime_hide_no_error_of_the_others(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    changes = {"edges": np.float32(0), "zeros": np.float32(0.5)}
+    (output,) = answer_regimes(folders, tmp_path, "fp32", changes).outputs
+    assert output.nrmse is not None
+    assert output.nrmse > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("precision", "regime", "counts"),
+    [
+        ("fp32", "edges", True),
+        ("int8", "edges", False),
+        ("int8", "long", True),
+        ("int4", "long", False),
+    ],
+)
+def test_fewer_bits_are_held_to_the_numbers_of_the_usual_regimes(
+    folders: dict[str, Path], tmp_path: Path, precision: str, regime: str, counts: bool
+) -> None:
+    answer = answer_regimes(folders, tmp_path, precision, {regime: np.float32(100)})
+    assert answer.samples == (3 if counts else 2)
+    assert (answer.outputs[0].max_abs or 0) == pytest.approx(100 if counts else 0, abs=1)
+
+
+def test_fewer_bits_answer_with_numbers_in_every_regime(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(folders["artifact"] / "model.onnx")
+    model.graph.node[-1].output[0] = "before"
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Div", ["sum", "sum"], ["one"]),  # NaN on zeros
+        helper.make_node("Mul", ["before", "one"], ["y"]),
+    ]
+    model.graph.node.extend(nodes)
+    onnx.save(model, folders["artifact"] / "model.onnx")
+    zeros = {"zeros": np.float32(0)}
+    answers = samples.load_feeds(folders["reference"] / REFERENCE_FILE)
+    answer = answer_regimes(folders, tmp_path, "int8", zeros)
+    assert answer.samples == 2  # where the source answers NaN, too, nothing is asked
+    feeds = samples.load_feeds(folders["reference"] / SAMPLES_FILE)
+    samples.save_feeds(
+        folders["reference"] / REFERENCE_FILE, [*answers, {"y": np.ones((3, 16), np.float32)}]
+    )
+    assert len(feeds) == 3
+    request = VerifyRequest(
+        artifact=InRuntime(runtime="onnxruntime", options={}, precision="int8", threads=1)
+    )
+    assert verify(request, folders, tmp_path).outputs[0].max_abs is None
