@@ -81,9 +81,12 @@ class CalibrateAnswer(StepAnswer, frozen=True, kw_only=True, tag="calibrate"):
 
     Attributes:
         count: Their number.
+        origin: Where they are from: the user's calibration ``data``, the user's ``samples``, or
+            ``drawn`` by the source or from its domains.
     """
 
     count: int
+    origin: Literal["data", "samples", "drawn"] = "drawn"
 
 
 class OptimizeAnswer(StepAnswer, frozen=True, kw_only=True, tag="optimize"):

@@ -25,6 +25,7 @@ from mconv.values import Device, ExportInfo, Facts, ModelInfo, Placement, Source
 if TYPE_CHECKING:
     import numpy as np
 
+    from mconv.proof.media import Media
     from mconv.weights import About, Tensor
 
     Feed = Mapping[str, np.ndarray]  # tensor name → array; one call of a model
@@ -69,6 +70,14 @@ class Model(Protocol):
 
     def run(self, feed: Feed) -> Answer:
         """Return the framework's own answer, deterministic, in inference mode."""
+
+
+class ProcessingModel(Model, Protocol):
+    """A model with a processor of its own (tokenizer, image processor …), which makes inputs of a
+    user's pictures, sounds and texts."""
+
+    def process(self, media: Media) -> Feed:
+        """Return a feed of one row. Raises UsageError for a kind that the model does not take."""
 
 
 class WeightedModel(Model, Protocol):

@@ -212,7 +212,8 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
         options: The plug-in's own options (``factory``, ``task`` …).
         inputs: The inputs that the manifest declares, if it does.
         part: The part of a model of several that a step is about; empty of a model that is one.
-        samples: The user's samples, for sources that try the model while they export it.
+        samples: Files or folders of the user's samples, for sources that try the model while they
+            export it.
     """
 
     format: str
@@ -221,7 +222,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     inputs: tuple[TensorSpec, ...] = ()
     part: str = ""
-    samples: str | None = None
+    samples: tuple[str, ...] = ()
 
 
 class ModelInfo(Frozen, frozen=True, kw_only=True):

@@ -169,7 +169,7 @@ def _make_feeds(
     if isinstance(calibration, Path):
         if not calibration.exists():
             raise UsageError(f"there is no file {str(calibration)!r}")
-        return read_samples(calibration, inputs, ()).feeds, []
+        return read_samples([calibration], inputs, ()).feeds, []
     if calibration is not None:
         return calibration, []
     return samples.draw_feeds(inputs, count=DRAWN, seed=samples.SEED + 1, dims={}), [NOTE]

@@ -123,7 +123,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
         source: The model as it is.
         place: Where the entry stands in the manifest.
         variants: What is made of it.
-        samples: The file of reference inputs, or the folder that holds a file for each call.
+        samples: Files of reference inputs, or the folder that holds them.
         calibration: How calibration samples are had.
         evaluate: The task metric.
         optimize: How far the graph is optimized.
@@ -139,7 +139,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     source: SourceConfig
     place: Place
     variants: tuple[VariantConfig, ...]
-    samples: str | None = None
+    samples: tuple[str, ...] = ()
     calibration: Calibration | None = None
     evaluate: Evaluate | None = None
     optimize: str = "basic"

@@ -167,7 +167,7 @@ class _Reader:
         state = self.state(own["state"], inputs) if "state" in own else {}
         source = self.source(own["source"], inputs) if "source" in own else None
         evaluate = self.evaluate(fields["evaluate"]) if "evaluate" in fields else None
-        samples = self.file(fields["samples"], folder=True) if "samples" in fields else None
+        samples = self.samples(fields["samples"]) if "samples" in fields else ()
         if source and samples:
             source = msgspec.structs.replace(source, samples=samples)
         if evaluate and not samples and "samples" not in fields:
@@ -256,6 +256,13 @@ class _Reader:
         else:
             return str(path)
         return None
+
+    def samples(self, node: Node) -> tuple[str, ...]:
+        """Read the path of a file or folder of samples, or a list of files."""
+        children = node.children()
+        several = len(children) > 1
+        paths = [self.file(child, folder=not several) for child in children]
+        return tuple(path for path in paths if path is not None)
 
     def source(self, node: Node, inputs: tuple[TensorSpec, ...]) -> SourceConfig | None:
         """Read a path, whose format is detected, or a mapping of a source."""

@@ -187,9 +187,10 @@ def make_models_schema() -> JsonSchema:
     )
     shared = {
         "samples": {
-            **text,
+            "oneOf": [text, {"type": "array", "items": text, "minItems": 1}],
             "description": "reference inputs: an .npz with an array an input (labels, expected "
-            "outputs), or a folder with an .npz a call",
+            "outputs); or a folder, or a list, of files, each a call: .npz, pictures, sounds "
+            "(.wav), or texts (.txt, a text a line)",
         },
         "calibration": _object(
             {"data": text, "method": {"enum": ["minmax", "entropy", "percentile"]}}

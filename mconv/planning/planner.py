@@ -83,6 +83,15 @@ def make_plan(
     return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
 
 
+def _is_calibrated(config: VariantConfig) -> bool:
+    """Return whether a variant is made with calibration samples."""
+    target = registry.targets()[config.target]
+    if target.accepts == ("weights",):
+        return False
+    quantizer = registry.find_quantizer(target, config.precision, config.method)
+    return bool(quantizer and quantizer.calibration) or config.precision in target.calibrated
+
+
 class _Planner:
     """Plans the variants of one model.
 
@@ -172,7 +181,7 @@ class _Planner:
             keys["optimize"] = fp32 = optimized
         quantizer = registry.find_quantizer(target, config.precision, config.method)
         calibration: dict[str, str] = {}
-        if (quantizer and quantizer.calibration) or config.precision in target.calibrated:
+        if _is_calibrated(config):
             keys["calibrate"] = calibration["calibration"] = self._add_calibrate(keys["export"])
         last = fp32
         if quantizer is not None:
@@ -226,7 +235,7 @@ class _Planner:
                 facts=self.model.facts,
                 weights=WeightedPart(part=part),
             ),
-            also={**self.source_key, "samples": self._digest_file(self.model.samples)},
+            also={**self.source_key, "samples": self._digest_files(self.model.samples)},
         )
         keys["write"] = self._add(
             Used("targets", target.name),
@@ -296,16 +305,19 @@ class _Planner:
                 state=dict(self.model.state),
                 facts=self.model.facts,
                 measure=self.model.measure,
+                split=self._splits_samples(),
             ),
             inputs={"export": export},
-            also={**self.source_key, "samples": self._digest_file(self.model.samples)},
+            also={**self.source_key, "samples": self._digest_files(self.model.samples)},
         )
 
     def _add_calibrate(self, export: str) -> str:
         """Add the calibration feeds and return the step's key.
 
-        They are the user's, or plausible ones drawn with another seed than the verification's.
+        They are the user's data, a part of the user's samples, or plausible ones drawn with another
+        seed than the verification's.
         """
+        samples = self.model.samples if self._splits_samples() else ()
         data = self.model.calibration.data if self.model.calibration else None
         return self._add(
             Used("sources", self.source.name),
@@ -313,13 +325,18 @@ class _Planner:
                 parts=self.parts,
                 source=self.model.source,
                 data=data,
+                samples=samples,
                 count=CALIBRATION_COUNT,
                 seed=SEED + 1,
                 state=dict(self.model.state),
                 facts=self.model.facts,
             ),
             inputs={"export": export},
-            also={**self.source_key, "data": self._digest_file(data)},
+            also={
+                **self.source_key,
+                "data": self._digest_files((data,) if data else ()),
+                "samples": self._digest_files(samples),
+            },
         )
 
     def _add_optimize(self, target: registry.Target, export: str) -> str | None:
@@ -394,7 +411,6 @@ class _Planner:
                     artifact=artifact,
                     evaluate=_make_evaluation(self.model.evaluate),
                     source=self.model.source if writes_text else None,
-                    calibrated=bool(self.model.calibration and self.model.calibration.data),
                 ),
                 inputs=inputs,
                 also=self.source_key if writes_text else None,
@@ -414,14 +430,26 @@ class _Planner:
             )
         return runs
 
-    def _digest_file(self, path: str | None) -> str | None:
-        """The digest of a user's file, or of all files of a folder."""
-        if path is None:
+    def _splits_samples(self) -> bool:
+        """Return whether a part of the user's samples is for calibration: where some variant is
+        calibrated, and there is no data for it alone. Steps of a sequence cannot be parted."""
+        model = self.model
+        if not model.samples or model.state or (model.calibration and model.calibration.data):
+            return False
+        variants = [each for config in model.variants for each in (config, *config.candidates)]
+        return any(_is_calibrated(config) for config in variants if not config.candidates)
+
+    def _digest_files(self, paths: Sequence[str]) -> str | None:
+        """Return the digest of a user's files, or of all files of a folder; None without any."""
+        if not paths:
             return None
-        if Path(path).is_dir():
-            files = sorted(p for p in Path(path).iterdir() if p.is_file())
-            return digest_files(files, Path(path), self.digests)
-        return self.digests.sha256(Path(path))
+        first = Path(paths[0])
+        if first.is_dir():
+            files = sorted(path for path in first.iterdir() if path.is_file())
+            return digest_files(files, first, self.digests)
+        if len(paths) == 1:
+            return self.digests.sha256(first)
+        return ",".join(self.digests.sha256(Path(path)) for path in paths)
 
     def _add(
         self,

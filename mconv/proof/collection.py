@@ -13,6 +13,7 @@ import msgspec
 
 from mconv.errors import MconvError, SourceError, UsageError
 from mconv.proof.domains import Domain
+from mconv.proof.media import Media, fit_media
 from mconv.proof.sampling import (
     LADDER,
     LONG_ROWS,
@@ -154,6 +155,29 @@ class Collection:
             return feeds
         self.seed = seed
         return self._draw(self.domains, self.sizes, count, dims)
+
+    def decode(self, media: Media) -> Feed:
+        """Return a call with a user's picture, sound or text: by the source's own processor, or
+        fitted to the input of its kind, with typical values for the others.
+
+        Raises UsageError where the model takes none.
+        """
+        process = getattr(self.model, "process", None)
+        if process is not None:
+            feed: Feed = process(media)
+            return feed
+        inputs = self.model.inputs
+        fitted = fit_media(media, inputs, self.domains)
+        sizes: dict[str, int] = {}
+        for spec in inputs:
+            if spec.name in fitted:
+                for dim, size in zip(spec.shape, fitted[spec.name].shape, strict=True):
+                    if isinstance(dim, str):
+                        sizes[dim] = size
+        others = [spec for spec in inputs if spec.name not in fitted]
+        dims = choose_dims(inputs, self.domains, 0, sizes, Sizes(single=True), self.bounds)
+        drawn = draw_feed(others, self.domains, dims, seed=self.seed, index=0)
+        return {spec.name: {**drawn, **fitted}[spec.name] for spec in inputs}
 
     def make_sized(self, sizes: Mapping[str, int]) -> Feed:
         """Return a feed of these sizes of free axes that the source answers. Raises UsageError for

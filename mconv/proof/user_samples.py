@@ -1,16 +1,17 @@
-"""Samples that a user gives: an ``.npz`` of stacked arrays, or a folder of ``.npz``, a call
-each."""
+"""Samples that a user gives: an ``.npz`` of stacked arrays, or files of which each is a call or
+more: ``.npz``, pictures, sounds and texts."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mconv.errors import UsageError
+from mconv.proof.media import SUFFIXES, Media, read_media
 from mconv.values import TensorSpec
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 BATCH = 64  # rows of a stacked file that are fed at once where the batch axis is free
 SUFFIX = ".npz"
+PERIOD = 4  # one of so many calls is for calibration, where some are
+Share = Literal["all", "verification", "calibration"]
+Decode: TypeAlias = Callable[[Media], Mapping[str, "np.ndarray"]]
 
 
 @dataclass
@@ -39,27 +43,98 @@ class UserSamples:
 
 
 def read_samples(
-    path: Path,
+    paths: Sequence[Path],
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     *,
     dims: Mapping[str, int] | None = None,
     part: str = "",
     batch_axes: Mapping[str, int] | None = None,
+    decode: Decode | None = None,
+    share: Share = "all",
 ) -> UserSamples:
-    """Read a user's samples: a stacked ``.npz``, or a folder with an ``.npz`` for each call.
+    """Read a user's samples: one stacked ``.npz``; or a folder or a list of files, an ``.npz`` for
+    each call, or pictures, sounds and texts.
 
     ``dims`` are sizes of free axes that are fixed. ``part`` names the part of a model of several,
     whose arrays are called ``part/name``. ``batch_axes`` says which axis of an input counts the
-    rows, where it is not the first. Raises UsageError naming the file and the array that do not
-    fit.
+    rows, where it is not the first. ``decode`` makes a call of a picture, sound or text. Of less
+    than ``all``, the calibration has every fourth call or row, the verification the others; where
+    there are fewer than four the calibration has none. Raises UsageError naming the file and the
+    array that do not fit.
     """
-    if path.is_dir():
-        return _read_calls(path, inputs, outputs, part)
-    arrays = select_part(read_arrays(path), part)
-    return split_rows(
-        arrays, inputs, outputs, dims=dims or {}, file=path.name, batch_axes=batch_axes or {}
-    )
+    first = paths[0]
+    if len(paths) == 1 and first.suffix == SUFFIX and first.is_file():
+        arrays = select_part(read_arrays(first), part)
+        return split_rows(
+            arrays,
+            inputs,
+            outputs,
+            dims=dims or {},
+            file=first.name,
+            batch_axes=batch_axes or {},
+            share=share,
+        )
+    calls = UserSamples()
+    for path in list_files(paths):
+        if path.suffix == SUFFIX:
+            _add_call(calls, path, inputs, outputs, part)
+        elif decode is None:
+            raise UsageError(
+                f"{path.name} is no .npz, and nothing here makes inputs of it",
+                hint="give an .npz with an array for each input",
+            )
+        else:
+            for media in read_media(path):
+                calls.feeds.append(dict(decode(media)))
+                calls.expected.append({})
+    if len({tuple(expected) for expected in calls.expected}) > 1:
+        raise UsageError(
+            f"the files of {first.name if first.is_dir() else '`samples:`'} hold different outputs",
+            hint="give the expected outputs of every call, or of none",
+        )
+    places = choose_share(len(calls.feeds), share)
+    calls.feeds = [calls.feeds[place] for place in places]
+    calls.expected = [calls.expected[place] for place in places]
+    if not any(calls.expected):
+        calls.expected = []
+    return calls
+
+
+def list_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files of samples, of a folder in the order of their names: its ``.npz``, or where
+    there are none its pictures, sounds and texts.
+
+    Raises UsageError where there are none, and for a file of another kind.
+    """
+    if len(paths) == 1 and paths[0].is_dir():
+        names = sorted(path for path in paths[0].iterdir() if path.is_file())
+        files = [path for path in names if path.suffix == SUFFIX]
+        files = files or [path for path in names if path.suffix.lower() in SUFFIXES]
+        if not files:
+            raise UsageError(
+                f"the folder {paths[0].name} holds no .npz",
+                hint="write one with numpy.savez for each call, with an array for each input; or "
+                f"put {', '.join(sorted(SUFFIXES))} there",
+            )
+        return files
+    for path in paths:
+        if path.suffix != SUFFIX and path.suffix.lower() not in SUFFIXES:
+            raise UsageError(
+                f"{path.name} is no file of samples",
+                hint=f"samples are {', '.join(sorted({SUFFIX, *SUFFIXES}))}",
+            )
+    return list(paths)
+
+
+def choose_share(count: int, share: Share) -> list[int]:
+    """Return which of ``count`` calls or rows a share has."""
+    places = range(count)
+    if share == "all" or count < PERIOD:
+        return [] if share == "calibration" else list(places)
+    if share == "calibration":
+        return [place for place in places if place % PERIOD == PERIOD - 1]
+    return [place for place in places if place % PERIOD != PERIOD - 1]
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -96,42 +171,27 @@ def select_part(arrays: Mapping[str, np.ndarray], part: str) -> Arrays:
     return own if part and own else dict(arrays)
 
 
-def _read_calls(
-    folder: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], part: str
-) -> UserSamples:
-    """Read a folder, in the order of its files' names: each ``.npz`` is one call, as it stands."""
+def _add_call(
+    calls: UserSamples,
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    part: str,
+) -> None:
+    """Read an ``.npz`` that is one call, as it stands."""
     import numpy as np
 
-    files = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
-    if not files:
-        raise UsageError(
-            f"the folder {folder.name} holds no .npz",
-            hint="write one with numpy.savez for each call, with an array for each input",
-        )
-    calls = UserSamples()
-    for path in files:
-        arrays = select_part(read_arrays(path), part)
-        _check_present(arrays, inputs, path.name)
-        for spec in inputs:
-            _check_shape(arrays[spec.name].shape, spec, path.name)
-        calls.feeds.append(
-            {
-                spec.name: np.ascontiguousarray(arrays[spec.name], dtype=spec.dtype).reshape(
-                    arrays[spec.name].shape
-                )
-                for spec in inputs
-            }
-        )
-        known = {spec.name for spec in outputs} & arrays.keys()
-        calls.expected.append({name: arrays[name] for name in sorted(known)})
-    if len({tuple(expected) for expected in calls.expected}) > 1:
-        raise UsageError(
-            f"the files of {folder.name} hold different outputs",
-            hint="give the expected outputs of every call, or of none",
-        )
-    if not calls.expected[0]:
-        calls.expected = []
-    return calls
+    arrays = select_part(read_arrays(path), part)
+    _check_present(arrays, inputs, path.name)
+    for spec in inputs:
+        _check_shape(arrays[spec.name].shape, spec, path.name)
+    feed = {}
+    for spec in inputs:
+        array = arrays[spec.name]
+        feed[spec.name] = np.ascontiguousarray(array, dtype=spec.dtype).reshape(array.shape)
+    calls.feeds.append(feed)
+    known = {spec.name for spec in outputs} & arrays.keys()
+    calls.expected.append({name: arrays[name] for name in sorted(known)})
 
 
 def split_rows(
@@ -142,8 +202,9 @@ def split_rows(
     dims: Mapping[str, int] | None = None,
     file: str = "samples",
     batch_axes: Mapping[str, int] | None = None,
+    share: Share = "all",
 ) -> UserSamples:
-    """Split stacked arrays into calls.
+    """Split stacked arrays into calls, or those of a ``share`` of the rows.
 
     The first axis of an array counts samples (or the one that ``batch_axes`` names). They are fed
     in batches of 64 where the model's first axis is free, else in batches of the fixed size; a
@@ -162,6 +223,20 @@ def split_rows(
         return UserSamples(feeds, *_split_outputs(arrays, inputs, outputs, [(0, 1)]))
     rows = _count_rows(arrays, stacked, {spec.name for spec in constant}, file)
     batch, fixed = _choose_batch(arrays, inputs, stacked, rows, dims)
+    if share != "all":
+        places = choose_share(rows, share)
+        calibrated = choose_share(rows, "calibration")
+        if fixed and min(len(calibrated), rows - len(calibrated)) < batch:  # too few to part them
+            places = [] if share == "calibration" else list(range(rows))
+        if not places:
+            return UserSamples()
+        whole = {spec.name for spec in constant}
+        arrays = {
+            name: array if name in whole else array.take(places, axis=stacked.get(name, 0))
+            for name, array in arrays.items()
+        }
+        rows = len(places)
+        batch, fixed = _choose_batch(arrays, inputs, stacked, rows, dims)
     starts = [start for start in range(0, rows, batch) if not fixed or start + batch <= rows]
     if not starts:
         raise UsageError(

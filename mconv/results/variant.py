@@ -8,6 +8,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from mconv.answers import (
+    CalibrateAnswer,
     ExportAnswer,
     MeasureAnswer,
     OptimizeAnswer,
@@ -66,6 +67,11 @@ def build_variant(
             info=artifact.info,
         )
     if (verified := parts.answer("verify", VerifyAnswer)) is not None:
+        calibrated = parts.answer("calibrate", CalibrateAnswer)
+        given = calibrated is not None and calibrated.origin != "drawn"
+        if verified.strength is not None:
+            strength = replace(verified.strength, calibrated=given)
+            verified = replace(verified, strength=strength)
         proof, evaluation = judge_verification(verified, config)
         result = replace(
             result,
@@ -218,6 +224,8 @@ def _notes(parts: _Parts) -> tuple[str, ...]:
     notes: list[str] = []
     if (weights := parts.answer("weights", WeightsAnswer)) is not None:
         notes += weights.notes
+    if (calibrated := parts.answer("calibrate", CalibrateAnswer)) is not None:
+        notes += calibrated.notes
     if (exported := parts.answer("export", ExportAnswer)) is not None:
         notes += exported.export.notes
         notes += [f"exporter that failed first: {each}" for each in exported.export.attempts]

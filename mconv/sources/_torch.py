@@ -25,6 +25,7 @@ from mconv.errors import SourceError, UnsupportedError
 from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.onnx_graph.serialization import to_proto
+from mconv.proof.media import Media
 from mconv.sources import _bounds, _decisions, _named
 from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
 from mconv.values import ExportInfo, TensorSpec
@@ -70,8 +71,10 @@ class TorchModel:
         high: Mapping[str, int] | None = None,
         translations: Mapping[Any, Any] | None = None,
         given: Sequence[Mapping[str, np.ndarray]] = (),
+        processor: Callable[[Media], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
-        """``given`` are feeds of the user's, to try and trace the module with."""
+        """``given`` are feeds of the user's, to try and trace the module with. ``processor`` makes
+        a feed of a picture, sound or text."""
         import torch
 
         with contextlib.suppress(NotImplementedError):  # exported programs have no modes
@@ -83,6 +86,8 @@ class TorchModel:
         self.by_name = by_name
         self.high = high
         self.given = list(given)
+        if processor is not None:
+            self.process = processor
         self.translations = dict(translations or {})
         # names of the state dict that the source has no weights for
         self.untrained: tuple[str, ...] = ()

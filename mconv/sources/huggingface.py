@@ -4,6 +4,7 @@ architectures."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,7 +195,9 @@ def _load_whole(
         for name in _torch.flatten(dict(answer.items()))
         if name not in dropped and "past_key" not in name
     ]
-    model = _torch.TorchModel(module, specs, sampler=draw_feeds, keep=keep)
+    model = _torch.TorchModel(
+        module, specs, sampler=draw_feeds, keep=keep, processor=partial(inputs.process, specs)
+    )
     model.untrained = tuple(missing)
     return model
 

@@ -7,12 +7,15 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mconv.errors import SourceError, UsageError
-from mconv.proof.user_samples import SUFFIX, read_samples
+from mconv.proof.user_samples import SUFFIX, list_files, read_samples
 from mconv.sources import _factory, _torch, _weights
 from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
 PRELOAD = ("torch", "torch.onnx", "onnx", "onnx_ir")
@@ -99,11 +102,14 @@ def check(config: SourceConfig) -> None:
 def files(config: SourceConfig) -> Sequence[Path]:
     """The weights, the modules of the options and every module of the repository that they import,
     found without running any; and the user's samples, which the module is traced with."""
-    given: list[Path] = []
-    if config.samples:
-        path = Path(config.samples)
-        given = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
-    return [Path(config.path), *given, *_factory.files(config, "factory", "translations")]
+    own = _list_arrays(config)
+    return [Path(config.path), *own, *_factory.files(config, "factory", "translations")]
+
+
+def _list_arrays(config: SourceConfig) -> list[Path]:
+    """Return the files of the user's samples, where they hold arrays."""
+    files = list_files([Path(path) for path in config.samples]) if config.samples else []
+    return files if all(path.suffix == SUFFIX for path in files) else []
 
 
 def _state(path: Path, found: str) -> dict[str, Any]:
@@ -286,7 +292,9 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     except (TypeError, ValueError):
         parameters = set()
     named = {spec.name for spec in inputs} <= parameters
-    given = read_samples(Path(config.samples), inputs, ()).feeds if config.samples else ()
+    given: Sequence[Mapping[str, np.ndarray]] = ()
+    if _list_arrays(config):
+        given = read_samples([Path(path) for path in config.samples], inputs, ()).feeds
     return _torch.TorchModel(module, inputs, by_name=named, translations=translations, given=given)
 
 

@@ -112,8 +112,11 @@ def merge_references(answers: Mapping[str, ReferenceAnswer]) -> ReferenceAnswer:
 
 def merge_calibrations(answers: Mapping[str, CalibrateAnswer]) -> CalibrateAnswer:
     """Make one answer of the calibration feeds of all parts; it has the least count."""
+    origins = {answer.origin for answer in answers.values()}
     return CalibrateAnswer(
-        count=min(answer.count for answer in answers.values()), notes=_label_notes(answers)
+        count=min(answer.count for answer in answers.values()),
+        origin=origins.pop() if len(origins) == 1 else "drawn",
+        notes=_label_notes(answers),
     )
 
 

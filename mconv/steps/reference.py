@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mconv import registry, samples
 from mconv.answers import CalibrateAnswer, ReferenceAnswer
@@ -14,7 +14,7 @@ from mconv.onnx_graph import model_files, model_info
 from mconv.proof.collection import Collection, save_regimes
 from mconv.proof.domains import Domain, find_constant_outputs, guess_domains, infer_domains
 from mconv.proof.facts import batch_axes_of, bounds_of, declare_domains, merge_bounds
-from mconv.proof.user_samples import UserSamples, read_samples
+from mconv.proof.user_samples import Share, UserSamples, read_samples
 from mconv.steps import reload, state
 from mconv.steps._files import (
     EXPECTED_FILE,
@@ -81,9 +81,9 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
     if "export" in folders:
         base |= _exported_dims(model, folders)
     shapes = [{**base, **shape} for shape in request.shapes or ({},)]
-    given = _read_given(request, model, shapes)
     domains = _find_domains(model, folders, request.facts)
     collection = Collection(model, domains, request.seed, _find_bounds(folders, request.facts))
+    given = _read_given(request, model, collection, shapes)
     if request.state:
         _follow_sequences(request, model, shapes, given, collection, out)
     else:
@@ -112,16 +112,18 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
 
 
 def _read_given(
-    request: ReferenceRequest, model: registry.Model, shapes: Sequence[Mapping[str, int]]
+    request: ReferenceRequest,
+    model: registry.Model,
+    collection: Collection,
+    shapes: Sequence[Mapping[str, int]],
 ) -> _Given:
     """The user's samples, if there are any, for each of ``shapes``."""
     given = _Given()
-    if request.samples is None:
+    if not request.samples:
         return given
-    path, part = Path(request.samples), request.source.part
-    batch_axes = batch_axes_of(request.facts)
+    share: Share = "verification" if request.split else "all"
     for dims in shapes:
-        own = _read_feeds(model, request.state, path, dims, part, batch_axes)
+        own = _read_feeds(request, model, collection, request.samples, dims, share)
         given.feeds += own.feeds
         given.lengths.append(len(own.feeds))
         given.expected += own.expected
@@ -142,7 +144,7 @@ def _follow_sequences(
     pairs = request.state
     state.check_pairs(pairs, model.inputs, model.outputs)
     starts = given.feeds
-    if request.samples is None:
+    if not request.samples:
         for dims in shapes:
             starts += _make_feeds(model, request.count, request.seed, dims, calibration=False)
     feeds, answers, lengths = state.run_sequences(model, pairs, starts, given.lengths, request.seed)
@@ -164,7 +166,7 @@ def _collect_calls(
         for dims in shapes:
             collection.add_typical(request.count, dims)
     if not given.expected:
-        free = request.samples is None and not request.static and not request.shapes
+        free = not request.samples and not request.static and not request.shapes
         collection.add_edges(shapes[0], sizes=free)
 
 
@@ -199,19 +201,29 @@ def _make_feeds(
 
 
 def _read_feeds(
+    request: ReferenceRequest | CalibrateRequest,
     model: registry.Model,
-    pairs: Mapping[str, str],
-    path: Path,
+    collection: Collection,
+    paths: Sequence[str],
     dims: Mapping[str, int],
-    part: str,
-    batch_axes: Mapping[str, int],
+    share: Share = "all",
 ) -> UserSamples:
-    """Feeds, expected outputs and the rest of a user's file; of a model with state a row is a step,
-    and the state not in it."""
+    """Feeds, expected outputs and the rest of a user's files; of a model with state a row is a
+    step, and the state not in it."""
+    pairs = request.state
     inputs = tuple(s for s in model.inputs if s.name not in pairs.values())
     if pairs and inputs[0].shape and isinstance(inputs[0].shape[0], str):
         dims = {**dims, inputs[0].shape[0]: 1}
-    return read_samples(path, inputs, model.outputs, dims=dims, part=part, batch_axes=batch_axes)
+    return read_samples(
+        [Path(path) for path in paths],
+        inputs,
+        model.outputs,
+        dims=dims,
+        part=request.source.part,
+        batch_axes=batch_axes_of(request.facts),
+        decode=collection.decode,
+        share=share,
+    )
 
 
 def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -227,28 +239,45 @@ def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
 def calibrate(request: CalibrateRequest, folders: Folders, out: Path) -> CalibrateAnswer:
     """Write calibration feeds, none of which is a sample of the verification."""
-    config = request.source
-    model = open_model(config)
+    model = open_model(request.source)
     dims = _exported_dims(model, folders)
+    domains = _find_domains(model, folders, request.facts)
+    bounds = _find_bounds(folders, request.facts)
+    collection = Collection(model, domains, samples.SEED, bounds)
     pairs = request.state
+    origin: Literal["data", "samples", "drawn"] = "data"
+    notes: tuple[str, ...] = ()
+    feeds: Sequence[Feed] = ()
     lengths: list[int] = []
-    feeds: Sequence[Feed]
     if request.data is not None:
-        batch_axes = batch_axes_of(request.facts)
-        feeds = _read_feeds(model, pairs, Path(request.data), dims, config.part, batch_axes).feeds
+        feeds = _read_feeds(request, model, collection, (request.data,), dims).feeds
         lengths = [len(feeds)]
-    else:
-        count = max(1, request.count // state.STEPS) if pairs else request.count
-        if pairs:
-            feeds = _make_feeds(model, count, request.seed, dims, calibration=True)
-        else:
-            domains = _find_domains(model, folders, request.facts)
-            bounds = _find_bounds(folders, request.facts)
-            collection = Collection(model, domains, samples.SEED, bounds)
-            if model.samples(1, samples.SEED, dims) is None:
-                collection.add_typical(PROBES, dims)
-            feeds = collection.draw(count, dims, request.seed)
+    elif request.samples:
+        feeds = _read_feeds(request, model, collection, request.samples, dims, "calibration").feeds
+        feeds, origin = feeds[: request.count], "samples"
+        notes = (
+            "calibrated with one in four of the samples given, which the verification leaves out",
+        )
+    if not feeds:
+        feeds, origin, notes = _draw_calibration(request, model, collection, dims), "drawn", ()
+        if request.samples:
+            notes = ("the samples are too few to calibrate with some of them: others were drawn",)
     if pairs:
         feeds, _, _ = state.run_sequences(model, pairs, feeds, lengths, request.seed)
     samples.save_feeds(out / SAMPLES_FILE, feeds)
-    return CalibrateAnswer(count=len(feeds))
+    return CalibrateAnswer(count=len(feeds), origin=origin, notes=notes)
+
+
+def _draw_calibration(
+    request: CalibrateRequest,
+    model: registry.Model,
+    collection: Collection,
+    dims: Mapping[str, int],
+) -> Sequence[Feed]:
+    """Plausible feeds: the source's own, or drawn from the domains of its inputs."""
+    if request.state:
+        count = max(1, request.count // state.STEPS)
+        return _make_feeds(model, count, request.seed, dims, calibration=True)
+    if model.samples(1, samples.SEED, dims) is None:
+        collection.add_typical(PROBES, dims)
+    return collection.draw(request.count, dims, request.seed)

@@ -88,7 +88,7 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
 
     Attributes:
         source: The model.
-        samples: The user's file; None has plausible ones made.
+        samples: The user's files, or their folder; without any plausible ones are made.
         labels: The array of it that holds labels, if one does.
         count: How many samples are made.
         seed: What they are made from.
@@ -99,12 +99,13 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
         weights: The model is opened with its weights by name.
         facts: What the manifest says of the inputs beside their shapes.
         measure: Sizes of free axes, by name, of a sample for measurements.
+        split: A part of the user's samples is left to the calibration.
     """
 
     UNKEYED = frozenset({"source", "samples"})
 
     source: SourceConfig
-    samples: str | None
+    samples: tuple[str, ...]
     labels: str | None
     count: int
     seed: int
@@ -114,6 +115,7 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
     weights: WeightedPart | None = None
     facts: tuple[InputFact, ...] = ()
     measure: dict[str, int] = {}
+    split: bool = False
 
 
 class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
@@ -121,17 +123,19 @@ class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
 
     Attributes:
         source: The model.
-        data: The user's file; None has plausible ones made.
+        data: The user's file; None has the samples taken, or plausible ones made.
+        samples: The user's samples, of which the verification leaves a part.
         count: How many are made.
         seed: What they are made from.
         state: Outputs that are inputs of the next call: output → input.
         facts: What the manifest says of the inputs beside their shapes.
     """
 
-    UNKEYED = frozenset({"source", "data"})
+    UNKEYED = frozenset({"source", "data", "samples"})
 
     source: SourceConfig
     data: str | None
+    samples: tuple[str, ...] = ()
     count: int
     seed: int
     state: dict[str, str] = {}
@@ -272,12 +276,10 @@ class VerifyRequest(_RunRequest, frozen=True, kw_only=True, tag="verify"):
         artifact: How the artifact is run.
         evaluate: The task metric, if there is one.
         source: The source whose loop makes an artifact write text, if it writes any.
-        calibrated: The user gave calibration data.
     """
 
     evaluate: EvaluateRequest | None = None
     source: SourceConfig | None = None
-    calibrated: bool = False
 
 
 class MeasureRequest(_RunRequest, frozen=True, kw_only=True, tag="measure"):

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from mconv import compare, registry, samples
 from mconv.answers import VerifyAnswer
 from mconv.errors import MconvError, StepError, UsageError, one_line
@@ -86,7 +84,7 @@ def verify(request: VerifyRequest, folders: Folders, _: Path) -> VerifyAnswer:
         outputs=_compare_outputs(trial),
         details=trial.details,
         evaluation=evaluation,
-        strength=msgspec.structs.replace(regimes.strength, calibrated=request.calibrated),
+        strength=regimes.strength,
         notes=trial.notes,
     )
 

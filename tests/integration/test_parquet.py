@@ -48,7 +48,7 @@ def deliver(
     reload.extract(WeightsRequest(source=config, part=part), {}, paths["weights"])
     request = ReferenceRequest(
         source=config,
-        samples=None,
+        samples=(),
         labels=None,
         count=2,
         seed=1,

@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, save
+from PIL import Image
 
 from mconv import api
 from mconv.proof import plausible
@@ -40,6 +41,7 @@ models:
   - {name: rate, source: rate.onnx, targets: [onnx]}
   - {name: sides, source: sides.onnx, targets: [onnx]}
   - {name: guess, source: guess.onnx, targets: ["onnx:int8-static", "onnx:int2"]}
+  - {name: photographs, source: pictures.onnx, samples: photographs, targets: ["onnx:int8-static"]}
   - name: windowed
     source: {path: windowed.pt, factory: "net:windowed"}
     inputs: {ids: {shape: [batch, time], dtype: int64}}
@@ -104,6 +106,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.syspath_prepend(str(place))
         net = importlib.import_module("net")
     torch.save(net.windowed().state_dict(), place / "windowed.pt")
+    (place / "photographs").mkdir()
+    for index in range(8):
+        picture = Image.fromarray(plausible.draw_image(48, 40, 500 + index))
+        picture.save(place / f"photographs/{index}.png")
     (place / "models.yml").write_text(MANIFEST)
     api.run(place / "models.yml", out=place / "out", store=str(place / "store"), measure=False)
     return place
@@ -408,3 +414,13 @@ def test_a_decision_by_size_bounds_what_is_delivered(
     np.testing.assert_allclose(own.run(None, {"ids": ids})[0], wanted, atol=1e-5)
     package = (folder / "out/windowed/wasm-fp32/index.mjs").read_text()
     assert re.search(r'const BOUNDS = {\s*"time": {[^}]*"max": 32', package)
+
+
+def test_a_folder_of_pictures_verifies_and_calibrates(
+    folder: Path, variants: dict[str, dict[str, Any]]
+) -> None:
+    variant = variants["photographs/onnx/int8-static"]
+    assert variant["status"] == "passed"
+    assert variant["verification"]["strength"]["regimes"]["user"] == 6
+    assert variant["verification"]["strength"]["calibrated"]
+    assert any("one in four of the samples given" in note for note in variant["notes"])

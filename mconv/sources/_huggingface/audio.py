@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mconv.proof import plausible
+from mconv.proof.media import Media, MediaKind, resample
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
 
@@ -24,9 +25,15 @@ class WaveformInput:
 
     Attributes:
         name: ``input_values``.
+        media: Sounds.
+        extractor: The folder's feature extractor; without one, a user's sounds are standardised.
     """
 
     name = "input_values"
+    media: MediaKind = "sound"
+
+    def __init__(self, extractor: transformers.FeatureExtractionMixin | None) -> None:
+        self.extractor = extractor
 
     def list_specs(self) -> list[TensorSpec]:
         """Return the spec of the waveform."""
@@ -45,17 +52,30 @@ class WaveformInput:
             feeds.append({self.name: standardise(waves)})
         return feeds
 
+    def process(self, media: Media, specs: Mapping[str, TensorSpec]) -> Feed:
+        """Return a sound as the extractor scales it, at its rate."""
+        import numpy as np
+
+        rate = int(getattr(self.extractor, "sampling_rate", RATE))
+        wave = resample(media, rate)
+        if self.extractor is None:
+            return {self.name: standardise([wave])}
+        extracted = self.extractor([wave], sampling_rate=rate, return_tensors="np")
+        return {self.name: np.asarray(extracted[self.name], np.float32)}
+
 
 class SpectrogramInput:
     """``input_features``, float32 [batch, mel bins, frames], as Whisper takes them.
 
     Attributes:
         name: ``input_features``.
+        media: Sounds.
         config: The model's configuration.
         extractor: The folder's feature extractor; without one, a plain spectrogram is made.
     """
 
     name = "input_features"
+    media: MediaKind = "sound"
 
     def __init__(
         self,
@@ -79,12 +99,21 @@ class SpectrogramInput:
             for index, rows in enumerate(plan.rows)
         ]
 
+    def process(self, media: Media, specs: Mapping[str, TensorSpec]) -> Feed:
+        """Return the features of a sound."""
+        wave = resample(media, int(getattr(self.extractor, "sampling_rate", RATE)))
+        return {self.name: self._extract([wave], specs[self.name].shape)}
+
     def _draw(self, rows: int, shape: Sequence[int | str], seed: int) -> np.ndarray:
+        """Return features of drawn sound."""
+        length = RATE * SPECTROGRAM_SECONDS
+        waves = [plausible.draw_sound(length, RATE, seed * 17 + row) for row in range(rows)]
+        return self._extract(waves, shape)
+
+    def _extract(self, waves: list[np.ndarray], shape: Sequence[int | str]) -> np.ndarray:
         """Return the extractor's features where they have the spec's size, else plain ones."""
         import numpy as np
 
-        length = RATE * SPECTROGRAM_SECONDS
-        waves = [plausible.draw_sound(length, RATE, seed * 17 + row) for row in range(rows)]
         if self.extractor is not None:
             extracted = self.extractor(waves, sampling_rate=RATE, return_tensors="np")
             features = np.asarray(extracted["input_features"], np.float32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mconv.proof import plausible
+from mconv.proof.media import Media, MediaKind, resize
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
 
@@ -20,11 +22,13 @@ class ImageInput:
 
     Attributes:
         name: ``pixel_values``.
+        media: Pictures.
         config: The model's configuration.
         processor: The folder's image processor; without one, pixels are scaled to [-1, 1].
     """
 
     name = "pixel_values"
+    media: MediaKind = "picture"
 
     def __init__(
         self,
@@ -66,16 +70,38 @@ class ImageInput:
             for index, rows in enumerate(plan.rows)
         ]
 
+    def process(self, media: Media, specs: Mapping[str, TensorSpec]) -> Feed:
+        """Return a picture as the processor resizes, crops and scales it; in the size of the spec,
+        where that is another."""
+        import numpy as np
+
+        channels, height, width = specs[self.name].shape[1:4]
+        if self.processor is not None and channels == 3:
+            pixels = self.processor([media.array], return_tensors="np")["pixel_values"]
+            fixed = [size for size in (height, width) if isinstance(size, int)]
+            if not fixed or list(pixels.shape[2:4]) == fixed:
+                return {self.name: np.asarray(pixels, np.float32)}
+        sides = [
+            size if isinstance(size, int) else int(media.array.shape[place])
+            for place, size in enumerate((height, width))
+        ]
+        return {self.name: self._scale([resize(media.array, *sides)], int(channels))}
+
     def _draw(self, rows: int, channels: int, height: int, width: int, seed: int) -> np.ndarray:
         """Return float32 [rows, channels, height, width]. Channels other than three are all the
         mean of red, green and blue."""
+        pictures = [plausible.draw_image(height, width, seed * 31 + row) for row in range(rows)]
+        return self._scale(pictures, channels)
+
+    def _scale(self, pictures: Sequence[np.ndarray], channels: int) -> np.ndarray:
+        """Return pictures of one size, uint8 [height, width, 3], as pixels of that size."""
         import numpy as np
 
-        pictures = [plausible.draw_image(height, width, seed * 31 + row) for row in range(rows)]
+        height, width = pictures[0].shape[:2]
         if self.processor is not None and channels == 3:
             size = {"height": height, "width": width}
             processed = self.processor(
-                pictures, return_tensors="np", size=size, do_center_crop=False
+                list(pictures), return_tensors="np", size=size, do_center_crop=False
             )
             return np.asarray(processed["pixel_values"], np.float32)
         scaled = np.stack(pictures).astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv.errors import SourceError
+from mconv.errors import SourceError, UsageError
+from mconv.proof.media import NAMES, Media
 from mconv.sources._huggingface import checkpoint
 from mconv.sources._huggingface.audio import SpectrogramInput, WaveformInput
 from mconv.sources._huggingface.decoder import DecoderInput
 from mconv.sources._huggingface.images import ImageInput
-from mconv.sources._huggingface.modality import Feed, FeedPlan, Modality
+from mconv.sources._huggingface.modality import Feed, FeedPlan, MediaInput, Modality
 from mconv.sources._huggingface.text import TextInput
 from mconv.values import TensorSpec
 
@@ -52,7 +53,7 @@ class ModelInputs:
         self.text = TextInput(self.config, tokenizer, self.accepted)
         self.images = ImageInput(self.config, processor)
         self.spectrograms = SpectrogramInput(self.config, extractor)
-        self.waveforms = WaveformInput()
+        self.waveforms = WaveformInput(extractor)
         self.decoder = DecoderInput(self.config)
 
     def _modalities(self) -> list[Modality]:
@@ -77,6 +78,27 @@ class ModelInputs:
         if decodes and DecoderInput.name in self.accepted:
             specs += self.decoder.list_specs()
         return tuple(specs)
+
+    def process(self, specs: Sequence[TensorSpec], media: Media) -> Feed:
+        """Return a feed of one row with a user's picture, sound or text, by the model's own
+        processor; other modalities are drawn.
+
+        Raises UsageError where the model takes none of its kind.
+        """
+        by_name = {spec.name: spec for spec in specs}
+        of_media: list[MediaInput] = [self.text, self.images, self.spectrograms, self.waveforms]
+        taken = [modality for modality in of_media if modality.name in by_name]
+        for modality in taken:
+            if modality.media == media.kind:
+                feed = self.make_feeds(specs, 1, 0, {"batch": 1})[0]
+                share = modality.process(media, by_name)
+                feed.update({name: share[name] for name in by_name if name in share})
+                return feed
+        kinds = " and ".join(sorted({f"{modality.media}s" for modality in taken}))
+        raise UsageError(
+            f"{media.name} is {NAMES[media.kind]}, and the model takes {kinds}",
+            hint="name files of that kind in `samples:`, or an .npz",
+        )
 
     def make_feeds(
         self,

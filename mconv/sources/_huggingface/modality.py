@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from mconv.proof.media import Media, MediaKind
 from mconv.values import TensorSpec
 
 if TYPE_CHECKING:
@@ -47,3 +48,17 @@ class Modality(Protocol):
 
     def make_feeds(self, plan: FeedPlan) -> list[Feed]:
         """Return this modality's share of every feed, in the order of ``plan.rows``."""
+
+
+class MediaInput(Modality, Protocol):
+    """A kind of input that a user's file can be.
+
+    Attributes:
+        media: The kind of file.
+    """
+
+    media: MediaKind
+
+    def process(self, media: Media, specs: Mapping[str, TensorSpec]) -> Feed:
+        """Return this modality's share of a feed of one row: what the model's own processor makes
+        of a file of its kind."""

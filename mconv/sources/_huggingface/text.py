@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mconv.errors import UsageError
 from mconv.proof import plausible
+from mconv.proof.media import Media, MediaKind
 from mconv.sources._huggingface import boxes
 from mconv.sources._huggingface.modality import Feed, FeedPlan
 from mconv.values import TensorSpec
@@ -25,12 +27,14 @@ class TextInput:
 
     Attributes:
         name: ``input_ids``.
+        media: Texts.
         config: The model's configuration.
         tokenizer: The folder's tokenizer; without one, ids are drawn at random.
         accepted: The parameters of the model's forward().
     """
 
     name = "input_ids"
+    media: MediaKind = "text"
 
     def __init__(
         self,
@@ -80,6 +84,19 @@ class TextInput:
                 tokens = {**tokens, boxes.NAME: drawn}
             feeds.append({name: tokens[name] for name in plan.specs if name in tokens})
         return feeds
+
+    def process(self, media: Media, specs: Mapping[str, TensorSpec]) -> Feed:
+        """Return a text as tokens. Raises UsageError where the folder has no tokenizer."""
+        if self.tokenizer is None:
+            raise UsageError(
+                f"{media.name} is a text, and the model has no tokenizer",
+                hint="save the tokenizer beside the model, or give token ids as .npz",
+            )
+        tokens = self._tokenise(self.tokenizer, [media.text], None, specs)
+        if boxes.NAME in specs and boxes.NAME not in tokens:
+            count, width = tokens["input_ids"].shape
+            tokens = {**tokens, boxes.NAME: boxes.draw_boxes(self.config, count, width, 0)}
+        return tokens
 
     def _draw(self, rows: int, length: int | None, seed: int) -> Feed:
         """Return random ids, all of them seen, of one segment."""

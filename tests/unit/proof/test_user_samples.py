@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mconv.errors import UsageError
+from mconv.proof.media import Media
 from mconv.proof.user_samples import read_arrays, read_samples, select_part, split_rows
 from mconv.values import TensorSpec
 
@@ -129,7 +131,7 @@ def test_a_folder_holds_a_call_in_each_file(tmp_path: Path) -> None:
         arrays = {"sound": np.full((1, length), length, np.float32), "rate": np.array(length)}
         np.savez(tmp_path / f"{name}.npz", **arrays)
     (tmp_path / "notes.txt").write_text("not a sample")
-    calls = read_samples(tmp_path, [spec("sound", "float32", "batch", "time"), RATE], [])
+    calls = read_samples([tmp_path], [spec("sound", "float32", "batch", "time"), RATE], [])
     assert [feed["sound"].shape for feed in calls.feeds] == [(1, 3), (1, 7)]
     assert [int(feed["rate"]) for feed in calls.feeds] == [3, 7]
     assert calls.feeds[0]["rate"].shape == ()
@@ -139,22 +141,22 @@ def test_a_folder_holds_a_call_in_each_file(tmp_path: Path) -> None:
 def test_a_folder_may_hold_what_is_expected(tmp_path: Path) -> None:
     for name in ("a", "b"):
         np.savez(tmp_path / f"{name}.npz", image=np.ones((1, 2)), scores=np.ones((1, 3)))
-    assert len(read_samples(tmp_path, [IMAGE], [SCORES]).expected) == 2
+    assert len(read_samples([tmp_path], [IMAGE], [SCORES]).expected) == 2
     np.savez(tmp_path / "b.npz", image=np.ones((1, 2)))
     with pytest.raises(UsageError, match="hold different outputs"):
-        read_samples(tmp_path, [IMAGE], [SCORES])
+        read_samples([tmp_path], [IMAGE], [SCORES])
 
 
 def test_a_file_of_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "ok.npz", image=np.ones((1, 2)))
     np.savez(tmp_path / "wrong.npz", image=np.ones((1, 3)))
     with pytest.raises(UsageError, match=r"wrong\.npz: image has shape \[1, 3\]"):
-        read_samples(tmp_path, [IMAGE], [])
+        read_samples([tmp_path], [IMAGE], [])
 
 
 def test_an_empty_folder_is_no_sample(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no \.npz"):
-        read_samples(tmp_path, [IMAGE], [])
+        read_samples([tmp_path], [IMAGE], [])
 
 
 def test_parts_have_arrays_of_their_own() -> None:
@@ -163,3 +165,47 @@ def test_parts_have_arrays_of_their_own() -> None:
     assert select_part(arrays, "second")["x"][0] == 1
     assert select_part(arrays, "").keys() == arrays.keys()
     assert select_part({"x": np.zeros(1)}, "vision").keys() == {"x"}
+
+
+def test_a_list_of_files_is_taken_in_its_order(tmp_path: Path) -> None:
+    for name, value in (("a", 1), ("b", 2)):
+        np.savez(tmp_path / f"{name}.npz", image=np.full((1, 2), value))
+    calls = read_samples([tmp_path / "b.npz", tmp_path / "a.npz"], [IMAGE], [])
+    assert [float(feed["image"][0, 0]) for feed in calls.feeds] == [2, 1]
+    with pytest.raises(UsageError, match=r"m\.onnx is no file of samples"):
+        read_samples([tmp_path / "a.npz", tmp_path / "m.onnx"], [IMAGE], [])
+
+
+def test_pictures_and_texts_are_decoded_one_call_each(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("one\n\ntwo\n")
+    Image.new("RGB", (4, 3), (255, 0, 0)).save(tmp_path / "a.png")
+    names = []
+
+    def decode(media: Media) -> dict[str, np.ndarray]:
+        names.append((media.name, media.kind, media.text))
+        return {"image": np.zeros((1, 2))}
+
+    calls = read_samples([tmp_path], [IMAGE], [], decode=decode)
+    assert len(calls.feeds) == 3
+    assert names == [("a.png", "picture", ""), ("b.txt", "text", "one"), ("b.txt", "text", "two")]
+    with pytest.raises(UsageError, match=r"a\.png is no \.npz, and nothing here"):
+        read_samples([tmp_path], [IMAGE], [])
+
+
+def test_one_row_in_four_is_left_to_the_calibration(tmp_path: Path) -> None:
+    arrays = {"image": np.arange(20.0).reshape(10, 2), "label": np.arange(10)}
+    verified = split_rows(arrays, [IMAGE], [], share="verification")
+    calibrated = split_rows(arrays, [IMAGE], [], share="calibration")
+    assert verified.others["label"].tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert calibrated.others["label"].tolist() == [3, 7]
+    np.testing.assert_array_equal(calibrated.feeds[0]["image"], arrays["image"][[3, 7]])
+    few = {"image": np.zeros((3, 2))}
+    assert len(split_rows(few, [IMAGE], [], share="verification").feeds[0]["image"]) == 3
+    assert split_rows(few, [IMAGE], [], share="calibration").feeds == []
+    fixed = split_rows(arrays, [IMAGE], [], dims={"batch": 4}, share="calibration")
+    assert fixed.feeds == []  # two rows make no batch of four
+    for index in range(5):
+        np.savez(tmp_path / f"{index}.npz", image=np.full((1, 2), index))
+    own = read_samples([tmp_path], [IMAGE], [], share="calibration").feeds
+    assert [float(feed["image"][0, 0]) for feed in own] == [3]
+    assert len(read_samples([tmp_path], [IMAGE], [], share="verification").feeds) == 4

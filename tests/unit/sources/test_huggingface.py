@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from mconv.errors import SourceError, UsageError
+from mconv.proof.media import Media, MediaKind
 from mconv.sources import huggingface
 from mconv.sources._huggingface import configuration
 from mconv.values import SourceConfig
@@ -191,3 +192,45 @@ def test_a_model_of_documents_reads_where_words_stand(tmp_path: Path) -> None:
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "bbox": page}
     got = session.run(["logits"], {**feed, "token_type_ids": np.zeros_like(ids)})[0]
     np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max() + 1e-6)
+
+
+def media(kind: MediaKind, array: np.ndarray | None = None, text: str = "") -> Media:
+    return Media(kind, "sample", np.zeros(0) if array is None else array, rate=8000, text=text)
+
+
+def test_a_users_text_is_what_the_tokenizer_makes_of_it(examples: Path) -> None:
+    model = huggingface.load(config(examples / "minilm/model"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(examples / "minilm/model"))
+    feed = model.process(media("text", text="A café in Zürich."))
+    assert feed.keys() == {spec.name for spec in model.inputs}
+    for name, array in tokenizer(["A café in Zürich."], return_tensors="np").items():
+        np.testing.assert_array_equal(feed[name], array)
+    with pytest.raises(UsageError, match="sample is a picture, and the model takes texts"):
+        model.process(media("picture", np.zeros((8, 8, 3), np.uint8)))
+
+
+def test_a_users_picture_is_what_the_processor_makes_of_it(tmp_path: Path) -> None:
+    vit().save_pretrained(tmp_path)
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    feed = huggingface.load(config(tmp_path)).process(media("picture", picture))
+    wanted = processor([picture], return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(feed["pixel_values"], wanted)
+    (tmp_path / "preprocessor_config.json").unlink()
+    plain = huggingface.load(config(tmp_path)).process(media("picture", picture))["pixel_values"]
+    assert plain.shape == (1, 3, 32, 32)
+    assert -1 <= plain.min() < -0.5 < 0.5 < plain.max() <= 1
+
+
+def test_a_users_sound_is_heard_at_the_extractors_rate(tmp_path: Path) -> None:
+    wav2vec2().save_pretrained(tmp_path)
+    extractor = transformers.Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=True)
+    extractor.save_pretrained(tmp_path)
+    sound = np.sin(np.arange(8000) / 5).astype(np.float32)
+    feed = huggingface.load(config(tmp_path)).process(media("sound", sound))["input_values"]
+    assert feed.shape == (1, 16000)
+    assert abs(float(feed.mean())) < 1e-3
+    assert float(feed.std()) == pytest.approx(1, abs=1e-2)
+    middle = np.sin(np.arange(16000) / 10)[4000:12000] * np.sqrt(2)
+    np.testing.assert_allclose(feed[0, 4000:12000], middle, atol=2e-2)

@@ -39,7 +39,7 @@ def export(tmp_path: Path, batch: int | str = "batch") -> dict[str, Path]:
 
 
 def ask(source: SourceConfig, **changes: Any) -> ReferenceRequest:
-    base = {"source": source, "samples": None, "labels": None, "count": 3, "seed": 7}
+    base = {"source": source, "samples": (), "labels": None, "count": 3, "seed": 7}
     return ReferenceRequest(**{**base, **changes})
 
 
@@ -107,14 +107,14 @@ def test_the_user_s_samples_with_expected_outputs_and_labels(
 ) -> None:
     more = {"y": np.ones((5, 16), np.float32), "digit": np.arange(5)}
     file = write_samples(tmp_path / "s.npz", **more)
-    answer = steps_reference.reference(ask(source, samples=file, labels="digit"), {}, out)
+    answer = steps_reference.reference(ask(source, samples=(file,), labels="digit"), {}, out)
     assert answer.expected == ("y",)
     (expected,) = samples.load_feeds(out / EXPECTED_FILE)
     assert expected["y"].shape == (5, 16)
     (labels,) = samples.load_feeds(out / LABELS_FILE)
     np.testing.assert_array_equal(labels["labels"], np.arange(5))
     with pytest.raises(UsageError, match="hold no labels 'digits', only digit"):
-        steps_reference.reference(ask(source, samples=file, labels="digits"), {}, out)
+        steps_reference.reference(ask(source, samples=(file,), labels="digits"), {}, out)
 
 
 def test_calibration_is_none_of_the_samples(
@@ -129,3 +129,28 @@ def test_calibration_is_none_of_the_samples(
     file = write_samples(tmp_path / "c.npz", rows=4)
     request = CalibrateRequest(source=source, data=file, count=5, seed=8)
     assert steps_reference.calibrate(request, folders, out).count == 2  # of two rows each
+
+
+def test_a_quarter_of_the_samples_calibrates(
+    source: SourceConfig, out: Path, tmp_path: Path
+) -> None:
+    file = write_samples(tmp_path / "s.npz", rows=8, digit=np.arange(8))
+    folders = export(tmp_path)
+    request = ask(source, samples=(file,), labels="digit", split=True)
+    steps_reference.reference(request, folders, out)
+    (labels,) = samples.load_feeds(out / LABELS_FILE)
+    assert labels["labels"].tolist() == [0, 1, 2, 4, 5, 6]
+    own = CalibrateRequest(source=source, data=None, samples=(file,), count=256, seed=3)
+    answer = steps_reference.calibrate(own, folders, out)
+    assert (answer.count, answer.origin) == (1, "samples")
+    assert answer.notes[0].startswith("calibrated with one in four of the samples given")
+    with np.load(file) as given:
+        np.testing.assert_array_equal(
+            samples.load_feeds(out / SAMPLES_FILE)[0]["x"], given["x"][[3, 7]]
+        )
+    few = write_samples(tmp_path / "few.npz", rows=2)
+    answer = steps_reference.calibrate(
+        CalibrateRequest(source=source, data=None, samples=(few,), count=5, seed=3), folders, out
+    )
+    assert (answer.count, answer.origin) == (5, "drawn")
+    assert "too few to calibrate" in answer.notes[0]

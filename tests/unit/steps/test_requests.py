@@ -30,7 +30,7 @@ IN_SOURCE = InSource(
 REQUESTS: list[AnyRequest] = [
     ExportRequest(source=SOURCE),
     WeightsRequest(source=SOURCE, part="text"),
-    ReferenceRequest(source=SOURCE, samples="/here/s.npz", labels=None, count=4, seed=1),
+    ReferenceRequest(source=SOURCE, samples=("/here/s.npz",), labels=None, count=4, seed=1),
     CalibrateRequest(source=SOURCE, data="/here/c.npz", count=4, seed=1),
     OptimizeRequest(passes=("onnxslim",), level="basic"),
     QuantizeRequest(quantizer="nbits", precision="int4", options={"block": 32}),
@@ -61,7 +61,7 @@ def test_a_key_does_not_change_with_the_place_or_the_cores() -> None:
     )
     assert verify.key_fields() == moved.key_fields()
     reference = REQUESTS[2]
-    assert reference.key_fields() == replace(reference, samples="/there/s.npz").key_fields()
+    assert reference.key_fields() == replace(reference, samples=("/there/s.npz",)).key_fields()
 
 
 @pytest.mark.parametrize(
