@@ -284,7 +284,8 @@ def recommend(
     limits: Limits,
     measured: Sequence[VariantResult] = (),
 ) -> tuple[Recommendation, ...]:
-    """Return every precision of the targets that work, the best first.
+    """Return every precision of the targets that work, the best first; without those that are
+    larger than another of the same target that is as right.
 
     What keeps the limits comes before what breaks them, what is known before what is not, then the
     smallest.
@@ -300,7 +301,28 @@ def recommend(
             else:
                 recommendation = _recommend_expected(target, precision, preview, tolerance, limits)
             recommendations.append(recommendation)
-    return tuple(sorted(recommendations, key=_rank))
+    offered = [
+        one
+        for one in recommendations
+        if not any(_is_beaten(one, other) for other in recommendations)
+    ]
+    return tuple(sorted(offered, key=_rank))
+
+
+def _is_beaten(one: Recommendation, other: Recommendation) -> bool:
+    """Return whether ``other`` is smaller, as right and as quick, on the same target, as far as
+    that is known of both. Nothing is as right as what keeps the source's numbers."""
+    if one.target != other.target or one.precision in UNCHANGED:
+        return False
+    if one.cosine is None or other.cosine is None:
+        return False
+    if one.p50_ms is not None and other.p50_ms is not None and one.p50_ms < other.p50_ms:
+        return False
+    return (
+        other.size_bytes < one.size_bytes
+        and other.cosine >= one.cosine
+        and len(other.misses) <= len(one.misses)
+    )
 
 
 def _rank(one: Recommendation) -> tuple[int, bool, int, str, str]:

@@ -92,3 +92,12 @@ def test_a_target_that_does_not_work_is_not_recommended() -> None:
     assert {
         one.target for one in advisor.recommend([broken, works("wasm")], Preview(), 0.9, Limits())
     } == {"wasm"}
+
+
+def test_what_is_larger_and_no_better_is_not_offered() -> None:
+    """An LSTM whose int8 came out larger than fp32, and no more right."""
+    for size, is_offered in ((60_000, False), (20_000, True)):
+        tried = variant("net", precision="int8", size_bytes=size, benchmark=None)
+        offered = advisor.recommend([works()], Preview(), 0.9, Limits(), [tried])
+        assert ("int8" in {one.precision for one in offered}) == is_offered
+        assert "fp32" in {one.precision for one in offered}
