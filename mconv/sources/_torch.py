@@ -26,7 +26,7 @@ from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.onnx_graph.serialization import to_proto
 from mconv.proof.media import Media
-from mconv.sources import _bounds, _decisions, _named
+from mconv.sources import _bounds, _decisions, _named, _packed
 from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
 from mconv.values import ExportInfo, TensorSpec
 
@@ -164,7 +164,8 @@ class TorchModel:
             said = " ".join(str(problem).split())[:600]
             raise SourceError(
                 f"the model's forward() raised {type(problem).__name__}: {said}",
-                hint="check `inputs:`",
+                hint="say what its inputs take with `inputs:` (range, kind, axes), or give "
+                "`samples:`",
             ) from problem
         flat = {
             name: t for name, t in flatten(answer).items() if self.keep is None or name in self.keep
@@ -381,7 +382,9 @@ def _example(model: TorchModel, axes: set[str]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(feed[spec.name].copy()) for spec in model.inputs)
 
 
-def _wrapped(model: TorchModel, around: Any = None) -> Any:
+def _wrapped(model: TorchModel, around: Any = None, more: Sequence[Any] = ()) -> Any:
+    """The module as both exporters take it; ``around`` is a context that it runs in, and what is in
+    ``more`` after it has run is given out, too."""
     import torch
 
     around = around or contextlib.nullcontext()
@@ -395,7 +398,7 @@ def _wrapped(model: TorchModel, around: Any = None) -> Any:
 
         def forward(self, *tensors: Any) -> Any:
             with around:
-                return model.call(*tensors)
+                return (*model.call(*tensors), *more)
 
     wrapper = Positional()
     # eval() would go down into the module, and exported programs refuse that
@@ -459,17 +462,29 @@ def _torchscript(
     # cannot be traced inside another module
     scripted = isinstance(model.module, torch.jit.ScriptModule)
     recorder = _decisions.recorder()(tensors_of(model.module))
-    torch.onnx.export(
-        model.module if scripted else _wrapped(model, recorder),
-        _example(model, axes),
-        str(target),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=[s.name for s in model.inputs],
-        output_names=[s.name for s in model.outputs],
-        dynamic_axes={name: found for name, found in dynamic.items() if found},
-        do_constant_folding=True,
-    )
+    wrapped = model.module if scripted else _wrapped(model, recorder)
+
+    def write(module: Any) -> None:
+        torch.onnx.export(
+            module,
+            _example(model, axes),
+            str(target),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[s.name for s in model.inputs],
+            output_names=[s.name for s in model.outputs],
+            dynamic_axes={name: sizes for name, sizes in dynamic.items() if sizes},
+            do_constant_folding=True,
+        )
+
+    try:
+        write(wrapped)
+    except RuntimeError as problem:
+        if scripted or not _packed.is_caused_by_packing(problem):
+            raise
+        with _packed.pad_outputs() as padded:
+            write(_wrapped(model, recorder, padded))
+        _packed.remove_outputs(target, [s.name for s in model.outputs])
     if recorder.places and not decided:
         raise _DecidedError(recorder.places)
     decisions: list[_bounds.Decision] = recorder.sizes
