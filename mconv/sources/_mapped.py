@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -15,24 +15,30 @@ SMALLEST = 1 << 16  # bytes of a tensor worth a file
 MADV_DONTNEED = 4
 
 
-def bytes_of(module: Any) -> int:
-    """Size of a module's parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in tensors_of(module))
+def bytes_of(module: object) -> int:
+    """Return the bytes of a module's parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(module))
 
 
-def tensors_of(module: Any) -> list[torch.Tensor]:
-    """Parameters and buffers; none of what is no module."""
+def tensors_of(module: object) -> list[torch.Tensor]:
+    """Return a module's parameters and buffers; none of what is no module."""
     import torch
 
-    return [*module.parameters(), *module.buffers()] if isinstance(module, torch.nn.Module) else []
+    if not isinstance(module, torch.nn.Module):
+        return []
+    return [*module.parameters(), *module.buffers()]
 
 
 class Weights:
-    """Of a module of more than 1 GiB, parameters and buffers as mappings of files: :meth:`leave`
-    takes them out of memory, and what uses them next brings them back. Of a smaller one, nothing is
-    done."""
+    """The parameters and buffers of a module, as mappings of files where they are of more than
+    1 GiB: :meth:`leave` takes them out of memory, and what uses them next brings them back. A
+    smaller module stays as it is.
 
-    def __init__(self, module: Any, folder: Path) -> None:
+    Attributes:
+        mapped: The tensors that are mappings.
+    """
+
+    def __init__(self, module: object, folder: Path) -> None:
         """``folder``: where the files are to lie; it must outlive the module's use."""
         import torch
 
@@ -51,8 +57,8 @@ class Weights:
             self.mapped.append(tensor)
 
     def leave(self) -> None:
-        """Whoever still holds a weight, such as what an exporter leaves behind, holds only the
-        mapping then."""
+        """Take the mapped tensors out of memory. Whoever still holds a weight, such as what an
+        exporter leaves behind, holds only the mapping then."""
         for tensor in self.mapped:
             size = tensor.numel() * tensor.element_size()
             ctypes.CDLL(None).madvise(

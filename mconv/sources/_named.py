@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from mconv import compare
 from mconv.errors import SourceError, UnsupportedError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+T = TypeVar("T")
 EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest magnitude
 
 
@@ -41,41 +42,28 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output") -> dict[str, Any]:
-    """Named tensors of whatever a model returns: a tensor, tuple, list, dict or dataclass; None
-    entries are left out.
+def flatten(answer: object, tensor: type[T], prefix: str = "output") -> dict[str, T]:
+    """Return the named tensors of whatever a model returns: a ``tensor``, tuple, list, dict or
+    dataclass; None entries are left out.
 
     A mapping keeps its keys; one nameless tensor is ``output``, several are ``output_0`` …; nested
     ones join with ``_``. A key that another nested mapping has given already gets its own mapping's
-    name before it. Raises SourceError for anything else."""
+    name before it.
+
+    Raises SourceError for anything else, and where two outputs have one name.
+    """
     if isinstance(answer, tensor):
         return {prefix: answer}
-    if dataclasses.is_dataclass(answer) and not isinstance(answer, Mapping):
-        answer = {f.name: getattr(answer, f.name) for f in dataclasses.fields(answer)}
-    elif isinstance(answer, tuple) and hasattr(answer, "_fields"):
-        answer = dict(zip(answer._fields, answer, strict=True))
-    if isinstance(answer, Mapping):
-        named = {str(k): v for k, v in answer.items() if v is not None}
-    elif isinstance(answer, list | tuple):
-        kept = [v for v in answer if v is not None]
-        named = {(f"{prefix}_{i}" if len(kept) > 1 else prefix): v for i, v in enumerate(kept)}
-    else:
-        raise SourceError(
-            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts "
-            "and dataclasses of tensors",
-            hint="wrap the model so that it returns tensors",
-        )
-    flat: dict[str, Any] = {}
-    for name, value in named.items():
-        if isinstance(value, tensor):
-            inner = {name: value}
-        else:
-            inner = {
-                (k if isinstance(value, Mapping) else f"{name}{k.removeprefix(name)}"): v
-                for k, v in flatten(value, tensor, name).items()
-            }
+    flat: dict[str, T] = {}
+    for name, value in _name_members(answer, prefix).items():
+        inner: dict[str, T] = {}
+        for key, member in flatten(value, tensor, name).items():
+            own = key
+            if not isinstance(value, (Mapping, tensor)):
+                own = f"{name}{key.removeprefix(name)}"
             # CLIP's towers both give a last_hidden_state
-            inner = {f"{name}_{k}" if k in flat else k: v for k, v in inner.items()}
+            clashes = own in flat and not isinstance(value, tensor)
+            inner[f"{name}_{own}" if clashes else own] = member
         if twice := sorted(inner.keys() & flat.keys()):
             raise SourceError(
                 f"the model returns two outputs named {twice[0]!r}",
@@ -85,46 +73,72 @@ def flatten(answer: Any, tensor: type | tuple[type, ...], prefix: str = "output"
     return flat
 
 
+def _name_members(answer: object, prefix: str) -> dict[str, object]:
+    """Return what a mapping, dataclass, tuple or list holds by name, entries of None left out.
+
+    Raises SourceError for what is none of them.
+    """
+    if isinstance(answer, Mapping):
+        members: dict[str, object] = {str(key): value for key, value in answer.items()}
+    elif dataclasses.is_dataclass(answer):
+        members = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
+    elif isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        members = dict(zip(answer._fields, answer, strict=True))
+    elif isinstance(answer, list | tuple):
+        values = [value for value in answer if value is not None]
+        if len(values) == 1:
+            return {prefix: values[0]}
+        return {f"{prefix}_{index}": value for index, value in enumerate(values)}
+    else:
+        raise SourceError(
+            f"the model returned {type(answer).__name__}; mconv takes tensors, and tuples, dicts "
+            "and dataclasses of tensors",
+            hint="wrap the model so that it returns tensors",
+        )
+    return {name: value for name, value in members.items() if value is not None}
+
+
 def infer_output_specs(
     answers: Sequence[Mapping[str, np.ndarray]],
     feeds: Sequence[Mapping[str, np.ndarray]],
     inputs: Sequence[TensorSpec],
 ) -> tuple[TensorSpec, ...]:
-    """Shapes of outputs from answers at two sizes: an axis that varies takes the name of the input
-    axis of its size."""
-    sizes: list[dict[str, int]] = []
-    for feed in feeds:
-        found: dict[str, int] = {}
-        for spec in inputs:
-            for dim, got in zip(spec.shape, feed[spec.name].shape, strict=True):
-                if isinstance(dim, str):
-                    found[dim] = got
-        sizes.append(found)
+    """Return the specs of outputs from ``answers`` at two sizes: an axis that varies takes the name
+    of the input axis that has its size in every one of ``feeds``, else one of its own."""
+    sizes = [_sizes_of_axes(feed, inputs) for feed in feeds]
     specs = []
     for name, first in answers[0].items():
         shape: list[int | str] = []
         for axis, size in enumerate(first.shape):
-            seen = [a[name].shape[axis] for a in answers]
+            seen = [answer[name].shape[axis] for answer in answers]
             if len(set(seen)) == 1:
                 shape.append(size)
             else:
-                match = [
-                    d
-                    for d in sizes[0]
-                    if all(s[d] == got for s, got in zip(sizes, seen, strict=True))
-                ]
-                shape.append(match[0] if match else f"{name}_{axis}")
-        specs.append(
-            TensorSpec(
-                name=name,
-                dtype="object" if first.dtype.kind in "OUS" else str(first.dtype),
-                shape=tuple(shape),
-            )
-        )
+                shape.append(_axis_of_sizes(seen, sizes) or f"{name}_{axis}")
+        dtype = "object" if first.dtype.kind in "OUS" else str(first.dtype)
+        specs.append(TensorSpec(name=name, dtype=dtype, shape=tuple(shape)))
     return tuple(specs)
 
 
-def rename(
+def _sizes_of_axes(feed: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Return the sizes of the inputs' free axes in a feed."""
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+            if isinstance(dim, str):
+                sizes[dim] = size
+    return sizes
+
+
+def _axis_of_sizes(seen: Sequence[int], sizes: Sequence[Mapping[str, int]]) -> str | None:
+    """Return the first free axis that had the sizes ``seen``, feed by feed."""
+    for axis in sizes[0]:
+        if all(of_feed[axis] == size for of_feed, size in zip(sizes, seen, strict=True)):
+            return axis
+    return None
+
+
+def name_values(
     model: ir.Model,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
@@ -133,7 +147,7 @@ def rename(
     """Give a graph, in place, the model's own input, output and axis names, in order; drop remarks,
     and the types of what lies between.
 
-    ``fixed``: free axes of the model that are not free in the graph, with their size.
+    ``fixed``: free axes of the model that are not free in the graph, with their sizes.
 
     Raises UnsupportedError where the graph has more or fewer inputs or outputs than the model, or
     one value is two of them.
@@ -171,17 +185,20 @@ def prove(
     tolerance: float = EXPORT_TOLERANCE,
 ) -> None:
     """Run the graph with onnxruntime's own optimisations off and hold it against the framework's
-    ``answers``.
+    ``answers``. ``tolerance``: the largest difference, relative to the largest magnitude of an
+    output.
 
     Raises UnsupportedError where an input is not used, an output is missing, has another shape, or
-    differs."""
+    differs.
+    """
     prover = Prover(target)
-    for feed, wanted in zip(feeds, answers, strict=True):
-        prover.check(feed, wanted, tolerance)
+    for feed, reference in zip(feeds, answers, strict=True):
+        prover.check(feed, reference, tolerance)
 
 
 class Prover:
-    """Holds a graph, as it is written, against a framework's answers."""
+    """Holds a graph, as it is written, against a framework's answers: onnxruntime runs it, with its
+    own optimisations off."""
 
     def __init__(self, target: Path) -> None:
         self._session = sessions.as_written(target)
@@ -189,29 +206,40 @@ class Prover:
     def check(
         self,
         feed: Mapping[str, np.ndarray],
-        wanted: Mapping[str, np.ndarray],
+        reference: Mapping[str, np.ndarray],
         tolerance: float = EXPORT_TOLERANCE,
     ) -> None:
-        """Raise UnsupportedError where an input is not used, an output is missing, has another
-        shape, or differs from what is ``wanted``; what onnxruntime raises where it fails."""
-        if missing := feed.keys() - {i.name for i in self._session.get_inputs()}:
+        """Run the graph on a feed and hold its answer against the framework's, ``reference``.
+
+        Raises UnsupportedError where an input is not used, an output is missing, has another shape,
+        or differs, and what onnxruntime raises where it fails.
+        """
+        if missing := feed.keys() - {value.name for value in self._session.get_inputs()}:
             raise UnsupportedError(
                 f"the model does not use its input {', '.join(sorted(missing))}; remove it from "
                 "`inputs:`"
             )
-        names = [o.name for o in self._session.get_outputs()]
-        if set(names) != wanted.keys():
-            raise UnsupportedError(f"outputs {sorted(names)} where the model has {sorted(wanted)}")
-        got = dict(zip(names, self._session.run(names, dict(feed)), strict=True))
-        for name, reference in wanted.items():
-            if got[name].shape != reference.shape:
-                raise UnsupportedError(
-                    f"output {name} has shape {list(got[name].shape)}, the model gives "
-                    f"{list(reference.shape)}"
-                )
-            error = compare.compare_outputs(name, [got[name]], [reference])
-            if error.elements and (error.max_abs is None or (error.max_rel or 0.0) > tolerance):
-                raise UnsupportedError(
-                    f"output {name} differs from the model by {error.max_rel} of its largest "
-                    "magnitude"
-                )
+        names = [value.name for value in self._session.get_outputs()]
+        if set(names) != reference.keys():
+            raise UnsupportedError(
+                f"outputs {sorted(names)} where the model has {sorted(reference)}"
+            )
+        exported = dict(zip(names, self._session.run(names, dict(feed)), strict=True))
+        for name, array in reference.items():
+            _compare_output(name, exported[name], array, tolerance)
+
+
+def _compare_output(
+    name: str, exported: np.ndarray, reference: np.ndarray, tolerance: float
+) -> None:
+    """Raise UnsupportedError where an output of the graph is not the framework's."""
+    if exported.shape != reference.shape:
+        raise UnsupportedError(
+            f"output {name} has shape {list(exported.shape)}, the model gives "
+            f"{list(reference.shape)}"
+        )
+    error = compare.compare_outputs(name, [exported], [reference])
+    if error.elements and (error.max_abs is None or (error.max_rel or 0.0) > tolerance):
+        raise UnsupportedError(
+            f"output {name} differs from the model by {error.max_rel} of its largest magnitude"
+        )

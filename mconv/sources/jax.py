@@ -430,7 +430,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             try:
                 with _named.quiet(*CHATTER), _unpatched():
                     graph = model_files.model_of(_converter()(function, specs, opset=OPSET))
-                _named.rename(graph, model.inputs, model.outputs, fixed)
+                _named.name_values(graph, model.inputs, model.outputs, fixed)
                 model_files.save_model(graph, target)
                 _named.prove(target, feeds, answers)
             except Exception as problem:

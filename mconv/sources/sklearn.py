@@ -450,7 +450,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         ) from problem
     graph = model_files.model_of(proto)
     _keep_outputs(graph.graph, [s.name for s in model.outputs])
-    _named.rename(graph, model.inputs, model.outputs)
+    _named.name_values(graph, model.inputs, model.outputs)
     target = out / model_files.MODEL_FILE
     model_files.save_model(graph, target)
     feeds = [f for dims in ({}, {"batch": 16}) for f in model.draw(2, samples.SEED + 1, dims)]

@@ -265,7 +265,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             hint="the message names the operator",
         ) from problem
     graph = model_files.model_of(proto)
-    _named.rename(graph, model.inputs, model.outputs)
+    _named.name_values(graph, model.inputs, model.outputs)
     target = out / model_files.MODEL_FILE
     model_files.save_model(graph, target)
     feeds = model.draw(2, samples.SEED + 1, {})

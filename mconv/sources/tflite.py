@@ -239,7 +239,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
                 )
             ordered.append(value)
         values[:] = ordered
-    _named.rename(graph, model.inputs, model.outputs)
+    _named.name_values(graph, model.inputs, model.outputs)
     target = out / model_files.MODEL_FILE
     model_files.save_model(graph, target)
     feeds = model.draw(2, samples.SEED + 1, {})

@@ -86,7 +86,7 @@ Y = TensorSpec(name="y", dtype="float32", shape=("batch", 3))
 
 def test_graphs_get_the_models_names_inside_branches_too(tmp_path: Path) -> None:
     model = ir.from_proto(branching())
-    _named.rename(model, [X, FLAG], [Y])
+    _named.name_values(model, [X, FLAG], [Y])
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     assert [v.name for v in (*proto.graph.input, *proto.graph.output)] == ["x", "flag", "y"]
@@ -109,4 +109,4 @@ def test_graphs_get_the_models_names_inside_branches_too(tmp_path: Path) -> None
     short = branching()
     del short.graph.input[1]
     with pytest.raises(UnsupportedError, match="1 inputs"):
-        _named.rename(ir.from_proto(short), [X, FLAG], [Y])
+        _named.name_values(ir.from_proto(short), [X, FLAG], [Y])
