@@ -234,7 +234,7 @@ def test_functions(repository: Path) -> None:
 def test_attention_and_recurrence_at_free_sizes(repository: Path) -> None:
     ids = TensorSpec(name="ids", dtype="int32", shape=("batch", "length"))
     model = proved(config(repository / "jaxnet.py", "encoder", ids), "a", (3, 11))
-    drawn = {int(i) for f in model.draw(9, 1, {}) for i in f["ids"].ravel()}
+    drawn = {int(i) for f in model.draw_feeds(9, 1, {}) for i in f["ids"].ravel()}
     assert drawn <= set(range(50))  # inside the table of 50 rows
     assert len(drawn) > 30  # and all over it
     proved(
