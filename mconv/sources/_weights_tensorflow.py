@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 _CONFIG_KEYS = ("module", "class_name", "config", "registered_name")
 
 
+class Shape(Protocol):
+    """A shape of TensorFlow."""
+
+    def num_elements(self) -> int | None:
+        """Return how many elements a tensor of it has, where that is known."""
+
+
 class Variable(Protocol):
     """A variable of TensorFlow or Keras.
 
     Attributes:
         name: Its name; Keras also has a ``path``, with the names of its layers.
+        shape: Its shape.
     """
 
     name: str
+    shape: Shape
 
     def numpy(self) -> np.ndarray:
         """Return its value."""
