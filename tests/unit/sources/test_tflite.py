@@ -65,7 +65,7 @@ def test_files(tmp_path: Path, quantization: str) -> None:
     feeds = model.samples(4, 5, {})
     # of floats nothing but the graph says what they are
     assert (feeds is None) == (quantization in ("float", "dynamic"))
-    feeds = model.draw(4, 5, {}) if feeds is None else feeds
+    feeds = model.draw_feeds(4, 5, {}) if feeds is None else feeds
     for feed in feeds:
         # TensorFlow's own interpreter, fed by hand
         interpreter = tf.lite.Interpreter(model_content=path.read_bytes())
