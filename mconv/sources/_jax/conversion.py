@@ -169,9 +169,8 @@ def _trace(
     from jax.core import eval_jaxpr
     from jax.interpreters.partial_eval import dce_jaxpr
 
-    names = [spec.name for spec in model.outputs]
-    closed = model.jax.make_jaxpr(lambda *a: tuple(model.function(*a)[n] for n in names))(*specs)
-    jaxpr, used = dce_jaxpr(closed.jaxpr, [True] * len(names))
+    closed = model.jax.make_jaxpr(_make_positional(model))(*specs)
+    jaxpr, used = dce_jaxpr(closed.jaxpr, [True] * len(model.outputs))
     idle = [spec.name for spec, is_used in zip(model.inputs, used, strict=True) if not is_used]
     if idle:
         raise UnsupportedError(

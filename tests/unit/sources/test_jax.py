@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -189,6 +190,9 @@ def test_linen_with_parameters_of_every_format(repository: Path) -> None:
     # PyTorch's, unless the manifest says otherwise
     assert not source.detect(repository / "w.safetensors")
     proved(config(repository / "w.npz", "linen", IMAGE), "out")
+    graph = onnx.load(repository / "out/model.onnx").graph
+    # one for each Dense layer, though two outputs depend on the first
+    assert [node.op_type for node in graph.node].count("Gemm") == 2
 
 
 def test_nnx_takes_its_state_from_a_file(repository: Path) -> None:
