@@ -26,7 +26,12 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 
 from mconv.errors import SourceError, UnsupportedError, UsageError
@@ -143,6 +148,19 @@ def test_a_table_has_one_input_a_column(tmp_path: Path) -> None:
     assert drawn is not None
     assert {str(c) for f in drawn for c in f["colour"].ravel()} == {"red", "green", "blue"}
     assert 60 < np.mean([f["size"].mean() for f in drawn]) < 140  # as the scaler has seen them
+
+
+def test_ranges_after_a_step_that_makes_other_columns_are_not_those_of_the_inputs(
+    tmp_path: Path,
+) -> None:
+    branch = make_pipeline(PCA(2), MinMaxScaler())
+    columns = ColumnTransformer([("parts", branch, [0, 1, 2]), ("rest", MinMaxScaler(), [3])])
+    estimator = make_pipeline(columns, LogisticRegression(max_iter=500)).fit(X, Y)
+    drawn = source.load(saved(tmp_path / "parts.skops", estimator)).samples(64, 1, {})
+    assert drawn is not None
+    rows = np.concatenate([feed["features"] for feed in drawn])
+    middle = (X[:, 3].min() + X[:, 3].max()) / 2
+    np.testing.assert_allclose(rows.mean(0), [0, 0, 0, middle], atol=0.3)
 
 
 FACTORY = """

@@ -1,0 +1,1 @@
+"""Helpers of the scikit-learn source: files, what was fitted, the model."""
