@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mconv.errors import SourceError, UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info
@@ -18,10 +18,11 @@ from mconv.values import ExportInfo, SourceConfig, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
+    import onnxruntime
 
 TOOLS = ("onnx", "onnx-ir", "onnxruntime")
-SMALLEST = 16
-HEAD = 4096
+SMALLEST = 16  # bytes of a file that may be a model
+HEAD = 4096  # bytes of it that are looked at to detect one
 # ModelProto: field 1 (ir_version, a varint of one byte) comes first in every file that writers
 # known to us make.
 _STARTS = re.compile(rb"\x08[\x01-\x7f]")
@@ -32,7 +33,8 @@ _TEXT = re.compile(rb"[\x20-\x7e\x80-\xff]{1,1024}")
 
 
 def detect(path: Path) -> bool:
-    """By the suffix, or by the first protobuf field together with a graph or opset field."""
+    """Return whether it is an ONNX file: by the suffix, or by the first protobuf field together
+    with a domain or a writer that is named soon after."""
     if not path.is_file() or path.stat().st_size < SMALLEST:
         return False
     if path.suffix == ".onnx":
@@ -45,33 +47,39 @@ def detect(path: Path) -> bool:
 
 
 def files(config: SourceConfig) -> Sequence[Path]:
-    """The model and every file of its folder that it names as an external data location
+    """Return the model and every file of its folder that it names as an external data location
     (ExternalDataInfo in onnx.proto)."""
     path = Path(config.path)
     folder = os.path.realpath(path.parent)
     if not path.stat().st_size:
         return [path]
-    named = set()
+    inside = set()
+    for name in _find_locations(path):
+        if _TEXT.fullmatch(name):
+            file = os.path.realpath(os.path.join(folder, name.decode("utf-8", "replace")))
+            if file.startswith(folder + os.sep) and os.path.isfile(file):
+                inside.add(file)
+    return [path, *map(Path, sorted(inside))]
+
+
+def _find_locations(path: Path) -> set[bytes]:
+    """Return what follows a key ``location`` anywhere in a file. Its bytes are searched, not
+    parsed: what looks like a location may be something else."""
+    locations = set()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for match in _LOCATION.finditer(data):
             first, *more = match.group(1)
             length = (first & 0x7F) + (more[0] << 7 if more else 0)
-            named.add(data[match.end() : match.end() + length])
-    found = {
-        os.path.join(folder, name.decode("utf-8", "replace"))
-        for name in named
-        if _TEXT.fullmatch(name)
-    }
-    inside = {
-        p
-        for p in map(os.path.realpath, found)
-        if p.startswith(folder + os.sep) and os.path.isfile(p)
-    }
-    return [path, *map(Path, sorted(inside))]
+            locations.add(data[match.end() : match.end() + length])
+    return locations
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
-    """Check the file and write it in mconv's own form. Raises SourceError or UnsupportedError."""
+    """Check the file and write it in mconv's own form, as ``out/model.onnx``.
+
+    Raises SourceError where it is not valid, or `inputs:` do not fit it, and UnsupportedError where
+    its opset is newer than mconv's or onnxruntime cannot run it.
+    """
     import onnx.checker
 
     path = Path(config.path)
@@ -80,7 +88,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as problem:
         raise SourceError(
-            f"{path.name} is not a valid ONNX model: {' '.join(str(problem).split())[:500]}",
+            f"{path.name} is not a valid ONNX model: {one_line(problem, 500)}",
             hint="export it again",
         ) from problem
     opset = opset_of(model)
@@ -89,7 +97,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"{path.name} is of opset {opset}; mconv takes at most {model_files.MAX_OPSET}",
             hint="export it with a lower opset",
         )
-    _session(path)
+    _open_session(path)
     model.metadata_props.clear()
     _declare_inputs(model, config.inputs, path.name)
     model_files.save_model(model, out / model_files.MODEL_FILE)
@@ -132,9 +140,11 @@ def _declare_inputs(model: ir.Model, declared: Sequence[TensorSpec], file: str) 
         values[spec.name].shape = ir.Shape(spec.shape)
 
 
-def _session(path: Path) -> Any:
-    """onnxruntime on the graph as written: no optimisation of its own. Raises UnsupportedError
-    naming what has no kernel."""
+def _open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Return a session of onnxruntime on the graph as it is written: no optimisation of its own.
+
+    Raises UnsupportedError naming what has no kernel.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -143,23 +153,23 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # onnxruntime's exceptions share no public base class
-        if foreign := _foreign(path):
+        if foreign := _list_foreign_operators(path):
             raise UnsupportedError(
                 f"{path.name} uses operators that are not ONNX's: {', '.join(foreign)}",
                 hint="custom operators have no kernel here; use ONNX's own, or define them as "
                 "functions in the file",
             ) from problem
-        said = " ".join(str(problem).split())[:600]
         raise UnsupportedError(
-            f"onnxruntime cannot load {path.name}: {said}", hint="the message names the operator"
+            f"onnxruntime cannot load {path.name}: {one_line(problem, 600)}",
+            hint="the message names the operator",
         ) from problem
 
 
-def _foreign(path: Path) -> list[str]:
-    """Operators, as ``domain.name``, of domains that are neither ONNX's nor onnxruntime's, and not
-    functions of the file."""
+def _list_foreign_operators(path: Path) -> list[str]:
+    """Return the operators, as ``domain.name``, of domains that are neither ONNX's nor
+    onnxruntime's, and not functions of the file."""
     model = model_files.load_model(path)
-    local = {f"{f.domain}.{f.name}" for f in model.functions.values()}
+    local = {f"{function.domain}.{function.name}" for function in model.functions.values()}
     used = {name for name in model_info.describe(path).operators if "." in name}
     return sorted(
         name for name in used - local if not name.startswith(("ai.onnx.", "com.microsoft."))
@@ -168,11 +178,18 @@ def _foreign(path: Path) -> list[str]:
 
 class OnnxModel:
     """An ONNX file run by onnxruntime, graph optimisations off: for this source, the source
-    framework itself."""
+    framework itself.
+
+    Attributes:
+        inputs: Its inputs; the manifest's own specs go before the file's.
+        outputs: Its outputs.
+        parameters: How many elements its initializers have.
+        session: What runs it.
+    """
 
     def __init__(self, path: Path, declared: Sequence[TensorSpec] = ()) -> None:
-        """``declared`` are inputs as the manifest has them: with other sizes, or names, for axes
-        that are free in the file."""
+        """``declared``: inputs as the manifest has them, with other sizes, or names, for axes that
+        are free in the file."""
         info = model_info.describe_model(model_files.load_model(path))
         known = {spec.name: spec for spec in declared}
         self.inputs: tuple[TensorSpec, ...] = tuple(
@@ -180,16 +197,21 @@ class OnnxModel:
         )
         self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.parameters = info.parameters
-        self.session = _session(path)
+        self.session = _open_session(path)
 
     def samples(
         self, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool = False
     ) -> list[Mapping[str, np.ndarray]] | None:
+        """Return None: a graph does not say what its inputs mean, so they are drawn from the
+        specs."""
         return None
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Raises SourceError with onnxruntime's reason."""
-        names = [o.name for o in self.outputs]
+        """Return onnxruntime's answer to a feed.
+
+        Raises SourceError with onnxruntime's reason.
+        """
+        names = [spec.name for spec in self.outputs]
         try:
             arrays = self.session.run(names, dict(feed))
         except Exception as problem:  # onnxruntime's exceptions share no public base class
@@ -203,16 +225,21 @@ class OnnxModel:
 
 
 def load(config: SourceConfig) -> OnnxModel:
-    """The model in onnxruntime. Raises SourceError for a damaged file."""
+    """Return the model in onnxruntime.
+
+    Raises SourceError for a damaged file, and UnsupportedError where it has no kernel.
+    """
     return OnnxModel(Path(config.path), config.inputs)
 
 
 def weights(config: SourceConfig, part: str | None) -> _weights_onnx.OnnxWeights:
-    """Initializers and large constants. Raises UnsupportedError where a part is asked for: a graph
-    has none by name."""
+    """Return the graph's initializers and large constants.
+
+    Raises UnsupportedError where a part is asked for: a graph has none by name.
+    """
     if part is not None:
         raise UnsupportedError(
             f"an ONNX graph has no part {part!r}",
             hint="take the whole model, or the graph of that part",
         )
-    return _weights_onnx.OnnxWeights(load(config), Path(config.path), _session)
+    return _weights_onnx.OnnxWeights(load(config), Path(config.path), _open_session)
