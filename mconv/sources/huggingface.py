@@ -12,7 +12,7 @@ import msgspec
 
 from mconv.errors import SourceError, UsageError
 from mconv.sources import _torch
-from mconv.sources._huggingface import checkpoint, configuration, decoding, generation
+from mconv.sources._huggingface import causal, checkpoint, configuration, decoding, generation
 from mconv.sources._huggingface import parts as model_parts
 from mconv.sources._huggingface import weights as weights_of_folder
 from mconv.sources._huggingface.inputs import ModelInputs
@@ -162,7 +162,7 @@ def load(config: SourceConfig) -> _torch.TorchModel:
         return model_parts.load_part(module.eval(), config.part, inputs, cache=cache)
     if cache and not module.config.is_encoder_decoder:
         _check_complete(path, missing)
-        return model_parts.load_causal_with_past(module.eval(), inputs)
+        return causal.load_causal_with_past(module.eval(), inputs)
     return _load_whole(config, module, inputs, missing)
 
 

@@ -21,7 +21,7 @@ HOP = 160  # samples a frame of Whisper's spectrogram
 
 
 class WaveformInput:
-    """``input_values``, float32 [batch, samples]: sound of zero mean and unit variance.
+    """The input ``input_values``, float32 [batch, samples]: sound of zero mean and unit variance.
 
     Attributes:
         name: ``input_values``.
@@ -65,7 +65,7 @@ class WaveformInput:
 
 
 class SpectrogramInput:
-    """``input_features``, float32 [batch, mel bins, frames], as Whisper takes them.
+    """The input ``input_features``, float32 [batch, mel bins, frames], as Whisper takes them.
 
     Attributes:
         name: ``input_features``.

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class DecoderInput:
-    """``decoder_input_ids``, int64 [batch, decoder_sequence]: the start token, then random ones.
+    """The input ``decoder_input_ids``, int64 [batch, decoder_sequence]: the start token, then
+    random ones.
 
     Attributes:
         name: ``decoder_input_ids``.

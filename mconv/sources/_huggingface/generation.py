@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mconv import samples
-from mconv.sources._huggingface import checkpoint, configuration, decoding
-from mconv.sources._huggingface import parts as model_parts
+from mconv.sources._huggingface import causal, checkpoint, configuration, decoding
 from mconv.sources._huggingface.inputs import ModelInputs
 from mconv.sources._huggingface.modality import Feed
 from mconv.values import SourceConfig, TensorSpec
@@ -55,7 +54,7 @@ def make_prompts(config: SourceConfig, parts: Sequence[str]) -> list[Feed]:
     tensors = {name: torch.from_numpy(array) for name, array in feed.items()}
     tokens = generate_with_transformers(module, tensors, min(TOKENS, longest - used))
     if config.options.get("cache") and not writes:
-        feed = _add_empty_past(feed, model_parts.load_causal_with_past(module, inputs).inputs)
+        feed = _add_empty_past(feed, causal.load_causal_with_past(module, inputs).inputs)
     return [{**feed, "tokens": tokens}]
 
 

@@ -18,7 +18,7 @@ EDGE = 224  # pixels, where neither the configuration nor the processor says
 
 
 class ImageInput:
-    """``pixel_values``, float32 [batch, channels, height, width].
+    """The input ``pixel_values``, float32 [batch, channels, height, width].
 
     Attributes:
         name: ``pixel_values``.

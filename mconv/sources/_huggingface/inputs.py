@@ -11,7 +11,7 @@ from mconv.errors import SourceError, UsageError
 from mconv.proof.media import NAMES, Media
 from mconv.sources._huggingface import checkpoint
 from mconv.sources._huggingface.audio import SpectrogramInput, WaveformInput
-from mconv.sources._huggingface.decoder import DecoderInput
+from mconv.sources._huggingface.decoder_ids import DecoderInput
 from mconv.sources._huggingface.images import ImageInput
 from mconv.sources._huggingface.modality import Feed, FeedPlan, MediaInput, Modality
 from mconv.sources._huggingface.text import TextInput

@@ -23,7 +23,7 @@ ALWAYS = ("input_ids", "attention_mask")
 
 
 class TextInput:
-    """``input_ids`` and what goes with them, int64 [batch, sequence].
+    """The inputs ``input_ids`` and what goes with them, int64 [batch, sequence].
 
     Attributes:
         name: ``input_ids``.
