@@ -63,6 +63,8 @@ def kind(path: Path) -> str | None:
 
 
 def detect(path: Path) -> bool:
+    """Return whether it is a TorchScript archive, an exported program or weights of PyTorch, by
+    suffix and content."""
     return kind(path) is not None
 
 
@@ -299,6 +301,10 @@ def load(config: SourceConfig) -> _torch.TorchModel:
 
 
 def export(config: SourceConfig, out: Path) -> ExportInfo:
+    """Write ``model.onnx`` by PyTorch's exporters.
+
+    Raises UnsupportedError with each exporter's reason where none gives a right graph.
+    """
     return _torch.export(load(config), out)
 
 
