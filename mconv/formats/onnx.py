@@ -6,10 +6,11 @@ import itertools
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mconv.errors import SourceError
+from mconv.errors import SourceError, one_line
 from mconv.formats import _wire
 from mconv.onnx_graph import model_files
 from mconv.values import Facts
@@ -26,12 +27,16 @@ GRAPH, OPSETS = 7, 8
 NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
 # TensorProto.DataType: floats and codes, not indices
 COUNTED = {1, 10, 16, 11, 17, 18, 19, 20, 2, 3, 4, 21, 22}
-SHOWN = 20
+# NodeProto, TensorProto and StringStringEntryProto
+NODE_NAME, OPERATOR, DOMAIN = 3, 4, 7
+DIMS, DATA_TYPE, TENSOR_NAME, EXTERNAL_DATA = 1, 2, 8, 13
+KEY, VALUE = 1, 2
+SHOWN = 20  # problems of initializers
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """The first field is ir_version, every field is one of ModelProto's, and a graph is among them
-    (perhaps cut off)."""
+    """Return whether the first field is ir_version, every field is one of ModelProto's, and a graph
+    is among them (perhaps cut off)."""
     if not path.is_file() or head[:1] != b"\x08":
         return False
     seen: set[int] = set()
@@ -47,22 +52,23 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def inspect(path: Path) -> Facts:
-    """Operators, names, shapes of initializers and external files, from the wire format.
+    """Return operators, names, shapes of initializers and external files, from the wire format.
 
     Raises SourceError where it is cut off.
     """
     with _wire.open_bytes(path) as data:
         bodies = [
-            f
-            for f in _wire.read_fields(data, what=path.name)
-            if (f.number, f.kind) == (GRAPH, _wire.BYTES)
+            field
+            for field in _wire.read_fields(data, what=path.name)
+            if (field.number, field.kind) == (GRAPH, _wire.BYTES)
         ]
         if not bodies:
             raise SourceError(f"{path.name} has no graph", hint="export it again")
-        return _graph(data, bodies[-1], path.name)
+        return _describe_graph(data, bodies[-1], path.name)
 
 
-def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
+def _describe_graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
+    """Return what a GraphProto tells. ``name``: the file's, for errors."""
     operators: Counter[str] = Counter()
     names: list[str] = []
     tensors: dict[str, tuple[int, ...]] = {}
@@ -72,28 +78,15 @@ def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
         if field.kind != _wire.BYTES:
             continue
         if field.number == NODE:
-            said = {
-                f.number: _wire.read_text(data, f)
-                for f in _wire.read_fields(data, field.start, field.end)
-                if f.number in (3, 4, 7)
-            }
-            kind_of = said.get(4, "?")
-            operators[f"{said[7]}.{kind_of}" if said.get(7) else kind_of] += 1
-            names.append(said.get(3, ""))
+            texts = _read_texts(data, field, (NODE_NAME, OPERATOR, DOMAIN))
+            operator, domain = texts.get(OPERATOR, "?"), texts.get(DOMAIN)
+            operators[f"{domain}.{operator}" if domain else operator] += 1
+            names.append(texts.get(NODE_NAME, ""))
         elif field.number == INITIALIZER:
-            dims: list[int] = []
-            kind, label = 0, ""
-            for part in _wire.read_fields(data, field.start, field.end):
-                if part.number == 1:
-                    dims += _wire.read_numbers(data, part)
-                elif part.number == 2:
-                    kind = part.value
-                elif part.number == 8:
-                    label = _wire.read_text(data, part)
-                elif part.number == 13 and (place := _entry(data, part)) is not None:
-                    companions.add(place)
-            tensors[label] = tuple(dims)
-            parameters += math.prod(dims) if kind in COUNTED else 0
+            tensor = _read_tensor(data, field)
+            tensors[tensor.name] = tensor.shape
+            parameters += math.prod(tensor.shape) if tensor.data_type in COUNTED else 0
+            companions |= tensor.files
     return Facts(
         kind="model",
         tensors=tensors,
@@ -104,12 +97,48 @@ def _graph(data: _wire.Buffer, body: _wire.Field, name: str) -> Facts:
     )
 
 
-def _entry(data: _wire.Buffer, field: _wire.Field) -> str | None:
-    """The value of a StringStringEntryProto of the key ``location``."""
-    said = {
-        f.number: _wire.read_text(data, f) for f in _wire.read_fields(data, field.start, field.end)
+def _read_texts(data: _wire.Buffer, field: _wire.Field, numbers: Sequence[int]) -> dict[int, str]:
+    """Return the texts in the fields of these numbers of a message, by number."""
+    return {
+        inner.number: _wire.read_text(data, inner)
+        for inner in _wire.read_fields(data, field.start, field.end)
+        if inner.number in numbers
     }
-    return said.get(2) if said.get(1) == "location" else None
+
+
+class _Tensor(NamedTuple):
+    """An initializer.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        data_type: The number of its type in TensorProto.DataType.
+        files: The files beside the model that hold its bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    data_type: int
+    files: set[str]
+
+
+def _read_tensor(data: _wire.Buffer, field: _wire.Field) -> _Tensor:
+    """Return what a TensorProto tells, without its bytes."""
+    name, data_type = "", 0
+    shape: list[int] = []
+    files: set[str] = set()
+    for inner in _wire.read_fields(data, field.start, field.end):
+        if inner.number == DIMS:
+            shape += _wire.read_numbers(data, inner)
+        elif inner.number == DATA_TYPE:
+            data_type = inner.value
+        elif inner.number == TENSOR_NAME:
+            name = _wire.read_text(data, inner)
+        elif inner.number == EXTERNAL_DATA:
+            entry = _read_texts(data, inner, (KEY, VALUE))
+            if entry.get(KEY) == "location" and VALUE in entry:
+                files.add(entry[VALUE])
+    return _Tensor(name, tuple(shape), data_type, files)
 
 
 def check(path: Path) -> list[str]:
@@ -122,16 +151,18 @@ def check(path: Path) -> list[str]:
         model = model_files.read_proto(path)
     except SourceError as problem:
         return [problem.message]
-    found = _tensors(model)
-    if found:
-        return found
+    problems = _check_initializers(model)
+    if problems:
+        return problems
     try:
         onnx.checker.check_model(str(path))
     except Exception as problem:  # ValidationError, and what protobuf and the C++ side raise
-        return [f"the checker says: {_sentence(problem)}"]
+        return [f"the checker says: {_one_sentence(problem)}"]
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset > model_files.MAX_OPSET:
-        found.append(f"it is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}")
+        problems.append(
+            f"it is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}"
+        )
     standard = all(not n.domain or n.domain == "ai.onnx" for n in model.graph.node)
     try:
         if path.stat().st_size < model_files.INLINE_LIMIT:
@@ -139,59 +170,59 @@ def check(path: Path) -> list[str]:
                 model, check_type=True, strict_mode=standard, data_prop=True
             )
     except Exception as problem:  # InferenceError, and what the C++ side raises
-        found.append(f"shape inference says: {_sentence(problem)}")
-    return found + _dangling(model)
+        problems.append(f"shape inference says: {_one_sentence(problem)}")
+    return problems + _check_outputs(model)
 
 
-def _tensors(model: onnx.ModelProto) -> list[str]:
+def _check_initializers(model: onnx.ModelProto) -> list[str]:
     """Return what is wrong with initializers whose bytes are not what their shape and type
     need."""
     import onnx
 
-    found = []
+    problems = []
     for tensor in model.graph.initializer:
         if any(d < 0 for d in tensor.dims):
-            found.append(
+            problems.append(
                 f"initializer {tensor.name!r} has a negative dimension: {list(tensor.dims)}"
             )
         elif tensor.HasField("raw_data") and tensor.data_location != onnx.TensorProto.EXTERNAL:
-            bits = _bits(tensor.data_type)
+            bits = _bits_of(tensor.data_type)
             needed = -(-math.prod(tensor.dims) * bits // 8) if bits else len(tensor.raw_data)
             if len(tensor.raw_data) != needed:
                 shape = "×".join(map(str, tensor.dims)) or "scalar"
-                found.append(
+                problems.append(
                     f"initializer {tensor.name!r} ({shape}) holds {len(tensor.raw_data):,} bytes; "
                     f"it needs {needed:,}"
                 )
-    return found[:SHOWN]
+    return problems[:SHOWN]
 
 
-def _bits(kind: int) -> int:
+def _bits_of(data_type: int) -> int:
+    """Return the bits of an element; 0 for texts and types that are not known."""
     import onnx
 
-    name = (
-        onnx.TensorProto.DataType.Name(kind) if kind in onnx.TensorProto.DataType.values() else ""
-    )
+    if data_type not in onnx.TensorProto.DataType.values():
+        return 0
+    name = onnx.TensorProto.DataType.Name(data_type)
     if name in ("UINT4", "INT4", "FLOAT4E2M1"):
         return 4
     if name in ("UINT2", "INT2"):
         return 2
-    if name in ("", "UNDEFINED", "STRING"):
+    if name in ("UNDEFINED", "STRING"):
         return 0
-    return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize) * 8
+    return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize) * 8
 
 
-def _dangling(model: onnx.ModelProto) -> list[str]:
+def _check_outputs(model: onnx.ModelProto) -> list[str]:
     """Return a sentence for each output that nothing makes."""
-    body = model.graph
-    made = (
-        {name for node in body.node for name in node.output}
-        | {t.name for t in body.initializer}
-        | {v.name for v in body.input}
-    )
-    made |= {t.values.name for t in body.sparse_initializer}
-    return [f"no operator makes the output {v.name!r}" for v in body.output if v.name not in made]
+    graph = model.graph
+    names = {name for node in graph.node for name in node.output}
+    names |= {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer}
+    names |= {value.name for value in graph.input}
+    return [f"no operator makes the output {v.name!r}" for v in graph.output if v.name not in names]
 
 
-def _sentence(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:500].rstrip(os.sep)
+def _one_sentence(problem: Exception) -> str:
+    """Return the words of a problem on one line."""
+    return one_line(problem, 500).rstrip(os.sep)

@@ -25,7 +25,11 @@ def make_module(call: Step, held: torch.nn.Module) -> torch.nn.Module:
     import torch
 
     class Part(torch.nn.Module):  # type: ignore[misc]
-        """A part of the model, with the weights that it uses."""
+        """A part of the model.
+
+        Attributes:
+            held: The module whose weights it uses.
+        """
 
         def __init__(self) -> None:
             super().__init__()
