@@ -52,7 +52,7 @@ class MixedLayer(Frozen, frozen=True, kw_only=True):
 
 
 class Mixed(Frozen, frozen=True, kw_only=True):
-    """mixed.json: the quantizer, its options, and the bits of every layer.
+    """The content of mixed.json: the quantizer, its options, and the bits of every layer.
 
     Attributes:
         version: The version of this format.

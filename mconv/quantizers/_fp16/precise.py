@@ -61,9 +61,9 @@ def keep_precise(model: ir.Model) -> frozenset[str]:
     without a name is given one."""
     names: set[str] = set()
     for graph in model.graphs():
-        kept = {id(node): node for node in _find_nodes(graph)}
+        precise = {id(node) for node in _find_nodes(graph)}
         for index, node in enumerate(graph):
-            if id(node) in kept:
+            if id(node) in precise:
                 node.name = node.name or f"{node.op_type}_precise_{index}"
                 names.add(node.name)
     return frozenset(names)

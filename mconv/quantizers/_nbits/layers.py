@@ -152,15 +152,15 @@ def find_layers(model: ir.Model, *, embeddings: bool = True, refuse: bool = True
         if (layer.kind, layer.transposed) != (use.kind, use.transposed):
             layer.kind, layer.transposed = "folded", False
         layer.nodes.append(node)
-    kept = [layer for name, layer in layers.items() if name not in unchanged]
-    if not kept and refuse:
+    quantizable = [layer for name, layer in layers.items() if name not in unchanged]
+    if not quantizable and refuse:
         raise UnsupportedError(
             f"the model has no weights to quantize: no constant of {SMALLEST} or more 32-bit "
             "floats that a MatMul, Gemm, Gather "
             "or Conv reads",
             hint="deliver it as fp32",
         )
-    return kept
+    return quantizable
 
 
 def _weights_read(model: ir.Model) -> Iterator[tuple[ir.Node, int, str, tuple[int, ...]]]:
