@@ -117,11 +117,15 @@ def quantize(
     options: NbitsOptions,
     calibration: Sequence[Feed] | None,
 ) -> Remarks:
-    """Raises UnsupportedError for a model quantized already or without weights, UsageError for
-    calibration data that do not fit.
+    """Write ``out`` with weights in few bits, rounded by the calibration data where the options say
+    so.
 
     A model of more than 1 GiB is not run: its weights are mapped from the file and rounded one at a
-    time, without calibration."""
+    time, without calibration.
+
+    Raises UnsupportedError for a model quantized already or without weights, UsageError for
+    calibration data that do not fit.
+    """
     from mconv.quantizers._nbits.awq import scale_channels
     from mconv.quantizers._nbits.layers import find_layers
     from mconv.quantizers._nbits.loading import load_model

@@ -54,8 +54,12 @@ def quantize(
     options: dict[str, Any],
     calibration: Sequence[Feed] | None,
 ) -> Remarks:
-    """Raises UnsupportedError for a model quantized already, one without weights, or one whose
-    opset cannot be raised."""
+    """Write ``out`` with weights in fewer bits, which are floats again before they are computed
+    with.
+
+    Raises UnsupportedError for a model quantized already, one without weights, or one whose opset
+    cannot be raised.
+    """
     from mconv.quantizers._weight_only.forms import FormRules
     from mconv.quantizers._weight_only.storage import store_weights
 

@@ -84,7 +84,7 @@ def _find_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def _find_counted(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Floats that are computed of integers, truth values and small constants alone."""
+    """Yield the nodes that make floats of integers, truth values and small constants alone."""
     whole: set[int] = set()
     counted: set[int] = set()
     for node in graph:  # in the order of the graph, so that what a node reads has been seen
@@ -177,7 +177,8 @@ def _has_epsilon(node: ir.Node) -> bool:
 
 
 def _find_sum(node: ir.Node, depth: int) -> Iterator[ir.Node]:
-    """What an ε is added to: squares and their sums, back to where they begin."""
+    """Yield what an ε is added to: squares and their sums, back to where they begin. ``depth``:
+    how many nodes lie between."""
     if depth > DEPTH:
         return
     for value in node.inputs:
@@ -201,7 +202,7 @@ def _is_filter(node: ir.Node) -> bool:
 
 
 def _find_guarded(node: ir.Node) -> Iterator[ir.Node]:
-    """What an ε protects: a logarithm, a root, a quotient, and what leads there."""
+    """Yield what an ε protects: a logarithm, a root, a quotient, and what leads there."""
     waiting = [node]
     for _ in range(DEPTH):
         following = []
