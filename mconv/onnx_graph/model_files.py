@@ -94,6 +94,7 @@ def model_of(proto: onnx.ModelProto) -> ir.Model:
     import onnx_ir as ir
 
     _make_dense(proto.graph)
+    _complete_outputs(proto.graph)
     model = ir.from_proto(proto)
     for opset in proto.opset_import:
         newest = max(opset.version, model.opset_imports[opset.domain])
@@ -106,6 +107,15 @@ def _cause_of(problem: BaseException) -> BaseException:
     while problem.__cause__ is not None:
         problem = problem.__cause__
     return problem
+
+
+def _complete_outputs(graph: onnx.GraphProto) -> None:
+    """Give the outputs that are inputs too, and that the file says no type of, their type as an
+    input: onnx_ir believes what was said last."""
+    inputs = {value.name: value for value in graph.input}
+    for output in graph.output:
+        if output.name in inputs and not output.HasField("type"):
+            output.type.CopyFrom(inputs[output.name].type)
 
 
 def _make_dense(graph: onnx.GraphProto) -> None:

@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, overload
 
 from mconv.errors import UnsupportedError, one_line
-from mconv.onnx_graph.serialization import (
-    is_in_memory,
-    loaded,
-    stand_ins,
-    tensor_places,
-    to_proto,
-)
+from mconv.onnx_graph.serialization import from_proto_with, to_proto_without
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
 MICROSOFT = "com.microsoft"  # onnxruntime's contributed operators
-SMALLEST_ASIDE = 1024  # bytes: what a converter of operators may have to read is smaller
 
 
 def opset_of(model: onnx.ModelProto | ir.Model) -> int:
@@ -49,34 +42,8 @@ def raise_opset(model: onnx.ModelProto | ir.Model, opset: int) -> onnx.ModelProt
         return model
     if not isinstance(model, ir.Model):
         return _convert(model, current, opset)
-    # The converter reads and writes the whole model several times, large tensors for nothing.
-    places = list(tensor_places(model))
-    large = [p for p in places if p.graph is model.graph and p.tensor.nbytes >= SMALLEST_ASIDE]
-    aside = {id(place) for place in large}
-    instead = [(place, _reference(place.tensor)) for place in large]
-    instead += [
-        (place, loaded(place.tensor))
-        for place in places
-        if id(place) not in aside and not is_in_memory(place.tensor)
-    ]
-    tensors = {place.tensor.name: place.tensor for place in large}
-    with stand_ins(instead):
-        proto = to_proto(model, data=False)
-    converted = ir.from_proto(_convert(proto, current, opset))
-    for name, value in converted.graph.initializers.items():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = tensors[name]
-    return converted
-
-
-def _reference(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Return a tensor of that name, type and shape whose values are in a file that is not read."""
-    import onnx_ir as ir
-
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor(
-        "aside", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
-    )
+    proto, tensors = to_proto_without(model)
+    return from_proto_with(_convert(proto, current, opset), tensors)
 
 
 def _convert(model: onnx.ModelProto, current: int, opset: int) -> onnx.ModelProto:

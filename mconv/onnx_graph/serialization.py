@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,6 +26,7 @@ BEFORE_GRAPH = frozenset(
 )
 BEFORE_INITIALIZERS = frozenset({"node", "name"})
 BEFORE_RAW_DATA = frozenset({"dims", "data_type", "name"})
+SMALLEST_ASIDE = 1024  # bytes: what a tool of onnx may have to read (a shape, say) is smaller
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,58 @@ def to_proto(model: ir.Model, *, data: bool = True) -> onnx.ModelProto:
         proto = ir.to_proto(model)
     _drop_repeated_types(proto.graph)
     return proto
+
+
+def to_proto_without(
+    model: ir.Model,
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """Return a model as a message in which large initializers of the graph name a file that is not
+    there, and these tensors by name: for a tool of onnx that changes a graph, and would write and
+    read all tensors for nothing. :func:`from_proto_with` puts them back."""
+    places = list(tensor_places(model))
+    large = [p for p in places if p.graph is model.graph and p.tensor.nbytes >= SMALLEST_ASIDE]
+    aside = {id(place) for place in large}
+    instead = [(place, without_values(place.tensor)) for place in large]
+    instead += [
+        (place, loaded(place.tensor))
+        for place in places
+        if id(place) not in aside and not is_in_memory(place.tensor)
+    ]
+    tensors = {place.tensor.name or "": place.tensor for place in large}
+    with stand_ins(instead):
+        return to_proto(model, data=False), tensors
+
+
+def from_proto_with(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProtocol]) -> ir.Model:
+    """Return the model of a message that a tool made of one of :func:`to_proto_without`, with its
+    large tensors."""
+    import onnx_ir as ir
+
+    model = ir.from_proto(proto)
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = tensors[name]
+    return model
+
+
+def without_values(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a tensor of that name, type and shape in a file that is not there: for a graph that is
+    looked at, and gets its tensors back."""
+    import onnx_ir as ir
+
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.ExternalTensor(
+        "aside", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
+    )
+
+
+def node_to_proto(node: ir.Node) -> onnx.NodeProto:
+    """Return a node as a message with the tensors of its attributes in it."""
+    import onnx_ir as ir
+
+    outside = [place for place in attribute_places(node) if not is_in_memory(place.tensor)]
+    with stand_ins([(place, loaded(place.tensor)) for place in outside]):
+        return ir.to_proto(node)
 
 
 def loaded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mconv.onnx_graph.serialization import initializer_places, stand_ins, to_proto
+from mconv.onnx_graph.serialization import (
+    initializer_places,
+    stand_ins,
+    to_proto,
+    without_values,
+)
 from mconv.onnx_graph.surgery import add_initializer
-from mconv.quantizers._type_inference import without_values
 
 if TYPE_CHECKING:
     import numpy as np

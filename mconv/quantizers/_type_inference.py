@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from mconv.onnx_graph import model_files
 from mconv.onnx_graph.serialization import (
+    SMALLEST_ASIDE,
     TensorPlace,
     is_in_memory,
     loaded,
     stand_ins,
     tensor_places,
     to_proto,
+    without_values,
 )
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-SMALLEST_ASIDE = 1024  # bytes: inference reads smaller tensors, which may be shapes
 
 
 def large_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
@@ -47,14 +47,3 @@ def infer_types(model: ir.Model, aside: Mapping[str, ir.TensorProtocol]) -> ir.M
     with stand_ins(instead):
         proto = to_proto(model, data=False)
     return model_files.model_of(onnx.shape_inference.infer_shapes(proto))
-
-
-def without_values(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Return a tensor of that name, type and shape in a file that is not there: for a graph that is
-    looked at, and gets its tensors back."""
-    import onnx_ir as ir
-
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor(
-        "aside", 0, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
-    )

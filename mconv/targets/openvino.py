@@ -134,12 +134,13 @@ def _name_ports(network: openvino.Model, info: ModelInfo) -> None:
 
 
 def _read_names(model: Path) -> set[str]:
-    """Return the names of nodes and tensors that stand in an ONNX file."""
-    proto = model_files.load(model, data=False).graph
-    names = {tensor.name for tensor in proto.initializer} | {value.name for value in proto.input}
-    for node in proto.node:
-        names |= {node.name, *node.output}
-    return names
+    """Return the names of nodes and tensors that stand in an ONNX file, those of bodies aside."""
+    graph = model_files.load_model(model).graph
+    names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+    for node in graph:
+        names.add(node.name)
+        names.update(value.name for value in node.outputs)
+    return {name for name in names if name}
 
 
 def _normalise(text: str, name: str, known: set[str]) -> str:

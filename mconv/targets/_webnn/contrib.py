@@ -79,7 +79,7 @@ def attend(b: Builder, n: Node, q: Value, k: Value, v: Value, mask: int, bias: i
 
     ``mask`` and ``bias`` are indices of inputs; a mask is [batch, length], 0 where it hides.
     """
-    count, kind = int(n.attr("num_heads")), q.dtype
+    count, kind = int(n.required("num_heads")), q.dtype
     scale = float(n.attr("scale", 0.0)) or 1 / math.sqrt(q.shape[-1] // count)
     q, k, v = (split_heads(b, x, count) for x in (q, k, v))
     scores = b.call("matmul", q, b.transpose(k, [0, 1, 3, 2]), shape=(*q.shape[:3], k.shape[2]))

@@ -191,7 +191,7 @@ def max_pool(b: Builder, n: Node) -> Value:
     """Write MaxPool as maxPool2d."""
     n.only_first_output()
     count, out = count_spatial_axes(n), n.out_shape()
-    x, w = make_plane(b, n.value(0)), make_window(n, n.attr("kernel_shape"), out[2:], count)
+    x, w = make_plane(b, n.value(0)), make_window(n, n.required("kernel_shape"), out[2:], count)
     shape = (*out, 1) if count == 1 else out
     if w.dilations[:count] != [1] * count:
         raise Refusal("a dilated max pool: the browser's CPU backend has none")
@@ -217,7 +217,7 @@ def average_pool(b: Builder, n: Node) -> Value:
     """Write AveragePool over explicit zeros, then scaled by window size / elements counted, which
     is right for every count_include_pad and ceil_mode."""
     count, out = count_spatial_axes(n), n.out_shape()
-    w = make_window(n, n.attr("kernel_shape"), out[2:], count)
+    w = make_window(n, n.required("kernel_shape"), out[2:], count)
     shape = (*out, 1) if count == 1 else out
     if w.dilations != [1, 1]:
         raise Refusal("a dilated average pool: the browser's CPU backend has none")
@@ -248,7 +248,7 @@ def lp_pool(b: Builder, n: Node) -> Value:
     count, out = count_spatial_axes(n), n.out_shape()
     if n.attr("p", 2) != 2:
         raise Refusal(f"p = {n.attr('p')}; WebNN has p = 2")
-    x, w = make_plane(b, n.value(0)), make_window(n, n.attr("kernel_shape"), out[2:], count)
+    x, w = make_plane(b, n.value(0)), make_window(n, n.required("kernel_shape"), out[2:], count)
     if w.dilations != [1, 1]:
         raise Refusal("dilations")
     shape = (*out, 1) if count == 1 else out

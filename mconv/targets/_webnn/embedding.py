@@ -29,14 +29,14 @@ def fuse_gathers(graph: Graph) -> None:
     for step in graph.steps:
         source = None
         if step.op == "Gather" and step.attributes.get("axis", 0) == 0:
-            source = dequantizations.get(step.inputs[0])
+            source = dequantizations.get(step.input(0))
         if source is not None and has_row_scales(source, graph):
-            inputs = (source.inputs[0], step.inputs[1], *source.inputs[1:])
+            inputs = (source.input(0), step.input(1), *source.inputs[1:])
             step = dataclasses.replace(step, op=ROWS, attributes=source.attributes, inputs=inputs)
         steps.append(step)
     used = set(graph.outputs)
     for step in steps:
-        used.update(step.inputs)
+        used.update(name for name in step.inputs if name)
     graph.steps = [step for step in steps if not used.isdisjoint(step.outputs)]
 
 
@@ -48,7 +48,7 @@ def transpose_weights(graph: Graph) -> None:
     """
     dequantizations = find_constant_dequantizations(graph)
     for position, step in enumerate(graph.steps):
-        source = dequantizations.get(step.inputs[0]) if step.op == "Transpose" else None
+        source = dequantizations.get(step.input(0)) if step.op == "Transpose" else None
         if source is None or source.attributes.get("block_size", 0):
             continue
         table = graph.constants[source.inputs[0]]
@@ -59,7 +59,11 @@ def transpose_weights(graph: Graph) -> None:
         axis = order.index(source.attributes.get("axis", 1) % table.ndim) if table.ndim else 0
         attributes = {**source.attributes, "axis": axis}
         graph.steps[position] = dataclasses.replace(
-            source, inputs=(name, *source.inputs[1:]), outputs=step.outputs, attributes=attributes
+            source,
+            inputs=(name, *source.inputs[1:]),
+            outputs=step.outputs,
+            attributes=attributes,
+            problem=step.problem,
         )
 
 
@@ -67,8 +71,10 @@ def find_constant_dequantizations(graph: Graph) -> dict[str, Step]:
     """Return the steps that dequantize constants by constants, by their output."""
     dequantizations = {}
     for step in graph.steps:
-        if step.op == "DequantizeLinear" and all(n in graph.constants for n in step.inputs if n):
-            dequantizations[step.outputs[0]] = step
+        if step.op != "DequantizeLinear" or not (step.input(0) and step.input(1)):
+            continue
+        if all(name in graph.constants for name in step.inputs if name):
+            dequantizations[step.output(0)] = step
     return dequantizations
 
 

@@ -156,7 +156,8 @@ def emit_step(
         try:
             call_handler(handler, step, graph, builder, values)
         except Refusal as problem:
-            if all(n in values or n in graph.constants for n in step.inputs if n):
+            # what follows from an earlier refusal is not said again
+            if not refused or all(n in values or n in graph.constants for n in step.inputs if n):
                 refused.setdefault((step.op, str(problem)), []).append(step.name)
             del builder.lines[mark:]
     if refused:
@@ -168,8 +169,8 @@ def call_handler(
 ) -> None:
     """Have a handler write a step, and note its results in ``values``. Raises Refusal."""
     types_known = all(name in graph.types for name in step.inputs if name)
-    if step.outputs[0] in graph.problems and types_known:
-        raise Refusal(f"ONNX's shape inference refuses it: {graph.problems[step.outputs[0]]}")
+    if step.problem and types_known:
+        raise Refusal(f"ONNX's shape inference refuses it: {step.problem}")
     builder.comment(f"{step.op} {step.name}")
     results = handler(builder, Node(step, graph, builder, values))
     if isinstance(results, Value):

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+import onnx_ir as ir
+
+from mconv.onnx_graph.serialization import node_to_proto
 
 NEWEST_IR = 13  # the newest IR version that is handed to onnxruntime
 ORT_TYPES = {
@@ -27,47 +29,56 @@ ORT_TYPES = {
 
 
 def evaluate_node(
-    node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], model: onnx.ModelProto
+    node: ir.Node, inputs: Sequence[np.ndarray | None], model: ir.Model
 ) -> list[np.ndarray] | None:
-    """Return the outputs of a node in order, given its inputs (None where one is left out).
+    """Return the outputs of a node in order, given its inputs (None where one is left out);
+    ``model`` says the versions of operators.
 
     Returns None where neither engine has the node: it is then left in the graph, to be emitted or
     refused.
     """
-    if node.op_type == "Constant":
-        for attribute in node.attribute:
-            if attribute.name == "value":
-                return [numpy_helper.to_array(attribute.t)]
+    if node.op_type == "Constant" and "value" in node.attributes:
+        return [read_tensor(node.attributes["value"].as_tensor())]
     feeds = {}
-    for name, array in zip(node.input, inputs, strict=True):
-        if array is not None:
-            feeds[name] = array
-    outputs = [name for name in node.output if name]
+    for value, array in zip(node.inputs, inputs, strict=True):
+        if value is not None and array is not None:
+            feeds[value.name or ""] = array
+    names = [value.name or "" for value in node.outputs]
+    outputs = [name for name in names if name]
     single = _make_model(node, feeds, outputs, model)
     values = _run_onnxruntime(single, feeds, outputs) or _run_reference(single, feeds, outputs)
     if values is None or not all(isinstance(value, np.ndarray | np.generic) for value in values):
         return None
     arrays = iter(np.asarray(value) for value in values)
-    return [next(arrays) if name else np.zeros(0) for name in node.output]
+    return [next(arrays) if name else np.zeros(0) for name in names]
+
+
+def read_tensor(tensor: ir.TensorProtocol) -> np.ndarray:
+    """Return a tensor's values, mapped from its file where they are external data; strings as
+    Python's."""
+    if isinstance(tensor, ir.StringTensor):
+        texts = [text.decode() for text in tensor.string_data()]
+        return np.array(texts, object).reshape(tensor.shape.numpy())
+    return tensor.numpy()
 
 
 def _make_model(
-    node: onnx.NodeProto,
-    feeds: Mapping[str, np.ndarray],
-    outputs: Sequence[str],
-    model: onnx.ModelProto,
+    node: ir.Node, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], model: ir.Model
 ) -> onnx.ModelProto:
-    """Return a model of one node, with the opsets of ``model``."""
+    """Return a message of a model of one node, with the opsets of ``model``."""
     inputs = []
     for name, array in feeds.items():
         element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         inputs.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
     graph = onnx.helper.make_graph(
-        [node], "constant", inputs, [onnx.ValueInfoProto(name=name) for name in outputs]
+        [node_to_proto(node)],
+        "constant",
+        inputs,
+        [onnx.ValueInfoProto(name=name) for name in outputs],
     )
     return onnx.helper.make_model(
         graph,
-        opset_imports=list(model.opset_import),
+        opset_imports=[onnx.helper.make_opsetid(*opset) for opset in model.opset_imports.items()],
         ir_version=min(model.ir_version, NEWEST_IR),
     )
 

@@ -1,5 +1,5 @@
-"""Infers the types of the outputs of operators that ONNX's inference does not know (or gives no
-shape for)."""
+"""Infers the types of nodes' outputs: by ONNX's own inference, and by rules for operators that it
+does not know (or gives no shape for)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+from onnx import numpy_helper
 
 Type: TypeAlias = tuple[str, tuple[int, ...] | None]  # NumPy's dtype name, the shape if static
 Attributes: TypeAlias = Mapping[str, Any]  # ONNX's, as Python has them
@@ -97,34 +100,97 @@ POOLS = {"AveragePool", "LpPool", "MaxPool"}
 FOURTH = {"com.microsoft.SkipLayerNormalization"}  # whose fourth output has the type of the first
 
 
+def make_type(dtype: np.dtype, shape: Sequence[int] | None) -> ir.TypeAndShape:
+    """Return the ONNX type of tensors of NumPy's ``dtype`` and a static shape; None where it is not
+    known."""
+    element = ir.TensorType(ir.DataType.from_numpy(dtype))
+    return ir.TypeAndShape(element, None if shape is None else ir.Shape(shape))
+
+
+def read_type(kind: ir.TypeAndShape) -> Type:
+    """Return NumPy's data type and the shape of an ONNX type: an empty name where it is no tensor,
+    None where a dimension is free."""
+    if not isinstance(kind.type, ir.TensorType) or kind.type.dtype == ir.DataType.UNDEFINED:
+        return ("", None)
+    dtype = str(kind.type.dtype.numpy().name)
+    if kind.shape is None or not all(isinstance(dim, int) for dim in kind.shape):
+        return (dtype, None)
+    return (dtype, kind.shape.numpy())
+
+
+def infer_by_rule(
+    op: str, attributes: Attributes, inputs: Sequence[Type], outputs: Sequence[str]
+) -> dict[str, ir.TypeAndShape]:
+    """Return the types of the outputs of ``op``, one of ``RULES``, by name.
+
+    Raises KeyError, IndexError, TypeError or ValueError where something is missing or does not fit.
+    """
+    dtype, shape = RULES[op](attributes, inputs)
+    kind = make_type(np.dtype(dtype), shape)
+    names = [outputs[0], *(outputs[3:4] if op in FOURTH else [])]
+    return {name: kind for name in names if name}
+
+
+def infer_by_onnx(
+    node: ir.Node,
+    version: int,
+    types: Mapping[str, ir.TypeAndShape],
+    constants: Mapping[str, np.ndarray],
+    model: ir.Model,
+) -> dict[str, ir.TypeAndShape]:
+    """Return the types of a node's outputs by name, as ONNX's inference gives them.
+
+    ``version`` is that of the operator, one of ONNX's own; ``types`` are those of the node's
+    inputs, ``constants`` the values that are known of them; ``model`` says the versions of all
+    operators, which bodies may use. Raises onnx's InferenceError or RuntimeError where the
+    inference refuses the node.
+    """
+    imports = [onnx.helper.make_opsetid(*opset) for opset in model.opset_imports.items()]
+    inferred = onnx.shape_inference.infer_node_outputs(
+        onnx.defs.get_schema(node.op_type, version, ""),
+        ir.to_proto(node),
+        {name: _to_message(kind) for name, kind in types.items()},
+        {name: numpy_helper.from_array(array, name) for name, array in constants.items()},
+        opset_imports=imports,
+        ir_version=model.ir_version,
+    )
+    return {name: _from_message(kind) for name, kind in inferred.items()}
+
+
+def _from_message(proto: onnx.TypeProto) -> ir.TypeAndShape:
+    """Return the type that a message of onnx says."""
+    return ir.TypeAndShape(
+        ir.serde.deserialize_type_proto_for_type(proto),
+        ir.serde.deserialize_type_proto_for_shape(proto),
+    )
+
+
+def _to_message(kind: ir.TypeAndShape) -> onnx.TypeProto:
+    """Return a type as the message that onnx takes."""
+    proto = onnx.TypeProto()
+    if kind.type is not None:
+        ir.serde.serialize_type_into(proto, kind.type)
+        if kind.shape is not None:
+            ir.serde.serialize_shape_into(proto, kind.shape)
+    return proto
+
+
 def drop_partial_windows(
-    attributes: Attributes, shape: tuple[int, ...], kind: onnx.TypeProto
-) -> None:
-    """Correct the type ``kind`` of a pool's output in place, where ``shape`` is its input's.
+    attributes: Attributes, shape: tuple[int, ...], kind: ir.TypeAndShape
+) -> ir.TypeAndShape:
+    """Return the corrected type of a pool's output, which the inference says is ``kind``, where
+    ``shape`` is its input's.
 
     With ceil_mode a window that would start in the end's padding does not exist (ONNX, MaxPool);
     the inference counts it.
     """
+    if kind.shape is None:
+        return kind
     count = len(shape) - 2
     pads = attributes.get("pads") or [0] * 2 * count
     strides = attributes.get("strides") or [1] * count
-    for i, dim in enumerate(kind.tensor_type.shape.dim[2:]):
-        if (dim.dim_value - 1) * strides[i] >= shape[2 + i] + pads[i]:
-            dim.dim_value -= 1
-
-
-def infer_types(
-    op: str, attributes: Attributes, inputs: Sequence[Type], outputs: Sequence[str]
-) -> dict[str, onnx.TypeProto]:
-    """Return the types of the outputs of ``op`` by name.
-
-    Raises KeyError, IndexError or TypeError where something is missing.
-    """
-    dtype, shape = RULES[op](attributes, inputs)
-    kind = onnx.helper.make_tensor_type_proto(
-        onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
-    )
-    types = {outputs[0]: kind}
-    if op in FOURTH and len(outputs) > 3 and outputs[3]:
-        types[outputs[3]] = kind
-    return types
+    sizes = list(kind.shape)
+    for i, size in enumerate(sizes[2:]):
+        if isinstance(size, int) and (size - 1) * strides[i] >= shape[2 + i] + pads[i]:
+            sizes[2 + i] = size - 1
+    return ir.TypeAndShape(kind.type, ir.Shape(sizes))

@@ -59,7 +59,7 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
     uint8; MLGraphBuilder dequantizes them in blocks. Source: onnxruntime, docs/ContribOperators.md.
     """
     x = n.value(0)
-    rows, inner, bits, block = (int(n.attr(k)) for k in ("N", "K", "bits", "block_size"))
+    rows, inner, bits, block = (int(n.required(k)) for k in ("N", "K", "bits", "block_size"))
     if x.dtype not in FLOATS:
         raise Refusal(f"an input of {n.dtype(0)}")
     if n.has(4):
@@ -106,7 +106,7 @@ def matmul_nbits(b: Builder, n: Node) -> Value:
 def einsum(b: Builder, n: Node) -> Value:
     """Write a product of two operands without repeated or summed-alone letters as one batched
     matmul."""
-    equation = n.attr("equation").replace(" ", "")
+    equation = n.required("equation").replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
     repeats = any(len(set(term)) != len(term) for term in [*terms, result])

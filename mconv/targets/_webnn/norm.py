@@ -97,7 +97,7 @@ def rms_normalization(b: Builder, n: Node) -> Value:
 def group_normalization(b: Builder, n: Node) -> Value:
     """Write each group of channels normalized as one layer; scale and bias are of groups in opset
     18, of channels since 21."""
-    x, groups = n.value(0), int(n.attr("num_groups"))
+    x, groups = n.value(0), int(n.required("num_groups"))
     grouped = b.reshape(x, [x.shape[0], groups, math.prod(x.shape[1:]) // groups])
     options = {"axes": [2], "epsilon": float(n.attr("epsilon", 1e-5))}
     y = b.call("layerNormalization", grouped, shape=grouped.shape, options=options)
@@ -115,7 +115,7 @@ def group_normalization(b: Builder, n: Node) -> Value:
 def lrn(b: Builder, n: Node) -> Value:
     """Write x / (bias + alpha / size * sum of squares over ``size`` channels) ** beta: the sum as a
     box average along the channels."""
-    x, size = n.value(0), int(n.attr("size"))
+    x, size = n.value(0), int(n.required("size"))
     if x.rank < 3:
         raise Refusal("it has no spatial axis")
     shape = (x.shape[0], 1, x.shape[1], math.prod(x.shape[2:]))

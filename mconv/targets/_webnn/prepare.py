@@ -7,24 +7,24 @@ dequantizes, casts or enlarges constants is not evaluated."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
-from onnx import numpy_helper
+import onnx_ir as ir
 
 from mconv.errors import UnsupportedError
-from mconv.onnx_graph import model_files
+from mconv.onnx_graph import model_files, surgery
+from mconv.onnx_graph.opsets import opset_of
 from mconv.targets._webnn import inference
-from mconv.targets._webnn.evaluate import evaluate_node
+from mconv.targets._webnn.evaluate import evaluate_node, read_tensor
 from mconv.targets._webnn.inference import Attributes, Type
+from mconv.targets._webnn.inlining import inline_local_functions, inline_operators
 
-DOMAINS = {"": "", "ai.onnx": ""}  # names of ONNX's own domain
 KEEP_PACKED = {"DequantizeLinear", "QuantizeLinear"}
 RANDOM = ("Random", "Bernoulli", "Multinomial")  # how operators begin that answer anew every time
 KNOWN_DATA = 4096  # elements; constants up to this size are shown to shape inference
@@ -44,6 +44,7 @@ class Step:
         attributes: Those that are written in the file.
         inputs: Names of tensors; empty where an optional input is left out.
         outputs: Names of tensors; empty where an optional output is left out.
+        problem: Why the types of its outputs could not be inferred; empty where they are.
     """
 
     name: str
@@ -52,6 +53,15 @@ class Step:
     attributes: Attributes
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    problem: str = ""
+
+    def input(self, index: int) -> str:
+        """Return the name of an input; an empty one where it is left out or not written."""
+        return self.inputs[index] if index < len(self.inputs) else ""
+
+    def output(self, index: int) -> str:
+        """Return the name of an output; an empty one where it is left out or not written."""
+        return self.outputs[index] if index < len(self.outputs) else ""
 
 
 @dataclass
@@ -65,7 +75,6 @@ class Graph:
         constants: Tensors whose value is known, by name.
         types: NumPy's data type and the static shape of tensors, by name.
         needed: Every tensor that some step or output uses.
-        problems: A step's first output → why its type could not be inferred.
     """
 
     inputs: list[str] = field(default_factory=list)
@@ -74,7 +83,6 @@ class Graph:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
     needed: set[str] = field(default_factory=set)
-    problems: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(path: Path, dims: Mapping[str, int], known: set[str]) -> Graph:
@@ -85,226 +93,203 @@ def prepare(path: Path, dims: Mapping[str, int], known: set[str]) -> Graph:
     they have one. Raises UnsupportedError for a free dimension without a size, SourceError for a
     bad file.
     """
-    model = model_files.load(path)
+    model = model_files.load_model(path)
     freeze_dims(model, dims)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inline_local_functions(model)
     for _ in range(INLINE_ROUNDS):
         graph = fold_constants(model)
         unknown = {step.op for step in graph.steps} - known
-        inlined = inline_functions(model, unknown) if unknown else None
+        inlined = inline_operators(model, unknown) if unknown else None
         if inlined is None:
             break
         model = inlined
     return graph
 
 
-def fold_constants(model: onnx.ModelProto) -> Graph:
-    """Return the steps that remain once everything constant is evaluated."""
-    versions = {DOMAINS.get(o.domain, o.domain): o.version for o in model.opset_import}
-    graph = Graph()
-    types: dict[str, onnx.TypeProto] = {}
-
-    def add_constant(name: str, array: np.ndarray, kind: onnx.TypeProto) -> None:
-        graph.constants[name] = array
-        graph.types[name] = (array.dtype.name, tuple(int(d) for d in array.shape))
-        types[name] = kind
-
-    for tensor in model.graph.initializer:
-        kind = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        add_constant(tensor.name, numpy_helper.to_array(tensor), kind)
-    for value in model.graph.input:
-        if value.name not in graph.constants:
-            graph.inputs.append(value.name)
-            types[value.name] = value.type
-            graph.types[value.name] = read_type(value.type)
-    for node in model.graph.node:
-        step = make_step(node, versions)
-        inferred, problem = infer_outputs(node, step, types, graph, model)
-        arrays = None
-        if step.op not in KEEP_PACKED:
-            arrays = fold_node(node, step, inferred, graph, model)
-        if arrays is None:
-            graph.steps.append(step)
-            if problem:
-                graph.problems[step.outputs[0]] = problem
-            for name, kind in inferred.items():
-                types[name] = kind
-                graph.types[name] = read_type(kind)
-            continue
-        for name, array in zip(step.outputs, arrays, strict=False):
-            if name:
-                element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-                kind = onnx.helper.make_tensor_type_proto(element, array.shape)
-                add_constant(name, array, kind)
-    graph.outputs = [value.name for value in model.graph.output]
-    remove_unused(graph)
-    return graph
-
-
-def freeze_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
+def freeze_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
     """Give every free input dimension its size in place, by its name or by ``<input>_<axis>``.
 
     Raises UnsupportedError naming all dimensions that lack a size.
     """
-    initializers = {t.name for t in model.graph.initializer}
     missing = []
-    for value in model.graph.input:
-        if value.name in initializers:
+    for value in model.graph.inputs:
+        if value.is_initializer() or value.shape is None or not _is_tensor(value):
             continue
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
-                name = dim.dim_param or f"{value.name}_{axis}"
-                if name in dims:
-                    dim.dim_value = dims[name]
-                else:
-                    missing.append(f"{name} (axis {axis} of {value.name})")
+        sizes: list[int | str] = []
+        for axis, dim in enumerate(value.shape):
+            if isinstance(dim, int):
+                sizes.append(dim)
+                continue
+            name = dim.value or f"{value.name}_{axis}"
+            sizes.append(dims.get(name, name))
+            if name not in dims:
+                missing.append(f"{name} (axis {axis} of {value.name})")
+        surgery.set_shape(value, sizes)
     if missing:
         raise UnsupportedError(
             "WebNN graphs have static shapes; these dimensions have no size: " + ", ".join(missing),
             hint="give each one a size in the target's options",
         )
-    for value in model.graph.output:  # what was free there follows from the inputs
-        value.type.tensor_type.ClearField("shape")
-    del model.graph.value_info[:]
+    surgery.forget_types(model.graph)
+    for value in model.graph.outputs:  # what was free there follows from the inputs
+        if value.producer() is not None:
+            value.shape = None
 
 
-def inline_functions(model: onnx.ModelProto, unknown: set[str]) -> onnx.ModelProto | None:
-    """Return the model with those of the ``unknown`` operators that ONNX defines by a function
-    replaced by their bodies; None if there is none, or the inliner gives up."""
-    version = next((o.version for o in model.opset_import if o.domain in DOMAINS), 0)
-    replaced = set()
-    for node in model.graph.node:
-        if node.domain not in DOMAINS or node.op_type not in unknown:
-            continue
-        if not onnx.defs.has(node.op_type, version, ""):
-            continue
-        schema = onnx.defs.get_schema(node.op_type, version, "")
-        has_body: bool = schema.has_function  # type: ignore[attr-defined]
-        makes_body: bool = schema.has_context_dependent_function  # type: ignore[attr-defined]
-        if has_body or makes_body:
-            replaced.add(node.op_type)
-            _write_defaults(node, schema)
-    if not replaced:
-        return None
-    try:
-        return onnx.inliner.inline_selected_functions(
-            model, [("", op) for op in sorted(replaced)], inline_schema_functions=True
-        )
-    except Exception:
-        # the inliner gives up on some types: the operators then stay, and are refused by name
-        return None
+def _is_tensor(value: ir.Value) -> bool:
+    """Whether a value is a tensor, for all that the file says."""
+    return value.type is None or isinstance(value.type, ir.TensorType)
 
 
-def _write_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
-    """Write the attributes that a node leaves at their defaults, which the inliner forgets."""
-    present = {attribute.name for attribute in node.attribute}
-    for name, attribute in sorted(schema.attributes.items()):
-        if name not in present and attribute.default_value.type:
-            node.attribute.append(attribute.default_value)
+def fold_constants(model: ir.Model) -> Graph:
+    """Return the steps that remain once everything constant is evaluated."""
+    folding = _Folding(model)
+    for node in model.graph:
+        folding.add_node(node)
+    graph = folding.graph
+    graph.outputs = [value.name or "" for value in model.graph.outputs]
+    remove_unused(graph)
+    return graph
 
 
-def make_step(node: onnx.NodeProto, versions: Mapping[str, int]) -> Step:
+class _Folding:
+    """Takes the nodes of a model in their order, evaluates those that are constant, and makes steps
+    of the others.
+
+    Attributes:
+        graph: What there is to emit so far.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = Graph()
+        self._model = model
+        self._types: dict[str, ir.TypeAndShape] = {}
+        self._versions = {**model.opset_imports, "": opset_of(model)}
+        for name, value in model.graph.initializers.items():
+            if value.const_value is not None:
+                self._add_constant(name, read_tensor(value.const_value))
+        for value in model.graph.inputs:
+            name = value.name or ""
+            if name not in self.graph.constants:
+                self.graph.inputs.append(name)
+                self._add_type(name, ir.TypeAndShape(value.type, value.shape))
+
+    def _add_type(self, name: str, kind: ir.TypeAndShape) -> None:
+        self._types[name] = kind
+        self.graph.types[name] = inference.read_type(kind)
+
+    def _add_constant(self, name: str, array: np.ndarray) -> None:
+        self.graph.constants[name] = array
+        self.graph.types[name] = (array.dtype.name, tuple(int(d) for d in array.shape))
+        self._types[name] = inference.make_type(array.dtype, array.shape)
+
+    def add_node(self, node: ir.Node) -> None:
+        """Evaluate a node, or make a step of it."""
+        step = make_step(node, self._versions)
+        inferred, problem = self._infer_outputs(node, step)
+        arrays = None
+        if step.op not in KEEP_PACKED:
+            arrays = self._evaluate(node, step, inferred)
+        if arrays is None:
+            self.graph.steps.append(dataclasses.replace(step, problem=problem))
+            for name, kind in inferred.items():
+                self._add_type(name, kind)
+            return
+        for name, array in zip(step.outputs, arrays, strict=False):
+            if name:
+                self._add_constant(name, array)
+
+    def _infer_outputs(self, node: ir.Node, step: Step) -> tuple[dict[str, ir.TypeAndShape], str]:
+        """Return the types of a node's outputs by name, and the reason where there are none."""
+        used = [name for name in step.inputs if name]
+        if any(name not in self._types for name in used):
+            return {}, "the type of an input is not known"
+        if step.op in inference.RULES:
+            input_types = [self.graph.types[n] if n else ("", None) for n in step.inputs]
+            try:
+                return inference.infer_by_rule(
+                    step.op, step.attributes, input_types, step.outputs
+                ), ""
+            except (KeyError, IndexError, TypeError, ValueError) as problem:
+                return {}, f"attributes or inputs are missing: {problem}"
+        if "." in step.op or not onnx.defs.has(node.op_type, step.version, ""):
+            return {}, "the operator is not ONNX's"
+        types = {name: self._types[name] for name in used}
+        data = {
+            name: self.graph.constants[name]
+            for name in used
+            if name in self.graph.constants and self.graph.constants[name].size <= KNOWN_DATA
+        }
+        try:
+            inferred = inference.infer_by_onnx(node, step.version, types, data, self._model)
+        except Exception as problem:
+            # onnx raises InferenceError and, from its C++ side, RuntimeError
+            text = str(problem).strip() or type(problem).__name__
+            return {}, text.splitlines()[0]
+        return self._correct_pools(step, inferred), ""
+
+    def _correct_pools(
+        self, step: Step, inferred: dict[str, ir.TypeAndShape]
+    ) -> dict[str, ir.TypeAndShape]:
+        """Return the types of a step's outputs, without windows that do not exist."""
+        if step.op not in inference.POOLS or not step.attributes.get("ceil_mode", 0):
+            return inferred
+        shape = self.graph.types.get(step.input(0), ("", None))[1]
+        if shape is None:
+            return inferred
+        return {
+            name: inference.drop_partial_windows(step.attributes, shape, kind)
+            for name, kind in inferred.items()
+        }
+
+    def _evaluate(
+        self, node: ir.Node, step: Step, inferred: Mapping[str, ir.TypeAndShape]
+    ) -> list[np.ndarray] | None:
+        """Return the outputs of a node whose inputs are all constants (or whose input's shape is,
+        for Shape and Size); None to keep the node."""
+        if step.op in ("Shape", "Size"):
+            return _fold_shape(step, self.graph)
+        if step.op.startswith(RANDOM) or "." in step.op or _has_bodies(node):
+            return None
+        constants = self.graph.constants
+        if any(name and name not in constants for name in step.inputs):
+            return None
+        if _would_enlarge(step, inferred, self.graph):
+            return None
+        inputs = [constants[name] if name else None for name in step.inputs]
+        return evaluate_node(node, inputs, self._model)
+
+
+def make_step(node: ir.Node, versions: Mapping[str, int]) -> Step:
     """Return a node as a step; ``versions`` are the model's opset versions by domain."""
-    domain = DOMAINS.get(node.domain, node.domain)
+    inputs = tuple("" if value is None else value.name or "" for value in node.inputs)
+    outputs = tuple(value.name or "" for value in node.outputs)
+    attributes = {}
+    for attribute in node.attributes.values():
+        if not attribute.is_ref():
+            is_tensor = attribute.type == ir.AttributeType.TENSOR
+            value = read_tensor(attribute.as_tensor()) if is_tensor else attribute.value
+            attributes[attribute.name] = value
     return Step(
-        name=node.name or node.output[0],
-        op=f"{domain}.{node.op_type}" if domain else node.op_type,
-        version=versions.get(domain, 1),
-        attributes={attribute.name: read_attribute(attribute) for attribute in node.attribute},
-        inputs=tuple(node.input),
-        outputs=tuple(node.output),
+        name=node.name or next(filter(None, outputs), ""),
+        op=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+        version=versions.get(node.domain) or 1,
+        attributes=attributes,
+        inputs=inputs,
+        outputs=outputs,
     )
 
 
-def read_attribute(attribute: onnx.AttributeProto) -> Any:
-    """Return an attribute's value in Python: an array for a tensor, a text for bytes."""
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def read_type(kind: onnx.TypeProto) -> Type:
-    """Return NumPy's data type and the shape of an ONNX type: an empty name where it is no tensor,
-    None where a dimension is free."""
-    tensor = kind.tensor_type
-    if not kind.HasField("tensor_type") or not tensor.elem_type:
-        return ("", None)
-    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
-    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
-        return (dtype, None)
-    return (dtype, tuple(d.dim_value for d in tensor.shape.dim))
-
-
-def infer_outputs(
-    node: onnx.NodeProto,
-    step: Step,
-    types: dict[str, onnx.TypeProto],
-    graph: Graph,
-    model: onnx.ModelProto,
-) -> tuple[dict[str, onnx.TypeProto], str]:
-    """Return the types of a node's outputs by name, as ONNX's inference gives them, and the reason
-    where there are none."""
-    used = [name for name in node.input if name]
-    if any(name not in types for name in used):
-        return {}, "the type of an input is not known"
-    if step.op in inference.RULES:
-        try:
-            input_types = [graph.types[n] if n else ("", None) for n in step.inputs]
-            outputs = list(step.outputs)
-            return inference.infer_types(step.op, step.attributes, input_types, outputs), ""
-        except (KeyError, IndexError, TypeError) as problem:
-            return {}, f"attributes or inputs are missing: {problem}"
-    if "." in step.op or not onnx.defs.has(node.op_type, step.version, ""):
-        return {}, "the operator is not ONNX's"
-    data = {
-        name: numpy_helper.from_array(graph.constants[name], name)
-        for name in used
-        if name in graph.constants and graph.constants[name].size <= KNOWN_DATA
-    }
-    schema = onnx.defs.get_schema(node.op_type, step.version, "")
-    try:
-        inferred = onnx.shape_inference.infer_node_outputs(
-            schema,
-            node,
-            {name: types[name] for name in used},
-            data,
-            opset_imports=list(model.opset_import),
-            ir_version=model.ir_version,
-        )
-    except Exception as problem:  # onnx raises InferenceError and, from its C++ side, RuntimeError
-        return {}, str(problem).strip().splitlines()[0]
-    shape = graph.types[node.input[0]][1] if used else None
-    if step.op in inference.POOLS and step.attributes.get("ceil_mode", 0) and shape is not None:
-        for kind in inferred.values():
-            inference.drop_partial_windows(step.attributes, shape, kind)
-    return dict(inferred), ""
-
-
-def fold_node(
-    node: onnx.NodeProto,
-    step: Step,
-    inferred: Mapping[str, onnx.TypeProto],
-    graph: Graph,
-    model: onnx.ModelProto,
-) -> list[np.ndarray] | None:
-    """Return the outputs of a node whose inputs are all constants (or whose input's shape is, for
-    Shape and Size); None to keep the node."""
-    if step.op in ("Shape", "Size"):
-        return _fold_shape(step, graph)
-    if step.op.startswith(RANDOM) or any(a.HasField("g") for a in node.attribute):
-        return None
-    if any(name and name not in graph.constants for name in step.inputs) or "." in step.op:
-        return None
-    if _would_enlarge(step, inferred, graph):
-        return None
-    return evaluate_node(node, [graph.constants[n] if n else None for n in step.inputs], model)
+def _has_bodies(node: ir.Node) -> bool:
+    """Whether a node is control flow."""
+    bodies = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in bodies for attribute in node.attributes.values())
 
 
 def _fold_shape(step: Step, graph: Graph) -> list[np.ndarray] | None:
     """Return the output of a Shape or Size; None where the shape is not static."""
-    shape = graph.types.get(step.inputs[0], ("", None))[1]
+    shape = graph.types.get(step.input(0), ("", None))[1]
     if shape is None:
         return None
     if step.op == "Size":
@@ -313,13 +298,13 @@ def _fold_shape(step: Step, graph: Graph) -> list[np.ndarray] | None:
     return [np.array(shape, np.int64)[start:end]]
 
 
-def _would_enlarge(step: Step, inferred: Mapping[str, onnx.TypeProto], graph: Graph) -> bool:
+def _would_enlarge(step: Step, inferred: Mapping[str, ir.TypeAndShape], graph: Graph) -> bool:
     """Whether an output would take more than twice the bytes of the inputs (of a Cast: more than
     they do), and more than a small constant takes."""
     before = sum(graph.constants[name].nbytes for name in step.inputs if name)
     allowed = max(ENLARGED, before if step.op == "Cast" else 2 * before)
     for kind in inferred.values():
-        dtype, shape = read_type(kind)
+        dtype, shape = inference.read_type(kind)
         if shape is None or dtype not in np.sctypeDict or dtype == "str":
             continue
         if math.prod(shape) * np.dtype(dtype).itemsize > allowed:

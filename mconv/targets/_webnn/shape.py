@@ -93,7 +93,7 @@ def read_slices(n: Node) -> list[tuple[int, int, int, int]]:
     """Return (start, end, axis, step) of each axis that a Slice cuts: from attributes before opset
     10, then from inputs."""
     if n.version < 10:
-        starts, ends = list(n.attr("starts")), list(n.attr("ends"))
+        starts, ends = list(n.required("starts")), list(n.required("ends"))
         axes, steps = list(n.attr("axes") or range(len(starts))), [1] * len(starts)
     else:
         starts, ends = n.const(1, "starts").tolist(), n.const(2, "ends").tolist()
@@ -160,7 +160,7 @@ def pad(b: Builder, n: Node) -> Value:
 
 def depth_to_space(b: Builder, n: Node) -> Value:
     """Write DepthToSpace as a transposition between two reshapes."""
-    x, size = n.value(0), int(n.attr("blocksize"))
+    x, size = n.value(0), int(n.required("blocksize"))
     batch, depth, height, width = x.shape
     channels = depth // (size * size)
     if n.attr("mode", "DCR") == "DCR":
@@ -176,7 +176,7 @@ def depth_to_space(b: Builder, n: Node) -> Value:
 
 def space_to_depth(b: Builder, n: Node) -> Value:
     """Write SpaceToDepth as a transposition between two reshapes."""
-    x, size = n.value(0), int(n.attr("blocksize"))
+    x, size = n.value(0), int(n.required("blocksize"))
     batch, channels, height, width = x.shape
     y = b.reshape(x, [batch, channels, height // size, size, width // size, size])
     return b.reshape(b.transpose(y, [0, 3, 5, 1, 2, 4]), n.out_shape())

@@ -68,7 +68,9 @@ def test_a_graph_in_memory_is_raised_with_the_same_tensors(tmp_path: Path) -> No
             t.name: t.raw_data for t in wanted.graph.initializer
         }
         # what is large did not pass through the converter
-        large = [n for n, t in held.items() if t is not None and t.nbytes >= opsets.SMALLEST_ASIDE]
+        large = [
+            n for n, t in held.items() if t is not None and t.nbytes >= serialization.SMALLEST_ASIDE
+        ]
         assert large
         assert all(raised.graph.initializers[n].const_value is held[n] for n in large)
         assert all(v.const_value is held[n] for n, v in model.graph.initializers.items())
