@@ -53,3 +53,20 @@ def convolution(seed: int = 0) -> onnx.ModelProto:
     outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 16])]
     graph = helper.make_graph(nodes, "convolution", inputs, outputs, tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def branches() -> onnx.GraphProto:
+    """x → Relu → r, and an If whose bodies read ``inner``, return ``outer`` and hold ``own``."""
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
+    returned = helper.make_tensor_value_info("outer", TensorProto.FLOAT, [4])
+    then = helper.make_graph([helper.make_node("Neg", ["inner"], ["y"])], "then", [], [output])
+    other = helper.make_graph([], "else", [], [returned])
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("If", ["condition"], ["y"], then_branch=then, else_branch=other),
+        helper.make_node("Add", ["r", "spare"], ["z"]),
+    ]
+    names = ("inner", "outer", "spare", "condition")
+    tensors = [numpy_helper.from_array(np.ones(4, np.float32), name) for name in names]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("x", "spare")]
+    return helper.make_graph(nodes, "g", inputs, [output], tensors)

@@ -7,15 +7,13 @@ what is made of a larger model), else with all tensors of 1 KiB and more in one 
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO
 
 from mconv.errors import SourceError, one_line
-from mconv.onnx_graph.edits import bodies_of
 from mconv.onnx_graph.serialization import (
+    bodies_of,
     is_in_memory,
     stand_ins,
     tensor_places,
@@ -25,12 +23,8 @@ from mconv.onnx_graph.serialization import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     import onnx_ir as ir
-
-    # (tensor, its bytes as stored) → its bytes
-    Change: TypeAlias = Callable[[onnx.TensorProto, np.ndarray], np.ndarray]
 
 MODEL_FILE = "model.onnx"
 DATA_SUFFIX = ".data"
@@ -40,7 +34,6 @@ INLINE_LIMIT = 1_500_000_000  # protobuf refuses 2 GiB; stay clear of it
 # times
 KEPT_OUTSIDE = 500_000_000
 SMALLEST_EXTERNAL = 1024  # bytes
-LARGEST_ELEMENT = 16  # bytes: complex128
 # of external data, so that a page of the file is a page in memory (onnx.proto,
 # TensorProto.external_data)
 ALIGNMENT = 4096
@@ -217,17 +210,6 @@ def _move(tensor: ir.TensorProtocol, name: str, file: BinaryIO) -> ir.ExternalTe
     )
 
 
-def load(path: Path, *, data: bool = True) -> onnx.ModelProto:
-    """Read an ONNX file; external data must lie inside the model's folder (links resolved). Raises
-    SourceError."""
-    import onnx
-
-    model = read_proto(path)
-    if data:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    return model
-
-
 def read_proto(path: Path) -> onnx.ModelProto:
     """Read an ONNX file as the protobuf message that it holds, without its external data.
 
@@ -280,84 +262,3 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
                 hint="commit the file beside the model; with Git LFS, fetch it (actions/checkout "
                 "with lfs: true)",
             )
-
-
-def save(
-    model: onnx.ModelProto, path: Path, source: Path | None = None, *, change: Change | None = None
-) -> None:
-    """Write ``model`` at ``path`` deterministically, with external data beside it where it would
-    pass 1.5 GB, or 0.5 GB of what was loaded without them.
-
-    ``model`` may have been loaded without its external data: they lie in the folder ``source``
-    (default: that of ``path``), and are copied one tensor at a time, through ``change`` where it is
-    given; what is in the data file of ``path`` itself stays there. A model in memory that becomes
-    external gives each tensor's bytes away as they are written."""
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
-
-    folder = path.parent if source is None else source
-    own = path.with_name(path.name + DATA_SUFFIX)
-    outside = [t for t in _get_all_tensors(model) if uses_external_data(t)]
-    here = folder.resolve() == path.parent.resolve()
-    staying = {id(t) for t in outside if here and ExternalDataInfo(t).location == own.name}
-    if (
-        not outside
-        and sum(math.prod(t.dims) for t in _get_all_tensors(model)) * LARGEST_ELEMENT < INLINE_LIMIT
-    ):
-        # to ask for its size first takes as long again
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        return
-    size = model.ByteSize() + sum(ExternalDataInfo(t).length or 0 for t in outside)
-    if staying or size > (KEPT_OUTSIDE if outside else INLINE_LIMIT):
-        with own.open("ab" if staying else "wb") as file:
-            for tensor in _get_all_tensors(model):
-                if id(tensor) not in staying and (
-                    uses_external_data(tensor) or tensor.ByteSize() >= SMALLEST_EXTERNAL
-                ):
-                    _outline(tensor, folder, file, own.name, change)
-    else:
-        for tensor in outside:
-            data = stored(tensor, folder)
-            tensor.raw_data = (change(tensor, data) if change else data).tobytes()
-            tensor.data_location = tensor.DEFAULT
-            del tensor.external_data[:]
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def stored(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
-    """The bytes of a tensor's external data in ``folder``: uint8, mapped from the file,
-    read-only."""
-    import numpy as np
-    from onnx.external_data_helper import ExternalDataInfo
-
-    about = ExternalDataInfo(tensor)
-    file = folder / about.location
-    length = file.stat().st_size - (about.offset or 0) if about.length is None else about.length
-    if not length:
-        return np.zeros(0, np.uint8)
-    return np.memmap(file, np.uint8, "r", about.offset or 0, (length,))
-
-
-def _outline(
-    tensor: onnx.TensorProto, folder: Path, file: BinaryIO, name: str, change: Change | None
-) -> None:
-    """Move a tensor's bytes to the end of ``file``. Strings have no such form and stay."""
-    import numpy as np
-    from onnx import numpy_helper
-    from onnx.external_data_helper import uses_external_data
-
-    if tensor.data_type == tensor.STRING:
-        return
-    if uses_external_data(tensor):
-        data = stored(tensor, folder)
-        data = change(tensor, data) if change else data
-    else:
-        if not tensor.HasField("raw_data"):
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-        data = np.frombuffer(tensor.raw_data, np.uint8)
-    file.write(bytes(-file.tell() % ALIGNMENT))
-    del tensor.external_data[:]
-    for key, value in (("location", name), ("offset", file.tell()), ("length", data.nbytes)):
-        tensor.external_data.add(key=key, value=str(value))
-    file.write(data.data)
-    tensor.data_location = tensor.EXTERNAL
-    tensor.ClearField("raw_data")

@@ -17,43 +17,31 @@ from mconv.onnx_graph.opsets import opset_of
 from mconv.values import AxisBound, ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
 
 BOUNDS = "mconv.bounds"  # the key in a model's metadata, of AxisBound's JSON by axis
 
 
-def value_spec(value: ir.Value | onnx.ValueInfoProto) -> TensorSpec:
+def value_spec(value: ir.Value) -> TensorSpec:
     """Return the type and shape of an input or output of a graph; an axis without a size (or of −1,
     as some writers say) and without a name is called ``<tensor>_<axis>``.
 
     Raises UnsupportedError for what is no tensor (a sequence, for instance), or of no type."""
-    import onnx
     import onnx_ir as ir
 
-    if isinstance(value, ir.Value):
-        name = value.name or ""
-        if not isinstance(value.type, ir.TensorType):
-            raise UnsupportedError(
-                f"{name!r} is no tensor: its type is {value.type}",
-                hint="export the model with tensors as inputs and outputs",
-            )
-        sizes: list[int | str] = []
-        for axis, size in enumerate(value.shape or ()):
-            if isinstance(size, int) and size >= 0:
-                sizes.append(size)
-            else:
-                sizes.append((not isinstance(size, int) and size.value) or f"{name}_{axis}")
-        return TensorSpec(name=name, dtype=str(value.type.dtype.numpy()), shape=tuple(sizes))
-    tensor = value.type.tensor_type
-    shape: list[int | str] = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        if dim.HasField("dim_value") and dim.dim_value >= 0:
-            shape.append(dim.dim_value)
+    name = value.name or ""
+    if not isinstance(value.type, ir.TensorType):
+        raise UnsupportedError(
+            f"{name!r} is no tensor: its type is {value.type}",
+            hint="export the model with tensors as inputs and outputs",
+        )
+    sizes: list[int | str] = []
+    for axis, size in enumerate(value.shape or ()):
+        if isinstance(size, int) and size >= 0:
+            sizes.append(size)
         else:
-            shape.append(dim.dim_param or f"{value.name}_{axis}")
-    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(shape))
+            sizes.append((not isinstance(size, int) and size.value) or f"{name}_{axis}")
+    return TensorSpec(name=name, dtype=str(value.type.dtype.numpy()), shape=tuple(sizes))
 
 
 def describe(path: Path) -> ModelInfo:

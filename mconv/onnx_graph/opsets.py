@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from mconv.errors import UnsupportedError, one_line
 from mconv.onnx_graph.serialization import from_proto_with, to_proto_without
@@ -14,34 +14,19 @@ if TYPE_CHECKING:
 MICROSOFT = "com.microsoft"  # onnxruntime's contributed operators
 
 
-def opset_of(model: onnx.ModelProto | ir.Model) -> int:
+def opset_of(model: ir.Model) -> int:
     """Return the version of ONNX's own operators that a model uses, 0 where it names none."""
-    import onnx_ir as ir
-
-    if isinstance(model, ir.Model):
-        return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-    for opset in model.opset_import:
-        if opset.domain in ("", "ai.onnx"):
-            return opset.version
-    return 0
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
 
-@overload
-def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto: ...
-@overload
-def raise_opset(model: ir.Model, opset: int) -> ir.Model: ...
-def raise_opset(model: onnx.ModelProto | ir.Model, opset: int) -> onnx.ModelProto | ir.Model:
+def raise_opset(model: ir.Model, opset: int) -> ir.Model:
     """Return the model in ``opset`` or newer: itself where it is, else converted, with the same
     tensors.
 
     Raises UnsupportedError where onnx's converter cannot raise it."""
-    import onnx_ir as ir
-
     current = opset_of(model)
     if current >= opset:
         return model
-    if not isinstance(model, ir.Model):
-        return _convert(model, current, opset)
     proto, tensors = to_proto_without(model)
     return from_proto_with(_convert(proto, current, opset), tensors)
 
@@ -59,13 +44,6 @@ def _convert(model: onnx.ModelProto, current: int, opset: int) -> onnx.ModelProt
         ) from problem
 
 
-def declare_domain(model: onnx.ModelProto | ir.Model, domain: str) -> None:
+def declare_domain(model: ir.Model, domain: str) -> None:
     """Say that a model uses version 1 of the operators of ``domain``, unless it says so."""
-    import onnx_ir as ir
-    from onnx import helper
-
-    if isinstance(model, ir.Model):
-        model.opset_imports.setdefault(domain, 1)
-        return
-    if all(opset.domain != domain for opset in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(domain, 1))
+    model.opset_imports.setdefault(domain, 1)

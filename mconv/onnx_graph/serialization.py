@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from mconv.onnx_graph.edits import bodies_of
-
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
@@ -216,6 +214,14 @@ def _drop_repeated_types(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for body in bodies_of(node):
             _drop_repeated_types(body)
+
+
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the control-flow bodies that a node of a message holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def serialize(model: ir.Model) -> bytes:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from mconv.errors import UnsupportedError
 from mconv.onnx_graph import model_files
-from mconv.onnx_graph.quantized import is_quantized
+from mconv.onnx_graph.quantized import is_quantized_operator
 from mconv.onnx_graph.serialization import tensor_places
 from mconv.onnx_graph.surgery import forget_types
 from mconv.quantizers._float_models import load_float_model
@@ -86,7 +86,7 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         quantized = _quantize_products(graph, Path(folder), options)
         computed = sum(
-            is_quantized(node.op_type) and node.op_type != "DynamicQuantizeLinear"
+            is_quantized_operator(node.op_type) and node.op_type != "DynamicQuantizeLinear"
             for node in quantized.graph
         )
         if not computed and not stored:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from mconv.errors import UnsupportedError, UsageError, one_line
-from mconv.onnx_graph.quantized import refuse_quantized
+from mconv.onnx_graph.quantized import refuse_operators
 from mconv.targets import _nncf_scope
 from mconv.values import ModelInfo, TensorSpec
 
@@ -123,7 +123,7 @@ def check_model(info: ModelInfo, feeds: Sequence[Feed] | None) -> None:
     Raises UnsupportedError where it is quantized already, UsageError where a feed does not fit its
     inputs.
     """
-    refuse_quantized(info.operators)
+    refuse_operators(info.operators)
     for index, feed in enumerate(feeds or ()):
         _check_feed(info, feed, index)
 

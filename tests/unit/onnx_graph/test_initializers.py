@@ -10,8 +10,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from mconv.onnx_graph import initializers, model_files, serialization
-from tests.models import linear
-from tests.unit.onnx_graph.test_edits import branches
+from tests.models import branches, linear
 
 
 def test_a_small_model_stays_as_it_is() -> None:

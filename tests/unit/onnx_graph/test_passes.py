@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mconv.onnx_graph import passes
-from tests.unit.onnx_graph.test_edits import branches
+from tests.models import branches
 
 
 def model_of(graph: onnx.GraphProto) -> ir.Model:

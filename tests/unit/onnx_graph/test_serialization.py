@@ -11,8 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mconv.onnx_graph import serialization
-from tests.models import convolution, linear
-from tests.unit.onnx_graph.test_edits import branches
+from tests.models import branches, convolution, linear
 
 
 def of_every_kind() -> onnx.ModelProto:

@@ -9,8 +9,7 @@ import pytest
 from onnx import helper
 
 from mconv.onnx_graph import model_info, serialization, surgery
-from tests.models import linear
-from tests.unit.onnx_graph.test_edits import branches
+from tests.models import branches, linear
 from tests.unit.onnx_graph.test_passes import constants, model_of
 
 
