@@ -9,7 +9,7 @@ sizes in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -81,6 +81,22 @@ class TensorSpec(Frozen, frozen=True, kw_only=True):
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+    def is_filled_by(self, dtype: str, shape: Sequence[int]) -> bool:
+        """Return whether an array of NumPy's type ``dtype`` and of ``shape`` is of this type, and
+        has the sizes that are fixed."""
+        return dtype == self.dtype and fits_shape(shape, self.shape)
+
+
+def fits_shape(shape: Sequence[int], wanted: Sequence[int | str | None]) -> bool:
+    """Return whether ``shape`` has as many axes as ``wanted`` and the sizes that it fixes; an axis
+    with a name, or without one, takes any."""
+    if len(shape) != len(wanted):
+        return False
+    return all(
+        not isinstance(fixed, int) or size == fixed
+        for size, fixed in zip(shape, wanted, strict=True)
+    )
 
 
 InputKind = Literal[

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mconv.errors import StepError
-from mconv.values import TensorSpec
+from mconv.values import TensorSpec, fits_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,18 +31,8 @@ def check_feed(inputs: tuple[TensorSpec, ...], feed: Feed) -> None:
         array = feed[spec.name]
         if str(array.dtype) != spec.dtype:
             raise StepError(f"input {spec.name} is {array.dtype}, the artifact takes {spec.dtype}")
-        if not _fits_shape(array.shape, spec.shape):
+        if not fits_shape(array.shape, spec.shape):
             raise StepError(
                 f"input {spec.name} has shape {list(array.shape)}, the artifact takes "
                 f"{list(spec.shape)}"
             )
-
-
-def _fits_shape(shape: tuple[int, ...], taken: tuple[int | str, ...]) -> bool:
-    """Whether ``shape`` has the sizes that ``taken`` fixes; an axis with a name takes any."""
-    if len(shape) != len(taken):
-        return False
-    for size, wanted in zip(shape, taken, strict=True):
-        if isinstance(wanted, int) and size != wanted:
-            return False
-    return True

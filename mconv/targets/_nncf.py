@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, TypedDict
 from mconv.errors import UnsupportedError, UsageError, one_line
 from mconv.onnx_graph.quantized import refuse_operators
 from mconv.targets import _nncf_scope
-from mconv.values import ModelInfo, TensorSpec
+from mconv.values import ModelInfo
 
 if TYPE_CHECKING:
-    import numpy as np
     import openvino
 
     from mconv.targets._nncf_scope import Feed
@@ -135,21 +134,11 @@ def _check_feed(info: ModelInfo, feed: Feed, index: int) -> None:
         raise UsageError(f"calibration sample {index} holds {held}; the model takes {taken}")
     for spec in info.inputs:
         array = feed[spec.name]
-        if not _fits_spec(array, spec):
+        if not spec.is_filled_by(str(array.dtype), array.shape):
             raise UsageError(
                 f"calibration sample {index}: {spec.name} is {array.dtype} {list(array.shape)}, "
                 f"the model takes {spec.dtype} {list(spec.shape)}"
             )
-
-
-def _fits_spec(array: np.ndarray, spec: TensorSpec) -> bool:
-    """Whether an array has the type of ``spec`` and every size that it fixes."""
-    if str(array.dtype) != spec.dtype or len(array.shape) != len(spec.shape):
-        return False
-    for size, wanted in zip(array.shape, spec.shape, strict=True):
-        if isinstance(wanted, int) and size != wanted:
-            return False
-    return True
 
 
 def quantize_network(

@@ -14,6 +14,7 @@ from mconv.values import (
     Place,
     Report,
     TensorSpec,
+    fits_shape,
     from_json,
     to_json,
 )
@@ -103,3 +104,28 @@ def test_bounds_of_an_axis_say_what_they_hold(
     assert bound.describe("n") == words
     assert all(bound.holds(size) for size in inside)
     assert not any(bound.holds(size) for size in outside)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "fits"),
+    [
+        ("float32", (1, 8), True),
+        ("float32", (7, 8), True),
+        ("float32", (0, 8), True),
+        ("float32", (7, 9), False),
+        ("float32", (8,), False),
+        ("float32", (1, 8, 1), False),
+        ("float64", (1, 8), False),
+    ],
+)
+def test_an_array_fills_a_spec_of_its_type_and_fixed_sizes(
+    dtype: str, shape: tuple[int, ...], fits: bool
+) -> None:
+    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 8))
+    assert spec.is_filled_by(dtype, shape) == fits
+
+
+def test_an_axis_without_a_name_takes_any_size() -> None:
+    assert fits_shape((3, 4), (None, 4))
+    assert fits_shape((), ())
+    assert not fits_shape((3, 5), (None, 4))

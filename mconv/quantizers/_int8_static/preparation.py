@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from mconv.contracts import Feed
-    from mconv.values import TensorSpec
 
 MIN_OPSET = 13  # per-axis DequantizeLinear starts here
 # attributes that com.microsoft's Attention and MultiHeadAttention share
@@ -206,17 +205,9 @@ def check_feeds(model: ir.Model, feeds: Sequence[Feed] | None) -> Sequence[Feed]
             )
         for spec in specs:
             array = feed[spec.name]
-            if not _fits(array.shape, spec) or str(array.dtype) != spec.dtype:
+            if not spec.is_filled_by(str(array.dtype), array.shape):
                 raise UsageError(
                     f"calibration sample {index}: {spec.name} is {array.dtype} "
-                    f"{list(array.shape)}, "
-                    f"the model takes {spec.dtype} {list(spec.shape)}"
+                    f"{list(array.shape)}, the model takes {spec.dtype} {list(spec.shape)}"
                 )
     return feeds
-
-
-def _fits(shape: Sequence[int], spec: TensorSpec) -> bool:
-    return len(shape) == len(spec.shape) and all(
-        isinstance(wanted, str) or wanted == size
-        for wanted, size in zip(spec.shape, shape, strict=True)
-    )

@@ -12,6 +12,7 @@ from mconv.errors import StepError, UsageError
 from mconv.onnx_graph.serialization import serialize
 from mconv.quantizers._graphs import copy_model, named_values, values_of
 from mconv.quantizers._nbits.layers import Layer
+from mconv.values import fits_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -246,11 +247,7 @@ def _check_feed(feed: Feed, session: onnxruntime.InferenceSession, weights: set[
         )
     for name, expected in inputs.items():
         shape = feed[name].shape
-        fits = len(shape) == len(expected.shape) and all(
-            not isinstance(want, int) or want == got
-            for want, got in zip(expected.shape, shape, strict=True)
-        )
-        if not fits:
+        if not fits_shape(shape, expected.shape):
             raise UsageError(
                 f"the calibration data's {name} has shape {list(shape)}, the model takes "
                 f"{list(expected.shape)}",
