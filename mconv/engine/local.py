@@ -20,7 +20,7 @@ from mconv.store.local import Entry, Store, limit_output_bytes
 from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS
-from mconv.workers.messages import Outcome, Request
+from mconv.workers.messages import FinishedStep, Request
 from mconv.workers.process import Process, Start, run_step, spawn
 from mconv.workers.service import Service
 
@@ -112,7 +112,7 @@ class LocalRunner:
 
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
-    ) -> Outcome:
+    ) -> FinishedStep:
         """Run ``step`` in a process of its own.
 
         Where it ran out of memory beside others, it is run once more alone.
@@ -128,7 +128,7 @@ class LocalRunner:
         if step.service:
             extra |= self.services[step.service].make_variables()
 
-        def attempt() -> Outcome:
+        def attempt() -> FinishedStep:
             """Run the step once."""
             return run_step(
                 request,
@@ -143,16 +143,16 @@ class LocalRunner:
             )
 
         try:
-            outcome, crowded = self.running.run_beside_others(attempt)
-            ran_out = outcome.error and outcome.error.type == OutOfMemoryError.__name__
+            finished, crowded = self.running.run_beside_others(attempt)
+            ran_out = finished.error and finished.error.type == OutOfMemoryError.__name__
             if crowded and ran_out and step.memory_bytes is None:
                 plain_files.clear_folder(workspace)
-                outcome = self.running.run_alone(attempt)
-            return outcome
+                finished = self.running.run_alone(attempt)
+            return finished
         finally:
             self._release_server(step)
 
-    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+    def keep(self, step: Step, done: FinishedStep, workspace: Path) -> Entry:
         """Move the files of a finished step into the store.
 
         Raises StoreError where there are too many bytes.

@@ -35,7 +35,7 @@ from mconv.planning.step_graph import Plan, Step
 from mconv.store import shared
 from mconv.store.local import Entry, Store, limit_output_bytes, sweep_paths
 from mconv.values import ErrorInfo, Machine
-from mconv.workers.messages import Outcome
+from mconv.workers.messages import FinishedStep
 
 ATTEMPTS = 3  # nodes a step is tried on where they die under it
 START_SECONDS = 90.0  # for a node to become free, import mconv and plan
@@ -133,7 +133,7 @@ class Node:
         """Prepare the node's local runner for the steps ``keys``."""
         self.local.begin([self.steps[key] for key in keys])
 
-    def run(self, key: str) -> Outcome:
+    def run(self, key: str) -> FinishedStep:
         """Do a step and put its files into the shared store.
 
         Never raises for what goes wrong with the step.
@@ -173,7 +173,7 @@ class Node:
                 hint=problem.hint if isinstance(problem, MconvError) else None,
                 step=step.kind,
             )
-            return Outcome(answer=None, error=error, seconds=0.0, peak_rss_bytes=None)
+            return FinishedStep(answer=None, error=error, seconds=0.0, peak_rss_bytes=None)
         return done
 
     def halt(self) -> None:
@@ -415,7 +415,7 @@ class RayRunner:
 
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
-    ) -> Outcome:
+    ) -> FinishedStep:
         """Run ``step`` on its node, and on another where that node dies.
 
         Raises StepError where every node that tries it dies, or none is left.
@@ -428,7 +428,7 @@ class RayRunner:
                 while not self.ray.wait([reference], timeout=POLL_SECONDS)[0]:
                     if stop.is_set():
                         member.actor.halt.remote()
-                done: Outcome = self.ray.get(reference)
+                done: FinishedStep = self.ray.get(reference)
             except self.ray.exceptions.RayError as problem:
                 # the node, or the actor's process on it, is gone
                 member.alive = False
@@ -465,7 +465,7 @@ class RayRunner:
                 )
             time.sleep(POLL_SECONDS)
 
-    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+    def keep(self, step: Step, done: FinishedStep, workspace: Path) -> Entry:
         """Return the entry that the node left in the shared store.
 
         Raises StoreError where it is not there.

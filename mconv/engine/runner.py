@@ -11,7 +11,7 @@ from mconv.errors import StoreError
 from mconv.planning.costs import estimate_memory
 from mconv.planning.step_graph import Step
 from mconv.store.local import Entry
-from mconv.workers.messages import Outcome
+from mconv.workers.messages import FinishedStep
 
 
 class Runner(Protocol):
@@ -33,7 +33,7 @@ class Runner(Protocol):
 
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
-    ) -> Outcome:
+    ) -> FinishedStep:
         """Do ``step`` and return how it went.
 
         It reads the files of its inputs in ``folders`` (role → folder) and leaves its own in
@@ -41,7 +41,7 @@ class Runner(Protocol):
         StepError, StoreError or OSError where it cannot be tried.
         """
 
-    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+    def keep(self, step: Step, done: FinishedStep, workspace: Path) -> Entry:
         """Return the entry of a step that :meth:`run` did well.
 
         From now on the entry is in the store, though perhaps not yet with its files.
@@ -67,8 +67,8 @@ class RunningSteps:
         self.count = 0
         self.waiting = 0
 
-    def run_beside_others(self, attempt: Callable[[], Outcome]) -> tuple[Outcome, bool]:
-        """Return the outcome of ``attempt``, and whether others ran when it began or ended."""
+    def run_beside_others(self, attempt: Callable[[], FinishedStep]) -> tuple[FinishedStep, bool]:
+        """Return what ``attempt`` gives, and whether others ran when it began or ended."""
         with self.changed:
             self.count += 1
             crowded = self.count > 1
@@ -81,8 +81,8 @@ class RunningSteps:
                 self.changed.notify_all()
         return done, crowded
 
-    def run_alone(self, attempt: Callable[[], Outcome]) -> Outcome:
-        """Return the outcome of ``attempt``, which is made when nothing else runs.
+    def run_alone(self, attempt: Callable[[], FinishedStep]) -> FinishedStep:
+        """Return what ``attempt`` gives, which is made when nothing else runs.
 
         Those that wait take turns.
         """
@@ -109,7 +109,7 @@ def has_room(step: Step, beside: Collection[Step], jobs: int, budget: float) -> 
     return len(beside) < jobs and sum(map(estimate_memory, (step, *beside))) <= budget
 
 
-def make_entry(step: Step, done: Outcome) -> Entry:
+def make_entry(step: Step, done: FinishedStep) -> Entry:
     """Return what the store is to hold of a finished step, beside its files.
 
     Raises StoreError where the step gave no answer.

@@ -64,7 +64,7 @@ class Response(Frozen, Generic[T], frozen=True, kw_only=True):
 StepResponse = Response[Answer]
 
 
-class Outcome(Frozen, frozen=True, kw_only=True):
+class FinishedStep(Frozen, frozen=True, kw_only=True):
     """A finished step as its parent saw it.
 
     Attributes:

@@ -33,7 +33,7 @@ from mconv.values import ErrorInfo, to_json
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS, measure_resident
 from mconv.workers.messages import (
-    Outcome,
+    FinishedStep,
     Request,
     StepResponse,
     make_malformed_error,
@@ -95,7 +95,7 @@ def run_step(
     stop: threading.Event,
     extra: Mapping[str, str] | None = None,
     start: Start = spawn,
-) -> Outcome:
+) -> FinishedStep:
     """Run one step in a child process and return how it went.
 
     It never raises for what the child does. Where ``stop`` is set, the child is killed. ``start``
@@ -125,7 +125,7 @@ def run_step(
         if response.answer is not None and response.answer.kind != kind:
             raise make_malformed_error(f"a step {kind!r}", "it is that of another kind of step")
     except MconvError as problem:
-        return Outcome(
+        return FinishedStep(
             answer=None,
             error=_describe_error(problem, kind, tail),
             seconds=seconds,
@@ -134,7 +134,7 @@ def run_step(
     error: ErrorInfo | None = None
     if response.error is not None:
         error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
-    return Outcome(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
+    return FinishedStep(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
 
 
 def _explain_death(code: int | None, workspace: Path) -> MconvError:

@@ -19,9 +19,9 @@ from mconv.planning.step_graph import Step
 from mconv.steps.requests import WriteRequest
 from mconv.store.local import Entry, Store
 from mconv.values import ErrorInfo
-from mconv.workers.messages import Outcome
+from mconv.workers.messages import FinishedStep
 
-GOOD = Outcome(answer=CalibrateAnswer(count=1), error=None, seconds=0.1, peak_rss_bytes=1)
+GOOD = FinishedStep(answer=CalibrateAnswer(count=1), error=None, seconds=0.1, peak_rss_bytes=1)
 
 
 def step(key: str, *inputs: str, exclusive: bool = False, size: int = 0) -> Step:
@@ -62,16 +62,16 @@ class Noting:
 
     def run(
         self, step: Step, folders: Mapping[str, Path], workspace: Path, stop: threading.Event
-    ) -> Outcome:
+    ) -> FinishedStep:
         with self.lock:
             self.ran.append(step.label)
         (workspace / "out").mkdir()
         if step.label == self.failing:
             error = ErrorInfo(type="StepError", message="broken", step=step.kind)
-            return Outcome(answer=None, error=error, seconds=0.0, peak_rss_bytes=None)
+            return FinishedStep(answer=None, error=error, seconds=0.0, peak_rss_bytes=None)
         return GOOD
 
-    def keep(self, step: Step, done: Outcome, workspace: Path) -> Entry:
+    def keep(self, step: Step, done: FinishedStep, workspace: Path) -> Entry:
         return self.store.put(make_entry(step, done), workspace / "out")
 
     def close(self) -> None:

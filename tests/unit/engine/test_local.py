@@ -16,7 +16,7 @@ from mconv.planning.step_graph import Step
 from mconv.steps.requests import WriteRequest
 from mconv.store.local import Store
 from mconv.values import ErrorInfo, ModelInfo
-from mconv.workers.messages import Outcome, Request
+from mconv.workers.messages import FinishedStep, Request
 
 
 def step(size: int = 0, **settings: object) -> Step:
@@ -97,10 +97,10 @@ def test_preloads_name_modules() -> None:
     assert all(part.isidentifier() for name in named for part in name.split("."))
 
 
-def outcome(error: str | None = None) -> Outcome:
+def outcome(error: str | None = None) -> FinishedStep:
     info = ErrorInfo(type=error, message="m") if error else None
     answer = None if error else WriteAnswer(info=ModelInfo())
-    return Outcome(answer=answer, error=info, seconds=0.0, peak_rss_bytes=None)
+    return FinishedStep(answer=answer, error=info, seconds=0.0, peak_rss_bytes=None)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_out_of_memory_beside_others_is_tried_again_alone(
     asked: list[int] = []
     other_may_end, refused = threading.Event(), threading.Event()
 
-    def run(request: Request, workspace: Path, **_: object) -> Outcome:
+    def run(request: Request, workspace: Path, **_: object) -> FinishedStep:
         if request.step.target == "other":
             assert refused.wait(10)
             other_may_end.set()

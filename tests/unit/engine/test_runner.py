@@ -11,7 +11,7 @@ from mconv.answers import CalibrateAnswer
 from mconv.engine.runner import RunningSteps, has_room, make_entry
 from mconv.errors import StoreError
 from mconv.planning.costs import estimate_memory
-from mconv.workers.messages import Outcome
+from mconv.workers.messages import FinishedStep
 from tests.unit.engine.test_executor import GOOD, step
 
 SMALL, LARGE = step("small"), step("large", size=10**9)
@@ -44,12 +44,14 @@ def test_memory_of_all_together_stays_in_the_budget() -> None:
 
 
 def test_an_entry_holds_what_the_step_answered() -> None:
-    done = Outcome(answer=CalibrateAnswer(count=2), error=None, seconds=1.23456, peak_rss_bytes=7)
+    done = FinishedStep(
+        answer=CalibrateAnswer(count=2), error=None, seconds=1.23456, peak_rss_bytes=7
+    )
     entry = make_entry(SMALL, done)
     assert (entry.key, entry.label, entry.answer) == (SMALL.key, "small", done.answer)
     assert (entry.seconds, entry.peak_rss_bytes) == (1.2346, 7)
     with pytest.raises(StoreError, match="small has no answer"):
-        make_entry(SMALL, Outcome(answer=None, error=None, seconds=1.0, peak_rss_bytes=None))
+        make_entry(SMALL, FinishedStep(answer=None, error=None, seconds=1.0, peak_rss_bytes=None))
 
 
 class Held:
@@ -58,7 +60,7 @@ class Held:
     def __init__(self) -> None:
         self.began, self.go_on = threading.Event(), threading.Event()
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> FinishedStep:
         self.began.set()
         assert self.go_on.wait(10)
         return GOOD
@@ -83,7 +85,7 @@ def test_a_step_knows_whether_others_ran_when_it_began_or_ended() -> None:
 def test_a_step_that_fails_is_not_counted_any_more() -> None:
     running = RunningSteps()
 
-    def fail() -> Outcome:
+    def fail() -> FinishedStep:
         raise OSError("no luck")
 
     with pytest.raises(OSError, match="no luck"):
@@ -100,13 +102,13 @@ def test_alone_waits_for_all_others_and_takes_turns() -> None:
     order: list[str] = []
     inside = threading.Lock()
 
-    def wait() -> Outcome:
+    def wait() -> FinishedStep:
         began.set()
         assert go_on.wait(10)
         order.append("beside")
         return GOOD
 
-    def alone() -> Outcome:
+    def alone() -> FinishedStep:
         assert inside.acquire(blocking=False)
         order.append("alone")
         inside.release()

@@ -10,7 +10,7 @@ import pytest
 from mconv.answers import ExportAnswer
 from mconv.steps.requests import ExportRequest
 from mconv.values import SourceConfig
-from mconv.workers.messages import Outcome, Request
+from mconv.workers.messages import FinishedStep, Request
 from mconv.workers.process import run_step
 from tests.models import write_linear
 
@@ -25,7 +25,7 @@ def load(config):
 '''
 
 
-def run(folder: Path, format_: str, path: str, *plugins: str) -> Outcome:
+def run(folder: Path, format_: str, path: str, *plugins: str) -> FinishedStep:
     source = SourceConfig(format=format_, path=path, root=str(folder))
     request = Request(
         step=ExportRequest(source=source), folders={}, out=str(folder / "out"), plugins=plugins

@@ -19,7 +19,7 @@ from mconv.steps.requests import CalibrateRequest, InRuntime, VerifyRequest
 from mconv.values import SourceConfig
 from mconv.workers import process
 from mconv.workers.channels import Exchange
-from mconv.workers.messages import Outcome, Request
+from mconv.workers.messages import FinishedStep, Request
 from mconv.workers.spawn import Spawned
 
 SOURCE = SourceConfig(format="onnx", path="m.onnx", root=".")
@@ -50,7 +50,7 @@ class Start:
         return self.child
 
 
-def run(folder: Path, start: Start, *, stop: bool = False, **limits: float) -> Outcome:
+def run(folder: Path, start: Start, *, stop: bool = False, **limits: float) -> FinishedStep:
     event = threading.Event()
     if stop:
         event.set()
