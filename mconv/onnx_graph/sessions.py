@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def as_written(path: Path) -> onnxruntime.InferenceSession:
-    """onnxruntime's session of a graph without its own optimisations. Its threads do not spin:
-    other steps run beside."""
+    """Return onnxruntime's session of a graph without its own optimisations. Its threads do not
+    spin: other steps run beside."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
