@@ -190,7 +190,7 @@ def node_to_proto(node: ir.Node) -> onnx.NodeProto:
 
     outside = [place for place in attribute_places(node) if not is_in_memory(place.tensor)]
     with stand_ins([(place, loaded(place.tensor)) for place in outside]):
-        return ir.to_proto(node)
+        return ir.serde.serialize_node(node)
 
 
 def loaded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -170,7 +170,7 @@ def call_handler(
     """Have a handler write a step, and note its results in ``values``. Raises Refusal."""
     types_known = all(name in graph.types for name in step.inputs if name)
     if step.problem and types_known:
-        raise Refusal(f"ONNX's shape inference refuses it: {step.problem}")
+        raise Refusal(step.problem)
     builder.comment(f"{step.op} {step.name}")
     results = handler(builder, Node(step, graph, builder, values))
     if isinstance(results, Value):

@@ -131,6 +131,28 @@ def infer_by_rule(
     return {name: kind for name in names if name}
 
 
+def find_missing_input(node: ir.Node, version: int) -> str:
+    """Return which input a node lacks that its operator, in this version, must have; an empty text
+    where it has all, or the operator is not ONNX's.
+
+    onnx's own code and onnxruntime's read it all the same, and may end the process.
+    """
+    if node.domain or not onnx.defs.has(node.op_type, version, ""):
+        return ""
+    schema = onnx.defs.get_schema(node.op_type, version, "")
+    option = onnx.defs.OpSchema.FormalParameterOption
+    for index, formal in enumerate(schema.inputs):
+        written = list(node.inputs[index : index + 1])
+        if formal.option == option.Variadic:  # the last one: it takes all that follow
+            written = list(node.inputs[index:])
+            is_missing = None in written or len(written) < formal.min_arity
+        else:
+            is_missing = formal.option == option.Single and written in ([], [None])
+        if is_missing:
+            return f"its input {formal.name} (number {index + 1}) is missing"
+    return ""
+
+
 def infer_by_onnx(
     node: ir.Node,
     version: int,
@@ -148,7 +170,7 @@ def infer_by_onnx(
     imports = [onnx.helper.make_opsetid(*opset) for opset in model.opset_imports.items()]
     inferred = onnx.shape_inference.infer_node_outputs(
         onnx.defs.get_schema(node.op_type, version, ""),
-        ir.to_proto(node),
+        ir.serde.serialize_node(node),
         {name: _to_message(kind) for name, kind in types.items()},
         {name: numpy_helper.from_array(array, name) for name, array in constants.items()},
         opset_imports=imports,

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from mconv.onnx_graph.opsets import opset_of
 from mconv.onnx_graph.serialization import from_proto_with, to_proto_without
+from mconv.targets._webnn.inference import find_missing_input
 
 
 def inline_local_functions(model: ir.Model) -> ir.Model:
@@ -22,9 +23,11 @@ def inline_local_functions(model: ir.Model) -> ir.Model:
 
 def inline_operators(model: ir.Model, operators: Collection[str]) -> ir.Model | None:
     """Return the model with those of ``operators`` that ONNX defines by a function replaced by
-    their bodies; None if there is none, or the inliner gives up."""
+    their bodies; None if there is none, or the inliner gives up. An operator stays where one of its
+    nodes lacks an input."""
     version = opset_of(model)
     replaced = set()
+    staying = set()
     for node in model.graph:
         if node.domain or node.op_type not in operators:
             continue
@@ -33,12 +36,14 @@ def inline_operators(model: ir.Model, operators: Collection[str]) -> ir.Model | 
         schema = onnx.defs.get_schema(node.op_type, version, "")
         has_body: bool = schema.has_function  # type: ignore[attr-defined]
         makes_body: bool = schema.has_context_dependent_function  # type: ignore[attr-defined]
-        if has_body or makes_body:
+        if find_missing_input(node, version):
+            staying.add(node.op_type)
+        elif has_body or makes_body:
             replaced.add(node.op_type)
             _write_defaults(node, schema)
-    if not replaced:
+    identifiers = [("", operator) for operator in sorted(replaced - staying)]
+    if not identifiers:
         return None
-    identifiers = [("", operator) for operator in sorted(replaced)]
 
     def inline(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.inliner.inline_selected_functions(

@@ -44,7 +44,7 @@ class Step:
         attributes: Those that are written in the file.
         inputs: Names of tensors; empty where an optional input is left out.
         outputs: Names of tensors; empty where an optional output is left out.
-        problem: Why the types of its outputs could not be inferred; empty where they are.
+        problem: Why the types of its outputs are not known; empty where they are.
     """
 
     name: str
@@ -118,10 +118,10 @@ def freeze_dims(model: ir.Model, dims: Mapping[str, int]) -> None:
             continue
         sizes: list[int | str] = []
         for axis, dim in enumerate(value.shape):
-            if isinstance(dim, int):
+            if isinstance(dim, int) and dim >= 0:
                 sizes.append(dim)
                 continue
-            name = dim.value or f"{value.name}_{axis}"
+            name = (not isinstance(dim, int) and dim.value) or f"{value.name}_{axis}"
             sizes.append(dims.get(name, name))
             if name not in dims:
                 missing.append(f"{name} (axis {axis} of {value.name})")
@@ -187,11 +187,16 @@ class _Folding:
     def add_node(self, node: ir.Node) -> None:
         """Evaluate a node, or make a step of it."""
         step = make_step(node, self._versions)
+        if missing := inference.find_missing_input(node, step.version):
+            self.graph.steps.append(dataclasses.replace(step, problem=missing))
+            return
         inferred, problem = self._infer_outputs(node, step)
         arrays = None
         if step.op not in KEEP_PACKED:
             arrays = self._evaluate(node, step, inferred)
         if arrays is None:
+            if problem:
+                problem = f"ONNX's shape inference refuses it: {problem}"
             self.graph.steps.append(dataclasses.replace(step, problem=problem))
             for name, kind in inferred.items():
                 self._add_type(name, kind)
@@ -250,6 +255,8 @@ class _Folding:
         for Shape and Size); None to keep the node."""
         if step.op in ("Shape", "Size"):
             return _fold_shape(step, self.graph)
+        if step.op == "Constant" and "value" in step.attributes:
+            return [step.attributes["value"]]
         if step.op.startswith(RANDOM) or "." in step.op or _has_bodies(node):
             return None
         constants = self.graph.constants
@@ -269,8 +276,8 @@ def make_step(node: ir.Node, versions: Mapping[str, int]) -> Step:
     for attribute in node.attributes.values():
         if not attribute.is_ref():
             is_tensor = attribute.type == ir.AttributeType.TENSOR
-            value = read_tensor(attribute.as_tensor()) if is_tensor else attribute.value
-            attributes[attribute.name] = value
+            value = attribute.value
+            attributes[attribute.name] = read_tensor(value) if is_tensor else value
     return Step(
         name=node.name or next(filter(None, outputs), ""),
         op=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,

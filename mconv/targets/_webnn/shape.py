@@ -26,7 +26,10 @@ def transpose(b: Builder, n: Node) -> Value:
 def concat(b: Builder, n: Node) -> Value:
     """Write Concat; empty pieces add nothing (and do not exist in WebNN)."""
     axis = normalise_axis(n.attr("axis", 1), len(n.shape(0)))
-    return b.concat([n.value(i) for i in range(n.inputs) if 0 not in n.shape(i)], axis)
+    parts = [n.value(i) for i in range(n.inputs) if 0 not in n.shape(i)]
+    if not parts:
+        raise Refusal("an empty tensor (a dimension of 0) does not exist in WebNN")
+    return b.concat(parts, axis)
 
 
 def split(b: Builder, n: Node) -> list[Value | None]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mconv.errors import SourceError
 from mconv.onnx_graph import model_files, model_info, surgery
@@ -120,6 +120,15 @@ def test_a_model_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
         SourceError, match=r"twice.onnx is not a valid ONNX model: Output .* is red"
     ):
         model_files.load_model(tmp_path / "twice.onnx")
+
+
+def test_an_output_that_is_an_input_has_the_input_s_type() -> None:
+    """A file may name such an output alone."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
+    graph = helper.make_graph([], "g", [x], [onnx.ValueInfoProto(name="x")])
+    model = model_files.model_of(helper.make_model(graph))
+    assert model_info.value_spec(model.graph.outputs[0]).shape == ("n", 4)
+    assert model_info.value_spec(model.graph.inputs[0]).shape == ("n", 4)
 
 
 def test_sparse_constants_become_dense(tmp_path: Path) -> None:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import warnings
-from functools import cache
 from pathlib import Path
 
 import onnx
 import pytest
-from onnx.backend.test.case import node
 
 from mconv.onnx_graph import model_files
 from scripts import artifacts
+from tests.node_suite import cases
 
 PARTS = 8
 SHOWN = 20  # of the models that differ
-
-
-@cache
-def cases() -> list[tuple[str, onnx.ModelProto]]:
-    """Name and model of every case, in an order of its own, so that parts are alike."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the numpy that computes their answers
-        collected = [(case.name, case.model) for case in node.collect_testcases(None)]
-    random.Random(0).shuffle(collected)
-    return collected
 
 
 def differing(models: list[tuple[str, onnx.ModelProto]], folder: Path) -> list[str]:

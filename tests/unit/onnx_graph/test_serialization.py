@@ -122,3 +122,35 @@ def test_a_file_is_written_as_bytes_are() -> None:
     file = io.BytesIO()
     serialization.write(model, file)
     assert file.getvalue() == serialization.serialize(model)
+
+
+def test_large_tensors_stay_out_of_a_message_and_come_back() -> None:
+    model = ir.from_proto(linear())
+    held = {name: value.const_value for name, value in model.graph.initializers.items()}
+    proto, tensors = serialization.to_proto_without(model)
+    assert tensors.keys() == {
+        name
+        for name, tensor in held.items()
+        if tensor is not None and tensor.nbytes >= serialization.SMALLEST_ASIDE
+    }
+    assert 0 < len(tensors) < len(held)
+    assert all(not t.raw_data for t in proto.graph.initializer if t.name in tensors)
+    assert all(t.raw_data for t in proto.graph.initializer if t.name not in tensors)
+    back = serialization.from_proto_with(proto, tensors)
+    assert serialization.serialize(back) == serialization.serialize(model)
+    assert all(value.const_value is held[name] for name, value in model.graph.initializers.items())
+
+
+def test_a_node_alone_has_its_tensors_in_it() -> None:
+    tensor = numpy_helper.from_array(np.arange(3, dtype=np.float32), "value")
+    node = ir.from_proto(helper.make_node("Constant", [], ["c"], value=tensor))
+    lazy = ir.LazyTensor(
+        lambda: ir.Tensor(np.arange(3, dtype=np.float32)),
+        dtype=ir.DataType.FLOAT,
+        shape=ir.Shape([3]),
+        name="value",
+    )
+    node.attributes["value"] = ir.AttrTensor("value", lazy)
+    written = serialization.node_to_proto(node)
+    assert written == helper.make_node("Constant", [], ["c"], value=tensor)
+    assert node.attributes["value"].value is lazy

@@ -310,3 +310,81 @@ def test_transposed_quantized_weights_are_stored_transposed(tmp_path: Path) -> N
     assert calls(text) == ["dequantizeLinear", "matmul"]
     row = next(w for w in result.weights if w.shape == (4, 3) and w.dtype == "int8")
     assert data[row.offset : row.offset + row.bytes] == np.ascontiguousarray(codes.T).tobytes()
+
+
+def with_local_function(weight: np.ndarray) -> onnx.ModelProto:
+    """y = Twice(x w), where the file itself defines Twice."""
+    double = helper.make_function(
+        "own",
+        "Twice",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"], name="sum")],
+        [helper.make_opsetid("", 21)],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="product"),
+        helper.make_node("Twice", ["m"], ["y"], name="call", domain="own"),
+    ]
+    proto = model(nodes, {"x": (FLOAT, [2, len(weight)])}, ["y"], {"w": weight})
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    proto.functions.append(double)
+    return proto
+
+
+def test_functions_of_the_file_are_expanded_around_large_weights(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    result, text, data = write(tmp_path, with_local_function(weight))
+    assert calls(text) == ["matmul", "add"]
+    assert result.operators == {"Add": 1, "MatMul": 1}
+    assert data == weight.tobytes()
+
+
+def test_external_data_gives_the_same_program(tmp_path: Path) -> None:
+    proto = with_local_function(np.ones((32, 32), np.float32))
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "outside").mkdir()
+    inside = write(tmp_path / "inside", proto)
+    path = tmp_path / "outside" / "model.onnx"
+    onnx.save(proto, path, save_as_external_data=True, size_threshold=0, location="w.bin")
+    out = tmp_path / "outside" / "out"
+    out.mkdir()
+    emit(path, out, dims={}, precision="fp32")
+    assert (out / "graph.mjs").read_text() == inside[1]
+    assert (out / "weights.bin").read_bytes() == inside[2]
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (helper.make_node("Add", ["", "x"], ["y"]), "Add: its input A (number 1) is missing"),
+        (helper.make_node("Add", [], ["y"]), "Add: its input A (number 1) is missing"),
+        (helper.make_node("Max", ["x", ""], ["y"]), "Max: its input data_0 (number 1) is missing"),
+        (helper.make_node("Gather", ["", "x"], ["y"]), "Gather: its input data (number 1)"),
+        (helper.make_node("Transpose", [], ["y"]), "Transpose: its input data (number 1)"),
+        (helper.make_node("CenterCropPad", ["x"], ["y"]), "CenterCropPad: no equivalent"),
+        (helper.make_node("Add", ["x", "nowhere"], ["y"]), "Add: nothing makes its input"),
+        (
+            helper.make_node("FusedMatMul", ["x"], ["y"], domain="com.microsoft"),
+            "com.microsoft.FusedMatMul: ONNX's shape inference refuses it",
+        ),
+        (
+            helper.make_node("GroupNormalization", ["x", "x", "x"], ["y"]),
+            "GroupNormalization: its attribute num_groups is missing",
+        ),
+        (helper.make_node("LSTM", ["x", "x", "x"], ["", "y"]), "LSTM: .* (node y)"),
+    ],
+)
+def test_what_a_node_lacks_is_said(tmp_path: Path, node: onnx.NodeProto, message: str) -> None:
+    pattern = re.escape(message).replace(r"\.\*", ".*")
+    with pytest.raises(UnsupportedError, match=pattern):
+        write(tmp_path, model([node], {"x": (FLOAT, [2, 3, 4])}, ["y"]))
+
+
+def test_an_axis_of_minus_one_is_free(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    proto = model([node], {"x": (FLOAT, [-1, 3])}, ["y"])
+    result, _, _ = write(tmp_path, proto, x_0=5)
+    assert result.inputs[0].shape == (5, 3)
+    with pytest.raises(UnsupportedError, match=r"x_0 \(axis 0 of x\)"):
+        write(tmp_path, proto)
