@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mconv.errors import UnsupportedError
-from mconv.targets._webnn import builder, emit
+from mconv.targets._webnn import builder, emit, prepare
 from mconv.targets._webnn.emitter import EmitResult
 from mconv.targets._webnn.matmul import unpack_codes
 from mconv.targets._webnn.resize import compute_positions, make_weights, round_positions
@@ -379,6 +379,18 @@ def test_what_a_node_lacks_is_said(tmp_path: Path, node: onnx.NodeProto, message
     pattern = re.escape(message).replace(r"\.\*", ".*")
     with pytest.raises(UnsupportedError, match=pattern):
         write(tmp_path, model([node], {"x": (FLOAT, [2, 3, 4])}, ["y"]))
+
+
+def test_a_large_weight_may_stand_in_a_constant_node(tmp_path: Path) -> None:
+    weight = np.ones((1024, 300), np.float32)
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weight)),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    assert weight.nbytes > prepare.ENLARGED
+    _, text, data = write(tmp_path, model(nodes, {"x": (FLOAT, [1, 1024])}, ["y"]))
+    assert calls(text) == ["matmul"]
+    assert data == weight.tobytes()
 
 
 def test_an_axis_of_minus_one_is_free(tmp_path: Path) -> None:
