@@ -102,7 +102,7 @@ def quantize(
 def _quantize_products(model: ir.Model, folder: Path, options: IntegerOptions) -> ir.Model:
     """Return the model as onnxruntime's ``quantize_dynamic`` makes it, which takes files; its
     tensors may be in files of ``folder``."""
-    import onnx
+    import onnx_ir as ir
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     before, after = folder / "float.onnx", folder / "quantized.onnx"
@@ -122,7 +122,7 @@ def _quantize_products(model: ir.Model, folder: Path, options: IntegerOptions) -
             "WeightSymmetric": not asymmetric,
             "MatMulConstBOnly": True,
             # behind operators of com.microsoft no type is inferred
-            "DefaultTensorType": onnx.TensorProto.FLOAT,
+            "DefaultTensorType": ir.DataType.FLOAT.value,
         },
     )
     quantized = model_files.load_model(after)
