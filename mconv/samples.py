@@ -126,3 +126,8 @@ def draw_feeds(
                 )
         feeds.append(feed)
     return feeds
+
+
+def describe_shapes(feed: Mapping[str, np.ndarray]) -> str:
+    """Return the inputs of a call with their shapes, for a message."""
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())

@@ -257,7 +257,7 @@ class Collection:
         return Regimes(
             regimes=tuple(sample.regime for sample in self.samples),
             guessed=any(domain.guessed for domain in self.domains.values()),
-            batches=find_batches(self.model.inputs),
+            batches=self._find_parted(),
             strength=strength,
         )
 
@@ -403,7 +403,7 @@ class Collection:
                 wanted[name] = bound_size(LONG_ROWS, self.bounds.get(name))
         inputs = self.model.inputs
         try:
-            feeds = self.model.samples(1, self.seed + 7 + number, wanted)
+            feeds = self._ask_source(1, self.seed + 7 + number, wanted)
             if feeds is None:
                 sizes = choose_dims(inputs, self.domains, number, wanted, Sizes(), self.bounds)
                 index = 300 + number
@@ -424,6 +424,14 @@ class Collection:
         if changed and self._try({**base, **changed}, "long", base) is None:
             for name, array in changed.items():
                 self._try({**base, name: array}, "long", base)
+
+    def _find_parted(self) -> dict[str, int]:
+        """Return which axis of an input counts the rows of a call, where one row alone is a
+        call."""
+        bounds = [self.bounds.get(name) for name in self._find_batch_axes()]
+        if any(bound is not None and not bound.holds(1) for bound in bounds):
+            return {}
+        return find_batches(self.model.inputs)
 
     def _find_batch_axes(self) -> set[str]:
         """Return the names of the free axes that count rows."""

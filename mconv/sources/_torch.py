@@ -91,6 +91,8 @@ class TorchModel:
         self.translations = dict(translations or {})
         # names of the state dict that the source has no weights for
         self.untrained: tuple[str, ...] = ()
+        # parameters of forward() that change what it answers, and that the source leaves out
+        self.left_out: tuple[str, ...] = ()
         self.parameters = (
             sum(p.numel() for p in module.parameters())
             if isinstance(module, torch.nn.Module)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mconv.errors import SourceError, UsageError
+from mconv.errors import SourceError, UsageError, one_line
 from mconv.sources import _torch
 from mconv.sources._huggingface import causal, checkpoint, configuration, decoding, generation
 from mconv.sources._huggingface import parts as model_parts
@@ -187,8 +187,18 @@ def _load_whole(
     _check_complete(Path(config.path), [name for name in missing if name not in of_pooler])
     module.eval()
     feed = inputs.make_feeds(specs, 1, 0, {})[0]
-    with torch.inference_mode():
-        answer = module(**{name: torch.from_numpy(array) for name, array in feed.items()})
+    left_out = inputs.list_left_out(specs)
+    try:
+        with torch.inference_mode():
+            answer = module(**{name: torch.from_numpy(array) for name, array in feed.items()})
+    except Exception as problem:  # the model's code may raise anything
+        raise SourceError(
+            f"the model's forward() raised {type(problem).__name__}, given "
+            f"{', '.join(feed)}: {one_line(problem, 300)}",
+            hint=f"it also takes {', '.join(left_out)}: name all that it needs in `inputs:`"
+            if left_out
+            else "name other inputs, or other shapes, in `inputs:`",
+        ) from problem
     dropped = (*INNER_OUTPUTS, "pooler_output") if of_pooler else INNER_OUTPUTS
     keep = [
         name
@@ -199,6 +209,7 @@ def _load_whole(
         module, specs, sampler=draw_feeds, keep=keep, processor=partial(inputs.process, specs)
     )
     model.untrained = tuple(missing)
+    model.left_out = tuple(left_out)
     return model
 
 
@@ -223,7 +234,15 @@ def _check_complete(path: Path, missing: Sequence[str]) -> None:
 def export(config: SourceConfig, out: Path) -> ExportInfo:
     """Write ``model.onnx`` by PyTorch's exporters. Raises UnsupportedError with each exporter's
     reason where none gives a right graph."""
-    return _torch.export(load(config), out)
+    model = load(config)
+    info = _torch.export(model, out)
+    if not model.left_out:
+        return info
+    warning = (
+        f"forward() also takes {', '.join(model.left_out)}: the artifact answers as without; to "
+        "have them, name all inputs in `inputs:`"
+    )
+    return msgspec.structs.replace(info, warnings=(*info.warnings, warning))
 
 
 def prompts(config: SourceConfig) -> list[dict[str, np.ndarray]]:

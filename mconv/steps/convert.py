@@ -59,9 +59,9 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
     so.
     """
     current = folders["model"] / model_files.MODEL_FILE
-    feeds = _choose_feeds(folders["reference"])
+    feeds, regimes = _choose_feeds(folders["reference"])
     # beside the first pass: the engine works outside of Python
-    before = ThreadPoolExecutor(1).submit(_run_onnx, current, feeds)
+    before = ThreadPoolExecutor(1).submit(_run_export, current, feeds, regimes)
     if sum(path.stat().st_size for path in current.parent.iterdir()) > LARGE:
         wait([before])
     scratch = Path(tempfile.mkdtemp())  # in the worker's own home, which goes with it
@@ -108,19 +108,43 @@ def _carry_bounds(before: Path, after: Path) -> None:
         model_info.write_bounds(after, bounds)
 
 
-def _choose_feeds(reference: Path) -> list[dict[str, np.ndarray]]:
-    """The samples that a pass is held to: some of the usual ones, and those of every other
-    regime."""
+def _choose_feeds(reference: Path) -> tuple[list[dict[str, np.ndarray]], list[str]]:
+    """The samples that a pass is held to: some of the usual ones, and those of every other regime;
+    and the regime of each."""
     feeds = samples.load_feeds(reference / SAMPLES_FILE)
     regimes = load_regimes(reference).regimes
     usual = [i for i, regime in enumerate(regimes) if regime in ("typical", "user")][:USUAL]
     others = [i for i, regime in enumerate(regimes) if regime not in ("typical", "user")]
-    return [feeds[i] for i in (*usual, *others)]
+    chosen = (*usual, *others)
+    return [feeds[i] for i in chosen], [regimes[i] for i in chosen]
 
 
 def _size_of(model: Path) -> int:
     """Bytes of an ONNX file with its external data."""
     return sum(p.stat().st_size for p in model.parent.iterdir() if p.name.startswith(model.name))
+
+
+def _run_export(
+    model: Path, feeds: Sequence[Mapping[str, np.ndarray]], regimes: Sequence[str]
+) -> list[dict[str, np.ndarray]]:
+    """Return onnxruntime's answers on the graph as it was exported.
+
+    Raises StepError, with the regime and shapes of the sample, where it refuses one that the source
+    answers.
+    """
+    session = sessions.as_written(model)
+    names = [o.name for o in session.get_outputs()]
+    answers = []
+    for feed, regime in zip(feeds, regimes, strict=True):
+        try:
+            answers.append(dict(zip(names, session.run(names, dict(feed)), strict=True)))
+        except Exception as problem:  # onnxruntime raises classes of its own
+            raise StepError(
+                "the exported graph refuses what the source answers, a sample of the regime "
+                f"{regime!r} ({samples.describe_shapes(feed)}): {one_line(problem, 300)}",
+                hint="bound the axis or the range with `inputs:`, if such inputs do not occur",
+            ) from problem
+    return answers
 
 
 def _run_onnx(

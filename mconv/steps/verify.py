@@ -162,7 +162,7 @@ def _ask_other(session: registry.Session, feed: Answer, regime: str) -> Answer:
     try:
         return session.run(feed)
     except Exception as problem:  # sessions of third parties raise anything
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+        shapes = samples.describe_shapes(feed)
         reason = problem.message if isinstance(problem, MconvError) else one_line(problem)
         raise StepError(
             f"the artifact refuses what the source answers, a sample of the regime {regime!r} "

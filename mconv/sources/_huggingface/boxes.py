@@ -21,22 +21,26 @@ def takes_boxes(config: transformers.PreTrainedConfig, accepted: Sequence[str]) 
 
     Without them it would take every word to lie in the corner of the page.
     """
-    return NAME in accepted and hasattr(config, "max_2d_position_embeddings")
+    places = ("max_2d_position_embeddings", "bbox_scale")
+    return NAME in accepted and any(hasattr(config, name) for name in places)
 
 
-def make_spec() -> TensorSpec:
-    """Return the spec of the boxes: left, top, right and bottom of each token."""
-    return TensorSpec(name=NAME, dtype="int64", shape=("batch", "sequence", 4))
+def make_spec(config: transformers.PreTrainedConfig) -> TensorSpec:
+    """Return the spec of the boxes: left, top, right and bottom of each token, of a page of 1000 by
+    1000; of BROS as parts of the page's sides."""
+    dtype = "float32" if hasattr(config, "bbox_scale") else "int64"
+    return TensorSpec(name=NAME, dtype=dtype, shape=("batch", "sequence", 4))
 
 
 def draw_boxes(
     config: transformers.PreTrainedConfig, rows: int, length: int, seed: int
 ) -> np.ndarray:
     """Return boxes of words in lines down a page, int64 [rows, length, 4], 0 to 1000 or to the
-    largest that the model has a position for."""
+    largest that the model has a position for; of BROS float32, 0 to 1."""
     import numpy as np
 
-    largest = min(PAGE, int(config.max_2d_position_embeddings) - 1)
+    positions = getattr(config, "max_2d_position_embeddings", PAGE + 1)
+    largest = min(PAGE, int(positions) - 1)
     random = np.random.default_rng(seed)
     widths = random.integers(20, 120, (rows, length))
     boxes = np.zeros((rows, length, 4), np.int64)
@@ -48,4 +52,6 @@ def draw_boxes(
                 left, top = 20, (top + LINE + LINE // 2) % (PAGE - LINE)
             boxes[row, token] = (left, top, left + width, top + LINE)
             left += width + 8
+    if hasattr(config, "bbox_scale"):
+        return (boxes / PAGE).astype(np.float32)
     return boxes * largest // PAGE

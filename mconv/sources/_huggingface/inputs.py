@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mconv import samples
 from mconv.errors import SourceError, UsageError
 from mconv.proof.media import NAMES, Media
 from mconv.sources._huggingface import checkpoint
@@ -21,6 +23,38 @@ if TYPE_CHECKING:
     import transformers
 
 ROWS = (1, 2, 3)  # of feeds in turn, where the batch is free
+# what forward() fills in itself as a user would, or what tells it how to answer
+USUALLY_LEFT = frozenset(
+    [
+        "self",
+        "args",
+        "kwargs",
+        "attention_mask",
+        "token_type_ids",
+        "position_ids",
+        "decoder_attention_mask",
+        "decoder_position_ids",
+        "decoder_input_ids",
+        "pixel_mask",
+        "padding_mask",
+        "cu_seqlens",
+        "use_cache",
+        "return_dict",
+        "return_loss",
+        "encoder_outputs",
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "logits_to_keep",
+        "num_logits_to_keep",
+        "interpolate_pos_encoding",
+        "cache",
+        "lengths",
+    ]
+)
+OF_TRAINING = re.compile(
+    r"label|positions$|^output_|past_key|cache_|_cache|inputs_embeds$|head_mask|mask_time|masked_pos|"
+    r"^is_impossible$|^cls_index$|^p_mask$|^mems$|^return_|^float_answer$|^numeric_values"
+)
 # ranges of activations must have seen padding, too
 CALIBRATION_ROWS = (1, 1, 1, 2)
 
@@ -44,11 +78,11 @@ class ModelInputs:
         self.main: str = model.main_input_name
         self.accepted = list(inspect.signature(model.forward).parameters)
         tokenizer = processor = extractor = None
+        if ImageInput.name in self.accepted:
+            processor = checkpoint.load_image_processor(path)
         if self.main == TextInput.name:
             tokenizer = checkpoint.load_tokenizer(path)
-        elif self.main == ImageInput.name:
-            processor = checkpoint.load_image_processor(path)
-        else:
+        elif self.main != ImageInput.name:
             extractor = checkpoint.load_feature_extractor(path)
         self.text = TextInput(self.config, tokenizer, self.accepted)
         self.images = ImageInput(self.config, processor)
@@ -71,13 +105,24 @@ class ModelInputs:
                 hint="use a `pytorch` source with a factory",
             )
         specs = by_main[self.main].list_specs()
-        sees = getattr(self.config, "vision_config", None) is not None
+        # models of documents read words and places, and see the page only where they are asked to
+        sees = any(getattr(self.config, name, None) for name in ("vision_config", "image_size"))
         if self.main == TextInput.name and ImageInput.name in self.accepted and sees:
             specs += self.images.list_specs()
         decodes = getattr(self.config, "is_encoder_decoder", False)
         if decodes and DecoderInput.name in self.accepted:
             specs += self.decoder.list_specs()
         return tuple(specs)
+
+    def list_left_out(self, specs: Sequence[TensorSpec]) -> list[str]:
+        """Return the inputs of forward() that change what it answers, and are not among
+        ``specs``."""
+        given = {spec.name for spec in specs}
+        return [
+            name
+            for name in self.accepted
+            if name not in given and name not in USUALLY_LEFT and not OF_TRAINING.search(name)
+        ]
 
     def process(self, specs: Sequence[TensorSpec], media: Media) -> Feed:
         """Return a feed of one row with a user's picture, sound or text, by the model's own
@@ -126,4 +171,13 @@ class ModelInputs:
             if modality.name in plan.specs:
                 for feed, share in zip(feeds, modality.make_feeds(plan), strict=True):
                     feed.update(share)
+        unknown = [spec for spec in specs if feeds and spec.name not in feeds[0]]
+        for index, feed in enumerate(feeds):
+            own = {}
+            for spec in specs:
+                if spec.name in feed:
+                    for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+                        if isinstance(dim, str):
+                            own[dim] = size
+            feed.update(samples.draw_feeds(unknown, count=1, seed=seed + index, dims=own)[0])
         return [{name: feed[name] for name in plan.specs} for feed in feeds]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_LENGTH = 128  # tokens of a sample where the model takes more
 SENTENCES_A_FEED = {True: 2, False: 3}  # for calibration, and else: the most rows that a feed has
 ALWAYS = ("input_ids", "attention_mask")
+TYPES = "token_type_ids"
+CELLS = 4  # columns and rows of a table that is drawn
 
 
 class TextInput:
@@ -50,16 +52,27 @@ class TextInput:
         """Return the specs of what the model takes and the tokenizer gives."""
         specs = [
             TensorSpec(name=name, dtype="int64", shape=("batch", "sequence"))
-            for name in (*ALWAYS, "token_type_ids")
+            for name in (*ALWAYS, TYPES)
             if name in self.accepted and (name in ALWAYS or self._gives_token_types())
         ]
+        if kinds := self._kinds_of_types():
+            shape = ("batch", "sequence", len(kinds))
+            specs.append(TensorSpec(name=TYPES, dtype="int64", shape=shape))
         if boxes.takes_boxes(self.config, self.accepted):
-            specs.append(boxes.make_spec())
+            specs.append(boxes.make_spec(self.config))
         return specs
 
+    def _kinds_of_types(self) -> Sequence[int]:
+        """Return how many values each kind of token type has, of a model of tables (TAPAS), which
+        reads segment, column, row and more of every token; empty for others."""
+        sizes: Sequence[int] = getattr(self.config, "type_vocab_sizes", None) or ()
+        return sizes if TYPES in self.accepted else ()
+
     def _gives_token_types(self) -> bool:
+        if self._kinds_of_types():
+            return False
         if self.tokenizer is not None:
-            return "token_type_ids" in self.tokenizer.model_input_names
+            return TYPES in self.tokenizer.model_input_names
         # GPT-2 has no such table: it would add token 0's embedding to every other
         return bool(getattr(self.config, "type_vocab_size", 0))
 
@@ -73,7 +86,7 @@ class TextInput:
         length = plan.sizes.get("sequence")
         feeds = []
         for index, rows in enumerate(plan.rows):
-            if self.tokenizer is None:
+            if self.tokenizer is None or self._kinds_of_types():  # tables are no sentences
                 tokens = self._draw(rows, length, plan.seed + index)
             else:
                 chosen = [sentences[(index * stride + r) % len(sentences)] for r in range(rows)]
@@ -86,10 +99,11 @@ class TextInput:
         return feeds
 
     def process(self, media: Media, specs: Mapping[str, TensorSpec]) -> Feed:
-        """Return a text as tokens. Raises UsageError where the folder has no tokenizer."""
-        if self.tokenizer is None:
+        """Return a text as tokens. Raises UsageError where the folder has no tokenizer, and for a
+        model of tables."""
+        if self.tokenizer is None or self._kinds_of_types():
             raise UsageError(
-                f"{media.name} is a text, and the model has no tokenizer",
+                f"{media.name} is a text, and the model has no tokenizer of texts",
                 hint="save the tokenizer beside the model, or give token ids as .npz",
             )
         tokens = self._tokenise(self.tokenizer, [media.text], None, specs)
@@ -103,11 +117,13 @@ class TextInput:
         import numpy as np
 
         ids = draw_ids(self.config, rows, length or 8 + seed % 5, seed)
-        return {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "token_type_ids": np.zeros_like(ids),
-        }
+        types = np.zeros_like(ids)
+        if kinds := self._kinds_of_types():
+            random = np.random.default_rng(seed)
+            # a question, and the cells of a small table
+            limits = [min(size, CELLS) for size in kinds]
+            types = random.integers(0, limits, (*ids.shape, len(kinds))).astype(np.int64)
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids), TYPES: types}
 
     def _tokenise(
         self,

@@ -205,3 +205,11 @@ def test_a_source_that_takes_no_free_pairs_is_asked_one_change_at_a_time() -> No
     }
     longs = [s.feed for s in collect(Own(answer, x, n), table).samples if s.regime == "long"]
     assert any(feed["x"].max() > 900 for feed in longs)
+
+
+def test_one_row_is_no_call_where_the_batch_is_bound() -> None:
+    alone = collect(Source(lambda x: x, X), NUMBERS).conclude()
+    assert alone.batches == {"x": 0}
+    bound = collect(Source(lambda x: x, X), NUMBERS, bounds={"batch": AxisBound(min=2)})
+    assert bound.conclude().batches == {}
+    assert all(len(sample.feed["x"]) > 1 for sample in bound.samples)

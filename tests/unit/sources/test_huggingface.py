@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -15,7 +16,7 @@ from mconv.errors import SourceError, UsageError
 from mconv.proof.media import Media, MediaKind
 from mconv.sources import huggingface
 from mconv.sources._huggingface import configuration
-from mconv.values import SourceConfig
+from mconv.values import SourceConfig, TensorSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -234,3 +235,66 @@ def test_a_users_sound_is_heard_at_the_extractors_rate(tmp_path: Path) -> None:
     assert float(feed.std()) == pytest.approx(1, abs=1e-2)
     middle = np.sin(np.arange(16000) / 10)[4000:12000] * np.sqrt(2)
     np.testing.assert_allclose(feed[0, 4000:12000], middle, atol=2e-2)
+
+
+def test_what_forward_takes_besides_is_told(tmp_path: Path) -> None:
+    """Answers of a model that sees are others without its pictures."""
+    settings = transformers.VisualBertConfig(vocab_size=100, visual_embedding_dim=8, **SMALL)
+    transformers.VisualBertModel(settings).save_pretrained(tmp_path / "m")
+    (tmp_path / "out").mkdir()
+    info = huggingface.export(config(tmp_path / "m"), tmp_path / "out")
+    (warning,) = info.warnings
+    assert warning.startswith("forward() also takes visual_embeds, visual_attention_mask, ")
+    bert().save_pretrained(tmp_path / "bert")
+    assert huggingface.load(config(tmp_path / "bert")).left_out == ()
+
+
+def test_inputs_of_no_modality_are_drawn(tmp_path: Path) -> None:
+    settings = transformers.VisualBertConfig(vocab_size=100, visual_embedding_dim=8, **SMALL)
+    transformers.VisualBertModel(settings).save_pretrained(tmp_path)
+    specs = (
+        TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),
+        TensorSpec(name="visual_embeds", dtype="float32", shape=("batch", "regions", 8)),
+    )
+    model = huggingface.load(msgspec.structs.replace(config(tmp_path), inputs=specs))
+    feeds = model.samples(3, 1, {})
+    assert feeds is not None
+    assert [len(feed["visual_embeds"]) for feed in feeds] == [1, 2, 3]
+    assert "visual_embeds" not in model.left_out
+
+
+def test_a_model_of_tables_reads_columns_and_rows(tmp_path: Path) -> None:
+    settings = transformers.TapasConfig(vocab_size=100, **SMALL)
+    transformers.TapasForSequenceClassification(settings).save_pretrained(tmp_path)
+    model = huggingface.load(config(tmp_path))
+    (types,) = [spec for spec in model.inputs if spec.name == "token_type_ids"]
+    assert types.shape == ("batch", "sequence", 7)
+    feeds = model.samples(2, 1, {})
+    assert feeds is not None
+    for feed in feeds:
+        assert feed["token_type_ids"].shape == (*feed["input_ids"].shape, 7)
+        assert feed["token_type_ids"][..., 1].max() > 0
+        answer = model.run(feed)["logits"]
+        flat = {**feed, "token_type_ids": np.zeros_like(feed["token_type_ids"])}
+        assert not np.allclose(answer, model.run(flat)["logits"])
+
+
+def test_boxes_of_bros_are_parts_of_the_page(tmp_path: Path) -> None:
+    settings = transformers.BrosConfig(vocab_size=100, **{**SMALL, "hidden_size": 64})
+    transformers.BrosModel(settings).save_pretrained(tmp_path)
+    model = huggingface.load(config(tmp_path))
+    (boxes,) = [spec for spec in model.inputs if spec.name == "bbox"]
+    assert (boxes.dtype, boxes.shape) == ("float32", ("batch", "sequence", 4))
+    feeds = model.samples(1, 1, {})
+    assert feeds is not None
+    assert 0 < feeds[0]["bbox"].max() <= 1
+
+
+def test_a_model_that_lacks_an_input_names_what_it_takes(tmp_path: Path) -> None:
+    transformers.BrosModel(
+        transformers.BrosConfig(vocab_size=100, **{**SMALL, "hidden_size": 64})
+    ).save_pretrained(tmp_path)
+    ids = (TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),)
+    with pytest.raises(SourceError, match="You have to specify bbox") as raised:
+        huggingface.load(msgspec.structs.replace(config(tmp_path), inputs=ids))
+    assert "it also takes bbox" in (raised.value.hint or "")
