@@ -15,7 +15,7 @@ from mconv.errors import MconvError, SourceError, UsageError, one_line
 from mconv.values import Place, SourceConfig
 
 
-def check(config: SourceConfig, option: str) -> None:
+def check_option(config: SourceConfig, option: str) -> None:
     """Raise UsageError where the option is not ``module:function`` or its module is not in the
     repository."""
     value = str(config.options[option])
@@ -31,7 +31,7 @@ def check(config: SourceConfig, option: str) -> None:
         )
 
 
-def files(config: SourceConfig, *options: str) -> list[Path]:
+def list_files(config: SourceConfig, *options: str) -> list[Path]:
     """Return, sorted, the files of the modules that the options name, their parent packages and all
     local modules that they import, directly or not. Nothing of them is run."""
     root = Path(config.root)
@@ -81,7 +81,7 @@ def _find_module(root: Path, module: str) -> Path | None:
     return None
 
 
-def function(config: SourceConfig, option: str) -> Callable[..., object]:
+def import_function(config: SourceConfig, option: str) -> Callable[..., object]:
     """Return the function that ``option`` names.
 
     It, and the import of its module, raise SourceError with the line of the repository.

@@ -15,12 +15,12 @@ SMALLEST = 1 << 16  # bytes of a tensor worth a file
 MADV_DONTNEED = 4
 
 
-def bytes_of(module: object) -> int:
+def count_bytes(module: object) -> int:
     """Return the bytes of a module's parameters and buffers."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(module))
+    return sum(tensor.numel() * tensor.element_size() for tensor in list_tensors(module))
 
 
-def tensors_of(module: object) -> list[torch.Tensor]:
+def list_tensors(module: object) -> list[torch.Tensor]:
     """Return a module's parameters and buffers; none of what is no module."""
     import torch
 
@@ -29,9 +29,9 @@ def tensors_of(module: object) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-class Weights:
+class MappedWeights:
     """The parameters and buffers of a module, as mappings of files where they are of more than
-    1 GiB: :meth:`leave` takes them out of memory, and what uses them next brings them back. A
+    1 GiB: :meth:`release` takes them out of memory, and what uses them next brings them back. A
     smaller module stays as it is.
 
     Attributes:
@@ -43,9 +43,9 @@ class Weights:
         import torch
 
         self.mapped: list[torch.Tensor] = []
-        if bytes_of(module) <= LARGE:
+        if count_bytes(module) <= LARGE:
             return
-        for index, tensor in enumerate(tensors_of(module)):
+        for index, tensor in enumerate(list_tensors(module)):
             if tensor.numel() * tensor.element_size() < SMALLEST:
                 # out of the file of all weights, which a part of it would hold in memory
                 tensor.data = tensor.data.clone()
@@ -56,7 +56,7 @@ class Weights:
             tensor.data = flat.reshape(tensor.shape)
             self.mapped.append(tensor)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Take the mapped tensors out of memory. Whoever still holds a weight, such as what an
         exporter leaves behind, holds only the mapping then."""
         for tensor in self.mapped:

@@ -26,7 +26,7 @@ EXPORT_TOLERANCE = 1e-3  # largest difference, relative to the output's largest 
 
 
 @contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
+def silence_exporters(*names: str) -> Iterator[None]:
     """Keep the chatter of exporters, and of the loggers ``names``, out of the log; what matters
     comes as an exception."""
     loggers = [logging.getLogger(name) for name in names]
@@ -42,7 +42,7 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def flatten(answer: object, tensor: type[T], prefix: str = "output") -> dict[str, T]:
+def flatten_answer(answer: object, tensor: type[T], prefix: str = "output") -> dict[str, T]:
     """Return the named tensors of whatever a model returns: a ``tensor``, tuple, list, dict or
     dataclass; None entries are left out.
 
@@ -57,7 +57,7 @@ def flatten(answer: object, tensor: type[T], prefix: str = "output") -> dict[str
     flat: dict[str, T] = {}
     for name, value in _name_members(answer, prefix).items():
         inner: dict[str, T] = {}
-        for key, member in flatten(value, tensor, name).items():
+        for key, member in flatten_answer(value, tensor, name).items():
             own = key
             if not isinstance(value, (Mapping, tensor)):
                 own = f"{name}{key.removeprefix(name)}"
@@ -178,7 +178,7 @@ def name_values(
         surgery.set_shape(value, spec.shape, fixed)
 
 
-def prove(
+def prove_export(
     target: Path,
     feeds: Sequence[Mapping[str, np.ndarray]],
     answers: Sequence[Mapping[str, np.ndarray]],

@@ -27,7 +27,7 @@ from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.onnx_graph.serialization import to_proto
 from mconv.proof.media import Media
 from mconv.sources import _bounds, _decisions, _named, _packed
-from mconv.sources._mapped import LARGE, Weights, bytes_of, tensors_of
+from mconv.sources._mapped import LARGE, MappedWeights, count_bytes, list_tensors
 from mconv.values import ExportInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ Sampler = Callable[[int, int, Mapping[str, int], bool], list[Mapping[str, "np.nd
 
 
 def flatten(answer: Any, prefix: str = "output") -> dict[str, torch.Tensor]:
-    """Named tensors of whatever a module returns, see :func:`mconv.sources._named.flatten`."""
+    """Named tensors of what a module returns, see :func:`mconv.sources._named.flatten_answer`."""
     import torch
 
-    return _named.flatten(answer, torch.Tensor, prefix)
+    return _named.flatten_answer(answer, torch.Tensor, prefix)
 
 
 class TorchModel:
@@ -179,7 +179,7 @@ def export(model: TorchModel, out: Path) -> ExportInfo:
     """Write ``model.onnx``. Raises UnsupportedError with each exporter's reason where none gives a
     right graph."""
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as aside:
-        weights = Weights(model.module, Path(scratch))
+        weights = MappedWeights(model.module, Path(scratch))
         return _attempts(model, weights, out, Path(aside))
 
 
@@ -209,12 +209,12 @@ def _exporters(model: TorchModel) -> dict[str, Exporter]:
     parts = model.module.modules() if isinstance(model.module, torch.nn.Module) else ()
     exported = any(isinstance(part, torch.fx.GraphModule) for part in parts)
     # dynamo's weights stay outside of the graph
-    if exported or model.translations or bytes_of(model.module) > LARGE:
+    if exported or model.translations or count_bytes(model.module) > LARGE:
         return {dynamo: _dynamo, script: _torchscript}
     return {script: _torchscript, dynamo: _dynamo}
 
 
-def _attempts(model: TorchModel, weights: Weights, out: Path, aside: Path) -> ExportInfo:
+def _attempts(model: TorchModel, weights: MappedWeights, out: Path, aside: Path) -> ExportInfo:
     """Try the exporters with all axes free, then with the batch alone, then with none.
 
     Raises UnsupportedError where all fail.
@@ -240,7 +240,7 @@ class _Chain:
     """
 
     def __init__(
-        self, model: TorchModel, weights: Weights, out: Path, aside: Path, free: set[str]
+        self, model: TorchModel, weights: MappedWeights, out: Path, aside: Path, free: set[str]
     ) -> None:
         """``free`` are the model's free axes. A graph that is right for some sizes only is laid
         ``aside``, and taken where none is better."""
@@ -299,9 +299,9 @@ class _Chain:
     def _run(self, exporter: Exporter, axes: set[str]) -> _bounds.Bounds:
         """Export and prove; return the sizes that the graph is right for."""
         target = self._out / model_files.MODEL_FILE
-        with _named.quiet(*CHATTER):
+        with _named.silence_exporters(*CHATTER):
             self.decisions += exporter(self._model, target, axes)
-        self._weights.leave()
+        self._weights.release()
         _clean(target, self._model.inputs)
         bounds = _prove(self._model, self._weights, target, axes, self.decisions)
         if bounds.axes:
@@ -433,7 +433,7 @@ def _dynamo(model: TorchModel, target: Path, axes: set[str]) -> Sequence[_bounds
         verbose=False,
         custom_translation_table=model.translations or None,
     )
-    program.save(str(target), external_data=bytes_of(model.module) > LARGE)
+    program.save(str(target), external_data=count_bytes(model.module) > LARGE)
     return ()  # it refuses what a size decides
 
 
@@ -463,7 +463,7 @@ def _torchscript(
     }
     # cannot be traced inside another module
     scripted = isinstance(model.module, torch.jit.ScriptModule)
-    recorder = _decisions.recorder()(tensors_of(model.module))
+    recorder = _decisions.recorder()(list_tensors(model.module))
     wrapped = model.module if scripted else _wrapped(model, recorder)
 
     def write(module: Any) -> None:
@@ -636,7 +636,7 @@ def _scope(node: ir.Node) -> str:
 
 def _prove(
     model: TorchModel,
-    weights: Weights,
+    weights: MappedWeights,
     target: Path,
     axes: set[str],
     decisions: Sequence[_bounds.Decision],
@@ -645,15 +645,15 @@ def _prove(
     is right for. Raises UnsupportedError where they differ at both."""
     feeds = [_feed(model, axes, which) for which in ((0, 1) if axes else (0,))]
     answers = [model.run(feed) for feed in feeds]
-    weights.leave()
-    _named.prove(target, feeds, answers)
+    weights.release()
+    _named.prove_export(target, feeds, answers)
     traced: dict[str, list[int]] = {}
     for spec in model.inputs:
         for axis, dim in enumerate(spec.shape):
             if isinstance(dim, str) and dim in axes:
                 traced.setdefault(dim, []).extend(feed[spec.name].shape[axis] for feed in feeds)
     # user's samples have the sizes that they have; a large module takes too long
-    if not traced or model.given or bytes_of(model.module) > LARGE:
+    if not traced or model.given or count_bytes(model.module) > LARGE:
         return _bounds.Bounds({}, {}, tuple(dict.fromkeys(d.place for d in decisions)))
     prover = _named.Prover(target)
     base = _sizes_of(model, feeds[0])

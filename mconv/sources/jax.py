@@ -58,7 +58,7 @@ def check(config: SourceConfig) -> None:
             "a JAX model needs the code that computes it",
             hint="add `factory: module:function`, which returns the function or module",
         )
-    _factory.check(config, "factory")
+    _factory.check_option(config, "factory")
     if not config.inputs:
         raise UsageError(
             "the model's inputs are not known",
@@ -76,7 +76,7 @@ def files(config: SourceConfig) -> Sequence[Path]:
     """Return the files of the parameters, and those of the factory's modules."""
     path = Path(config.path)
     own = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return own + _factory.files(config, "factory")
+    return own + _factory.list_files(config, "factory")
 
 
 def load(config: SourceConfig) -> JaxModel:

@@ -91,9 +91,9 @@ def check(config: SourceConfig) -> None:
                 hint="add `factory: module:function`, or save a TorchScript or torch.export "
                 "(.pt2) file",
             )
-        _factory.check(config, "factory")
+        _factory.check_option(config, "factory")
     if config.options.get("translations"):
-        _factory.check(config, "translations")
+        _factory.check_option(config, "translations")
     if found in ("state", "safetensors", "torchscript") and not config.inputs:
         raise UsageError(
             "the model's inputs are not known",
@@ -105,7 +105,7 @@ def files(config: SourceConfig) -> Sequence[Path]:
     """The weights, the modules of the options and every module of the repository that they import,
     found without running any; and the user's samples, which the module is traced with."""
     own = _list_arrays(config)
-    return [Path(config.path), *own, *_factory.files(config, "factory", "translations")]
+    return [Path(config.path), *own, *_factory.list_files(config, "factory", "translations")]
 
 
 def _list_arrays(config: SourceConfig) -> list[Path]:
@@ -180,7 +180,7 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
                 f"{' '.join(str(problem).split())[:400]}"
             ) from problem
         return _positional(program, path.name), config.inputs or _program_inputs(program)
-    module = _factory.function(config, "factory")()
+    module = _factory.import_function(config, "factory")()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(
             f"the factory returned {type(module).__name__}, not a torch.nn.Module",
@@ -232,7 +232,7 @@ def _translations(config: SourceConfig) -> dict[Any, Any]:
 
     if not config.options.get("translations"):
         return {}
-    said = _factory.function(config, "translations")()
+    said = _factory.import_function(config, "translations")()
     if not isinstance(said, dict) or not all(callable(f) for f in said.values()):
         raise SourceError(
             f"{config.options['translations']} did not return a mapping of operators to functions",

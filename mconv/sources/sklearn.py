@@ -53,7 +53,7 @@ def check(config: SourceConfig) -> None:
     path = Path(config.path)
     kind = find_kind(path)
     if config.options.get("factory"):
-        _factory.check(config, "factory")
+        _factory.check_option(config, "factory")
     elif kind is None or kind == "code":
         raise UsageError(
             f"{path.name} is no scikit-learn file",
@@ -70,7 +70,7 @@ def check(config: SourceConfig) -> None:
 
 def files(config: SourceConfig) -> Sequence[Path]:
     """Return the file, and those of the factory's modules."""
-    return [Path(config.path), *_factory.files(config, "factory")]
+    return [Path(config.path), *_factory.list_files(config, "factory")]
 
 
 def load(config: SourceConfig) -> SklearnModel:
@@ -94,7 +94,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     model_files.save_model(graph, target)
     feeds = model.draw_feeds(2, samples.SEED + 1, {})
     feeds += model.draw_feeds(2, samples.SEED + 1, {"batch": 16})
-    _named.prove(target, feeds, [model.run(feed) for feed in feeds])
+    _named.prove_export(target, feeds, [model.run(feed) for feed in feeds])
     return ExportInfo(exporter=f"skl2onnx, opset {OPSETS['']}", model=model_info.describe(target))
 
 

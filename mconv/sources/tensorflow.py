@@ -314,7 +314,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     target = out / model_files.MODEL_FILE
     model_files.save_model(graph, target)
     feeds = model.draw_feeds(2, samples.SEED + 1, {})
-    _named.prove(target, feeds, [model.run(feed) for feed in feeds])
+    _named.prove_export(target, feeds, [model.run(feed) for feed in feeds])
     return ExportInfo(
         exporter=f"tf2onnx from_function, opset {OPSET}", model=model_info.describe(target)
     )

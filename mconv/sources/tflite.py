@@ -288,7 +288,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
             f"{model.quantized} tensors of the file are quantized: its integer kernels round "
             "otherwise than QDQ pairs do in float; a `tolerance:` of its own may be due"
         )
-    _named.prove(target, feeds, answers, tolerance)
+    _named.prove_export(target, feeds, answers, tolerance)
     return ExportInfo(
         exporter=f"tf2onnx from_tflite, opset {OPSET}",
         model=model_info.describe(target),

@@ -53,11 +53,11 @@ def convert_model(model: JaxModel, out: Path) -> ExportInfo:
         ways = {"jax2onnx": _make_positional(model), "jax2onnx, of primitives": traced}
         for name, function in ways.items():
             try:
-                with _named.quiet(*CHATTER), _unpatched():
+                with _named.silence_exporters(*CHATTER), _unpatched():
                     graph = model_files.model_of(_import_converter()(function, specs, opset=OPSET))
                 _named.name_values(graph, model.inputs, model.outputs, fixed)
                 model_files.save_model(graph, target)
-                _named.prove(target, feeds, answers)
+                _named.prove_export(target, feeds, answers)
             except Exception as problem:
                 # jax2onnx raises anything; the reason is kept and the next way is tried
                 attempts.append(f"{name} at {sizes}: {_reason(problem)}")

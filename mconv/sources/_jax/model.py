@@ -62,7 +62,7 @@ class JaxModel:
             result = (
                 function(**dict(zip(names, arrays, strict=True))) if by_name else function(*arrays)
             )
-            outputs = _named.flatten(result, self.jax.Array)
+            outputs = _named.flatten_answer(result, self.jax.Array)
             self.order = list(outputs)
             return outputs
 
@@ -83,7 +83,7 @@ class JaxModel:
         """
         path = Path(config.path)
         kind = find_kind(path) or ""
-        built = _factory.function(config, "factory")()
+        built = _factory.import_function(config, "factory")()
         tree: Tree = None
         if kind != "code":
             tree = read_parameters(path, kind)

@@ -57,7 +57,7 @@ def read_parameters(path: Path, kind: str) -> Tree:
             return _restore_lists(msgpack_restore(path.read_bytes()))
         import orbax.checkpoint as ocp
 
-        with _named.quiet(*CHATTER):
+        with _named.silence_exporters(*CHATTER):
             return _restore_lists(ocp.PyTreeCheckpointer().restore(str(path)))
     except Exception as problem:  # each reader raises errors of its own
         raise SourceError(

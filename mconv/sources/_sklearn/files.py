@@ -46,7 +46,7 @@ def load_estimator(config: SourceConfig) -> BaseEstimator:
     """
     path = Path(config.path)
     if config.options.get("factory"):
-        build = _factory.function(config, "factory")
+        build = _factory.import_function(config, "factory")
         estimator = build(str(path)) if inspect.signature(build).parameters else build()
     elif find_kind(path) == "skops":
         estimator = _load_skops(path, trusted=bool(config.options.get("trust")))

@@ -72,7 +72,7 @@ def test_values_that_python_reads_are_found_and_sizes_are_none(code: Forward) ->
             with recorder:
                 return code(x)
 
-    with _named.quiet():
+    with _named.silence_exporters():
         torch.jit.trace(Recorded(), (torch.ones(2, 4),), check_trace=False)
     line = code.__code__.co_firstlineno + 1
     assert recorder.places == (

@@ -43,14 +43,14 @@ class Answer:
     ],
 )
 def test_outputs_get_names(answer: object, names: list[str]) -> None:
-    assert list(_named.flatten(answer, np.ndarray)) == names
+    assert list(_named.flatten_answer(answer, np.ndarray)) == names
 
 
 def test_answers_that_have_no_names() -> None:
     with pytest.raises(SourceError, match="returned str"):
-        _named.flatten("text", np.ndarray)
+        _named.flatten_answer("text", np.ndarray)
     with pytest.raises(SourceError, match="two outputs named 'x'"):
-        _named.flatten({"a": {"x": A}, "x": B}, np.ndarray)
+        _named.flatten_answer({"a": {"x": A}, "x": B}, np.ndarray)
 
 
 def branching() -> onnx.ModelProto:
@@ -99,13 +99,13 @@ def test_graphs_get_the_models_names_inside_branches_too(tmp_path: Path) -> None
         )
     target = tmp_path / "model.onnx"
     onnx.save(proto, target)
-    _named.prove(target, feeds, answers)
+    _named.prove_export(target, feeds, answers)
     with pytest.raises(UnsupportedError, match="output y differs"):
-        _named.prove(target, feeds, answers[::-1])
+        _named.prove_export(target, feeds, answers[::-1])
     with pytest.raises(UnsupportedError, match=r"shape \[2, 3\], the model gives \[6\]"):
-        _named.prove(target, feeds[:1], [{"y": answers[0]["y"].ravel()}])
+        _named.prove_export(target, feeds[:1], [{"y": answers[0]["y"].ravel()}])
     with pytest.raises(UnsupportedError, match="does not use its input idle"):
-        _named.prove(target, [{**feeds[0], "idle": A}], answers[:1])
+        _named.prove_export(target, [{**feeds[0], "idle": A}], answers[:1])
     short = branching()
     del short.graph.input[1]
     with pytest.raises(UnsupportedError, match="1 inputs"):

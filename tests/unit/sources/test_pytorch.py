@@ -376,7 +376,7 @@ def test_weights_and_nodes_are_named_after_their_modules(exporter: str, tmp_path
     target = tmp_path / "model.onnx"
     getattr(_torch, exporter)(model, target, {"batch"})
     _torch._clean(target, model.inputs)
-    _torch._prove(model, _mapped.Weights(module, tmp_path), target, {"batch"}, ())
+    _torch._prove(model, _mapped.MappedWeights(module, tmp_path), target, {"batch"}, ())
     proto = onnx.load(target)
     weights = {
         t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) == 2

@@ -270,7 +270,7 @@ def test_outputs_of_nested_mappings_keep_apart() -> None:
     from mconv.sources import _named
 
     tower = {"hidden": np.zeros(1), "pooled": np.zeros(2)}
-    flat = _named.flatten(
+    flat = _named.flatten_answer(
         {"scores": np.ones(1), "text": tower, "vision": {**tower, "grid": np.zeros(3)}}, np.ndarray
     )
     assert list(flat) == ["scores", "hidden", "pooled", "vision_hidden", "vision_pooled", "grid"]
