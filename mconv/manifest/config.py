@@ -8,12 +8,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mconv.compare import DEFAULT_TOLERANCES
 from mconv.errors import ManifestError
 from mconv.manifest.yaml import suggest_nearest
 from mconv.values import Frozen, InputFact, JsonObject, Limits, Place, SourceConfig, Tolerance
-
-PRECISIONS = tuple(DEFAULT_TOLERANCES)
 
 OPTIMIZE_LEVELS = ("none", "basic", "aggressive")
 METRICS = ("accuracy",)

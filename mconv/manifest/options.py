@@ -6,10 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mconv import registry
+from mconv.compare import DEFAULT_TOLERANCES
 from mconv.contracts import Schemas
 from mconv.manifest.yaml import suggest_nearest
 
 Schema = Mapping[str, Any]  # JSON Schema of one option's value
+
+
+def list_precisions() -> tuple[str, ...]:
+    """Return every precision: those that have a tolerance of their own, then what else the targets
+    offer.
+    """
+    offered = (name for target in registry.targets().values() for name in target.precisions)
+    return tuple(dict.fromkeys((*DEFAULT_TOLERANCES, *offered)))
 
 
 def list_runtime_options(target: registry.Target) -> Schemas:

@@ -31,7 +31,6 @@ from mconv.manifest.config import (
     MODEL_KEYS,
     NAME,
     OPTIMIZE_LEVELS,
-    PRECISIONS,
     SHARED_KEYS,
     SOURCE_KEYS,
     TOLERANCE_KEYS,
@@ -42,7 +41,7 @@ from mconv.manifest.config import (
     ModelConfig,
     VariantConfig,
 )
-from mconv.manifest.options import find_option_problem, list_runtime_options
+from mconv.manifest.options import find_option_problem, list_precisions, list_runtime_options
 from mconv.manifest.yaml import Node, Problems, describe_unknown, read_document, suggest_nearest
 from mconv.values import (
     AxisBound,
@@ -478,8 +477,9 @@ class _Reader:
     def tolerances(self, node: Node) -> dict[str, dict[str, float]]:
         """Read limits of metrics, for every precision (key ``*``) and by precision."""
         tolerances: dict[str, dict[str, float]] = {"*": {}}
-        for key, child in node.mapping((*TOLERANCE_KEYS, *PRECISIONS)).items():
-            if key in PRECISIONS:
+        precisions = list_precisions()
+        for key, child in node.mapping((*TOLERANCE_KEYS, *precisions)).items():
+            if key in precisions:
                 tolerances[key] = self.metrics(child.mapping(TOLERANCE_KEYS))
             else:
                 tolerances["*"] |= self.metrics({key: child})
@@ -575,7 +575,7 @@ class _Reader:
         if precision == AUTO and len(plugin.precisions) > 1:
             return self.auto(node, plugin, fields, tolerances, limits, place)
         if precision not in plugin.precisions:
-            known = "precision" if precision in PRECISIONS else "known precision"
+            known = "precision" if precision in list_precisions() else "known precision"
             node.fail(
                 f"{precision!r} is not a {known} of target "
                 f"{plugin.name}.{suggest_nearest(precision, plugin.precisions)}",
@@ -688,7 +688,7 @@ def _merge_tolerances(precision: str, *layers: Mapping[str, Mapping[str, float]]
     limits: dict[str, float] = {}
     for layer in layers:
         limits |= {**layer.get("*", {}), **layer.get(precision, {})}
-    default = DEFAULT_TOLERANCES[precision]
+    default = DEFAULT_TOLERANCES.get(precision, Tolerance())
     tolerance = msgspec.structs.replace(default, **limits)
     cosine = limits.get("cosine", 1.0)
     if default.cosine is None or cosine >= default.cosine:

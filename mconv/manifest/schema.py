@@ -143,7 +143,9 @@ def make_models_schema() -> JsonSchema:
     }
     time = {"type": "string", "pattern": r"^\s*[0-9.]+\s*(us|ms|s|m|min|h)\s*$"}
     metrics = {name: {"type": "number"} for name in manifest_config.TOLERANCE_KEYS}
-    tolerance = _object({**metrics, **{p: _object(metrics) for p in manifest_config.PRECISIONS}})
+    tolerance = _object(
+        {**metrics, **{p: _object(metrics) for p in manifest_options.list_precisions()}}
+    )
     limits = _object({"max_size": size, "max_latency": time})
     source_options: JsonSchema = {}
     for plugin in registry.sources().values():

@@ -4,15 +4,19 @@ traceback."""
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from mconv import registry
 from mconv.__main__ import main
 from mconv.errors import ManifestError
 from mconv.manifest import reader, schema
+from mconv.values import Tolerance
 from tests.models import write_linear
 
 GOOD = "version: 1\nmodels:\n  - name: a\n    source: model.onnx\n    targets: [onnx]\n"
@@ -164,3 +168,45 @@ def test_a_looser_cosine_loosens_what_follows_of_it() -> None:
     exact = merge("fp32", {"fp32": {"cosine": 0.98}})
     assert (exact.nrmse, exact.nrmse_row) == (pytest.approx(0.2), None)
     assert exact.max_rel == 1e-3
+
+
+OWN_TARGET = '''"""Writes nothing."""
+PRECISIONS = {"fp32": None, "bf16": None}
+
+
+def write(model, out, *, precision, options, name, calibration):
+    raise NotImplementedError
+'''
+
+
+@pytest.fixture
+def own_target(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A registered target that offers a precision which mconv itself has not."""
+    (repository / "own_target.py").write_text(OWN_TARGET)
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    monkeypatch.syspath_prepend(str(repository))
+    registry.plugins.cache_clear()
+    registry.register("targets", "own_target")
+    yield "own_target"
+    registry.plugins.cache_clear()
+    del sys.modules["own_target"]
+
+
+def test_a_precision_of_a_plug_in_alone_has_no_tolerance_but_the_manifest_s(
+    repository: Path, own_target: str
+) -> None:
+    text = GOOD.replace("[onnx]", f"[{own_target}:bf16]")
+    (repository / "models.yml").write_text(text)
+    (variant,) = reader.load(Path("models.yml")).models[0].variants
+    assert variant.tolerance == Tolerance()
+    text += "    tolerance: {max_rel: 0.1, bf16: {cosine: 0.99}}\n"
+    (repository / "models.yml").write_text(text)
+    (variant,) = reader.load(Path("models.yml")).models[0].variants
+    assert variant.tolerance == Tolerance(cosine=0.99, max_rel=0.1)
+    jsonschema.validate(yaml.safe_load(text), schema.make_models_schema())
+
+
+def test_a_precision_that_nothing_offers_has_no_tolerance(repository: Path) -> None:
+    (repository / "models.yml").write_text(GOOD + "    tolerance: {fp17: {cosine: 0.99}}\n")
+    with pytest.raises(ManifestError, match="fp17"):
+        reader.load(Path("models.yml"))
