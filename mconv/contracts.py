@@ -481,6 +481,11 @@ class CheckFile(Protocol):
 # Defaults
 
 
+def list_defaults(options: Schemas) -> dict[str, object]:
+    """Return the default value of each option that has one."""
+    return {name: schema["default"] for name, schema in options.items() if "default" in schema}
+
+
 def list_all_files(config: SourceConfig) -> Sequence[Path]:
     """Return the source's file, or all of its folder's: the default of ``files()``."""
     path = Path(config.path)

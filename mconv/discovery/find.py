@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from mconv import registry
+from mconv.contracts import list_defaults
 from mconv.discovery import architecture
 from mconv.errors import MconvError, SourceError, UsageError, one_line
 from mconv.manifest import config as manifest_config
@@ -111,9 +112,15 @@ def _needs(path: Path, takers: list[str], form: registry.Format | None) -> tuple
         return (f"nothing here converts {form.name if form else 'it'}",)
     if len(takers) > 1:
         return (f"`format:` to say which of {' and '.join(takers)} it is",)
-    config = SourceConfig(format=takers[0], path=str(path), root=str(path.parent))
+    plugin = registry.sources()[takers[0]]
+    config = SourceConfig(
+        format=plugin.name,
+        path=str(path),
+        root=str(path.parent),
+        options=list_defaults(plugin.options),
+    )
     try:
-        registry.sources()[takers[0]].check(config)
+        plugin.check(config)
     except MconvError as problem:
         return (f"{problem.message}: {problem.hint}" if problem.hint else problem.message,)
     return ()

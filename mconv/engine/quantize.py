@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mconv import registry, samples
-from mconv.contracts import MixedConfig, Options
+from mconv.contracts import MixedConfig, Options, list_defaults
 from mconv.errors import UsageError, describe_unreadable
 from mconv.manifest import options as manifest_options
 from mconv.manifest.yaml import describe_unknown
@@ -137,10 +137,7 @@ def _merge_options(
 
     Raises UsageError for one that does not fit its schema.
     """
-    values: dict[str, object] = {}
-    for name, schema in quantizer.options.items():
-        if "default" in schema:
-            values[name] = schema["default"]
+    values = list_defaults(quantizer.options)
     if config:
         values |= config.get("options", {})
         values["layers"] = {name: layer["bits"] for name, layer in config["layers"].items()}

@@ -15,7 +15,7 @@ import msgspec
 
 from mconv import registry
 from mconv.compare import DEFAULT_TOLERANCES
-from mconv.contracts import Schemas
+from mconv.contracts import Schemas, list_defaults
 from mconv.errors import MconvError, UnsupportedError
 from mconv.manifest import recognise
 from mconv.manifest.config import (
@@ -283,7 +283,7 @@ class _Reader:
         format_ = format_ or self.detected(fields["path"], path)
         if format_ is None:
             return None
-        values = self.options(fields, known[format_].options, defaults=False)
+        values = self.options(fields, known[format_].options)
         for key in fields.keys() & options.keys() - known[format_].options.keys():
             fields[key].fail(
                 f"{key!r} is not an option of {format_} "
@@ -315,7 +315,9 @@ class _Reader:
         options: dict[str, object],
         inputs: tuple[TensorSpec, ...],
     ) -> SourceConfig | None:
-        """Return the source after its own plug-in has checked it."""
+        """Return the source, its options over their defaults, after its own plug-in has checked
+        it.
+        """
         if format_ is None:
             return None
         if other := recognise.describe_foreign(Path(path)):
@@ -324,11 +326,16 @@ class _Reader:
                 "name the file or folder of the model itself",
             )
             return None
+        plugin = registry.sources()[format_]
         config = SourceConfig(
-            format=format_, path=path, root=str(self.root), options=options, inputs=inputs
+            format=format_,
+            path=path,
+            root=str(self.root),
+            options={**list_defaults(plugin.options), **options},
+            inputs=inputs,
         )
         try:
-            registry.sources()[format_].check(config)
+            plugin.check(config)
         except MconvError as problem:
             node.fail(problem.message, problem.hint)
             return None
@@ -651,10 +658,10 @@ class _Reader:
             candidates[0], precision=AUTO, method=None, candidates=tuple(candidates)
         )
 
-    def options(
-        self, fields: Mapping[str, Node], options: Schemas, defaults: bool = True
-    ) -> dict[str, object]:
-        """Return the values of the options among ``fields``, checked by their schemas."""
+    def options(self, fields: Mapping[str, Node], options: Schemas) -> dict[str, object]:
+        """Return the values of the options: those among ``fields``, checked by their schemas, and
+        the defaults of others.
+        """
         values: dict[str, object] = {}
         for name, schema in options.items():
             if name in fields:
@@ -663,7 +670,7 @@ class _Reader:
                     values[name] = value
                 else:
                     fields[name].fail(f"{name} {problem}, not {value!r}", schema.get("description"))
-            elif defaults and "default" in schema:
+            elif "default" in schema:
                 values[name] = schema["default"]
         return values
 

@@ -14,6 +14,7 @@ import yaml
 
 from mconv import registry
 from mconv.__main__ import main
+from mconv.discovery.find import find
 from mconv.errors import ManifestError
 from mconv.manifest import reader, schema
 from mconv.values import Tolerance
@@ -170,6 +171,28 @@ def test_a_looser_cosine_loosens_what_follows_of_it() -> None:
     assert exact.max_rel == 1e-3
 
 
+OWN_SOURCE = '''"""Files that end in .own."""
+OPTIONS = {
+    "depth": {"type": "integer", "default": 3, "description": "how deep"},
+    "note": {"type": "string", "description": "no default"},
+}
+
+
+def detect(path):
+    return path.suffix == ".own"
+
+
+def export(config, out):
+    raise NotImplementedError
+
+
+def load(config):
+    raise NotImplementedError
+
+
+def check(config):
+    config.options["depth"]
+'''
 OWN_TARGET = '''"""Writes nothing."""
 PRECISIONS = {"fp32": None, "bf16": None}
 
@@ -180,22 +203,45 @@ def write(model, out, *, precision, options, name, calibration):
 
 
 @pytest.fixture
-def own_target(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A registered target that offers a precision which mconv itself has not."""
+def own_plugins(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A registered target with a precision that mconv itself has not, and a source with options."""
+    (repository / "own_source.py").write_text(OWN_SOURCE)
     (repository / "own_target.py").write_text(OWN_TARGET)
     monkeypatch.setattr(registry, "_REGISTERED", {})
     monkeypatch.syspath_prepend(str(repository))
     registry.plugins.cache_clear()
+    registry.register("sources", "own_source")
     registry.register("targets", "own_target")
-    yield "own_target"
+    yield
     registry.plugins.cache_clear()
-    del sys.modules["own_target"]
+    del sys.modules["own_source"], sys.modules["own_target"]
 
 
-def test_a_precision_of_a_plug_in_alone_has_no_tolerance_but_the_manifest_s(
-    repository: Path, own_target: str
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("model.own", {"depth": 3}),
+        ("{path: model.own}", {"depth": 3}),
+        ("{path: model.own, depth: 5}", {"depth": 5}),
+        ("{format: own_source, path: model.own, note: a}", {"depth": 3, "note": "a"}),
+    ],
+)
+@pytest.mark.usefixtures("own_plugins")
+def test_options_of_a_source_have_their_defaults(
+    repository: Path, source: str, options: dict[str, object]
 ) -> None:
-    text = GOOD.replace("[onnx]", f"[{own_target}:bf16]")
+    (repository / "model.own").touch()
+    (repository / "models.yml").write_text(GOOD.replace("model.onnx", source))
+    assert reader.load(Path("models.yml")).models[0].source.options == options
+    (found,) = (each for each in find(repository) if each.path == "model.own")
+    assert (found.source, found.needs) == ("own_source", ())
+
+
+@pytest.mark.usefixtures("own_plugins")
+def test_a_precision_of_a_plug_in_alone_has_no_tolerance_but_the_manifest_s(
+    repository: Path,
+) -> None:
+    text = GOOD.replace("[onnx]", "['own_target:bf16']")
     (repository / "models.yml").write_text(text)
     (variant,) = reader.load(Path("models.yml")).models[0].variants
     assert variant.tolerance == Tolerance()
