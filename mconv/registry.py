@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ from mconv.contracts import (
     build_plugin,
     check_signatures,
 )
-from mconv.errors import MconvError
+from mconv.errors import MconvError, one_line
 
 __all__ = [
     "FAMILIES",
@@ -51,6 +52,7 @@ __all__ = [
     "TimedSession",
     "WeightedModel",
     "find_quantizer",
+    "find_runtime",
     "find_sources_taking",
     "formats",
     "import_own_modules",
@@ -95,8 +97,8 @@ def register(family: Family, module: ModuleType | str) -> None:
         return
     try:
         imported = importlib.import_module(name) if isinstance(module, str) else module
-    except ImportError as problem:
-        raise MconvError(f"the plug-in {name} cannot be imported: {problem}") from problem
+    except Exception as problem:  # a plug-in's own code
+        raise MconvError(_describe_failed_import(name, problem)) from problem
     file = getattr(imported, "__file__", None)
     if name == "__main__" or file is None:
         raise MconvError(
@@ -142,6 +144,27 @@ def import_own_modules(family: Family) -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"mconv.{family}.{name}") for name in names}
 
 
+def _describe_failed_import(name: str, problem: Exception) -> str:
+    """Return which plug-in cannot be imported and why, with the line that raised."""
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    return (
+        f"the plug-in {name} cannot be imported: {type(problem).__name__}: {one_line(problem)} "
+        f"({Path(last.filename).name}, line {last.lineno})"
+    )
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> ModuleType:
+    """Import the plug-in of another distribution. Raises MconvError where its code fails."""
+    try:
+        return cast("ModuleType", entry.load())
+    except Exception as problem:  # a plug-in's own code
+        raise MconvError(
+            _describe_failed_import(entry.value, problem),
+            hint=f"it is the entry point {entry.name} of {entry.group}: correct it, or uninstall "
+            f"{entry.dist.name if entry.dist else 'its distribution'}",
+        ) from problem
+
+
 @cache
 def plugins(family: Family) -> Mapping[str, Plugin]:
     """Return every plug-in of a family by name, in name order. Raises MconvError for one that does
@@ -157,7 +180,7 @@ def plugins(family: Family) -> Mapping[str, Plugin]:
                 f"two plug-ins are named {entry.name} in mconv.{family}",
                 hint=f"rename the one in {entry.value}",
             )
-        plugin = build_plugin(_KINDS[family], entry.name, entry.load())
+        plugin = build_plugin(_KINDS[family], entry.name, _load(entry))
         check_signatures(plugin)
         by_name[entry.name] = plugin
     for kind, name in _REGISTERED:
@@ -215,6 +238,37 @@ def find_sources_taking(path: Path) -> list[str]:
 def find_quantizer(target: Target, precision: str, method: str | None) -> Quantizer | None:
     """Return the quantizer that makes ``precision`` for ``target``; ``method`` (the manifest's
     choice) overrides the target's default.
+
+    Raises MconvError where there is no plug-in of that name.
     """
     name = method or target.precisions[precision]
-    return quantizers()[name] if name else None
+    if name is None:
+        return None
+    if name not in quantizers():
+        raise _describe_missing(target, "quantizer", name, quantizers())
+    return quantizers()[name]
+
+
+def find_runtime(target: Target) -> Runtime | None:
+    """Return the runtime that verifies ``target``: the first that it names, None where it names
+    none.
+
+    Raises MconvError where there is no plug-in of that name.
+    """
+    if not target.runtimes:
+        return None
+    name = target.runtimes[0]
+    if name not in runtimes():
+        raise _describe_missing(target, "runtime", name, runtimes())
+    return runtimes()[name]
+
+
+def _describe_missing(
+    target: Target, kind: str, name: str, known: Mapping[str, Plugin]
+) -> MconvError:
+    """Return the error of a target that names a plug-in which there is not."""
+    return MconvError(
+        f"the target {target.name} names the {kind} {name!r}, which there is not",
+        hint=f"there are: {', '.join(known)}; one of another distribution must be installed, "
+        f"under the entry point group mconv.{kind}s",
+    )

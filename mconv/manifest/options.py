@@ -26,10 +26,10 @@ def list_runtime_options(target: registry.Target) -> Schemas:
 
     An option that the target itself has under that name is left out.
     """
-    if not target.runtimes:
+    runtime = registry.find_runtime(target)
+    if runtime is None:
         return {}
-    options = registry.runtimes()[target.runtimes[0]].options
-    return {name: schema for name, schema in options.items() if name not in target.options}
+    return {name: schema for name, schema in runtime.options.items() if name not in target.options}
 
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {

@@ -200,8 +200,7 @@ class _Planner:
             inputs={"model": last, **calibration},
             lowers=quantizer is None and config.precision not in ("fp32", "fp16"),
         )
-        if target.runtimes:
-            runtime = registry.runtimes()[target.runtimes[0]]
+        if (runtime := registry.find_runtime(target)) is not None:
             keys |= self._add_runs(config, runtime, keys, fp32, measure)
         return keys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -73,6 +74,11 @@ def test_a_registered_module_is_found_and_a_worker_registers_it_again(folder: Pa
     [
         ("pets", "idle", "no family 'pets'"),
         ("optimizers", "no_such_module", "cannot be imported"),
+        (
+            "optimizers",
+            "dividing",
+            r"cannot be imported: ZeroDivisionError.*\(dividing.py, line 2\)",
+        ),
         ("optimizers", "json", "has no "),
         ("optimizers", "onnxslim_copy.onnxslim", "a plug-in onnxslim in mconv.optimizers already"),
         ("optimizers", "wrong", "does not fit"),
@@ -83,6 +89,7 @@ def test_what_is_no_plug_in_is_not_registered(
 ) -> None:
     (folder / "onnxslim_copy").mkdir()
     (folder / "onnxslim_copy/onnxslim.py").write_text(OPTIMIZER)
+    (folder / "dividing.py").write_text('"""Divides."""\n1 / 0\n')
     (folder / "wrong.py").write_text(OPTIMIZER.replace("level", "strength"))
     with pytest.raises(MconvError, match=words):
         registry.register(family, name)
@@ -110,6 +117,40 @@ def test_a_plug_in_of_another_distribution(monkeypatch: pytest.MonkeyPatch, fold
     named[:] = ["onnxslim"]
     with pytest.raises(MconvError, match="two plug-ins are named onnxslim"):
         registry.optimizers()
+
+
+def test_a_plug_in_of_another_distribution_that_cannot_be_imported_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    (folder / "importing_absent.py").write_text(
+        '"""Needs what is not there."""\nimport no_such_module\n'
+    )
+    entry = importlib.metadata.EntryPoint("limping", "importing_absent", "mconv.optimizers")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    with pytest.raises(
+        MconvError, match=r"plug-in importing_absent cannot be .*\(importing_absent.py, line 2\)"
+    ) as caught:
+        registry.optimizers()
+    assert "entry point limping of mconv.optimizers" in str(caught.value.hint)
+
+
+def test_what_a_target_names_and_is_not_there_is_said() -> None:
+    target = registry.Target(
+        name="own",
+        summary="",
+        module="own",
+        write=registry.targets()["onnx"].write,
+        precisions={"fp32": None, "int8": "int8dynamic"},
+        runtimes=("onnxruntim",),
+    )
+    assert registry.find_quantizer(target, "fp32", None) is None
+    with pytest.raises(MconvError, match="target own names the quantizer 'int8dynamic', which"):
+        registry.find_quantizer(target, "int8", None)
+    with pytest.raises(MconvError, match=r"the runtime 'onnxruntim', which .*\n.*onnxruntime"):
+        registry.find_runtime(target)
+    assert registry.find_runtime(replace(target, runtimes=())) is None
+    found = registry.find_runtime(replace(target, runtimes=("openvino", "onnxruntime")))
+    assert found is registry.runtimes()["openvino"]
 
 
 def test_a_source_that_fails_over_a_file_does_not_take_it(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mconv import registry
 from mconv.__main__ import main
 from tests.models import write_linear
 
@@ -163,3 +166,47 @@ def test_a_store_that_is_not_there_is_empty(
     ):
         assert main(line.split()) == 0
         assert shown in capsys.readouterr().out
+
+
+@pytest.fixture
+def broken_plugin(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
+    """A distribution whose target cannot be imported."""
+    (tmp_path / "importing_nothing.py").write_text(
+        '"""Needs what is not there."""\nimport no_such_module\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(repository)
+    entry = importlib.metadata.EntryPoint("broken", "importing_nothing", "mconv.targets")
+    real = importlib.metadata.entry_points
+
+    def entry_points(**wanted: str) -> object:
+        return [entry] if wanted == {"group": "mconv.targets"} else real(**wanted)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    registry.plugins.cache_clear()
+    yield
+    registry.plugins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "list",
+        "schema models",
+        "run models.yml",
+        "plan models.yml",
+        "convert m.onnx --to onnx",
+        "advise m.onnx",
+        "quantize m.onnx --precision int8",
+    ],
+)
+@pytest.mark.usefixtures("broken_plugin")
+def test_a_plug_in_that_cannot_be_imported_is_named(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 3
+    error = capsys.readouterr().err
+    assert "the plug-in importing_nothing cannot be imported: ModuleNotFoundError" in error
+    assert "fault of mconv" not in error
