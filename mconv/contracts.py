@@ -17,9 +17,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    get_type_hints,
+    runtime_checkable,
+)
 
-from mconv.errors import MconvError
+import msgspec
+
+from mconv.errors import MconvError, one_line
 from mconv.values import Device, ExportInfo, Facts, ModelInfo, Placement, SourceConfig, TensorSpec
 
 if TYPE_CHECKING:
@@ -525,6 +535,16 @@ def want_any_threads(options: Options) -> int | None:
     return None
 
 
+# What mconv reads of the JSON Schema of an option.
+OPTION_KEYWORDS = frozenset(
+    {
+        *("type", "enum", "minimum", "maximum", "items", "additionalProperties"),
+        *("description", "default"),
+    }
+)
+OPTION_TYPES = ("string", "integer", "number", "boolean", "array", "object")
+
+
 # Plug-ins
 
 
@@ -752,7 +772,7 @@ def build_plugin(kind: type[Plugin], name: str, module: ModuleType) -> Plugin:
     """Return the value of the plug-in that ``module`` is: functions under their names, constants in
     upper case, defaults for what it leaves out.
 
-    Raises MconvError where it lacks what its family must define.
+    Raises MconvError where it lacks what its family must define, or a constant is of another type.
     """
     docstring = (module.__doc__ or "").strip().partition("\n\n")[0]
     values: dict[str, object] = {
@@ -761,12 +781,16 @@ def build_plugin(kind: type[Plugin], name: str, module: ModuleType) -> Plugin:
         "summary": getattr(module, "SUMMARY", " ".join(docstring.split())),
     }
     functions = FUNCTIONS[kind]
+    types = get_type_hints(kind)
     for attribute, spec in kind.__dataclass_fields__.items():
         if attribute in values:
             continue
         written = attribute if attribute in functions else attribute.upper()
         if hasattr(module, written):
-            values[attribute] = getattr(module, written)
+            value = getattr(module, written)
+            values[attribute] = value
+            if attribute not in functions:
+                values[attribute] = read_constant(module.__name__, written, value, types[attribute])
         elif spec.default is spec.default_factory:  # both MISSING: the plug-in must write it
             shown = f"{written}()" if attribute in functions else written
             raise MconvError(
@@ -774,6 +798,30 @@ def build_plugin(kind: type[Plugin], name: str, module: ModuleType) -> Plugin:
                 hint="docs/plugins.md lists what a plug-in of this family must define",
             )
     return kind(**values)  # type: ignore[arg-type]  # check_signatures looks at the functions
+
+
+def read_constant(module: str, name: str, value: object, wanted: Any) -> object:
+    """Return a constant of a plug-in in the type of its family's field, a list as a tuple.
+
+    Raises MconvError where it is of another type, as a text is in the place of a tuple of one.
+    """
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as problem:
+        shown = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+        shown = shown.replace("collections.abc.", "").replace("typing.", "")
+        raise MconvError(
+            f"plug-in {module}: {name} must be {shown}, not {one_line(repr(value), 100)}",
+            hint='a tuple of one text ends with a comma: ("onnxruntime",)'
+            if isinstance(value, str)
+            else None,
+        ) from problem
+
+
+def check_plugin(plugin: Plugin) -> None:
+    """Raise MconvError where ``plugin`` does not keep its family's contract."""
+    check_signatures(plugin)
+    check_options(plugin)
 
 
 def check_signatures(plugin: Plugin) -> None:
@@ -787,6 +835,23 @@ def check_signatures(plugin: Plugin) -> None:
                 f"{plugin.module}.{name}() {problem}; it is called as "
                 f"{name}{read_signature(protocol)}",
                 hint="docs/plugins.md shows every function with its signature",
+            )
+
+
+def check_options(plugin: Plugin) -> None:
+    """Raise MconvError where the schema of an option says what mconv would not hold a value to."""
+    options: Schemas = getattr(plugin, "options", {})
+    for name, schema in options.items():
+        where = f"plug-in {plugin.module}: the option {name!r}"
+        if not isinstance(schema.get("description"), str):
+            raise MconvError(f"{where} has no description")
+        unchecked = sorted(schema.keys() - OPTION_KEYWORDS)
+        if unchecked or schema.get("type", "string") not in OPTION_TYPES:
+            wrong = f"keyword {unchecked[0]!r}" if unchecked else f"type {schema['type']!r}"
+            raise MconvError(
+                f"{where} has the {wrong}, which mconv does not check",
+                hint=f"keywords are {', '.join(sorted(OPTION_KEYWORDS))}; type is one of "
+                f"{', '.join(OPTION_TYPES)}",
             )
 
 

@@ -32,7 +32,7 @@ from mconv.contracts import (
     TimedSession,
     WeightedModel,
     build_plugin,
-    check_signatures,
+    check_plugin,
 )
 from mconv.errors import MconvError, one_line
 
@@ -111,7 +111,7 @@ def register(family: Family, module: ModuleType | str) -> None:
             f"there is a plug-in {short} in mconv.{family} already",
             hint="call the module something else",
         )
-    check_signatures(build_plugin(_KINDS[family], short, imported))
+    check_plugin(build_plugin(_KINDS[family], short, imported))
     steps = name.count(".") + (Path(file).name == "__init__.py")
     _REGISTERED[family, name] = str(Path(file).resolve().parents[steps])
     plugins.cache_clear()
@@ -181,7 +181,7 @@ def plugins(family: Family) -> Mapping[str, Plugin]:
                 hint=f"rename the one in {entry.value}",
             )
         plugin = build_plugin(_KINDS[family], entry.name, _load(entry))
-        check_signatures(plugin)
+        check_plugin(plugin)
         by_name[entry.name] = plugin
     for kind, name in _REGISTERED:
         if kind == family:

@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from mconv import registry, samples, weights
+from mconv import contracts, registry, samples, weights
 from mconv.errors import StepError, UnsupportedError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import options as manifest_options
@@ -51,6 +51,7 @@ CASES = [
 @pytest.mark.parametrize(("family", "name"), ALL)
 def test_names_only_what_exists(family: Any, name: str) -> None:
     plugin = registry.plugins(family)[name]
+    contracts.check_plugin(plugin)
     assert plugin.summary
     assert len(plugin.summary) < 120
     for tool in plugin.tools:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from mconv import contracts
-from mconv.contracts import Optimizer, Source, Target, build_plugin, check_signatures
+from mconv.contracts import (
+    Optimizer,
+    Source,
+    Target,
+    build_plugin,
+    check_plugin,
+    check_signatures,
+)
 from mconv.errors import MconvError
 from mconv.values import SourceConfig
 
@@ -53,6 +60,58 @@ def test_a_summary_may_be_written_apart_from_the_docstring() -> None:
 def test_what_a_family_must_define_is_named(content: dict[str, Any], missing: str) -> None:
     with pytest.raises(MconvError, match=missing):
         build_plugin(Target, "writer", module(**content))
+
+
+@pytest.mark.parametrize(
+    ("constants", "words"),
+    [
+        ({"RUNTIMES": "onnxruntime"}, r"RUNTIMES must be tuple\[str, \.\.\.\], not 'onnxruntime'"),
+        ({"RUNTIMES": "onnxruntime"}, r'hint: .*\("onnxruntime",\)'),
+        ({"PRECISIONS": ("fp32",)}, r"PRECISIONS must be Mapping\[str, str \| None\], not"),
+        ({"PRECISIONS": {"fp32": 32}}, "PRECISIONS must be"),
+        ({"OPTIONS": {"level": "text"}}, r"OPTIONS must be Mapping\[str, Mapping\[str, Any\]\]"),
+        ({"STATIC": "no"}, "STATIC must be bool, not 'no'"),
+    ],
+)
+def test_a_constant_of_another_type_is_refused(constants: dict[str, Any], words: str) -> None:
+    content = {"write": write, "PRECISIONS": {"fp32": None}, **constants}
+    with pytest.raises(MconvError, match=words):
+        build_plugin(Target, "writer", module(**content))
+
+
+def test_lists_and_sets_do_for_tuples_and_frozen_sets() -> None:
+    content = module(write=write, PRECISIONS={"fp32": None}, RUNTIMES=["a", "b"], DOMAINS={""})
+    target = build_plugin(Target, "writer", content)
+    assert isinstance(target, Target)
+    assert (target.runtimes, target.domains) == (("a", "b"), frozenset({""}))
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "minimum": 1, "description": "d", "default": 3}, None),
+        ({"enum": ["a", "b"], "description": "d"}, None),
+        ({"type": "integer"}, "'level' has no description"),
+        (
+            {"type": "string", "pattern": "a+", "description": "d"},
+            "has the keyword 'pattern', which",
+        ),
+        (
+            {"type": ["string", "null"], "description": "d"},
+            r"has the type \['string', 'null'\], which",
+        ),
+    ],
+)
+def test_a_schema_says_only_what_values_are_held_to(
+    schema: dict[str, Any], words: str | None
+) -> None:
+    content = module(write=write, PRECISIONS={"fp32": None}, OPTIONS={"level": schema})
+    plugin = build_plugin(Target, "writer", content)
+    if words is None:
+        check_plugin(plugin)
+    else:
+        with pytest.raises(MconvError, match=words):
+            check_plugin(plugin)
 
 
 @pytest.mark.parametrize(
