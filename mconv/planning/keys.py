@@ -36,10 +36,12 @@ def digest_files(files: Sequence[Path], root: Path, digests: Digests) -> str:
 
 @cache
 def digest_code(module: str) -> str:
-    """Return one SHA-256 over the source of ``module`` and of every mconv module that it imports.
+    """Return one SHA-256 over the source of ``module`` and of every module of mconv, and of its own
+    distribution's package, that it imports.
 
     Imports are found in the syntax tree, those of imported modules too.
     """
+    packages = frozenset({"mconv", module.partition(".")[0]})
     seen: dict[str, str] = {}  # module, or file of a package → its digest
     to_visit = [module]
     while to_visit:
@@ -50,8 +52,8 @@ def digest_code(module: str) -> str:
         if path is None:
             seen[name] = ""
             continue
-        seen[name], imported = _read_source(path)
-        to_visit += imported
+        seen[name], imported = _read_source(path, name)
+        to_visit += [each for each in imported if each.partition(".")[0] in packages]
         # a helper package belongs to its plug-in whole
         if path.name == "__init__.py" and name.count(".") >= 2:
             for part in sorted(path.parent.rglob("*")):
@@ -62,19 +64,31 @@ def digest_code(module: str) -> str:
 
 
 @cache
-def _read_source(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the SHA-256 of a source file, and the mconv modules that it imports anywhere."""
+def _read_source(path: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the SHA-256 of the source file of the module ``name``, and the modules that it imports
+    anywhere.
+    """
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     modules: list[str] = []
     for node in _iterate_statements(ast.parse(path.read_bytes()).body):
         if isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names if alias.name.startswith("mconv.")]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            if node.module.split(".")[0] != "mconv":
-                continue
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                modules.append(full if _find_module_file(full) is not None else node.module)
+            modules += [alias.name for alias in node.names if "." in alias.name]
+        elif isinstance(node, ast.ImportFrom):
+            modules += _list_imported(node, package)
     return hash_file(path), tuple(modules)
+
+
+def _list_imported(node: ast.ImportFrom, package: str) -> Iterator[str]:
+    """Yield the modules that a ``from`` statement in a module of ``package`` imports."""
+    source = node.module or ""
+    if node.level:
+        above = package.split(".")[: package.count(".") + 2 - node.level]
+        source = ".".join([*above, source] if source else above)
+    if not source or source.partition(".")[0] not in ("mconv", package.partition(".")[0]):
+        return
+    for alias in node.names:
+        full = f"{source}.{alias.name}"
+        yield full if _find_module_file(full) is not None else source
 
 
 def _iterate_statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
@@ -92,19 +106,17 @@ def _iterate_statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
 def _find_module_file(name: str) -> Path | None:
     """Return the source file of a module, or None.
 
-    mconv's are looked up by path: importlib would import the packages that they are in.
+    It is looked up by path: importlib would import the packages that the module is in.
     """
     top, _, rest = name.partition(".")
-    if top == "mconv":
-        package = Path(__file__).parents[1]
-        base = package.joinpath(*rest.split(".")) if rest else package
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        base = Path(folder, *rest.split("."))
         for path in (base.with_suffix(".py"), base / "__init__.py"):
             if path.is_file():
                 return path
-        if rest:
-            return None
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,37 @@ def test_code_counts_with_all_of_mconv_that_it_imports(
     monkeypatch.setattr(keys, "hash_file", lambda p: "x" if p.name == "hardware.py" else real(p))
     clear()
     assert keys.digest_code("plug.main") == before  # which errors.py does not import
+    clear()
+
+
+IMPORTS = {
+    "from plug import helper": True,
+    "from plug.helper import add": True,
+    "import plug.helper": True,
+    "from . import helper": True,
+    "from .helper import add": True,
+    "from .deep import through": True,  # which imports it from two levels up
+    "from .deep.level import through": True,
+    "from . import other": False,
+    "import helper": False,
+}
+
+
+@pytest.mark.parametrize(("statement", "counts"), IMPORTS.items())
+def test_code_counts_with_what_it_imports_of_its_own_distribution(
+    package: Path, statement: str, counts: bool
+) -> None:
+    (package / "plug/deep").mkdir()
+    (package / "plug/deep/__init__.py").write_text("from .level import through\n")
+    (package / "plug/deep/level.py").write_text("from ..helper import add as through\n")
+    (package / "plug/helper.py").write_text("add = sum\n")
+    (package / "plug/other.py").write_text("raise SystemExit('imported')\n")
+    (package / "plug/main.py").write_text(f"def work():\n    {statement}\n")
+    before = keys.digest_code("plug.main")
+    (package / "plug/helper.py").write_text("add = max\n")
+    clear()
+    assert (keys.digest_code("plug.main") != before) is counts
+    assert not [name for name in sys.modules if name.partition(".")[0] == "plug"]
     clear()
 
 
