@@ -24,7 +24,7 @@ from mconv.steps.requests import (
     QuantizeRequest,
     WriteRequest,
 )
-from mconv.values import AxisBound, LayerError, ModelInfo
+from mconv.values import AxisBound, ExportInfo, LayerError, ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +41,14 @@ PROMISED = {"fp16": 0.75, "int8": 0.6, "int8-static": 0.6, "int4": 0.6, "int3": 
 def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
     """Write the source as ``model.onnx``.
 
-    Raises UnsupportedError where its opset is newer than onnxruntime loads, and what the source's
-    export() raises.
+    Raises UnsupportedError where its opset is newer than onnxruntime loads, StepError where the
+    source writes or returns something else than it must, and what its export() raises.
     """
     info = registry.sources()[request.source.format].export(request.source, out)
     model = out / model_files.MODEL_FILE
+    name = request.source.format
+    _check_answer(f"export() of source {name}", info, ExportInfo)
+    _check_written(f"source {name}", model)
     opset = model_info.describe(model).opset
     if opset is None or opset > model_files.MAX_OPSET:
         raise UnsupportedError(
@@ -181,7 +184,8 @@ def _measure_drift(
 def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeAnswer:
     """Write the graph with fewer bits.
 
-    Raises UnsupportedError where there is nothing to quantize.
+    Raises UnsupportedError where there is nothing to quantize, and StepError where the quantizer
+    writes or returns something else than it must.
     """
     remarks = registry.quantizers()[request.quantizer].quantize(
         folders["model"] / model_files.MODEL_FILE,
@@ -190,6 +194,8 @@ def quantize(request: QuantizeRequest, folders: Folders, out: Path) -> QuantizeA
         options=request.options,
         calibration=_read_calibration(folders),
     )
+    _check_answer(f"quantize() of quantizer {request.quantizer}", remarks, dict)
+    _check_written(f"quantizer {request.quantizer}", out / model_files.MODEL_FILE)
     layers = msgspec.convert(remarks.pop("layers", ()), tuple[LayerError, ...])
     notes = tuple(f"{name}: {remark}" for name, remark in sorted(remarks.items()))
     before = folders["model"] / model_files.MODEL_FILE
@@ -214,7 +220,8 @@ def _warn_of_gain(precision: str, after: int, before: int) -> tuple[str, ...]:
 def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     """Write the target's files from a graph, or from weights.
 
-    Raises StepError where the target writes none, and what its write() raises.
+    Raises StepError where the target writes none or returns something else than it must, and what
+    its write() raises.
     """
     target = registry.targets()[request.target]
     model = folders["model"]
@@ -230,6 +237,7 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     )
     if not any(out.iterdir()):
         raise StepError(f"target {request.target} wrote no file")
+    _check_answer(f"write() of target {request.target}", info, ModelInfo)
     if target.accepts == ("weights",):
         return WriteAnswer(info=info)
     graph = model_info.describe(model)
@@ -261,6 +269,21 @@ def _keep_free(graph: ModelInfo, artifact: ModelInfo) -> dict[str, AxisBound]:
                 hint="give the axis another size in the target's options",
             )
     return {axis: bound for axis, bound in graph.bounds.items() if axis not in fixed}
+
+
+def _check_answer(function: str, answer: object, kind: type) -> None:
+    """Raise StepError where a plug-in's function returned something else than ``kind``."""
+    if not isinstance(answer, kind):
+        raise StepError(
+            f"{function} returned {type(answer).__name__}, not {kind.__name__}",
+            hint="docs/plugins.md shows what each function returns",
+        )
+
+
+def _check_written(plugin: str, model: Path) -> None:
+    """Raise StepError where a plug-in did not write ``model``."""
+    if not model.is_file():
+        raise StepError(f"{plugin} wrote no {model.name}")
 
 
 def _read_calibration(folders: Folders) -> list[dict[str, np.ndarray]] | None:

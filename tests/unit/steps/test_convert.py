@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,15 @@ from mconv.onnx_graph import model_info
 from mconv.proof.collection import Regimes, save_regimes
 from mconv.steps import convert
 from mconv.steps._files import SAMPLES_FILE
-from mconv.steps.requests import OptimizeRequest, QuantizeRequest, WriteRequest
-from mconv.values import AxisBound, ModelInfo, Strength, TensorSpec
+from mconv.steps.requests import ExportRequest, OptimizeRequest, QuantizeRequest, WriteRequest
+from mconv.values import (
+    AxisBound,
+    ExportInfo,
+    ModelInfo,
+    SourceConfig,
+    Strength,
+    TensorSpec,
+)
 from tests.models import write_linear
 
 
@@ -105,17 +113,45 @@ def test_what_a_quantizer_did_becomes_notes_and_layers(
     assert [layer.name for layer in answer.layers] == ["w0"]
 
 
-def test_a_target_that_writes_nothing_is_an_error(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(*_: object, **__: object) -> ModelInfo:
-        return ModelInfo()
+SOURCE = SourceConfig(format="s", path="p", root="r")
+STEPS = {
+    "sources": (convert.export, ExportRequest(source=SOURCE), "export() of source s", "ExportInfo"),
+    "quantizers": (
+        convert.quantize,
+        QuantizeRequest(quantizer="q", precision="int8", options={}),
+        "quantize() of quantizer q",
+        "dict",
+    ),
+    "targets": (
+        convert.write,
+        WriteRequest(target="t", precision="fp32", options={}, name="m"),
+        "write() of target t",
+        "ModelInfo",
+    ),
+}
 
-    plugin = Target(name="t", summary="", module="m", precisions={"fp32": None}, write=write)
-    monkeypatch.setattr(registry, "targets", lambda: {"t": plugin})
-    request = WriteRequest(target="t", precision="fp32", options={}, name="m")
-    with pytest.raises(StepError, match="target t wrote no file"):
-        convert.write(request, folders, folders["out"])
+
+@pytest.mark.parametrize("family", STEPS)
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_a_plug_in_returns_and_writes_is_held_to_its_contract(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, family: str, answers: bool
+) -> None:
+    """One writes and returns nothing, the other returns what it must and writes nothing."""
+    step, request, function, kind = STEPS[family]
+
+    def work(_: object, out: Path, **__: object) -> object:
+        if answers:
+            empty = {"ExportInfo": ExportInfo(exporter="e", model=ModelInfo()), "dict": {}}
+            return empty.get(kind, ModelInfo())
+        file = out if out.suffix else out / "model.onnx"
+        shutil.copyfile(folders["model"] / "model.onnx", file)
+        return None
+
+    plugin = SimpleNamespace(export=work, quantize=work, write=work, accepts=("onnx",))
+    monkeypatch.setattr(registry, family, lambda: dict.fromkeys("sqt", plugin))
+    words = "wrote no" if answers else re.escape(f"{function} returned NoneType, not {kind}")
+    with pytest.raises(StepError, match=words):
+        step(request, folders, folders["out"])  # type: ignore[operator]
 
 
 def test_a_module_is_a_plug_in_by_its_names() -> None:
