@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mconv.errors import SourceError
-from mconv.values import TensorSpec
+from mconv.errors import SourceError, StepError
+from mconv.values import TensorSpec, fits_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,30 @@ def load_feeds(path: Path) -> list[dict[str, np.ndarray]]:
                 array.astype(object) if array.dtype.kind == "U" else array
             )
     return [feeds[i] for i in sorted(feeds)]
+
+
+def check_feed(inputs: Sequence[TensorSpec], feed: Mapping[str, np.ndarray]) -> None:
+    """Check that ``feed`` holds every input by name and nothing else, each in its type and shape: a
+    runtime calls it first, since engines cast, broadcast or ignore in silence.
+
+    Raises StepError naming the input that is wrong.
+    """
+    names = {spec.name for spec in inputs}
+    if missing := sorted(names - feed.keys()):
+        raise StepError(f"the input {', '.join(missing)} was not fed")
+    if unknown := sorted(feed.keys() - names):
+        raise StepError(
+            f"the model has no input {', '.join(unknown)}; it has {', '.join(sorted(names))}"
+        )
+    for spec in inputs:
+        array = feed[spec.name]
+        if str(array.dtype) != spec.dtype:
+            raise StepError(f"input {spec.name} is {array.dtype}, the artifact takes {spec.dtype}")
+        if not fits_shape(array.shape, spec.shape):
+            raise StepError(
+                f"input {spec.name} has shape {list(array.shape)}, the artifact takes "
+                f"{list(spec.shape)}"
+            )
 
 
 def resolve_shape(spec: TensorSpec, index: int, dims: Mapping[str, int]) -> tuple[int, ...]:

@@ -15,13 +15,13 @@ from mconv.runtimes import _browser
 from mconv.runtimes._browser import devices as browser_devices
 from mconv.runtimes._browser import placement, service
 from mconv.runtimes._browser.page import Page, PageSpec, ServedFile, Witnesses
-from mconv.runtimes._feed import check_feed
+from mconv.samples import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mconv.runtimes._feed import Feed
+    from mconv.contracts import Feed
 
     Clock = Callable[[Feed, int], list[float]]  # (feed, runs) → milliseconds of each
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from mconv.errors import StepError, UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.onnx_graph.serialization import serialize
-from mconv.runtimes._feed import check_feed
+from mconv.samples import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime
 
-    from mconv.runtimes._feed import Feed
+    from mconv.contracts import Feed
 
 TOOLS = ("onnxruntime",)
 PROVIDER = "CPUExecutionProvider"

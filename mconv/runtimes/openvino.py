@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from mconv.errors import StepError, UnsupportedError, one_line
-from mconv.runtimes._feed import check_feed
+from mconv.samples import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import openvino
 
-    from mconv.runtimes._feed import Feed
+    from mconv.contracts import Feed
 
 TOOLS = ("openvino",)
 FILE = "openvino_model.xml"

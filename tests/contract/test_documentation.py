@@ -131,3 +131,37 @@ print(json.dumps([quiet, answer, session.placement().nodes, [f.format for f in a
     assert quiet == {"removed": 0}
     assert answer == [[41.0, 52.0, 68.0]]  # by hand: 1·1 + 10·4 …
     assert (nodes, formats, verdict) == (1, ["table"], "passed")
+
+
+def test_the_examples_keep_the_contract_as_another_distribution(extended: Path) -> None:
+    """The driver runs them as it runs mconv's own, found by their entry points."""
+    # its runtime runs plain ONNX alone
+    target = EXAMPLES["targets/labelled.py"].replace(
+        'RUNTIMES = ("onnxruntime",)', "RUNTIMES = ['reference']"
+    )
+    (extended / "own_targets/referenced.py").write_text(
+        target.replace(', "int8": "int8_dynamic"', "")
+    )
+    groups: dict[str, list[str]] = {"targets": ["referenced = own_targets.referenced"]}
+    for name in EXAMPLES:
+        family, file = name.removesuffix(".py").split("/")
+        groups.setdefault(family, []).append(f"{file} = own_{family}.{file}")
+    metadata = extended / "documented-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: documented\nVersion: 1.0\n")
+    lines = [f"[mconv.{family}]\n" + "\n".join(entries) for family, entries in groups.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    names = [file.removesuffix(".py") for _, file in (name.split("/") for name in EXAMPLES)]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "tests/contract/test_plugins.py", "-q"),
+            *("-p", "no:cacheprovider", "-k", " or ".join([*names, "referenced"])),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{extended}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout

@@ -34,6 +34,8 @@ OF_WEIGHTS = [
     for precision in t.precisions
 ]
 MODELS = {"linear": linear, "convolution": convolution}
+# Targets of runtimes of ONNX. Another one may know less, and refuses what it does not know.
+TAKE_ALL = ("onnx", "openvino", "wasm", "webgpu")
 IN_A_BROWSER = {t.name for t in registry.targets().values() if "browser" in t.runtimes}
 # A second model in a browser takes seconds a pair.
 CASES = [
@@ -123,8 +125,13 @@ def test_target_writes_what_its_runtime_runs(
     proto = MODELS[model](3)
     source = tmp_path / "source.onnx"
     source.write_bytes(proto.SerializeToString())
-    for folder in ("first", "second"):
-        make(target, precision, source, tmp_path / folder)
+    try:
+        make(target, precision, source, tmp_path / "first")
+    except UnsupportedError as problem:
+        if model == "linear" or name in TAKE_ALL:
+            raise
+        pytest.skip(f"{name} refuses it: {problem.message}")
+    make(target, precision, source, tmp_path / "second")
     assert content(tmp_path / "first") == content(tmp_path / "second")
     assert content(tmp_path / "first")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mconv import samples
-from mconv.errors import SourceError
+from mconv.errors import SourceError, StepError
 from mconv.values import TensorSpec
 
 
@@ -106,3 +106,31 @@ def test_drawn_numbers_fit_their_type() -> None:
 def test_strings_cannot_be_drawn() -> None:
     with pytest.raises(SourceError, match="no samples can be drawn for input 's' of type object"):
         samples.draw_feeds((spec("s", "object", "batch"),))
+
+
+@pytest.mark.parametrize(
+    ("feed", "words"),
+    [
+        ({"ids": np.ones((2, 3), np.int64), "z": np.ones(3, np.float32)}, None),
+        ({"ids": np.ones((2, 3), np.int64)}, "the input z was not fed"),
+        (
+            {"ids": np.ones((2, 3), np.int64), "z": np.ones(3, np.float32), "y": np.ones(1)},
+            "has no input y; it has ids, z",
+        ),
+        (
+            {"ids": np.ones((2, 3), np.int32), "z": np.ones(3, np.float32)},
+            "ids is int32, the artifact takes int64",
+        ),
+        ({"ids": np.ones((2, 3), np.int64), "z": np.ones(4, np.float32)}, r"shape \[4\]"),
+        ({"ids": np.ones(3, np.int64), "z": np.ones(3, np.float32)}, r"shape \[3\]"),
+    ],
+)
+def test_a_feed_is_every_input_in_its_type_and_shape(
+    feed: dict[str, np.ndarray], words: str | None
+) -> None:
+    inputs = (spec("ids", "int64", "batch", "sequence"), spec("z", "float32", 3))
+    if words is None:
+        samples.check_feed(inputs, feed)
+    else:
+        with pytest.raises(StepError, match=words):
+            samples.check_feed(inputs, feed)
