@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,27 @@ print(json.dumps([[v.id, v.status, [s.name for s in v.steps], v.verification and
     assert results["m/labelled/fp32"][3] > 0.9999999
     label = json.loads((extended / "out/m/sized-fp32/label.json").read_text())
     assert label == {"name": "m", "precision": "fp32", "dims": "batch by two"}
+
+
+def test_the_manifest_of_the_page_passes(extended: Path) -> None:
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    (extended / "models.yml").write_text(manifest)
+    code = """
+report = api.run("models.yml", out=None, measure=False)
+print([[v.id, v.status] for v in report.variants])
+"""
+    shown = call(extended, code).splitlines()[-1]
+    assert shown == "[['layer/labelled/fp32', 'passed'], ['layer/onnx/int8', 'passed']]"
+
+
+def test_the_entry_points_of_the_page_name_families_and_modules() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+    groups = tomllib.loads(text)["project"]["entry-points"]
+    for group, entries in groups.items():
+        family = group.removeprefix("mconv.")
+        for name, module in entries.items():
+            assert f"{family}/{name}.py" in EXAMPLES
+            assert module == f"my_formats.{name}"
 
 
 def test_the_examples_optimize_run_and_recognise(extended: Path) -> None:
