@@ -22,14 +22,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def examples() -> Path:
-    """The examples, prepared by `make test`."""
+    """The examples, prepared by `make prepare`."""
     folder = ROOT / "examples"
     for needed in (
         "digits/weights/digits.pt",
         "minilm/model/model.safetensors",
         "keras/digits.keras",
     ):
-        assert (folder / needed).is_file(), (
-            f"{needed} is missing: run `make test`, which prepares the examples"
-        )
+        assert (folder / needed).is_file(), f"{needed} is missing: `make prepare` makes it"
     return folder
