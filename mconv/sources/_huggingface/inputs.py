@@ -53,7 +53,8 @@ USUALLY_LEFT = frozenset(
 )
 OF_TRAINING = re.compile(
     r"label|positions$|^output_|past_key|cache_|_cache|inputs_embeds$|head_mask|mask_time|"
-    r"masked_pos|^is_impossible$|^cls_index$|^p_mask$|^mems$|^return_|^float_answer$|^numeric_values"
+    r"masked_pos|^is_impossible$|^cls_index$|^p_mask$|^mems$|^return_|^float_answer$|"
+    r"^numeric_values"
 )
 # ranges of activations must have seen padding, too
 CALIBRATION_ROWS = (1, 1, 1, 2)
