@@ -24,7 +24,7 @@ from mconv.workers.messages import FinishedStep, Request
 from mconv.workers.process import Process, Start, run_step, spawn
 from mconv.workers.service import Service
 
-BASE = ("numpy", "onnx")  # what nearly every step imports
+BASE = ("numpy", "onnx", "onnx_ir")  # what nearly every step imports
 
 # glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the
 # time of steps on graphs of 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,9 @@ from mconv.values import AxisBound, ModelInfo, TensorSpec
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+MOST_DESCRIBED = 16  # files whose description is kept
+_DESCRIBED: dict[tuple[object, ...], ModelInfo] = {}
+TAIL = 1 << 20  # bytes at the end of a file in which its metadata is looked for
 BOUNDS = "mconv.bounds"  # the key in a model's metadata, of AxisBound's JSON by axis
 
 
@@ -50,16 +52,33 @@ def describe(path: Path) -> ModelInfo:
 
     Control-flow bodies count. Initializers that are int64 or bool (shapes, indices) are not
     parameters. A file that is asked for again, and is still the same, is not parsed again."""
-    identity: tuple[int, ...] = ()
+    identity = _identify(path)
+    if identity not in _DESCRIBED:
+        _remember(identity, describe_model(load_model(path)))
+    return _DESCRIBED[identity]
+
+
+def save_described(model: ir.Model, path: Path) -> ModelInfo:
+    """Write a model (see :func:`mconv.onnx_graph.model_files.save_model`) and describe it, which
+    spares parsing the file."""
+    save_model(model, path)
+    info = describe_model(model)
+    _remember(_identify(path), info)
+    return info
+
+
+def _identify(path: Path) -> tuple[object, ...]:
+    """Return what changes with a file's content."""
     with contextlib.suppress(OSError):  # loading it says what is wrong
         status = path.stat()
-        identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return _describe(path, identity)
+        return (path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (path,)
 
 
-@lru_cache(16)
-def _describe(path: Path, _identity: tuple[int, ...]) -> ModelInfo:
-    return describe_model(load_model(path))
+def _remember(identity: tuple[object, ...], info: ModelInfo) -> None:
+    while len(_DESCRIBED) >= MOST_DESCRIBED:
+        del _DESCRIBED[next(iter(_DESCRIBED))]
+    _DESCRIBED[identity] = info
 
 
 def describe_model(model: ir.Model) -> ModelInfo:
@@ -96,6 +115,16 @@ def read_bounds(model: ir.Model) -> dict[str, AxisBound]:
         return msgspec.json.decode(text, type=dict[str, AxisBound])
     except msgspec.MsgspecError:
         return {}
+
+
+def find_bounds(path: Path) -> dict[str, AxisBound]:
+    """Return the bounds that an ONNX file of mconv's notes. Metadata lies behind the graph; a file
+    that does not hold the key there is not parsed."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        if BOUNDS.encode() not in file.read():
+            return {}
+    return describe(path).bounds
 
 
 def write_bounds(path: Path, bounds: Mapping[str, AxisBound]) -> None:

@@ -281,7 +281,8 @@ class _Message:
 def _tensor_message(tensor: ir.TensorProtocol) -> _Message:
     import onnx_ir as ir
 
-    if isinstance(tensor, ir.serde.TensorProtoTensor | ir.StringTensor):
+    of_message = isinstance(tensor, ir.serde.TensorProtoTensor)
+    if isinstance(tensor, ir.StringTensor) or (of_message and not _is_raw(tensor)):
         proto = ir.to_proto(tensor)
         data = proto.SerializeToString(deterministic=True)
         return _Message(len(data), lambda file: _write_all(file, data))
@@ -294,6 +295,12 @@ def _tensor_message(tensor: ir.TensorProtocol) -> _Message:
         file.write(tail)
 
     return _Message(len(head) + tensor.nbytes + len(tail), write)
+
+
+def _is_raw(tensor: ir.TensorProtocol) -> bool:
+    """Return whether the message of a tensor holds its values as they lie in memory."""
+    raw = getattr(tensor, "raw", None)
+    return raw is not None and raw.HasField("raw_data")
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

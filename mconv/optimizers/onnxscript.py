@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mconv.contracts import Remarks
-from mconv.onnx_graph import initializers, model_files
+from mconv.onnx_graph import initializers, model_files, model_info
 from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.optimizers._check import check_signature
 
@@ -31,6 +31,6 @@ def optimize(model: Path, out: Path, *, level: str) -> Remarks:
     graph = onnxscript.optimizer.optimize(graph)
     initializers.put_back(graph, aside)
     graph.metadata_props.clear()
-    model_files.save_model(graph, out)
+    model_info.save_described(graph, out)
     check_signature(model, out)
     return {}

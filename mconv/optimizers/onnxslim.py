@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mconv.contracts import Remarks
-from mconv.onnx_graph import initializers, model_files
+from mconv.onnx_graph import initializers, model_files, model_info
 from mconv.onnx_graph.serialization import to_proto
 from mconv.optimizers._check import check_signature
 
@@ -31,6 +31,6 @@ def optimize(model: Path, out: Path, *, level: str) -> Remarks:
     del proto.metadata_props[:], proto.graph.value_info[:]
     slim = model_files.model_of(proto)
     initializers.put_back(slim, aside)
-    model_files.save_model(slim, out)
+    model_info.save_described(slim, out)
     check_signature(model, out)
     return {}

@@ -52,6 +52,6 @@ def optimize(model: Path, out: Path, *, level: str) -> Remarks:
     graph = model_files.model_of(optimizer.model)
     # the fusions forget to say what they use
     declare_domain(graph, MICROSOFT)
-    model_files.save_model(graph, out)
+    model_info.save_described(graph, out)
     check_signature(model, out)
     return {"fused": ", ".join(f"{op} ×{n}" for op, n in sorted(fused.items()))}

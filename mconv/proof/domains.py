@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mconv.values import Frozen, InputKind, TensorSpec
@@ -152,14 +151,11 @@ class _Evidence:
     spectrum: bool = False
 
 
-def infer_domains(model: Path, inputs: Sequence[TensorSpec]) -> dict[str, Domain]:
-    """Return the domain of each of ``inputs``, by name, from the ONNX file ``model``.
+def infer_domains(graph: ir.Graph, inputs: Sequence[TensorSpec]) -> dict[str, Domain]:
+    """Return the domain of each of ``inputs``, by name, from what a graph does with them.
 
-    An input that the file does not have is judged by its type, its name and its shape.
+    An input that the graph does not have is judged by its type, its name and its shape.
     """
-    import onnx_ir as ir
-
-    graph = ir.load(model).graph
     values = {value.name: value for value in graph.inputs}
     domains = {}
     for spec in inputs:
@@ -169,12 +165,9 @@ def infer_domains(model: Path, inputs: Sequence[TensorSpec]) -> dict[str, Domain
     return domains
 
 
-def find_constant_outputs(model: Path) -> set[str]:
-    """Return the outputs of the ONNX file ``model`` that read no value of an input, but at most its
-    shape: whatever is asked, they answer the same."""
-    import onnx_ir as ir
-
-    graph = ir.load(model).graph
+def find_constant_outputs(graph: ir.Graph) -> set[str]:
+    """Return the outputs of a graph that read no value of an input, but at most its shape: whatever
+    is asked, they answer the same."""
     reached: set[int] = set()
     waiting = list(graph.inputs)
     owners = _find_owners(graph)

@@ -34,7 +34,7 @@ TIMES = (16000, 12007, 20480)  # of signals in time
 LARGE_POWERS = (31, 15, 40, 32, 61, 52)  # of two, just above which integers are tried
 SHORT = 3
 LONGS = (100, 70, 48)  # tried in turn, since tables of positions end
-LONG_ROWS = 3
+LONG_ROWS = 2
 FREE_NUMBERS = 4  # magnitudes, as powers of ten, that unbounded integers are drawn from
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from mconv.errors import StepError, UnsupportedError, one_line
-from mconv.onnx_graph import model_files, model_info, surgery
+from mconv.onnx_graph import model_files, surgery
 from mconv.onnx_graph.serialization import serialize
 from mconv.samples import check_feed
 from mconv.values import Device, Placement, TensorSpec
@@ -26,6 +26,8 @@ PROVIDER = "CPUExecutionProvider"
 # bytes of the files of a model that is not in memory twice; what an engine makes of them may be
 # larger
 LARGE = 1 << 28
+# names of element types that are others than NumPy's
+ELEMENTS = {"float": "float32", "double": "float64", "string": "object"}
 LEVELS = {  # the option graph_optimization → a member of onnxruntime.GraphOptimizationLevel
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
@@ -135,11 +137,10 @@ class OnnxRuntimeSession:
         self.threads = threads
         self.options: RunOptions = DEFAULTS | (options or {})
         self.first_feed: dict[str, np.ndarray] | None = None
-        info = model_info.describe(path)
-        self.inputs: tuple[TensorSpec, ...] = info.inputs
-        self.outputs: tuple[TensorSpec, ...] = info.outputs
         self.version: str = onnxruntime.__version__
         session = self._open_session()
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(_make_spec, session.get_inputs()))
+        self.outputs: tuple[TensorSpec, ...] = tuple(map(_make_spec, session.get_outputs()))
         self.session: onnxruntime.InferenceSession | None = session
         self.providers: list[str] = session.get_providers()
 
@@ -244,6 +245,23 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Release the engine."""
         self.session = None
+
+
+def _make_spec(argument: onnxruntime.NodeArg) -> TensorSpec:
+    """Return the type and shape of an input or output as onnxruntime tells them; an axis without a
+    name or a size is called ``<tensor>_<axis>``. Raises UnsupportedError for what is no tensor."""
+    element = argument.type.removeprefix("tensor(").removesuffix(")")
+    if not argument.type.startswith("tensor("):
+        raise UnsupportedError(
+            f"{argument.name!r} is no tensor: its type is {argument.type}",
+            hint="export the model with tensors as inputs and outputs",
+        )
+    shape = []
+    for axis, size in enumerate(argument.shape):
+        fixed = isinstance(size, int) and size >= 0
+        shape.append(size if fixed or isinstance(size, str) else f"{argument.name}_{axis}")
+    dtype = ELEMENTS.get(element, element)
+    return TensorSpec(name=argument.name, dtype=dtype, shape=tuple(shape))
 
 
 def _read_kernels(profile: Path) -> list[Kernel]:

@@ -183,10 +183,11 @@ def prove_export(
     feeds: Sequence[Mapping[str, np.ndarray]],
     answers: Sequence[Mapping[str, np.ndarray]],
     tolerance: float = EXPORT_TOLERANCE,
-) -> None:
+) -> Prover:
     """Run the graph with onnxruntime's own optimisations off and hold it against the framework's
-    ``answers``. ``tolerance``: the largest difference, relative to the largest magnitude of an
-    output.
+    ``answers``; return what does so, to be asked more.
+
+    ``tolerance`` is the largest difference, relative to the largest magnitude of an output.
 
     Raises UnsupportedError where an input is not used, an output is missing, has another shape, or
     differs.
@@ -194,6 +195,7 @@ def prove_export(
     prover = Prover(target)
     for feed, reference in zip(feeds, answers, strict=True):
         prover.check(feed, reference, tolerance)
+    return prover
 
 
 class Prover:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mconv import samples
 from mconv.errors import SourceError, UnsupportedError
 from mconv.onnx_graph import model_files, model_info, surgery
@@ -28,7 +30,7 @@ from mconv.onnx_graph.serialization import to_proto
 from mconv.proof.media import Media
 from mconv.sources import _bounds, _decisions, _named, _packed
 from mconv.sources._mapped import LARGE, MappedWeights, count_bytes, list_tensors
-from mconv.values import ExportInfo, TensorSpec
+from mconv.values import ExportInfo, ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,7 +266,7 @@ class _Chain:
         for name, exporter in queue:
             _empty(self._out)
             try:
-                bounds = self._run(exporter, axes)
+                bounds, model = self._run(exporter, axes)
             except Exception as problem:
                 # exporters raise anything; the reason is kept and the next one is tried
                 fixed = f" with {sorted(self._free - axes)} fixed" if axes != self._free else ""
@@ -277,7 +279,7 @@ class _Chain:
                     own, other = match.groups()
                     untranslated.append(own.replace(".", "::", 1) if own else other)
                 continue
-            info = self._conclude(name, exporter, axes, bounds)
+            info = self._conclude(name, exporter, axes, bounds, model)
             if not bounds.axes:
                 return info
             self.attempts.append(f"{name}: {bounds.describe()[0]}")
@@ -296,20 +298,25 @@ class _Chain:
             )
         return bounded
 
-    def _run(self, exporter: Exporter, axes: set[str]) -> _bounds.Bounds:
-        """Export and prove; return the sizes that the graph is right for."""
+    def _run(self, exporter: Exporter, axes: set[str]) -> tuple[_bounds.Bounds, ModelInfo]:
+        """Export and prove; return the sizes that the graph is right for, and what it is."""
         target = self._out / model_files.MODEL_FILE
         with _named.silence_exporters(*CHATTER):
             self.decisions += exporter(self._model, target, axes)
         self._weights.release()
-        _clean(target, self._model.inputs)
+        info = _clean(target, self._model.inputs)
         bounds = _prove(self._model, self._weights, target, axes, self.decisions)
         if bounds.axes:
             model_info.write_bounds(target, bounds.axes)
-        return bounds
+        return bounds, msgspec.structs.replace(info, bounds=bounds.axes)
 
     def _conclude(
-        self, name: str, exporter: Exporter, axes: set[str], bounds: _bounds.Bounds
+        self,
+        name: str,
+        exporter: Exporter,
+        axes: set[str],
+        bounds: _bounds.Bounds,
+        model: ModelInfo,
     ) -> ExportInfo:
         """Return what is to be said of the graph."""
         warnings = bounds.describe()
@@ -329,7 +336,7 @@ class _Chain:
             notes = (f"what the code decides by sizes at {where} was tried on one side only",)
         return ExportInfo(
             exporter=name,
-            model=model_info.describe(self._out / model_files.MODEL_FILE),
+            model=model,
             attempts=tuple(self.attempts),
             notes=notes,
             warnings=tuple(warnings),
@@ -498,9 +505,9 @@ def _decided(model: TorchModel, target: Path, axes: set[str]) -> Sequence[_bound
     return _torchscript(model, target, axes, decided=True)
 
 
-def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
+def _clean(target: Path, inputs: Sequence[TensorSpec]) -> ModelInfo:
     """Name nodes and weights after their modules, free axes as in ``inputs``; drop what differs
-    between machines and runs: stack traces, paths, remarks."""
+    between machines and runs: stack traces, paths, remarks. Return what the graph is."""
     import onnx_ir as ir
 
     model = model_files.load_model(target)
@@ -524,6 +531,7 @@ def _clean(target: Path, inputs: Sequence[TensorSpec]) -> None:
         target.with_name(target.name + model_files.DATA_SUFFIX),
     }:
         other.unlink()  # the TorchScript exporter's: external data in a file for each tensor
+    return model_info.describe_model(model)
 
 
 def _average_whole_windows(model: ir.Model) -> None:
@@ -646,7 +654,7 @@ def _prove(
     feeds = [_feed(model, axes, which) for which in ((0, 1) if axes else (0,))]
     answers = [model.run(feed) for feed in feeds]
     weights.release()
-    _named.prove_export(target, feeds, answers)
+    prover = _named.prove_export(target, feeds, answers)
     traced: dict[str, list[int]] = {}
     for spec in model.inputs:
         for axis, dim in enumerate(spec.shape):
@@ -655,7 +663,6 @@ def _prove(
     # user's samples have the sizes that they have; a large module takes too long
     if not traced or model.given or count_bytes(model.module) > LARGE:
         return _bounds.Bounds({}, {}, tuple(dict.fromkeys(d.place for d in decisions)))
-    prover = _named.Prover(target)
     base = _sizes_of(model, feeds[0])
 
     def ask(axis: str, size: int) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,7 @@ def export(request: ExportRequest, _: Folders, out: Path) -> ExportAnswer:
     name = request.source.format
     _check_answer(f"export() of source {name}", info, ExportInfo)
     _check_written(f"source {name}", model)
-    opset = model_info.describe(model).opset
+    opset = info.model.opset or model_info.describe(model).opset
     if opset is None or opset > model_files.MAX_OPSET:
         raise UnsupportedError(
             f"the export is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}"
@@ -61,24 +61,55 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
     """Run each pass in turn. One that fails or changes the numbers is left out, and a note says
     so.
     """
-    current = folders["model"] / model_files.MODEL_FILE
+    start = folders["model"] / model_files.MODEL_FILE
     feeds, regimes = _choose_feeds(folders["reference"])
     # beside the first pass: the engine works outside of Python
-    before = ThreadPoolExecutor(1).submit(_run_export, current, feeds, regimes)
-    if sum(path.stat().st_size for path in current.parent.iterdir()) > LARGE:
+    before = ThreadPoolExecutor(1).submit(_run_export, start, feeds, regimes)
+    if sum(path.stat().st_size for path in start.parent.iterdir()) > LARGE:
         wait([before])
+
+    def measure(optimized: Path) -> float:
+        """Return how far a graph is from the one before all passes."""
+        return _measure_drift(before.result(), _run_onnx(optimized, feeds))
+
     scratch = Path(tempfile.mkdtemp())  # in the worker's own home, which goes with it
-    notes = []
+    passed = _apply_passes(request, start, scratch / "together", measure, each=False)
+    if passed is None:
+        passed = _apply_passes(request, start, scratch / "each", measure, each=True)
+    before.result()  # unless the graph as it was cannot be run
+    assert passed is not None
+    current, notes = passed
+    keep = shutil.copyfile if current.parent == folders["model"] else shutil.move
+    for path in sorted(current.parent.iterdir()):
+        if path.name.startswith(model_files.MODEL_FILE):
+            keep(path, out / path.name)
+    _carry_bounds(start, out / model_files.MODEL_FILE)
+    return OptimizeAnswer(notes=tuple(notes))
+
+
+def _apply_passes(
+    request: OptimizeRequest,
+    start: Path,
+    scratch: Path,
+    measure: Callable[[Path], float],
+    *,
+    each: bool,
+) -> tuple[Path, list[str]] | None:
+    """Run each pass in turn; return the last graph that is right, and what is to be said.
+
+    With ``each`` every graph is held to the one before all passes, and a pass that makes a wrong
+    one is left out. Without, only the last one is: None where it is wrong.
+    """
+    current = start
+    notes: list[str] = []
+    kept = None  # the place of the last pass's note
     for name in request.passes:
-        folder = scratch / name
-        folder.mkdir()
-        optimized = folder / model_files.MODEL_FILE
+        optimized = scratch / name / model_files.MODEL_FILE
+        optimized.parent.mkdir(parents=True)
         try:
             registry.optimizers()[name].optimize(current, optimized, level=request.level)
-            after = _run_onnx(optimized, feeds)
-            drift = _measure_drift(before.result(), after)
+            drift = measure(optimized) if each else 0.0
         except Exception as problem:  # any failure of a third-party pass leaves the graph as it was
-            before.result()  # unless the graph as it was cannot be run
             notes.append(f"{name} left out: {_describe(problem)}")
             continue
         if not drift <= PASS_TOLERANCE:
@@ -93,21 +124,26 @@ def optimize(request: OptimizeRequest, folders: Folders, out: Path) -> OptimizeA
             )
             continue
         nodes = (model_info.describe(current).nodes, model_info.describe(optimized).nodes)
-        notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes, largest change {drift:.1g}")
+        kept = len(notes)
+        notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes")
+        if each:
+            notes[kept] += f", largest change {drift:.1g}"
         current = optimized
-    keep = shutil.copyfile if current.parent == folders["model"] else shutil.move
-    for path in sorted(current.parent.iterdir()):
-        if path.name.startswith(model_files.MODEL_FILE):
-            keep(path, out / path.name)
-    _carry_bounds(folders["model"] / model_files.MODEL_FILE, out / model_files.MODEL_FILE)
-    return OptimizeAnswer(notes=tuple(notes))
+    if each or kept is None:
+        return current, notes
+    try:
+        drift = measure(current)
+    except Exception:  # of the engine, on a graph that a pass broke
+        return None
+    notes[kept] += f", largest change {drift:.1g}"
+    return (current, notes) if drift <= PASS_TOLERANCE else None
 
 
 def _carry_bounds(before: Path, after: Path) -> None:
     """Note in a graph which sizes the one that it was made of is right for: passes drop such
     notes."""
-    bounds = model_info.describe(before).bounds
-    if bounds and model_info.describe(after).bounds != bounds:
+    bounds = model_info.find_bounds(before)
+    if bounds and model_info.find_bounds(after) != bounds:
         model_info.write_bounds(after, bounds)
 
 
@@ -240,8 +276,9 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     _check_answer(f"write() of target {request.target}", info, ModelInfo)
     if target.accepts == ("weights",):
         return WriteAnswer(info=info)
-    graph = model_info.describe(model)
-    info = msgspec.structs.replace(info, bounds=_keep_free(graph, info))
+    if bounds := model_info.find_bounds(model):
+        free = _keep_free(bounds, model_info.describe(model), info)
+        info = msgspec.structs.replace(info, bounds=free)
     warnings: tuple[str, ...] = ()
     if target.precisions.get(request.precision) is None:  # it chose the bits itself
         size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
@@ -249,8 +286,10 @@ def write(request: WriteRequest, folders: Folders, out: Path) -> WriteAnswer:
     return WriteAnswer(info=info, warnings=warnings)
 
 
-def _keep_free(graph: ModelInfo, artifact: ModelInfo) -> dict[str, AxisBound]:
-    """Return those of the graph's bounds whose axes are free in the artifact, too.
+def _keep_free(
+    bounds: Mapping[str, AxisBound], graph: ModelInfo, artifact: ModelInfo
+) -> dict[str, AxisBound]:
+    """Return those of the graph's ``bounds`` whose axes are free in the artifact, too.
 
     Raises UnsupportedError where the artifact fixes an axis at a size that the graph is not right
     for.
@@ -261,14 +300,14 @@ def _keep_free(graph: ModelInfo, artifact: ModelInfo) -> dict[str, AxisBound]:
         for ours, theirs in zip(spec.shape, sizes.get(spec.name, ()), strict=False):
             if isinstance(ours, str) and isinstance(theirs, int):
                 fixed[ours] = theirs
-    for axis, bound in graph.bounds.items():
+    for axis, bound in bounds.items():
         if axis in fixed and not bound.holds(fixed[axis]):
             raise UnsupportedError(
                 f"the axis {axis} is fixed at {fixed[axis]}, and the export is right for "
                 f"{bound.describe(axis)} only",
                 hint="give the axis another size in the target's options",
             )
-    return {axis: bound for axis, bound in graph.bounds.items() if axis not in fixed}
+    return {axis: bound for axis, bound in bounds.items() if axis not in fixed}
 
 
 def _check_answer(function: str, answer: object, kind: type) -> None:

@@ -35,11 +35,45 @@ if TYPE_CHECKING:
 PROBES = 2  # calls that show which sizes and values the source takes
 
 
-def _exported_dims(model: registry.Model, folders: Folders) -> dict[str, int]:
-    """Free axes of the source that the export had to fix, with the size it fixed."""
-    exported = {
-        s.name: s for s in model_info.describe(folders["export"] / model_files.MODEL_FILE).inputs
-    }
+@dataclass(frozen=True)
+class _Exported:
+    """What the exported graph says of the source.
+
+    Attributes:
+        dims: Free axes of the source that the export had to fix, with the size it fixed.
+        domains: The domains of the inputs.
+        bounds: The sizes of free axes that the export is right for.
+        constants: Outputs that read no input.
+    """
+
+    dims: dict[str, int]
+    domains: dict[str, Domain]
+    bounds: dict[str, AxisBound] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+
+
+def _look_at_export(
+    model: registry.Model, folders: Folders, facts: Sequence[InputFact]
+) -> _Exported:
+    """Read what the exported graph says, and the manifest; where there is no graph, domains are
+    guessed. Raises UsageError where the manifest names no input, StepError where the graph lacks
+    one."""
+    if "export" not in folders:
+        domains = declare_domains(guess_domains(model.inputs), facts)
+        return _Exported({}, domains, bounds_of(facts))
+    exported = model_files.load_model(folders["export"] / model_files.MODEL_FILE)
+    info = model_info.describe_model(exported)
+    return _Exported(
+        dims=_find_fixed_dims(model, info),
+        domains=declare_domains(infer_domains(exported.graph, model.inputs), facts),
+        bounds=merge_bounds([bounds_of(facts), info.bounds]),
+        constants=find_constant_outputs(exported.graph),
+    )
+
+
+def _find_fixed_dims(model: registry.Model, info: ModelInfo) -> dict[str, int]:
+    """Free axes of the source that the graph has fixed, with the size it fixed."""
+    exported = {spec.name: spec for spec in info.inputs}
     fixed: dict[str, int] = {}
     for spec in model.inputs:
         if spec.name not in exported:
@@ -77,12 +111,11 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
         model = open_model(request.source)
     else:
         model = reload.open_weighted(request.source, request.weights.part)
+    exported = _look_at_export(model, folders, request.facts)
     base = samples.static_dims(model.inputs, {}) if request.static else {}
-    if "export" in folders:
-        base |= _exported_dims(model, folders)
+    base |= exported.dims
     shapes = [{**base, **shape} for shape in request.shapes or ({},)]
-    domains = _find_domains(model, folders, request.facts)
-    collection = Collection(model, domains, request.seed, _find_bounds(folders, request.facts))
+    collection = Collection(model, exported.domains, request.seed, exported.bounds)
     given = _read_given(request, model, collection, shapes)
     if request.state:
         _follow_sequences(request, model, shapes, given, collection, out)
@@ -93,10 +126,7 @@ def reference(request: ReferenceRequest, folders: Folders, out: Path) -> Referen
             samples.save_feeds(out / MEASURED_FILE, [feed])
     samples.save_feeds(out / SAMPLES_FILE, [sample.feed for sample in collection.samples])
     samples.save_feeds(out / REFERENCE_FILE, [sample.answer for sample in collection.samples])
-    constants: set[str] = set()
-    if "export" in folders:
-        constants = find_constant_outputs(folders["export"] / model_files.MODEL_FILE)
-    save_regimes(out, collection.conclude(constants))
+    save_regimes(out, collection.conclude(exported.constants))
     if given.expected:
         samples.save_feeds(out / EXPECTED_FILE, given.expected)
     if given.labels:
@@ -170,26 +200,6 @@ def _collect_calls(
         collection.add_edges(shapes[0], sizes=free)
 
 
-def _find_domains(
-    model: registry.Model, folders: Folders, facts: Sequence[InputFact]
-) -> dict[str, Domain]:
-    """The domains of the inputs: what the manifest says of them, else what the exported graph does
-    with them, where there is one. Raises UsageError where the manifest names no input."""
-    if "export" in folders:
-        domains = infer_domains(folders["export"] / model_files.MODEL_FILE, model.inputs)
-    else:
-        domains = guess_domains(model.inputs)
-    return declare_domains(domains, facts)
-
-
-def _find_bounds(folders: Folders, facts: Sequence[InputFact]) -> dict[str, AxisBound]:
-    """The sizes that free axes take: what the manifest says, and what the export is right for."""
-    bounds = [bounds_of(facts)]
-    if "export" in folders:
-        bounds.append(model_info.describe(folders["export"] / model_files.MODEL_FILE).bounds)
-    return merge_bounds(bounds)
-
-
 def _make_feeds(
     model: registry.Model, count: int, seed: int, dims: Mapping[str, int], *, calibration: bool
 ) -> Sequence[Feed]:
@@ -240,10 +250,9 @@ def _labels(others: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def calibrate(request: CalibrateRequest, folders: Folders, out: Path) -> CalibrateAnswer:
     """Write calibration feeds, none of which is a sample of the verification."""
     model = open_model(request.source)
-    dims = _exported_dims(model, folders)
-    domains = _find_domains(model, folders, request.facts)
-    bounds = _find_bounds(folders, request.facts)
-    collection = Collection(model, domains, samples.SEED, bounds)
+    exported = _look_at_export(model, folders, request.facts)
+    dims = exported.dims
+    collection = Collection(model, exported.domains, samples.SEED, exported.bounds)
     pairs = request.state
     origin: Literal["data", "samples", "drawn"] = "data"
     notes: tuple[str, ...] = ()

@@ -46,11 +46,11 @@ def write(
             f"the graph is of opset {opset}; onnxruntime loads at most {model_files.MAX_OPSET}",
             hint="export an older opset",
         )
-    model_files.save_model(graph, target)
+    info = model_info.save_described(graph, target)
     try:
         onnx.checker.check_model(str(target))
     except onnx.checker.ValidationError as problem:
         raise UnsupportedError(
             f"the graph breaks the ONNX specification: {one_line(problem, 500)}"
         ) from problem
-    return model_info.describe(target)
+    return info

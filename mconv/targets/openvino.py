@@ -27,7 +27,7 @@ CALIBRATED = ("int8-static", "int4")
 STORED_BITS = {"int8": 8.1, "int8-static": 8.2, "int4": 4.6}
 RUNTIMES = ("openvino",)
 TOOLS = ("openvino", "nncf", "onnx")
-PRELOAD = ("torch", "onnx")
+PRELOAD = ("torch", "onnx", "onnx_ir")
 OPTIMIZES = True
 OPTIONS = _nncf.OPTIONS
 FILE = "openvino_model.xml"
@@ -54,7 +54,7 @@ def write(
     """
     import openvino
 
-    info = model_info.describe(model)
+    info, known = _read_graph(model)
     target = out / FILE
     with _silence_telemetry():
         network = _convert_model(model)
@@ -66,7 +66,7 @@ def write(
         _name_ports(network, info)
         openvino.save_model(network, str(target), compress_to_fp16=precision == "fp16")
     text = target.read_text(encoding="utf-8")
-    target.write_text(_normalise(text, name, _read_names(model)), encoding="utf-8")
+    target.write_text(_normalise(text, name, known), encoding="utf-8")
     operators = Counter(op.get_type_name() for op in network.get_ordered_ops())
     for passive in PASSIVE:
         operators.pop(passive, None)
@@ -133,14 +133,16 @@ def _name_ports(network: openvino.Model, info: ModelInfo) -> None:
         port.get_tensor().set_names(port.get_names() & wanted)
 
 
-def _read_names(model: Path) -> set[str]:
-    """Return the names of nodes and tensors that stand in an ONNX file, those of bodies aside."""
-    graph = model_files.load_model(model).graph
+def _read_graph(model: Path) -> tuple[ModelInfo, set[str]]:
+    """Describe an ONNX file; return the names of nodes and tensors that stand in it beside, without
+    those of bodies."""
+    loaded = model_files.load_model(model)
+    graph = loaded.graph
     names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
     for node in graph:
         names.add(node.name)
         names.update(value.name for value in node.outputs)
-    return {name for name in names if name}
+    return model_info.describe_model(loaded), {name for name in names if name}
 
 
 def _normalise(text: str, name: str, known: set[str]) -> str:

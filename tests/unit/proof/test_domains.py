@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from mconv.onnx_graph import model_info
+from mconv.onnx_graph import model_files, model_info
 from mconv.proof.domains import Domain, find_constant_outputs, infer_domains
 
 FLOAT, INT64, INT32, UINT8, BOOL = (
@@ -39,7 +39,8 @@ def infer(
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     save(helper.make_model(graph, opset_imports=opsets), folder / "m.onnx")
     inputs = model_info.describe(folder / "m.onnx").inputs
-    return infer_domains(folder / "m.onnx", inputs)["x"]
+    graph = model_files.load_model(folder / "m.onnx").graph
+    return infer_domains(graph, inputs)["x"]
 
 
 node = helper.make_node
@@ -220,4 +221,5 @@ def test_constant_outputs_are_known_by_the_graph(tmp_path: Path) -> None:
     )
     opsets = [helper.make_opsetid("", 18)]
     save(helper.make_model(graph, opset_imports=opsets), tmp_path / "m.onnx")
-    assert find_constant_outputs(tmp_path / "m.onnx") == {"zeros", "anchors"}
+    graph = model_files.load_model(tmp_path / "m.onnx").graph
+    assert find_constant_outputs(graph) == {"zeros", "anchors"}
