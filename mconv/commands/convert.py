@@ -71,7 +71,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="declare an input; repeatable",
     )
-    parser.add_argument("--samples", metavar="FILE", help="reference inputs (.npz)")
+    parser.add_argument(
+        "--samples",
+        metavar="FILE",
+        help="reference inputs: .npz, a picture, sound or text, or a folder of them",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ def convert_model(model: JaxModel, out: Path) -> ExportInfo:
                 exporter=f"{name}, opset {OPSET}",
                 model=model_info.describe(target),
                 attempts=tuple(attempts),
-                notes=_list_notes(fixed),
+                warnings=_warn_of_fixed(fixed),
             )
     raise UnsupportedError(
         "jax2onnx cannot turn the model into ONNX: " + "; ".join(dict.fromkeys(attempts)),
@@ -85,7 +85,7 @@ def _make_positional(model: JaxModel) -> Callable[..., tuple[jax.Array, ...]]:
     return call
 
 
-def _list_notes(fixed: Mapping[str, int]) -> tuple[str, ...]:
+def _warn_of_fixed(fixed: Mapping[str, int]) -> tuple[str, ...]:
     """Return what is to be known of a graph with these axes fixed."""
     if not fixed:
         return ()
