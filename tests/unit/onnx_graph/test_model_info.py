@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mconv.onnx_graph import model_info
-from mconv.values import TensorSpec
-from tests.models import convolution, linear
+from mconv.onnx_graph import model_files, model_info
+from mconv.values import AxisBound, TensorSpec
+from tests.models import convolution, linear, write_linear
 
 
 def test_describe_counts(tmp_path: Path) -> None:
@@ -61,3 +63,32 @@ def test_initializers_that_are_also_inputs_are_not_inputs(tmp_path: Path) -> Non
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     assert [spec.name for spec in model_info.describe(path).inputs] == ["x"]
+
+
+def test_bounds_are_found_without_parsing_a_file_that_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_linear(tmp_path / "model.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr(model_info, "load_model", None)
+        assert model_info.find_bounds(path) == {}
+    bounds = {"batch": AxisBound(min=2, max=6, multiple=2)}
+    model_info.write_bounds(path, bounds)
+    assert model_info.find_bounds(path) == model_info.describe(path).bounds == bounds
+    strange = onnx.load(path)
+    strange.metadata_props[0].value = '{"batch": "few"}'
+    onnx.save(strange, path)
+    assert model_info.find_bounds(path) == {}
+
+
+def test_a_model_that_was_described_when_it_was_saved_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_files.load_model(write_linear(tmp_path / "model.onnx"))
+    info = model_info.save_described(model, tmp_path / "again.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr(model_info, "load_model", None)
+        assert model_info.describe(tmp_path / "again.onnx") is info
+    write_linear(tmp_path / "again.onnx", seed=1)
+    assert model_info.describe(tmp_path / "again.onnx") == info
+    assert model_info.describe(tmp_path / "again.onnx") is not info

@@ -237,3 +237,51 @@ def test_a_target_that_saves_little_is_told_of(
         answer = convert.write(request, folders, folders["out"])
         assert bool(answer.warnings) == warned
     assert answer.warnings[0].startswith("int8 is 10% smaller than the float graph")
+
+
+def test_of_several_passes_only_the_wrong_one_is_left_out(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are held to the source together first, and one by one where the last graph is wrong."""
+    runs: list[str] = []
+
+    def make(name: str, function: Any) -> Optimizer:
+        def optimize(model: Path, out: Path, *, level: str) -> dict[str, Any]:
+            runs.append(name)
+            return function(model, out, level=level)  # type: ignore[no-any-return]
+
+        return Optimizer(
+            name=name, summary="", module="m", levels=("basic",), order=1, optimize=optimize
+        )
+
+    plugins = {
+        name: make(name, function)
+        for name, function in (("first", copy), ("bad", halve), ("last", copy))
+    }
+    monkeypatch.setattr(registry, "optimizers", lambda: plugins)
+    before = (folders["model"] / "model.onnx").read_bytes()
+    request = OptimizeRequest(passes=("first", "bad", "last"), level="basic")
+    notes = convert.optimize(request, folders, folders["out"]).notes
+    assert [note.partition(":")[0] for note in notes] == ["first", "bad left out", "last"]
+    assert (folders["out"] / "model.onnx").read_bytes() == before
+    assert runs == ["first", "bad", "last"] * 2
+    runs.clear()
+    (folders["out"] / "model.onnx").unlink()
+    request = OptimizeRequest(passes=("first", "last"), level="basic")
+    notes = convert.optimize(request, folders, folders["out"]).notes
+    assert runs == ["first", "last"]
+    assert notes[0].endswith("nodes")
+    assert notes[1].endswith("nodes, largest change 0")
+
+
+def test_a_graph_that_refuses_what_the_source_answers_is_an_error(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Optimizer(name="p", summary="", module="m", levels=("basic",), order=1, optimize=copy)
+    monkeypatch.setattr(registry, "optimizers", lambda: {"p": plugin})
+    feeds = [{"x": np.zeros((2, 8), np.float32)}, {"x": np.zeros((2, 9), np.float32)}]
+    samples.save_feeds(folders["reference"] / SAMPLES_FILE, feeds)
+    regimes = Regimes(regimes=("typical", "long"), guessed=True, strength=Strength())
+    save_regimes(folders["reference"], regimes)
+    with pytest.raises(StepError, match=r"a sample of the regime 'long' \(x \[2, 9\]\)"):
+        convert.optimize(OptimizeRequest(passes=("p",), level="basic"), folders, folders["out"])
