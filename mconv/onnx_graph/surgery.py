@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    import re
+
     import numpy as np
     import onnx_ir as ir
 
@@ -155,6 +157,30 @@ def rename_values(graph: ir.Graph, names: Mapping[str, str]) -> None:
 
     values = [value for value in _all_values(graph) if value.name in names]
     rename(values, [names[value.name or ""] for value in values])
+
+
+def number_constants(graph: ir.Graph, generated: re.Pattern[str]) -> None:
+    """Put the initializers of a graph in the order of their first use, and name those whose name is
+    ``generated`` after their place: some tools number and order them by addresses in memory."""
+    used: dict[str, ir.Value] = {}
+    for node in graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and graph.initializers.get(value.name or "") is value:
+                used.setdefault(value.name or "", value)
+    for name in sorted(graph.initializers):
+        used.setdefault(name, graph.initializers[name])
+    taken = {value.name or "" for value in _all_values(graph)}
+    names: dict[str, str] = {}
+    for place, name in enumerate(used):
+        if generated.search(name):
+            wanted = f"constant_{place}"
+            while wanted in taken:
+                wanted += "_"
+            names[name] = wanted
+    rename_values(graph, names)
+    graph.initializers.clear()
+    for value in used.values():
+        graph.initializers[value.name or ""] = value
 
 
 def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from mconv import samples
 from mconv.errors import SourceError, UnsupportedError, UsageError, one_line
-from mconv.onnx_graph import model_files, model_info
+from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.sources import _named
 from mconv.values import ExportInfo, SourceConfig, TensorSpec
 
@@ -36,6 +37,7 @@ DEFAULT_SIGNATURE = "serving_default"
 # file_identifier of tensorflow/lite/schema/schema.fbs, after the offset of the root table
 IDENTIFIER = b"TFL3"
 QUANTIZED_TOLERANCE = 0.1  # integer kernels round after each layer, in their own way
+GENERATED = re.compile(r"__\d+")  # what tf2onnx writes into the names of constants that it makes
 # loggers of tf2onnx, which print a traceback of what comes as an exception, too
 CHATTER = ("tf2onnx", "tf2onnx.tfonnx", "tf2onnx.tflite_utils")
 
@@ -277,6 +279,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     _sort_values(graph.graph.inputs, model.input_details)
     _sort_values(graph.graph.outputs, model.output_details)
     _named.name_values(graph, model.inputs, model.outputs)
+    surgery.number_constants(graph.graph, GENERATED)
     target = out / model_files.MODEL_FILE
     model_files.save_model(graph, target)
     feeds = model.draw_feeds(2, samples.SEED + 1, {})

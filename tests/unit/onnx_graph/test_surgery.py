@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
-from mconv.onnx_graph import model_info, serialization, surgery
+from mconv.onnx_graph import model_files, model_info, serialization, surgery
 from tests.models import branches, linear
 from tests.unit.onnx_graph.test_passes import constants, model_of
 
@@ -136,3 +138,41 @@ def test_remarks_and_types_between_are_dropped() -> None:
     forgotten = serialization.to_proto(model)
     assert not forgotten.graph.value_info
     assert forgotten.graph.output == linear().graph.output
+
+
+def test_constants_are_named_and_ordered_by_their_first_use() -> None:
+    """As two runs of a tool give them, which numbers what it makes by addresses in memory."""
+    nodes = [
+        helper.make_node("Add", ["x", "min__{0}"], ["a"]),
+        helper.make_node("Mul", ["a", "scale"], ["b"]),
+        helper.make_node("Max", ["b", "max__{1}"], ["y"]),
+    ]
+    written = []
+    for first, second, order in ((17, 34, 1), (26, 5, -1)):
+        proto = make_model(nodes, first, second, order)
+        model = model_files.model_of(proto)
+        surgery.number_constants(model.graph, re.compile(r"__\d+"))
+        assert list(model.graph.initializers) == ["constant_0", "scale", "constant_2"]
+        written.append(serialization.serialize(model))
+    assert written[0] == written[1]
+
+
+def make_model(nodes: list[onnx.NodeProto], first: int, second: int, order: int) -> onnx.ModelProto:
+    """A graph whose constants are numbered and ordered as given."""
+    numbered = []
+    for node in nodes:
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        copied.input[:] = [name.format(first, second) for name in node.input]
+        numbered.append(copied)
+    constants = {f"min__{first}": 1.0, "scale": 2.0, f"max__{second}": 3.0}
+    tensors = [numpy_helper.from_array(np.float32(v), k) for k, v in constants.items()]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        numbered,
+        "g",
+        [value("x", TensorProto.FLOAT, ["n"])],
+        [value("y", TensorProto.FLOAT, ["n"])],
+        tensors[::order],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
