@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mconv import samples
-from mconv.errors import SourceError, UnsupportedError
+from mconv.errors import SourceError, UnsupportedError, one_line
 from mconv.onnx_graph import model_files, model_info, surgery
 from mconv.onnx_graph.exact_rules import make_rules_exact
 from mconv.onnx_graph.serialization import to_proto
@@ -165,9 +165,9 @@ class TorchModel:
             with torch.inference_mode():
                 answer = self.module(**tensors) if self.by_name else self.module(*tensors.values())
         except Exception as problem:  # the repository's code may raise anything
-            said = " ".join(str(problem).split())[:600]
+            reason = one_line(problem, 600)
             raise SourceError(
-                f"the model's forward() raised {type(problem).__name__}: {said}",
+                f"the model's forward() raised {type(problem).__name__}: {reason}",
                 hint="say what its inputs take with `inputs:` (range, kind, axes), or give "
                 "`samples:`",
             ) from problem

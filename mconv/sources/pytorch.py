@@ -76,14 +76,14 @@ def imports_code(options: Mapping[str, Any]) -> bool:
 def check(config: SourceConfig) -> None:
     """Raises UsageError where weights have no factory, or the factory's module is not in the
     repository."""
-    found = kind(Path(config.path))
-    if found is None:
+    file_kind = kind(Path(config.path))
+    if file_kind is None:
         raise UsageError(
             f"{Path(config.path).name} is not a PyTorch file",
             hint="mconv reads .pt, .pth, .pt2 and .safetensors",
         )
     factory = config.options.get("factory")
-    if found in ("state", "safetensors"):
+    if file_kind in ("state", "safetensors"):
         if not factory:
             raise UsageError(
                 f"{Path(config.path).name} holds only weights; mconv needs the code that builds "
@@ -94,7 +94,7 @@ def check(config: SourceConfig) -> None:
         _factory.check_option(config, "factory")
     if config.options.get("translations"):
         _factory.check_option(config, "translations")
-    if found in ("state", "safetensors", "torchscript") and not config.inputs:
+    if file_kind in ("state", "safetensors", "torchscript") and not config.inputs:
         raise UsageError(
             "the model's inputs are not known",
             hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`",
@@ -114,12 +114,12 @@ def _list_arrays(config: SourceConfig) -> list[Path]:
     return files if all(path.suffix == SUFFIX for path in files) else []
 
 
-def _state(path: Path, found: str) -> dict[str, Any]:
+def _state(path: Path, file_kind: str) -> dict[str, Any]:
     """A state dict, loaded without running code. Raises SourceError for a pickled module or a
     damaged file."""
     import torch
 
-    if found == "safetensors":
+    if file_kind == "safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -132,15 +132,15 @@ def _state(path: Path, found: str) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # unpickling fails in many ways
-        said = " ".join(str(problem).split())
-        if "weights_only" in said.lower() or "Unsupported" in said:
+        reason = " ".join(str(problem).split())
+        if "weights_only" in reason.lower() or "Unsupported" in reason:
             raise SourceError(
                 f"{path.name} holds more than tensors: loading it would run code, which mconv "
                 "does not do",
                 hint="save `module.state_dict()` instead and name a factory",
             ) from problem
         raise SourceError(
-            f"{path.name} cannot be read: {said[:400]}", hint="save it again"
+            f"{path.name} cannot be read: {reason[:400]}", hint="save it again"
         ) from problem
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -157,21 +157,22 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
     import torch
 
     path = Path(config.path)
-    found = kind(path)
-    if found == "torchscript":
+    file_kind = kind(path)
+    if file_kind == "torchscript":
         try:
             script = torch.jit.load(str(path), map_location="cpu")
         except RuntimeError as problem:
-            said = " ".join(str(problem).split())[:400]
+            reason = " ".join(str(problem).split())[:400]
             raise SourceError(
-                f"{path.name} cannot be loaded by TorchScript: {said}", hint="is the file complete?"
+                f"{path.name} cannot be loaded by TorchScript: {reason}",
+                hint="is the file complete?",
             ) from problem
         order = [a.name for a in script.forward.schema.arguments]
         if not {s.name for s in config.inputs} <= set(order):
             return script, config.inputs
         # it is called and exported in order
         return script, tuple(sorted(config.inputs, key=lambda s: order.index(s.name)))
-    if found == "program":
+    if file_kind == "program":
         try:
             program = torch.export.load(str(path))
         except Exception as problem:  # torch.export raises many kinds
@@ -187,11 +188,11 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             hint="return the module",
         )
     try:
-        module.load_state_dict(_state(path, found or ""))
+        module.load_state_dict(_state(path, file_kind or ""))
     except RuntimeError as problem:
-        said = " ".join(str(problem).split())[:600]
+        reason = " ".join(str(problem).split())[:600]
         raise SourceError(
-            f"{path.name} does not fit the factory's module: {said}",
+            f"{path.name} does not fit the factory's module: {reason}",
             hint="is it the file of another version?",
         ) from problem
     return module, config.inputs
@@ -232,15 +233,15 @@ def _translations(config: SourceConfig) -> dict[Any, Any]:
 
     if not config.options.get("translations"):
         return {}
-    said = _factory.import_function(config, "translations")()
-    if not isinstance(said, dict) or not all(callable(f) for f in said.values()):
+    declared = _factory.import_function(config, "translations")()
+    if not isinstance(declared, dict) or not all(callable(f) for f in declared.values()):
         raise SourceError(
             f"{config.options['translations']} did not return a mapping of operators to functions",
             hint="for example {'mylib::twist': twist}, where twist is written with "
             "onnxscript.opset20",
         )
-    found = {}
-    for name, function in said.items():
+    translations = {}
+    for name, function in declared.items():
         operator: Any = name
         if isinstance(name, str):
             library, _, rest = name.partition("::")
@@ -253,8 +254,8 @@ def _translations(config: SourceConfig) -> dict[Any, Any]:
                     hint="import its library in the same module",
                 )
             operator = getattr(operator, rest.partition(".")[2] or "default")
-        found[operator] = function
-    return found
+        translations[operator] = function
+    return translations
 
 
 def _program_inputs(program: Any) -> tuple[TensorSpec, ...]:
@@ -311,8 +312,8 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
 def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
     """The module's state dict, in the dtypes of the weights file."""
     path = Path(config.path)
-    found = kind(path) or ""
-    raw = _state(path, found) if found in ("state", "safetensors") else {}
+    file_kind = kind(path) or ""
+    raw = _state(path, file_kind) if file_kind in ("state", "safetensors") else {}
     return _weights.open_pytorch(load(config), part, raw)
 
 
@@ -345,23 +346,23 @@ def devices() -> list[Device]:
             [xpu.get_device_name(0)] if has_xpu and xpu else [],
         ),
     )
-    found = []
+    listed = []
     for name, device, built, ready, names in kinds:
         reason = _why_not(device) if ready else f"torch finds no {name.upper()} device"
         reason = reason if built else f"this build of torch has no {name.upper()}"
         details = {"version": built, "cards": names} if ready else {}
-        said = ", ".join(names) or build
-        found.append(
+        words = ", ".join(names) or build
+        listed.append(
             Device(
                 engine="torch",
                 name=name,
                 available=reason is None,
-                description=said,
+                description=words,
                 reason=reason,
                 details=details,
             )
         )
-    return found
+    return listed
 
 
 def _why_not(device: str) -> str | None:

@@ -102,7 +102,7 @@ def _apply_passes(
     """
     current = start
     notes: list[str] = []
-    kept = None  # the place of the last pass's note
+    last_note = None  # the place of the last pass's note
     for name in request.passes:
         optimized = scratch / name / model_files.MODEL_FILE
         optimized.parent.mkdir(parents=True)
@@ -124,18 +124,18 @@ def _apply_passes(
             )
             continue
         nodes = (model_info.describe(current).nodes, model_info.describe(optimized).nodes)
-        kept = len(notes)
+        last_note = len(notes)
         notes.append(f"{name}: {nodes[0]} → {nodes[1]} nodes")
         if each:
-            notes[kept] += f", largest change {drift:.1g}"
+            notes[last_note] += f", largest change {drift:.1g}"
         current = optimized
-    if each or kept is None:
+    if each or last_note is None:
         return current, notes
     try:
         drift = measure(current)
     except Exception:  # of the engine, on a graph that a pass broke
         return None
-    notes[kept] += f", largest change {drift:.1g}"
+    notes[last_note] += f", largest change {drift:.1g}"
     return (current, notes) if drift <= PASS_TOLERANCE else None
 
 
