@@ -424,3 +424,31 @@ def test_a_folder_of_pictures_verifies_and_calibrates(
     assert variant["verification"]["strength"]["regimes"]["user"] == 6
     assert variant["verification"]["strength"]["calibrated"]
     assert any("one in four of the samples given" in note for note in variant["notes"])
+
+
+def test_integers_round_as_the_source_rounds_them(tmp_path: Path) -> None:
+    """−7 // 3 is −3 and −3 mod 5 is 2 (Python, TensorFlow); ONNX's Div cuts off. Whatever passes
+    is right on them."""
+    import tensorflow as tf
+
+    class Rounding(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="n")])
+        def __call__(self, n: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"quotient": n // 3, "rest": tf.math.floormod(n, 5)}
+
+    module = Rounding()
+    tf.saved_model.save(module, str(tmp_path / "rounding"), signatures=module.__call__)
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels:\n  - {name: rounding, source: rounding, targets: [onnx]}\n"
+    )
+    report = api.run(
+        tmp_path / "models.yml", out=tmp_path / "out", store=str(tmp_path / "s"), measure=False
+    )
+    (variant,) = report.variants
+    numbers = np.int32([-7, -3, -1, 0, 4, 7])
+    model = str(tmp_path / "out/rounding/onnx-fp32/model.onnx")
+    own = onnxruntime.InferenceSession(model)
+    names = [output.name for output in own.get_outputs()]
+    answers = dict(zip(names, own.run(None, {"n": numbers}), strict=True))
+    right = (answers["quotient"] == numbers // 3).all() and (answers["rest"] == numbers % 5).all()
+    assert variant.status == ("passed" if right else "failed"), variant.reasons

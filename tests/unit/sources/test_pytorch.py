@@ -410,3 +410,65 @@ def test_an_average_over_more_than_the_picture_is_one_over_all_of_it(tmp_path: P
         np.testing.assert_allclose(
             session.run(None, dict(feed))[0], model.run(feed)[name], rtol=1e-5, atol=1e-6
         )
+
+
+class Spectrum(torch.nn.Module):
+    """A spectrogram front end, which takes no sound shorter than its window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(64))
+
+    def forward(self, sound: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(sound, 64, 16, window=self.window, return_complex=True)
+        return spectrum.abs().mean(-1)
+
+
+class Strided(torch.nn.Module):
+    """Convolutions over sound that take at least 400 values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = torch.nn.Conv1d(1, 4, 10, 5)
+        self.second = torch.nn.Conv1d(4, 4, 64, 4)
+
+    def forward(self, sound: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.nn.functional.gelu(self.first(sound[:, None]))).mean(-1)
+
+
+class Buckets(torch.nn.Module):
+    """Buckets of a width that the caller gives, which is never 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(32, 4)
+
+    def forward(self, position: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+        return self.table((position // width) % 32)
+
+
+SOUND = {"sound": np.random.default_rng(1).standard_normal((3, 800)).astype(np.float32)}
+PLACES = {"position": np.arange(40) * 97, "width": np.arange(40) % 49 + 1}
+
+
+@pytest.mark.parametrize(
+    ("module", "feed"), [(Spectrum(), SOUND), (Strided(), SOUND), (Buckets(), PLACES)]
+)
+def test_a_module_is_tried_and_traced_with_the_users_samples(
+    module: torch.nn.Module, feed: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """What is drawn by type alone, they refuse: too short a sound, a width of 0."""
+    shapes = {"sound": ("batch", "time"), "position": ("batch",), "width": ("batch",)}
+    inputs = tuple(
+        TensorSpec(name=name, dtype=str(array.dtype), shape=shapes[name])
+        for name, array in feed.items()
+    )
+    with pytest.raises(SourceError, match=r"forward\(\) raised"):
+        _torch.TorchModel(module.eval(), inputs)
+    _torch.export(_torch.TorchModel(module, inputs, given=[feed]), tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    with torch.inference_mode():
+        wanted = module(*(torch.from_numpy(array) for array in feed.values())).numpy()
+    np.testing.assert_allclose(session.run(None, feed)[0], wanted, atol=1e-4)
