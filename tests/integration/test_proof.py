@@ -43,7 +43,7 @@ models:
   - {name: guess, source: guess.onnx, targets: ["onnx:int8-static", "onnx:int2"]}
   - {name: photographs, source: pictures.onnx, samples: photographs, targets: ["onnx:int8-static"]}
   - name: windowed
-    source: {path: windowed.pt, factory: "net:windowed"}
+    source: {path: windowed.pt, factory: "windowed_net:windowed"}
     inputs: {ids: {shape: [batch, time], dtype: int64}}
     targets: [onnx, "onnx:int8", openvino, wasm]
 """
@@ -101,10 +101,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graphs, and what came of them in ``out``."""
     place = tmp_path_factory.mktemp("proof")
     write_graphs(place)
-    (place / "net.py").write_text(NET)
+    (place / "windowed_net.py").write_text(NET)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(place))
-        net = importlib.import_module("net")
+        net = importlib.import_module("windowed_net")
     torch.save(net.windowed().state_dict(), place / "windowed.pt")
     (place / "photographs").mkdir()
     for index in range(8):
@@ -397,7 +397,7 @@ def test_a_decision_by_size_bounds_what_is_delivered(
 ) -> None:
     """The source reads its last 32 words; the graph of a short text would read more than the table
     of places has, and so it says how far it goes."""
-    warning = "right for time ≤ 32 only, since the code decides by the size at net.py:13"
+    warning = "right for time ≤ 32 only, since the code decides by the size at windowed_net.py:13"
     for target in ("onnx/fp32", "onnx/int8", "openvino/fp32", "wasm/fp32"):
         variant = variants[f"windowed/{target}"]
         assert variant["status"] == "passed", variant["reasons"]
@@ -408,7 +408,7 @@ def test_a_decision_by_size_bounds_what_is_delivered(
     assert own.get_modelmeta().custom_metadata_map["mconv.bounds"]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        net = importlib.import_module("net").windowed()
+        net = importlib.import_module("windowed_net").windowed()
     with torch.inference_mode():
         wanted = net(torch.from_numpy(ids)).numpy()
     np.testing.assert_allclose(own.run(None, {"ids": ids})[0], wanted, atol=1e-5)
