@@ -117,6 +117,12 @@ class AxisBound(Frozen, frozen=True, kw_only=True):
     max: int | None = None
     multiple: int = 1
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether there can be a size that it holds: one that was read may say anything."""
+        within = self.max is None or self.min <= self.max
+        return self.min >= 1 and self.multiple >= 1 and within
+
     def holds(self, size: int) -> bool:
         """Return whether it is one of these sizes."""
         return (

@@ -109,12 +109,13 @@ def describe_model(model: ir.Model) -> ModelInfo:
 
 def read_bounds(model: ir.Model) -> dict[str, AxisBound]:
     """Return the sizes of free axes that mconv noted in a model's metadata; none where nothing, or
-    nothing of that form, stands there."""
+    nothing of that form, stands there. The file may be a stranger's."""
     text = model.metadata_props.get(BOUNDS, "{}")
     try:
-        return msgspec.json.decode(text, type=dict[str, AxisBound])
+        bounds = msgspec.json.decode(text, type=dict[str, AxisBound])
     except msgspec.MsgspecError:
         return {}
+    return {axis: bound for axis, bound in bounds.items() if bound.is_possible}
 
 
 def find_bounds(path: Path) -> dict[str, AxisBound]:

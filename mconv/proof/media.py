@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -47,6 +48,7 @@ def read_media(path: Path) -> list[Media]:
     Raises UsageError for a file that cannot be decoded.
     """
     import numpy as np
+    from PIL import Image
 
     try:
         if path.suffix.lower() in PICTURES:
@@ -55,7 +57,13 @@ def read_media(path: Path) -> list[Media]:
             array, rate = _read_sound(path)
             return [Media("sound", path.name, array, rate)]
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError, SyntaxError) as problem:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        struct.error,  # of a sound whose header is cut off
+        Image.DecompressionBombError,
+    ) as problem:
         raise UsageError(f"{path.name} cannot be read: {one_line(problem, 200)}") from problem
     texts = [line for line in lines if line.strip()]
     if not texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,15 @@ def test_a_model_that_was_described_when_it_was_saved_is_not_parsed(
     write_linear(tmp_path / "again.onnx", seed=1)
     assert model_info.describe(tmp_path / "again.onnx") == info
     assert model_info.describe(tmp_path / "again.onnx") is not info
+
+
+@pytest.mark.parametrize(
+    "bound", [{"multiple": 0}, {"min": 0}, {"min": 9, "max": 1}, {"multiple": -2}]
+)
+def test_bounds_that_no_size_keeps_are_none(tmp_path: Path, bound: dict[str, int]) -> None:
+    """A stranger's file may note anything."""
+    path = write_linear(tmp_path / "model.onnx")
+    noted = onnx.load(path)
+    helper.set_model_props(noted, {model_info.BOUNDS: json.dumps({"batch": bound})})
+    onnx.save(noted, path)
+    assert model_info.find_bounds(path) == {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import wave
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +88,12 @@ def test_texts_are_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("p.png", b"no picture"), ("s.wav", b"no sound"), ("t.txt", b"\xff\xfe\xfa")],
+    [
+        ("p.png", b"no picture"),
+        ("s.wav", b"no sound"),
+        ("s.wav", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0"),  # its header is cut off
+        ("t.txt", b"\xff\xfe\xfa"),
+    ],
 )
 def test_a_file_that_cannot_be_decoded_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -146,3 +153,17 @@ def test_what_no_input_takes_is_refused_by_name() -> None:
     array = fit(media, words, Domain(name="words", kind="text"))
     assert array.tolist() == [["Hello"]]
     assert array.dtype == object
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        length, check = struct.pack(">I", len(content)), struct.pack(">I", zlib.crc32(checked))
+        return length + checked + check
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
+    with pytest.raises(UsageError, match=r"bomb\.png cannot be read: Image size"):
+        read_media(path)
