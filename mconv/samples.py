@@ -152,6 +152,18 @@ def draw_feeds(
     return feeds
 
 
+def sizes_of(inputs: Sequence[TensorSpec], feed: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the size of every free axis in a call, by name; inputs that it lacks are passed
+    over."""
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        if spec.name in feed:
+            for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+                if isinstance(dim, str):
+                    sizes.setdefault(dim, size)
+    return sizes
+
+
 def describe_shapes(feed: Mapping[str, np.ndarray]) -> str:
     """Return the inputs of a call with their shapes, for a message."""
     return ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())

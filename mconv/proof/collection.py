@@ -29,6 +29,7 @@ from mconv.proof.sampling import (
     regimes_for,
 )
 from mconv.proof.strength import difference, measure_strength
+from mconv.samples import sizes_of
 from mconv.values import (
     AxisBound,
     Frozen,
@@ -168,12 +169,7 @@ class Collection:
             return feed
         inputs = self.model.inputs
         fitted = fit_media(media, inputs, self.domains)
-        sizes: dict[str, int] = {}
-        for spec in inputs:
-            if spec.name in fitted:
-                for dim, size in zip(spec.shape, fitted[spec.name].shape, strict=True):
-                    if isinstance(dim, str):
-                        sizes[dim] = size
+        sizes = sizes_of(inputs, fitted)
         others = [spec for spec in inputs if spec.name not in fitted]
         dims = choose_dims(inputs, self.domains, 0, sizes, Sizes(single=True), self.bounds)
         drawn = draw_feed(others, self.domains, dims, seed=self.seed, index=0)
@@ -284,11 +280,10 @@ class Collection:
     def _find_outside(self, feed: Feed) -> dict[str, int]:
         """Return the axes of a feed that the bounds do not allow, each with a size that they do."""
         outside: dict[str, int] = {}
-        for spec in self.model.inputs:
-            for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
-                bound = self.bounds.get(dim) if isinstance(dim, str) else None
-                if isinstance(dim, str) and bound is not None and not bound.holds(size):
-                    outside[dim] = bound_size(size, bound, longest=True)
+        for dim, size in sizes_of(self.model.inputs, feed).items():
+            bound = self.bounds.get(dim)
+            if bound is not None and not bound.holds(size):
+                outside[dim] = bound_size(size, bound, longest=True)
         return outside
 
     def _add_all(self, feeds: Sequence[Feed], regime: Regime) -> None:

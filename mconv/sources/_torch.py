@@ -377,10 +377,9 @@ def _feed(model: TorchModel, axes: set[str], which: int) -> Mapping[str, np.ndar
     names = {d for spec in model.inputs for d in spec.shape if isinstance(d, str)}
     dims = {d: ((2, 3)[which] if d in axes else 1) for d in names if "batch" in d}
     first = model.draw(2, samples.SEED, dims)[0]
-    for spec in model.inputs:
-        for dim, size in zip(spec.shape, first[spec.name].shape, strict=True):
-            if isinstance(dim, str) and dim not in axes:
-                dims.setdefault(dim, size)
+    for dim, size in samples.sizes_of(model.inputs, first).items():
+        if dim not in axes:
+            dims.setdefault(dim, size)
     return model.draw(2, samples.SEED, dims)[which]
 
 
@@ -663,7 +662,7 @@ def _prove(
     # user's samples have the sizes that they have; a large module takes too long
     if not traced or model.given or count_bytes(model.module) > LARGE:
         return _bounds.Bounds({}, {}, tuple(dict.fromkeys(d.place for d in decisions)))
-    base = _sizes_of(model, feeds[0])
+    base = samples.sizes_of(model.inputs, feeds[0])
 
     def ask(axis: str, size: int) -> bool | None:
         """Return whether the graph is right where an axis has another size than in the trace; None
@@ -671,7 +670,7 @@ def _prove(
         dims = {**base, axis: size}
         try:
             feed = model.draw(1, samples.SEED, dims)[0]
-            if _sizes_of(model, feed)[axis] != size:
+            if samples.sizes_of(model.inputs, feed)[axis] != size:
                 return None
             answer = model.run(feed)
         except Exception:  # samplers and modules raise anything
@@ -684,13 +683,3 @@ def _prove(
 
     batches = {dim for dim in traced if "batch" in dim}
     return _bounds.find_bounds(traced, decisions, ask, batches=batches)
-
-
-def _sizes_of(model: TorchModel, feed: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return the size of every free axis in a feed, by name."""
-    sizes: dict[str, int] = {}
-    for spec in model.inputs:
-        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
-            if isinstance(dim, str):
-                sizes.setdefault(dim, size)
-    return sizes

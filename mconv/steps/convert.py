@@ -171,12 +171,11 @@ def _run_export(
     Raises StepError, with the regime and shapes of the sample, where it refuses one that the source
     answers.
     """
-    session = sessions.as_written(model)
-    names = [o.name for o in session.get_outputs()]
+    ask = _open_graph(model)
     answers = []
     for feed, regime in zip(feeds, regimes, strict=True):
         try:
-            answers.append(dict(zip(names, session.run(names, dict(feed)), strict=True)))
+            answers.append(ask(feed))
         except Exception as problem:  # onnxruntime raises classes of its own
             raise StepError(
                 "the exported graph refuses what the source answers, a sample of the regime "
@@ -189,12 +188,18 @@ def _run_export(
 def _run_onnx(
     model: Path, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
-    """Return onnxruntime's answers on the graph exactly as written, without its own
-    optimisations.
-    """
+    """Return onnxruntime's answers on the graph exactly as written."""
+    ask = _open_graph(model)
+    return [ask(feed) for feed in feeds]
+
+
+def _open_graph(
+    model: Path,
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Return a function that asks onnxruntime, without its own optimisations, for all outputs."""
     session = sessions.as_written(model)
-    names = [o.name for o in session.get_outputs()]
-    return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+    names = [output.name for output in session.get_outputs()]
+    return lambda feed: dict(zip(names, session.run(names, dict(feed)), strict=True))
 
 
 def _measure_drift(

@@ -134,3 +134,13 @@ def test_a_feed_is_every_input_in_its_type_and_shape(
     else:
         with pytest.raises(StepError, match=words):
             samples.check_feed(inputs, feed)
+
+
+def test_sizes_of_a_call_are_those_of_its_free_axes() -> None:
+    inputs = (
+        TensorSpec(name="x", dtype="float32", shape=("batch", 3, "time")),
+        TensorSpec(name="mask", dtype="int64", shape=("batch", "words")),
+        TensorSpec(name="rate", dtype="int64", shape=()),
+    )
+    feed = {"x": np.zeros((2, 3, 7)), "rate": np.array(1)}
+    assert samples.sizes_of(inputs, feed) == {"batch": 2, "time": 7}

@@ -174,11 +174,6 @@ class ModelInputs:
                     feed.update(share)
         unknown = [spec for spec in specs if feeds and spec.name not in feeds[0]]
         for index, feed in enumerate(feeds):
-            own = {}
-            for spec in specs:
-                if spec.name in feed:
-                    for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
-                        if isinstance(dim, str):
-                            own[dim] = size
+            own = samples.sizes_of(specs, feed)
             feed.update(samples.draw_feeds(unknown, count=1, seed=seed + index, dims=own)[0])
         return [{name: feed[name] for name in plan.specs} for feed in feeds]

@@ -134,12 +134,8 @@ def _sizes_of_fixed_axes(
     model: JaxModel, axes: Sequence[str], feed: Mapping[str, np.ndarray]
 ) -> dict[str, int]:
     """Return the sizes in a feed of the model's free axes that are not in ``axes``."""
-    sizes: dict[str, int] = {}
-    for spec in model.inputs:
-        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
-            if isinstance(dim, str) and dim not in axes:
-                sizes[dim] = size
-    return sizes
+    sizes = samples.sizes_of(model.inputs, feed)
+    return {dim: size for dim, size in sizes.items() if dim not in axes}
 
 
 def _make_specs(
