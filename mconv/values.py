@@ -247,6 +247,66 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     samples: tuple[str, ...] = ()
 
 
+class EnvironmentSpec(Frozen, frozen=True, kw_only=True):
+    """An environment that the manifest names: the packages that a model's code needs.
+
+    Attributes:
+        name: Its name.
+        root: The folder of the manifest, absolute.
+        requirements: Files of requirements, absolute.
+        packages: Requirements, such as ``timm==1.0.31``.
+        project: The folder of a pyproject.toml with uv.lock or pylock.toml, absolute.
+        path: A virtual environment that is there, absolute; it is left as it is.
+        python: The version of Python, such as ``3.12``; None is mconv's own.
+        torch_backend: What uv takes PyTorch for, such as ``cpu`` or ``cu130``; None leaves it to
+            the settings of pip.
+        place: Where it stands in the manifest.
+    """
+
+    name: str
+    root: str
+    requirements: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    project: str | None = None
+    path: str | None = None
+    python: str | None = None
+    torch_backend: str | None = None
+    place: Place
+
+
+class Interpreter(Frozen, frozen=True, kw_only=True):
+    """What starts the workers of an environment.
+
+    Attributes:
+        name: The environment's name; empty is mconv's own.
+        python: Python's executable; empty is the one that mconv itself runs in.
+        layers: Folders of packages that come before those of the executable.
+        variables: What is added to the environment variables of its workers.
+        packages: Distributions that a step's key depends on, with their versions.
+        folder: Where it is made; empty where there is nothing to make.
+    """
+
+    name: str = ""
+    python: str = ""
+    layers: tuple[str, ...] = ()
+    variables: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    folder: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is mconv's own Python, perhaps with layers before its packages."""
+        return not self.python
+
+    @property
+    def start(self) -> tuple[str, tuple[str, ...]]:
+        """What tells one process of it from another's: the executable and the layers."""
+        return self.python, self.layers
+
+
+OWN = Interpreter()
+
+
 class ModelInfo(Frozen, frozen=True, kw_only=True):
     """What a source or an artifact is.
 

@@ -1,7 +1,7 @@
 """A process that has imported a framework once and forks a child for each step: the import is paid
 once, the rest stays per step.
 
-``python -m mconv.workers.forkserver MODULE …`` imports the modules, proves that it can be forked
+``mconv.workers.forkserver MODULE …`` imports the modules, proves that it can be forked
 and says so; then every packet on its standard input (a Unix socket) asks for a child, with a
 channel and the child's request, answer and log as descriptors beside it. A child is what a worker
 started from nothing is: a session of its own, its own environment, home, log and limits, dead when
@@ -36,7 +36,7 @@ from typing import NoReturn
 import msgspec
 
 from mconv import registry
-from mconv.values import Frozen, from_json
+from mconv.values import OWN, Frozen, Interpreter, from_json
 from mconv.workers import child as workers_child
 from mconv.workers.channels import Exchange
 from mconv.workers.process import POLL_SECONDS
@@ -161,10 +161,11 @@ class Server:
         root: str,
         threads: int,
         extra: Mapping[str, str],
+        interpreter: Interpreter = OWN,
     ) -> None:
         """``folder`` is one of the parent's own, which goes with the server."""
         self.modules = tuple(modules)
-        self.helper = Helper(folder)
+        self.helper = Helper(folder, interpreter)
         self.root = root
         self.threads = threads
         self.extra = extra
@@ -190,7 +191,9 @@ class Server:
             return
         self._stop()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        variables = make_environment(self.helper.home, self.root, self.threads, self.extra)
+        variables = make_environment(
+            self.helper.home, self.root, self.threads, self.extra, self.helper.interpreter
+        )
         with theirs:
             self.helper.start(
                 "mconv.workers.forkserver", self.modules, variables, stdin=theirs.fileno()
@@ -199,7 +202,7 @@ class Server:
     def start(
         self, exchange: Exchange, home: Path, env: Mapping[str, str], stop: threading.Event
     ) -> Forked | None:
-        """Return a child that does what ``python -m mconv.workers.child`` would.
+        """Return a child that does what ``mconv.workers.child`` would as a process of its own.
 
         None is returned where the server cannot start one, for whatever reason.
         """

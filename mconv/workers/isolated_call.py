@@ -19,7 +19,7 @@ import msgspec
 
 from mconv import registry
 from mconv.errors import SourceError, TimeLimitError, WorkerCrashError, one_line
-from mconv.values import Frozen, JsonObject, JsonValue, to_json
+from mconv.values import OWN, Frozen, Interpreter, JsonObject, JsonValue, to_json
 from mconv.workers.channels import Exchange
 from mconv.workers.messages import Response, read_response
 from mconv.workers.serve import serve_request
@@ -55,13 +55,20 @@ class Returned(Frozen, frozen=True, kw_only=True):
 
 
 def call(
-    function: str, arguments: JsonObject, *, timeout_s: float, trusted: bool = False
+    function: str,
+    arguments: JsonObject,
+    *,
+    timeout_s: float,
+    trusted: bool = False,
+    interpreter: Interpreter = OWN,
 ) -> object:
     """Return ``module:function(**arguments)`` of a child process, as JSON.
 
-    It sees the clean environment of a worker and runs as its user; where it is ``trusted``, this
-    process's own, as devices need. Raises TimeLimitError, WorkerCrashError with the last it
-    printed, and SourceError with the words of any exception.
+    It runs in the environment of ``interpreter``. It sees the clean variables of a worker and runs
+    as its user; where it is ``trusted``, this process's own, as devices need.
+
+    Raises TimeLimitError, WorkerCrashError with the last it printed, and SourceError with the words
+    of any exception.
     """
     folder = Path(tempfile.mkdtemp(prefix="mconv-call-"))
     home = folder / "home"
@@ -71,10 +78,15 @@ def call(
         else:
             folder.chmod(0o711)
             make_worker_folder(home)
-        clean = make_environment(home, str(home), os.cpu_count() or 1)
-        own = {"PYTHONPATH": clean["PYTHONPATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
+        clean = make_environment(home, str(home), os.cpu_count() or 1, interpreter=interpreter)
+        own = {
+            "PYTHONPATH": clean["PYTHONPATH"],
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **interpreter.variables,
+        }
         with Exchange(to_json(Call(arguments=dict(arguments))).encode()) as exchange:
             process = start_exchange(
+                interpreter,
                 "mconv.workers.isolated_call",
                 [function],
                 exchange,

@@ -29,7 +29,7 @@ from mconv.errors import (
     TimeLimitError,
     WorkerCrashError,
 )
-from mconv.values import ErrorInfo, to_json
+from mconv.values import OWN, ErrorInfo, Interpreter, to_json
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS, measure_resident
 from mconv.workers.messages import (
@@ -73,14 +73,22 @@ class Process(Protocol):
         """End its whole session and wait for it."""
 
 
-# the worker's descriptors, home and environment
+# the worker's descriptors, home and environment variables
 Start = Callable[[Exchange, Path, Mapping[str, str]], Process]
 
 
-def spawn(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
+def spawn(
+    exchange: Exchange, home: Path, env: Mapping[str, str], interpreter: Interpreter = OWN
+) -> Process:
     """Start a worker from nothing, with the descriptors of ``exchange``."""
     return start_exchange(
-        "mconv.workers.child", [], exchange, home=home, env=env, uid=find_worker_uid()
+        interpreter,
+        "mconv.workers.child",
+        [],
+        exchange,
+        home=home,
+        env=env,
+        uid=find_worker_uid(),
     )
 
 
@@ -94,13 +102,14 @@ def run_step(
     memory_bytes: int | None,
     stop: threading.Event,
     extra: Mapping[str, str] | None = None,
-    start: Start = spawn,
+    interpreter: Interpreter = OWN,
+    start: Start | None = None,
 ) -> FinishedStep:
     """Run one step in a child process and return how it went.
 
-    It never raises for what the child does. Where ``stop`` is set, the child is killed. ``start``
-    makes the child: from nothing, or out of a server that has imported what it needs
-    (:mod:`mconv.workers.forkserver`).
+    It never raises for what the child does. Where ``stop`` is set, the child is killed. It runs in
+    the environment of ``interpreter``. ``start`` makes it, by default from nothing; else out of a
+    server that has imported what it needs (:mod:`mconv.workers.forkserver`).
     """
     # the source framework's too, where it is measured
     threads = request.step.threads or threads
@@ -108,7 +117,11 @@ def run_step(
     for folder in (home, Path(request.out)):
         make_worker_folder(folder)
     with Exchange(to_json(request).encode()) as exchange:
-        process = start(exchange, home, make_environment(home, root, threads, extra))
+        variables = make_environment(home, root, threads, extra, interpreter)
+        if start is None:
+            process = spawn(exchange, home, variables, interpreter)
+        else:
+            process = start(exchange, home, variables)
         exchange.close_child_ends()
         begin = time.monotonic()
         verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)

@@ -1,8 +1,8 @@
 """A helper process that the workers of a runtime share for the whole run, such as a browser.
 
-``python -m <the runtime's module>`` prints one line of JSON with its ``endpoint`` and lives until
-its standard input ends. Workers find the endpoint in the environment variable that the runtime's
-``SERVICE`` names.
+The runtime's module, run as the main one, prints one line of JSON with its ``endpoint`` and lives
+until its standard input ends. Workers find the endpoint in the environment variable that the
+runtime's ``SERVICE`` names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.errors import StepError
+from mconv.values import OWN, Interpreter
 from mconv.workers.spawn import Helper, make_environment
 
 START_SECONDS = 60
@@ -45,10 +46,12 @@ class Service:
         lock: Held while it is started or stopped.
     """
 
-    def __init__(self, runtime: registry.Runtime, folder: Path) -> None:
+    def __init__(
+        self, runtime: registry.Runtime, folder: Path, interpreter: Interpreter = OWN
+    ) -> None:
         """``folder`` is one of the parent's own, which goes when the service stops."""
         self.runtime = runtime
-        self.helper = Helper(folder)
+        self.helper = Helper(folder, interpreter)
         self.endpoint = ""
         self.lock = threading.Lock()
 
@@ -75,7 +78,12 @@ class Service:
         process = self.helper.start(
             self.runtime.module,
             [],
-            make_environment(home, str(home), hardware.count_cores()),
+            make_environment(
+                home,
+                str(home),
+                hardware.count_cores(),
+                interpreter=self.helper.interpreter,
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

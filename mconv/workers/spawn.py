@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from mconv.values import OWN, Interpreter
 from mconv.workers.channels import LOG_LIMIT, Collector, Exchange, Intake
 
+START = str(Path(__file__).resolve().with_name("start.py"))
 PASSED_ON = (
     "PATH",
     "LANG",
@@ -38,7 +40,14 @@ class Spawned(subprocess.Popen[bytes]):
         self.wait()
 
 
+def make_command(interpreter: Interpreter, module: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs a module of mconv in the environment of ``interpreter``."""
+    layers = os.pathsep.join(interpreter.layers)
+    return [interpreter.python or sys.executable, START, layers, module, *arguments]
+
+
 def start_module(
+    interpreter: Interpreter,
     module: str,
     arguments: Sequence[str],
     *,
@@ -50,12 +59,12 @@ def start_module(
     stderr: int,
     pass_fds: Sequence[int] = (),
 ) -> Spawned:
-    """Start ``python -m MODULE ARGUMENTS…`` in ``home``, with ``env`` and no other variables.
+    """Start a module of mconv in ``home``, with ``env`` and no other variables.
 
     It runs as the user ``uid``, or as this process's own where that is None.
     """
     return Spawned(
-        [sys.executable, "-P", "-m", module, *arguments],
+        make_command(interpreter, module, arguments),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -70,6 +79,7 @@ def start_module(
 
 
 def start_exchange(
+    interpreter: Interpreter,
     module: str,
     arguments: Sequence[str],
     exchange: Exchange,
@@ -78,13 +88,14 @@ def start_exchange(
     env: Mapping[str, str],
     uid: int | None,
 ) -> Spawned:
-    """Start ``python -m MODULE ARGUMENTS… ANSWER`` with the descriptors of ``exchange``.
+    """Start a module of mconv with ``ARGUMENTS… ANSWER`` and the descriptors of ``exchange``.
 
     The request is its standard input, the log its output, and the number of the descriptor for its
     answer the last argument.
     """
     answer = exchange.answer.writer
     return start_module(
+        interpreter,
         module,
         [*arguments, str(answer)],
         home=home,
@@ -102,12 +113,14 @@ class Helper:
 
     Attributes:
         folder: A folder of the parent's own, which goes with the helper.
+        interpreter: The environment that it runs in.
         home: The helper's home in it.
         process: The process, while there is one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, interpreter: Interpreter = OWN) -> None:
         self.folder = folder
+        self.interpreter = interpreter
         self.home = folder / "home"
         make_worker_folder(self.home)
         self.process: Spawned | None = None
@@ -127,13 +140,14 @@ class Helper:
         stdin: int,
         stdout: int | None = None,
     ) -> Spawned:
-        """Start ``python -m MODULE ARGUMENTS…``.
+        """Start a module of mconv.
 
         What it prints is the log, or only its errors where ``stdout`` is given.
         """
         self._log = log = Intake(LOG_LIMIT, keep_last=True)
         self._collector = Collector(log)
         self.process = start_module(
+            self.interpreter,
             module,
             arguments,
             home=self.home,
@@ -167,23 +181,28 @@ class Helper:
 
 
 def make_environment(
-    home: Path, root: str, threads: int, extra: Mapping[str, str] | None = None
+    home: Path,
+    root: str,
+    threads: int,
+    extra: Mapping[str, str] | None = None,
+    interpreter: Interpreter = OWN,
 ) -> dict[str, str]:
-    """Return the whole environment of a worker.
+    """Return all environment variables of a worker.
 
-    There is no token in it, no variable of a runner, nothing that reaches a network hub. ``root``
-    is the repository, ``threads`` how many its engines use; ``extra`` is added.
+    There is no token among them, no variable of a runner, nothing that reaches a network hub.
+    ``root`` is the repository, ``threads`` how many its engines use; ``extra`` is added, and what
+    ``interpreter`` says. Only mconv's own Python is told of the packages that ``PYTHONPATH`` names
+    here.
     """
     clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    path = os.environ.get("PYTHONPATH", "") if interpreter.is_own else ""
     count = str(threads)
     return {
         **clean,
         "HOME": str(home),
         "TMPDIR": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONPATH": path,
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -201,6 +220,7 @@ def make_environment(
         "OPENBLAS_NUM_THREADS": count,
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
+        **interpreter.variables,
         **(extra or {}),
     }
 

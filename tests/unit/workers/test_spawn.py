@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mconv.values import OWN
 from mconv.workers import spawn
 from mconv.workers.channels import Exchange
 from mconv.workers.spawn import (
@@ -72,6 +73,7 @@ def test_a_child_has_the_variables_it_is_given_and_no_other(
     """`timeit` runs the statement that it is given."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     child = start_module(
+        OWN,
         "timeit",
         ["-n", "1", "-r", "1", "import os; print(sorted(os.environ))"],
         home=tmp_path,
@@ -93,6 +95,7 @@ def test_a_worker_s_user_keeps_no_group_of_the_parent(
     asked: dict[str, object] = {}
     monkeypatch.setattr(spawn, "Spawned", lambda command, **options: asked.update(options))
     start_module(
+        OWN,
         "timeit",
         [],
         home=tmp_path,
@@ -110,6 +113,7 @@ def test_a_child_is_killed_with_its_session(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as stdin, os.fdopen(writer, "wb"):
         child = start_module(
+            OWN,
             "json.tool",
             [],
             home=tmp_path,
@@ -128,6 +132,7 @@ def test_an_exchange_reaches_its_module(tmp_path: Path) -> None:
     request = b'{"arguments": {"s": "[1, 2]"}, "plugins": []}'
     with Exchange(request) as exchange:
         child = start_exchange(
+            OWN,
             "mconv.workers.isolated_call",
             ["json:loads"],
             exchange,
