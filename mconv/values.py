@@ -256,6 +256,8 @@ class EnvironmentSpec(Frozen, frozen=True, kw_only=True):
         requirements: Files of requirements, absolute.
         packages: Requirements, such as ``timm==1.0.31``.
         project: The folder of a pyproject.toml with uv.lock or pylock.toml, absolute.
+        extras: Extras of the project that are installed, too.
+        groups: Groups of dependencies of the project that are installed, too.
         path: A virtual environment that is there, absolute; it is left as it is.
         python: The version of Python, such as ``3.12``; None is mconv's own.
         torch_backend: What uv takes PyTorch for, such as ``cpu`` or ``cu130``; None leaves it to
@@ -268,6 +270,8 @@ class EnvironmentSpec(Frozen, frozen=True, kw_only=True):
     requirements: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     project: str | None = None
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     path: str | None = None
     python: str | None = None
     torch_backend: str | None = None

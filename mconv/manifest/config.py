@@ -10,14 +10,42 @@ import msgspec
 
 from mconv.errors import ManifestError
 from mconv.manifest.yaml import suggest_nearest
-from mconv.values import Frozen, InputFact, JsonObject, Limits, Place, SourceConfig, Tolerance
+from mconv.values import (
+    EnvironmentSpec,
+    Frozen,
+    InputFact,
+    JsonObject,
+    Limits,
+    Place,
+    SourceConfig,
+    Tolerance,
+)
 
 OPTIMIZE_LEVELS = ("none", "basic", "aggressive")
 METRICS = ("accuracy",)
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("float32", "float16", "float64", *INTEGERS, "bool", "string")
-MANIFEST_KEYS = ("version", "defaults", "models", "fail_on_unverified", "fail-on-unverified")
+MANIFEST_KEYS = (
+    "version",
+    "environments",
+    "defaults",
+    "models",
+    "fail_on_unverified",
+    "fail-on-unverified",
+)
+ENVIRONMENT_KEYS = (
+    "requirements",
+    "packages",
+    "project",
+    "extras",
+    "groups",
+    "path",
+    "python",
+    "torch-backend",
+    "torch_backend",
+)
 SHARED_KEYS = (
+    "environment",
     "samples",
     "calibration",
     "evaluate",
@@ -124,6 +152,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
         calibration: How calibration samples are had.
         evaluate: The task metric.
         optimize: How far the graph is optimized.
+        environment: The packages that its code needs; None is mconv's own.
         depends_on: Globs of further files a change of which redoes the model.
         state: Outputs that are inputs of the next call: output name → input name.
         facts: What is said of the inputs beside their shapes.
@@ -140,6 +169,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     calibration: Calibration | None = None
     evaluate: Evaluate | None = None
     optimize: str = "basic"
+    environment: EnvironmentSpec | None = None
     depends_on: tuple[str, ...] = ()
     state: dict[str, str] = {}
     facts: tuple[InputFact, ...] = ()

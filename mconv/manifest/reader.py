@@ -17,7 +17,7 @@ from mconv import registry
 from mconv.compare import DEFAULT_TOLERANCES
 from mconv.contracts import Schemas, list_defaults
 from mconv.errors import MconvError, UnsupportedError
-from mconv.manifest import recognise
+from mconv.manifest import environments, recognise
 from mconv.manifest.config import (
     AUTO,
     AXIS_KEYS,
@@ -45,6 +45,7 @@ from mconv.manifest.options import find_option_problem, list_precisions, list_ru
 from mconv.manifest.yaml import Node, Problems, describe_unknown, read_document, suggest_nearest
 from mconv.values import (
     AxisBound,
+    EnvironmentSpec,
     InputFact,
     InputKind,
     Limits,
@@ -99,12 +100,14 @@ class _Reader:
         root: The manifest's folder.
         boundary: The folder that paths may not leave.
         problems: What is wrong so far.
+        environments: The environments that the manifest names; one with a problem is None.
     """
 
     def __init__(self, root: Path, boundary: Path, problems: Problems) -> None:
         self.root = root
         self.boundary = boundary
         self.problems = problems
+        self.environments: dict[str, EnvironmentSpec | None] = {}
 
     def manifest(self, node: Node) -> Manifest | None:
         """Read the whole document."""
@@ -118,6 +121,9 @@ class _Reader:
         for key in ("fail_on_unverified", "fail-on-unverified"):
             if key in fields and fields[key].value() is False:
                 strict = False
+        if "environments" in fields:
+            node = fields["environments"]
+            self.environments = environments.read_environments(node, self.root, self.file)
         defaults = fields["defaults"].mapping(SHARED_KEYS) if "defaults" in fields else {}
         listed = fields.get("models")
         if listed is None:
@@ -186,6 +192,7 @@ class _Reader:
         memory = resources["memory"].size() if "memory" in resources else None
         optimize = fields["optimize"].choice(OPTIMIZE_LEVELS) if "optimize" in fields else "basic"
         calibration = self.calibration(fields["calibration"]) if "calibration" in fields else None
+        environment = self.environment(fields["environment"]) if "environment" in fields else None
         depends = []
         for child in fields["depends_on"].children() if "depends_on" in fields else ():
             if pattern := child.text():
@@ -201,6 +208,7 @@ class _Reader:
             calibration=calibration,
             evaluate=evaluate,
             optimize=optimize,
+            environment=environment,
             depends_on=tuple(depends),
             state=state,
             facts=facts,
@@ -208,6 +216,14 @@ class _Reader:
             timeout_s=timeout / 1000,
             memory_bytes=memory,
         )
+
+    def environment(self, node: Node) -> EnvironmentSpec | None:
+        """Read the name of an environment."""
+        name = node.text()
+        if name is not None and name not in self.environments:
+            message, hint = describe_unknown(name, "environment", self.environments)
+            node.fail(message, hint if self.environments else "list it under `environments:`")
+        return self.environments.get(name) if name is not None else None
 
     def distinct_variants(
         self,

@@ -14,6 +14,7 @@ import msgspec
 from mconv import registry
 from mconv.contracts import Schemas
 from mconv.manifest import config as manifest_config
+from mconv.manifest import environments as manifest_environments
 from mconv.manifest import options as manifest_options
 from mconv.values import Frozen, JsonObject, Report
 
@@ -188,6 +189,7 @@ def make_models_schema() -> JsonSchema:
         },
     )
     shared = {
+        "environment": {**text, "description": "the environment that the model's code needs"},
         "samples": {
             "oneOf": [text, {"type": "array", "items": text, "minItems": 1}],
             "description": "reference inputs: an .npz with an array an input (labels, expected "
@@ -248,6 +250,11 @@ def make_models_schema() -> JsonSchema:
     top = _object(
         {
             "version": {"const": 1},
+            "environments": {
+                "type": "object",
+                "additionalProperties": _make_environment_schema(),
+                "description": "Python environments by name, with the packages that models need",
+            },
             "defaults": _object(shared),
             "models": {"type": "array", "minItems": 1, "items": model},
             "fail_on_unverified": strict,
@@ -256,6 +263,33 @@ def make_models_schema() -> JsonSchema:
         ("version", "models"),
     )
     return {"$schema": DRAFT, "title": "mconv models.yml", **top}
+
+
+def _make_environment_schema() -> JsonSchema:
+    """Return the schema of an item of ``environments:``."""
+    text = {"type": "string", "minLength": 1}
+    texts = {"oneOf": [text, {"type": "array", "items": text, "minItems": 1}]}
+    backend = {
+        "type": "string",
+        "pattern": f"^({manifest_environments.BACKEND.pattern})$",
+        "description": "what uv takes PyTorch for",
+    }
+    properties: JsonSchema = {
+        "requirements": {**texts, "description": "files of requirements"},
+        "packages": {**texts, "description": "requirements, such as timm==1.0.31"},
+        "project": {**text, "description": "folder of pyproject.toml with uv.lock or pylock.toml"},
+        "extras": {**texts, "description": "extras of the project"},
+        "groups": {**texts, "description": "groups of dependencies of the project"},
+        "path": {**text, "description": "a virtual environment, which is left as it is"},
+        "python": {
+            "type": ["string", "number"],
+            "pattern": f"^{manifest_environments.PYTHON.pattern}$",
+            "description": "the version of Python",
+        },
+        "torch-backend": backend,
+        "torch_backend": backend,
+    }
+    return {**_object(properties), "minProperties": 1}
 
 
 def _copy(options: Schemas) -> JsonSchema:
