@@ -558,6 +558,8 @@ class Plugin:
         module: The module it lies in.
         tools: Distributions whose versions enter the keys of its steps.
         preload: Modules that its steps import first; they are imported once a run.
+        environment: The tool whose packages its steps need (:mod:`mconv.environments.tools`);
+            empty where mconv's own are enough.
     """
 
     name: str
@@ -565,6 +567,7 @@ class Plugin:
     module: str
     tools: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
+    environment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -584,6 +587,8 @@ class Source(Plugin):
         weights: Opens the model with its weights by name.
         devices: What the framework can run on here.
         options: The JSON Schema of each option.
+        requires: Requirements of its steps in an environment of the model's, beside those that
+            every worker has (:data:`mconv.environments.models.WORKER`).
     """
 
     detect: DetectSource
@@ -598,6 +603,7 @@ class Source(Plugin):
     weights: OpenWeights | None = None
     devices: ListDevices | None = None
     options: Schemas = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ MconvError                        3  base; a fault of mconv's own unless a subcl
 ├── StepError                     1  one step of one variant failed; the others go on
 │   ├── UnsupportedError          1  the target, exporter or runtime cannot represent this model
 │   ├── SourceError               1  the model cannot be loaded (its code raised, a damaged file …)
+│   ├── EnvironmentFailedError    1  the packages that a step needs cannot be installed
 │   ├── OutOfMemoryError          1  the worker passed its memory limit
 │   ├── TimeLimitError            1  the worker passed its time limit
 │   └── WorkerCrashError          1  the worker process died (signal, abort)
@@ -111,6 +112,10 @@ class UnsupportedError(StepError):
 
 class SourceError(StepError):
     """The repository's model cannot be loaded or run."""
+
+
+class EnvironmentFailedError(StepError):
+    """The environment that a step needs cannot be made; the hint says what to do."""
 
 
 class OutOfMemoryError(StepError):

@@ -149,6 +149,7 @@ def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -
             timeout_s=step.timeout_s,
             memory_bytes=step.memory_bytes,
             stop=threading.Event(),
+            interpreter=step.interpreter,
         )
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

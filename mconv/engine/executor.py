@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
+from mconv.engine.installing import Installer
 from mconv.engine.local import LocalRunner
 from mconv.engine.runner import Runner
 from mconv.errors import StepError, StoreError
@@ -103,12 +104,14 @@ class Executor:
         *,
         jobs: int | None = None,
         runner: Runner | None = None,
+        installer: Installer | None = None,
     ) -> None:
-        """By default the runner is this machine, with at most ``jobs`` steps at once."""
+        """By default the runner is this machine, with at most ``jobs`` steps at once and the
+        environments that ``installer`` makes."""
         self.plan = plan
         self.store = store
         self.progress = progress
-        self.runner: Runner = runner or LocalRunner(store, plan.manifest.root, jobs)
+        self.runner: Runner = runner or LocalRunner(store, plan.manifest.root, jobs, installer)
         self.stop = threading.Event()
         self.errors: dict[str, ErrorInfo] = {}
         self.entries: dict[str, Entry] = {}

@@ -13,10 +13,13 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from mconv import hardware, plain_files, registry
+from mconv.engine.installing import Installer
 from mconv.engine.runner import RunningSteps, has_room, make_entry
+from mconv.environments.tools import find_tool
 from mconv.errors import OutOfMemoryError
 from mconv.planning.step_graph import Step
 from mconv.store.local import Entry, Store, limit_output_bytes
+from mconv.values import ErrorInfo
 from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS
@@ -25,6 +28,8 @@ from mconv.workers.process import Process, Start, run_step, spawn
 from mconv.workers.service import Service
 
 BASE = ("numpy", "onnx", "onnx_ir")  # what nearly every step imports
+# how an environment's Python is started, and the modules that are loaded there
+ServerKey = tuple[tuple[str, tuple[str, ...]], tuple[str, ...]]
 
 # glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the
 # time of steps on graphs of 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so
@@ -48,8 +53,9 @@ class LocalRunner:
         root: The repository.
         jobs: How many steps run at once.
         services: The service of each runtime that has one.
-        servers: The server of each set of modules.
-        served: The modules of its server, by the key of a step that is still to be done.
+        installer: What makes the environments that steps run in.
+        servers: The server of each environment and set of modules.
+        served: The key of its server, by the key of a step that is still to be done.
         left: How many steps still need each server.
         lock: Held while ``served`` and ``left`` change.
         running: The steps that run.
@@ -58,14 +64,21 @@ class LocalRunner:
         closing: Set where the servers are to stop.
     """
 
-    def __init__(self, store: Store, root: str, jobs: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        root: str,
+        jobs: int | None = None,
+        installer: Installer | None = None,
+    ) -> None:
         self.store = store
+        self.installer = installer or Installer()
         self.root = root
         self.jobs = jobs or hardware.count_cores()
         self.services: dict[str, Service] = {}
-        self.servers: dict[tuple[str, ...], forkserver.Server] = {}
-        self.served: dict[str, tuple[str, ...]] = {}
-        self.left: Counter[tuple[str, ...]] = Counter()
+        self.servers: dict[ServerKey, forkserver.Server] = {}
+        self.served: dict[str, ServerKey] = {}
+        self.left: Counter[ServerKey] = Counter()
         self.lock = threading.Lock()
         self.running = RunningSteps()
         self.memory = hardware.read_available_bytes() - LEFT_FOR_OTHERS
@@ -73,26 +86,45 @@ class LocalRunner:
         self.closing = threading.Event()
 
     def begin(self, steps: Collection[Step]) -> None:
-        """Start the services and the fork servers that ``steps`` need."""
+        """Make the environments that ``steps`` need, and start their services and fork servers.
+
+        Raises UsageError where an environment is missing and none may be made.
+        """
+        self.installer.prepare_tools(
+            each for step in steps for each in (step.interpreter, *step.others)
+        )
         largest = max((step.size_bytes for step in steps), default=0)
         self.extra = KEEP_FREED_BLOCKS if largest <= KEEP_FREED_BLOCKS_LIMIT else {}
-        for name in sorted({step.service for step in steps if step.service}):
-            self.services[name] = Service(registry.runtimes()[name], self.store.workspace())
-        if not forkserver.can_fork():
-            return
-        forked = [step for step in steps if not step.exclusive]
-        sets = merge_module_sets(step.preload or BASE for step in forked)
-        self.served = {step.key: sets[step.preload or BASE] for step in forked}
+        usable = [step for step in steps if self._find_environment_error(step) is None]
+        for step in usable:
+            if step.service and step.service not in self.services:
+                runtime = registry.runtimes()[step.service]
+                self.services[step.service] = Service(
+                    runtime, self.store.workspace(), find_tool(runtime.environment)
+                )
+        if forkserver.can_fork():
+            self._start_servers([step for step in usable if not step.exclusive])
+
+    def _start_servers(self, forked: Collection[Step]) -> None:
+        """Start a server for each environment and set of modules of the steps ``forked``."""
+        by_start: dict[tuple[str, tuple[str, ...]], list[Step]] = {}
+        for step in forked:
+            by_start.setdefault(step.interpreter.start, []).append(step)
+        for start, group in by_start.items():
+            sets = merge_module_sets(step.preload or BASE for step in group)
+            for step in group:
+                key = (start, sets[step.preload or BASE])
+                self.served[step.key] = key
+                if key not in self.servers:
+                    self.servers[key] = forkserver.Server(
+                        key[1],
+                        self.store.workspace(),
+                        self.root,
+                        hardware.count_cores(),
+                        {**self.extra, **IDLE_THREADS_SLEEP},
+                        step.interpreter,
+                    )
         self.left = Counter(self.served.values())
-        for modules in self.left:
-            folder = self.store.workspace()
-            self.servers[modules] = forkserver.Server(
-                modules,
-                folder,
-                self.root,
-                hardware.count_cores(),
-                {**self.extra, **IDLE_THREADS_SLEEP},
-            )
         if self.jobs > 1:  # beside the first steps, which are seldom more than one
             waiting = queue.SimpleQueue[forkserver.Server]()
             # in the order of need, no more at once than there are cores
@@ -100,6 +132,10 @@ class LocalRunner:
                 waiting.put(server)
             for _ in range(min(self.jobs, len(self.servers))):
                 threading.Thread(target=self._warm_servers, args=(waiting,), daemon=True).start()
+
+    def _find_environment_error(self, step: Step) -> ErrorInfo | None:
+        """Return why an environment of ``step`` cannot be used, or None."""
+        return self.installer.find_error((step.interpreter, *step.others))
 
     def fits(self, step: Step, beside: Collection[Step]) -> bool:
         """Return whether :func:`mconv.engine.runner.has_room` allows it.
@@ -117,6 +153,8 @@ class LocalRunner:
 
         Where it ran out of memory beside others, it is run once more alone.
         """
+        if (problem := self._find_environment_error(step)) is not None:
+            return FinishedStep(answer=None, error=problem, seconds=0.0, peak_rss_bytes=None)
         request = Request(
             step=step.request,
             folders={role: str(folder) for role, folder in folders.items()},
@@ -139,6 +177,7 @@ class LocalRunner:
                 memory_bytes=step.memory_bytes,
                 stop=stop,
                 extra=extra,
+                interpreter=step.interpreter,
                 start=self._make_starter(step, stop),
             )
 
@@ -163,13 +202,12 @@ class LocalRunner:
 
     def _make_starter(self, step: Step, stop: threading.Event) -> Start:
         """Return the function that starts the process of ``step``, by its server if it has one."""
-        server = self.servers.get(self.served.get(step.key, ()))
+        server = self.servers.get(self.served[step.key]) if step.key in self.served else None
 
         def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
             """Have the server fork a process, else start one from nothing."""
-            return (server and server.start(exchange, home, env, stop)) or spawn(
-                exchange, home, env
-            )
+            forked = server.start(exchange, home, env, stop) if server is not None else None
+            return forked or spawn(exchange, home, env, step.interpreter)
 
         return start
 
@@ -183,13 +221,13 @@ class LocalRunner:
     def _release_server(self, step: Step) -> None:
         """Stop the server of ``step`` where no other step needs it, so that its memory is free."""
         with self.lock:
-            modules = self.served.pop(step.key, None)
-            if modules is None:
+            key = self.served.pop(step.key, None)
+            if key is None:
                 return
-            self.left[modules] -= 1
-            last = not self.left[modules]
+            self.left[key] -= 1
+            last = not self.left[key]
         if last:
-            self.servers[modules].stop()
+            self.servers[key].stop()
 
     def close(self) -> None:
         """Stop every service and every server."""

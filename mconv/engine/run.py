@@ -13,6 +13,7 @@ import yaml
 from mconv import registry
 from mconv.engine import trace as tracing
 from mconv.engine.executor import Executor, Progress
+from mconv.engine.installing import Installer
 from mconv.engine.ray import RayRunner
 from mconv.errors import UsageError
 from mconv.manifest import config as manifest_config
@@ -95,17 +96,20 @@ def run_manifest(
     trace: Path | None = None,
     keep: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
+    installer: Installer | None = None,
 ) -> FinishedRun:
     """Run every variant of ``manifest``, or the steps of the kinds in ``only`` and what they need.
 
     The files of the artifacts (with ``out``) and of the kinds in ``keep`` and ``only`` are in the
-    store afterwards. ``executor`` is ``local``, or ``ray`` for the nodes of the cluster at
-    ``ray_address``.
+    store afterwards. ``installer`` makes the environments that are missing. ``executor`` is
+    ``local``, or ``ray`` for the nodes of the cluster at ``ray_address``.
 
     Raises UsageError for another executor, and StoreError for a store that cannot be used.
     """
     begin = time.monotonic()
     opened = open_store(store)
+    installer = installer or Installer()
+    installer.prepare_models(manifest)
     plan = planner.make_plan(manifest, measure=measure, digests=opened.digests)
     wanted = {} if only else step_graph.want_files(plan, out)
     for variant in plan.variants:
@@ -119,9 +123,9 @@ def run_manifest(
         )
     elif executor != "local":
         raise UsageError(f"executor is local or ray, not {executor!r}")
-    outcome = Executor(plan, opened, progress or SilentProgress(), jobs=jobs, runner=runner).run(
-        wanted
-    )
+    outcome = Executor(
+        plan, opened, progress or SilentProgress(), jobs=jobs, runner=runner, installer=installer
+    ).run(wanted)
     if trace is not None:
         write_text(trace, tracing.render(plan, outcome))
     opened.digests.save()

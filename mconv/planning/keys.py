@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from mconv.store.digests import Digests, hash_file
-
-
-@cache
-def read_version(distribution: str) -> str:
-    """Return the installed version of a distribution, or ``absent``; only metadata is read."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def digest_files(files: Sequence[Path], root: Path, digests: Digests) -> str:

@@ -17,9 +17,14 @@ from typing import NamedTuple
 import msgspec
 
 from mconv import hardware, registry
+from mconv.contracts import Plugin
+from mconv.environments.interpreter import find_version
+from mconv.environments.models import PYTHON, ModelRequest, find_model, list_asked
+from mconv.environments.tools import find_tool
 from mconv.errors import ManifestError
 from mconv.manifest.config import Evaluate, Manifest, ModelConfig, VariantConfig
-from mconv.planning.keys import digest_code, digest_files, read_version
+from mconv.planning.environments import list_requests
+from mconv.planning.keys import digest_code, digest_files
 from mconv.planning.step_graph import Plan, Step, VariantPlan
 from mconv.samples import COUNT, SEED
 from mconv.steps.kinds import KINDS
@@ -40,7 +45,7 @@ from mconv.steps.requests import (
     WriteRequest,
 )
 from mconv.store.digests import Digests
-from mconv.values import ModelResult
+from mconv.values import Interpreter, ModelResult
 
 CALIBRATION_COUNT = 256
 
@@ -76,8 +81,17 @@ def make_plan(
     steps: dict[str, Step] = {}
     variants: list[VariantPlan] = []
     models: dict[str, ModelResult] = {}
+    requests = list_requests(manifest)
     for model in manifest.models:
-        planner = _Planner(manifest, model, steps, threads or hardware.count_cores(), digests)
+        name = model.environment.name if model.environment else ""
+        planner = _Planner(
+            manifest,
+            model,
+            steps,
+            threads or hardware.count_cores(),
+            digests,
+            requests.get(name),
+        )
         models[model.name] = planner.summarize()
         variants += [planner.plan_variant(v, measure) for v in model.variants]
     return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
@@ -105,6 +119,8 @@ class _Planner:
         digest: The digest of its files, and of those that it depends on.
         parts: The parts of a model that is several.
         source_key: What the source puts into the keys of steps.
+        environment: The environment that the model names; None where it names none.
+        asked: The distributions that were asked for there.
     """
 
     def __init__(
@@ -114,7 +130,11 @@ class _Planner:
         steps: dict[str, Step],
         threads: int,
         digests: Digests,
+        request: ModelRequest | None,
     ) -> None:
+        """``request`` is what the model's environment is made of, where it names one."""
+        self.environment = find_model(request) if request is not None else None
+        self.asked = list_asked(request.spec) if request is not None else []
         self.model = model
         self.steps = steps
         self.threads = threads
@@ -253,6 +273,7 @@ class _Planner:
             options=config.options,
             precision=config.precision,
             threads=self.threads,
+            reader=self._find_reader(target),
         )
         inputs = {"artifact": keys["write"], "reference": keys["reference"]}
         reader = [Used("targets", target.name)]
@@ -266,7 +287,10 @@ class _Planner:
         if measure:
             keys["measure"] = self._add(
                 source,
-                MeasureRequest(artifact=artifact, source=self.model.source),
+                MeasureRequest(
+                    artifact=artifact,
+                    source=self.model.source,
+                ),
                 inputs=inputs,
                 also={**self.source_key, "machine": _describe_machine()},
                 others=reader,
@@ -420,7 +444,12 @@ class _Planner:
         if measure:
             runs["measure"] = self._add(
                 Used("runtimes", runtime.name),
-                MeasureRequest(parts=self.parts, artifact=artifact, source=self.model.source),
+                MeasureRequest(
+                    parts=self.parts,
+                    artifact=artifact,
+                    source=self.model.source,
+                    beside=self._find_beside(runtime),
+                ),
                 inputs={**inputs, "model": fp32} if runtime.peers else inputs,
                 also={**self.source_key, "machine": [*_describe_machine(), self.threads]},
                 others=[source],
@@ -468,9 +497,14 @@ class _Planner:
         ``others`` are further plug-ins that it uses.
         """
         used = [registry.plugins(each.family)[each.name] for each in (plugin, *others)]
+        if request.runs_source:
+            interpreter = self._find_source_environment()
+        else:
+            interpreter = find_tool(used[0].environment)
         tools: dict[str, str] = {}
         for each in used:
-            tools |= {tool: read_version(tool) for tool in each.tools}
+            tools |= self._list_versions(each)
+        packages = self._list_packages(request, used)
         modules = [*(each.module for each in used), *KINDS[request.kind].modules]
         keyed = {
             "plugin": f"{plugin.family}/{plugin.name}",
@@ -478,6 +512,7 @@ class _Planner:
             "tools": tools,
             "request": request.key_fields() | dict(also or {}),
             "inputs": dict(inputs or {}),
+            **({"environment": packages} if packages else {}),
         }
         key = hashlib.sha256(msgspec.json.encode(keyed, order="sorted")).hexdigest()
         if key not in self.steps:
@@ -487,7 +522,7 @@ class _Planner:
                 label=f"{self.model.name}: {request.kind} {plugin.name}",
                 request=request,
                 inputs=dict(inputs or {}),
-                tools=tools,
+                tools=tools | {n: packages[n] for n in (PYTHON, *self.asked) if n in packages},
                 timeout_s=self.model.timeout_s,
                 memory_bytes=self.model.memory_bytes,
                 exclusive=exclusive,
@@ -495,8 +530,52 @@ class _Planner:
                 preload=used[0].preload,
                 size_bytes=self.size,
                 lowers=lowers,
+                interpreter=interpreter,
+                others=_list_started(request),
             )
         return key
+
+    def _find_source_environment(self) -> Interpreter:
+        """Return where the model's code runs: in the environment that it names, else in its
+        source's."""
+        return self.environment or find_tool(self.source.environment)
+
+    def _find_beside(self, runtime: registry.Runtime) -> Interpreter | None:
+        """Return where the source is measured, where that is not where the artifact is."""
+        where = self._find_source_environment()
+        return where if where.start != find_tool(runtime.environment).start else None
+
+    def _find_reader(self, target: registry.Target) -> Interpreter | None:
+        """Return where an artifact of weights is read, where that is not where the model runs."""
+        where = find_tool(target.environment)
+        return where if where.start != self._find_source_environment().start else None
+
+    def _list_versions(self, plugin: Plugin) -> dict[str, str]:
+        """Return the versions of a plug-in's tools, in the environment that it is used in."""
+        is_source = plugin is self.source
+        where = self._find_source_environment() if is_source else find_tool(plugin.environment)
+        return {tool: find_version(where, tool) for tool in plugin.tools}
+
+    def _list_packages(self, request: AnyRequest, used: Sequence[Plugin]) -> dict[str, str]:
+        """Return all that is installed where the model's code runs, if the step runs it and the
+        model names where."""
+        if self.environment is None or self.source not in used:
+            return {}
+        if request.runs_source or isinstance(request, MeasureRequest):
+            return self.environment.packages
+        return {}
+
+
+def _list_started(request: AnyRequest) -> tuple[Interpreter, ...]:
+    """Return the environments, other than its own, of the processes that a step starts."""
+    started = []
+    if isinstance(request, MeasureRequest):
+        started.append(request.beside)
+    if isinstance(request, VerifyRequest | MeasureRequest):
+        artifact = request.artifact
+        if isinstance(artifact, InSource):
+            started.append(artifact.reader)
+    return tuple(each for each in started if each is not None)
 
 
 def _find_dependencies(model: ModelConfig, root: Path) -> list[Path]:

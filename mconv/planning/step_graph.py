@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mconv.manifest.config import Manifest, VariantConfig
 from mconv.steps.requests import AnyRequest
-from mconv.values import Frozen, ModelResult
+from mconv.values import OWN, Frozen, Interpreter, ModelResult
 
 
 class Step(Frozen, frozen=True, kw_only=True):
@@ -27,6 +27,8 @@ class Step(Frozen, frozen=True, kw_only=True):
         preload: Modules that it will import (:mod:`mconv.workers.forkserver`).
         size_bytes: Of the model's source, which tells what time and memory it will take.
         lowers: It is a write that quantizes.
+        interpreter: The environment that it runs in.
+        others: The environments of the processes that it starts.
     """
 
     key: str
@@ -42,6 +44,8 @@ class Step(Frozen, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()
     size_bytes: int = 0
     lowers: bool = False
+    interpreter: Interpreter = OWN
+    others: tuple[Interpreter, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Clock = Callable[[Feed, int], list[float]]  # (feed, runs) → milliseconds of each
 
 SERVICE = service.ENDPOINT  # `python -m mconv.runtimes.browser` keeps one browser for a run
+ENVIRONMENT = "browser"
 TOOLS = ("playwright", "brotli")
 BUILDER_INFRASTRUCTURE = ("input", "constant", "build")  # methods that add no operator
 BROTLI_QUALITY = 5  # what static hosts use

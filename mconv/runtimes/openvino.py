@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mconv.contracts import Feed
 
+ENVIRONMENT = "openvino"
 TOOLS = ("openvino",)
 FILE = "openvino_model.xml"
 DEVICE = "CPU"

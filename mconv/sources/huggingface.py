@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import transformers
 
+ENVIRONMENT = "pytorch"
+REQUIRES = ("torch>=2.6", "transformers>=4.50", "onnxscript>=0.5", "safetensors>=0.4")
 TOOLS = (
     "torch",
     "transformers",

@@ -13,6 +13,8 @@ from mconv.sources._jax.model import JaxModel
 from mconv.sources._jax.parameters import find_kind
 from mconv.values import ExportInfo, JsonObject, SourceConfig
 
+ENVIRONMENT = "jax"
+REQUIRES = ("jax>=0.5", "flax>=0.10", "jax2onnx>=0.10", "safetensors>=0.4")
 TOOLS = ("jax", "flax", "jax2onnx", "onnx", "onnx-ir", "onnxruntime")
 PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx", "onnx_ir")
 OPTIONS = {

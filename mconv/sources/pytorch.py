@@ -17,6 +17,8 @@ from mconv.values import Device, ExportInfo, SourceConfig, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
+ENVIRONMENT = "pytorch"
+REQUIRES = ("torch>=2.6", "onnxscript>=0.5", "safetensors>=0.4")
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
 PRELOAD = ("torch", "torch.onnx", "onnx", "onnx_ir")
 OPTIONS = {

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from skl2onnx.common.data_types import DataType
 
+ENVIRONMENT = "sklearn"
+REQUIRES = ("scikit-learn>=1.4", "skl2onnx>=1.17", "skops>=0.11", "pyarrow>=15")
 TOOLS = ("scikit-learn", "skl2onnx", "skops", "pyarrow", "onnx", "onnx-ir", "onnxruntime")
 PRELOAD = ("sklearn.pipeline", "skl2onnx", "skops.io", "onnx", "onnx_ir")
 OPTIONS = {

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import onnx
     import tensorflow
 
+ENVIRONMENT = "tensorflow"
+REQUIRES = ("tensorflow>=2.16", "tf2onnx>=1.16")
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxruntime")
 PRELOAD = ("tensorflow", "tf2onnx", "onnx", "onnx_ir")
 OPTIONS = {

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mconv import registry, samples
 from mconv.answers import MeasureAnswer
 from mconv.contracts import TimedSession, read_carried
 from mconv.onnx_graph import model_files
 from mconv.proof.collection import load_regimes
-from mconv.steps import reload
+from mconv.steps import elsewhere, reload
 from mconv.steps._files import LARGE, MEASURED_FILE, SAMPLES_FILE
 from mconv.steps._loaded import load_artifact, open_model
 from mconv.steps._rounds import BUSY, compare_rounds, read_load
+from mconv.steps.elsewhere import MIN_RUNS, WARM_UP, time_calls
 from mconv.steps.requests import Folders, InRuntime, InSource, MeasureRequest
-from mconv.values import Benchmark, Latency, SourceConfig
+from mconv.values import Benchmark, Interpreter, Latency, SourceConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
 
 MIN_ROUNDS = 4
 MAX_ROUNDS = 10
-ROUND_SECONDS = 0.3
-MIN_RUNS = 5  # calls of a round
-MAX_RUNS = 200
-WARM_UP = 3  # calls that are not timed
 
 
 def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer:
@@ -66,9 +64,10 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     load = read_load()
     with contextlib.ExitStack() as stack:
         stack.callback(session.close)
-        model = None
+        source_clock: SourceClock | None = None
         if _sum_bytes(config, folders["artifact"]) <= LARGE:
-            model = _load_warm_source(request, feed)
+            source_clock = _load_warm_source(request, feed)
+            stack.callback(source_clock.close)
         beside: Mapping[str, Clock] = {}
         if peers is not None:
             graph = folders["model"] / model_files.MODEL_FILE
@@ -76,22 +75,22 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
         # a large model is loaded again here, where asking for the placement took it out of memory
         session.run(feed)
         while len(ours) < MIN_ROUNDS or (
-            model is not None
+            source_clock is not None
             and len(ours) < MAX_ROUNDS
             and not compare_rounds(ours, theirs).is_narrow
         ):
             if isinstance(session, TimedSession):
                 ours.append(session.benchmark(feed, MIN_RUNS))
             else:
-                ours.append(_time_calls(lambda: session.run(feed)))
-            if model is not None:
-                theirs.append(_time_calls(partial(model.run, feed)))
+                ours.append(time_calls(lambda: session.run(feed)))
+            if source_clock is not None:
+                theirs.append(source_clock.time_round())
             for name, clock in beside.items():
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
-    if model is None:
+    if source_clock is None:
         _release_memory()
-        model = _load_warm_source(request, feed)
-        theirs = [_time_calls(partial(model.run, feed)) for _round in ours]
+        with contextlib.closing(_load_warm_source(request, feed)) as alone:
+            theirs = [alone.time_round() for _round in ours]
     load = max(load, read_load())
     ratio = compare_rounds(ours, theirs)
     reasons = []
@@ -168,29 +167,69 @@ def _release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _load_warm_source(request: MeasureRequest, feed: Feed) -> registry.Model:
-    """Load the source in its framework and call it a few times."""
+def _load_warm_source(request: MeasureRequest, feed: Feed) -> SourceClock:
+    """Load the source in its framework and call it a few times, where its code runs."""
     artifact = request.artifact
+    if request.beside is not None:
+        return _ProcessClock(request, request.beside, feed)
     if isinstance(artifact, InSource):
         model: registry.Model = reload.open_weighted(artifact.source, artifact.part)
     else:
         model = open_model(request.source)
-    for _round in range(WARM_UP):
-        model.run(feed)
-    return model
+    return _ModelClock(model, feed)
 
 
-def _time_calls(call: Callable[[], object]) -> list[float]:
-    """Return the milliseconds of each call: calls of about 0.3 s, at least 5 and at most 200."""
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < MIN_RUNS or (
-        time.perf_counter() - begin < ROUND_SECONDS and len(times) < MAX_RUNS
-    ):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e3)
-    return times
+class SourceClock(Protocol):
+    """Times calls of the source."""
+
+    def time_round(self) -> list[float]:
+        """Return the milliseconds of each call of a round."""
+
+    def close(self) -> None:
+        """Let go of the source."""
+
+
+class _ModelClock:
+    """Times a model in this process."""
+
+    def __init__(self, model: registry.Model, feed: Feed) -> None:
+        self.call = partial(model.run, feed)
+        for _round in range(WARM_UP):
+            self.call()
+
+    def time_round(self) -> list[float]:
+        return time_calls(self.call)
+
+    def close(self) -> None:
+        del self.call
+
+
+class _ProcessClock:
+    """Times a source in its own environment, which a process does that waits in between."""
+
+    def __init__(self, request: MeasureRequest, interpreter: Interpreter, feed: Feed) -> None:
+        artifact = request.artifact
+        self.folder = tempfile.TemporaryDirectory(prefix="mconv-feed-")
+        path = Path(self.folder.name, "feed.npz")
+        samples.save_feeds(path, [feed])
+        weighted = isinstance(artifact, InSource)
+        self.process = elsewhere.Process(
+            interpreter,
+            elsewhere.ClockRequest(
+                source=artifact.source if isinstance(artifact, InSource) else request.source,
+                weighted=weighted,
+                part=artifact.part if isinstance(artifact, InSource) else None,
+                feed=str(path),
+            ),
+        )
+        self.process.listen()
+
+    def time_round(self) -> list[float]:
+        return list(self.process.ask_again().milliseconds)
+
+    def close(self) -> None:
+        self.process.close()
+        self.folder.cleanup()
 
 
 def _summarize(times: Sequence[float]) -> Latency:

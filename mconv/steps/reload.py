@@ -7,6 +7,7 @@ fp32 every tensor must also be the source's own, bit for bit.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from mconv import weights as neutral
 from mconv.answers import WeightsAnswer
 from mconv.contracts import Details
 from mconv.errors import StepError, UnsupportedError
+from mconv.steps import elsewhere
 from mconv.steps.requests import Folders, InSource, WeightsRequest
 from mconv.values import Placement, SourceConfig, TensorSpec
 
@@ -105,7 +107,13 @@ def load(directory: Path, artifact: InSource) -> ReloadedSession:
     if read is None:
         raise UnsupportedError(f"target {artifact.target} cannot read what it wrote")
     model = open_weighted(artifact.source, artifact.part)
-    tensors, file_details = read(directory, options=artifact.options)
+    if artifact.reader is None:
+        tensors, file_details = read(directory, options=artifact.options)
+    else:
+        out = Path(tempfile.mkdtemp(prefix="mconv-weights-"))
+        tensors, file_details = elsewhere.read_weights(
+            artifact.reader, artifact.target, directory, artifact.options, out
+        )
     names = [*(name for name, _ in model.tensors()), *model.aliases]
     neutral.check_names(names, tensors, "the artifact")
     changed = neutral.list_different(tensors, model.tensors())

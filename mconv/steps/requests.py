@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
-from mconv.values import Frozen, InputFact, JsonObject, SourceConfig
+from mconv.values import Frozen, InputFact, Interpreter, JsonObject, SourceConfig
 
 Folders = Mapping[str, Path]  # role → the folder of the step whose files play it
 
@@ -41,6 +41,11 @@ class StepRequest(Frozen, frozen=True, kw_only=True, tag_field="kind"):
         """How many threads the step's engines are to use, where it says so."""
         return None
 
+    @property
+    def runs_source(self) -> bool:
+        """Whether the step's own process runs the model's code, in the model's environment."""
+        return False
+
     def key_fields(self) -> dict[str, object]:
         """Return the fields that the step's result depends on, as JSON."""
         fields: dict[str, object] = msgspec.to_builtins(self)
@@ -58,6 +63,11 @@ class ExportRequest(StepRequest, frozen=True, kw_only=True, tag="export"):
 
     source: SourceConfig
 
+    @property
+    def runs_source(self) -> bool:
+        """It does."""
+        return True
+
 
 class WeightsRequest(StepRequest, frozen=True, kw_only=True, tag="weights"):
     """Source → its weights by name.
@@ -71,6 +81,11 @@ class WeightsRequest(StepRequest, frozen=True, kw_only=True, tag="weights"):
 
     source: SourceConfig
     part: str | None = None
+
+    @property
+    def runs_source(self) -> bool:
+        """It does."""
+        return True
 
 
 class WeightedPart(Frozen, frozen=True, kw_only=True):
@@ -117,6 +132,11 @@ class ReferenceRequest(StepRequest, frozen=True, kw_only=True, tag="reference"):
     measure: dict[str, int] = {}
     split: bool = False
 
+    @property
+    def runs_source(self) -> bool:
+        """It does."""
+        return True
+
 
 class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
     """Calibration feeds, none of which is a sample of the verification.
@@ -140,6 +160,11 @@ class CalibrateRequest(StepRequest, frozen=True, kw_only=True, tag="calibrate"):
     seed: int
     state: dict[str, str] = {}
     facts: tuple[InputFact, ...] = ()
+
+    @property
+    def runs_source(self) -> bool:
+        """It does."""
+        return True
 
 
 class OptimizeRequest(StepRequest, frozen=True, kw_only=True, tag="optimize"):
@@ -215,6 +240,8 @@ class InSource(Frozen, frozen=True, kw_only=True, tag="source"):
         options: The target's options.
         precision: The artifact's.
         threads: How many threads it runs with.
+        reader: The environment of the target, which reads the files; None where that is the step's
+            own.
     """
 
     source: SourceConfig
@@ -223,6 +250,7 @@ class InSource(Frozen, frozen=True, kw_only=True, tag="source"):
     options: JsonObject
     precision: str
     threads: int
+    reader: Interpreter | None = None
 
     @property
     def name(self) -> str:
@@ -258,13 +286,18 @@ class _RunRequest(StepRequest, frozen=True, kw_only=True):
         """How many threads the artifact runs with."""
         return self.artifact.threads
 
+    @property
+    def runs_source(self) -> bool:
+        """Whether the source's own framework runs the artifact."""
+        return isinstance(self.artifact, InSource)
+
     def key_fields(self) -> dict[str, object]:
         """Return the fields that the step's result depends on, as JSON.
 
-        Of the artifact, its source and its threads are left out.
+        Of the artifact, its source, its threads and the place of its reader are left out.
         """
         artifact: dict[str, object] = msgspec.to_builtins(self.artifact)
-        for name in ("source", "threads"):
+        for name in ("source", "threads", "reader"):
             artifact.pop(name, None)
         return {**super().key_fields(), "artifact": artifact}
 
@@ -288,9 +321,14 @@ class MeasureRequest(_RunRequest, frozen=True, kw_only=True, tag="measure"):
     Attributes:
         artifact: How the artifact is run.
         source: What it is measured beside.
+        beside: The environment of the source, where a process of its own is measured; None where
+            that is the step's own.
     """
 
+    UNKEYED = frozenset({"source", "beside"})
+
     source: SourceConfig
+    beside: Interpreter | None = None
 
 
 AnyRequest = (

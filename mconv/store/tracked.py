@@ -20,23 +20,24 @@ SETTINGS = {
 }
 
 
-def refuse_tracked(folder: Path) -> None:
+def refuse_tracked(folder: Path, what: str = "store", option: str = "--store") -> None:
     """Raise UsageError where git tracks any file of the store in ``folder``, or cannot tell.
 
     A store's entries are believed when their digests agree, and whoever can commit a file can
-    commit a digest with it.
+    commit a digest with it. ``what`` the folder is and the ``option`` that names another are for
+    people.
     """
     real = folder.resolve()
     for top in (real, *real.parents):
         if not _is_checkout(top):
             continue
-        tracked = _list_tracked(top, real)
+        tracked = _list_tracked(top, real, what, option)
         if tracked:
             raise UsageError(
                 "what a commit brings is no result of mconv's: "
-                f"git tracks files of the store {folder}, such as {one_line(tracked, 200)}",
-                hint=f"git rm -r --cached {folder}, add it to .gitignore, or name another store "
-                "with --store",
+                f"git tracks files of the {what} {folder}, such as {one_line(tracked, 200)}",
+                hint=f"git rm -r --cached {folder}, add it to .gitignore, or name another {what} "
+                f"with {option}",
             )
 
 
@@ -49,7 +50,7 @@ def _is_checkout(folder: Path) -> bool:
     return git.is_file() or os.path.lexists(git / "HEAD")
 
 
-def _list_tracked(top: Path, folder: Path) -> str:
+def _list_tracked(top: Path, folder: Path, what: str, option: str) -> str:
     """Return the first file below ``folder`` that git tracks, or an empty text.
 
     ``top`` is the top of the repository. Raises UsageError where git cannot be asked.
@@ -78,7 +79,7 @@ def _list_tracked(top: Path, folder: Path) -> str:
         stderr = getattr(problem, "stderr", None)
         reason = one_line(stderr.decode("utf-8", "replace") if stderr else problem, 200)
         raise UsageError(
-            f"git cannot say whether it tracks the store {folder}: {reason}",
-            hint="install git, or name a store outside of the checkout with --store",
+            f"git cannot say whether it tracks the {what} {folder}: {reason}",
+            hint=f"install git, or name a {what} outside of the checkout with {option}",
         ) from problem
     return done.stdout.split(b"\0")[0].decode("utf-8", "replace")

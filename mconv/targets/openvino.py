@@ -26,6 +26,7 @@ PRECISIONS = {"fp32": None, "fp16": None, "int8": None, "int8-static": None, "in
 CALIBRATED = ("int8-static", "int4")
 STORED_BITS = {"int8": 8.1, "int8-static": 8.2, "int4": 4.6}
 RUNTIMES = ("openvino",)
+ENVIRONMENT = "openvino"
 TOOLS = ("openvino", "nncf", "onnx")
 PRELOAD = ("torch", "onnx", "onnx_ir")
 OPTIMIZES = True

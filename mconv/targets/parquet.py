@@ -16,6 +16,7 @@ from mconv.weights import Folder, Tensor
 
 ACCEPTS = ("weights",)
 PRECISIONS = {"fp32": None, "fp16": None}
+ENVIRONMENT = "parquet"
 TOOLS = ("pyarrow",)
 CODECS = ("zstd", "lz4", "snappy", "none")
 WITH_LEVELS = ("zstd",)

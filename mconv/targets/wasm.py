@@ -10,6 +10,7 @@ from mconv.values import ModelInfo
 PRECISIONS = {"fp32": None, "fp16": "weight_only", "int8": "int8_dynamic", "int4": "weight_only"}
 RUNTIMES = ("browser",)
 DOMAINS = frozenset({"", "com.microsoft"})
+ENVIRONMENT = "browser"
 TOOLS = ("onnx", "onnx-ir")
 OPTIONS = ort.OPTIONS
 sizes = ort.sizes

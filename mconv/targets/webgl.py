@@ -13,6 +13,7 @@ from mconv.values import ModelInfo
 PRECISIONS = {"fp32": None}
 RUNTIMES = ("browser",)
 STATIC = True
+ENVIRONMENT = "browser"
 TOOLS = ("onnx", "onnx-ir")
 OPTIONS = ort.OPTIONS
 sizes = ort.sizes

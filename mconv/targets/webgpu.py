@@ -11,6 +11,7 @@ from mconv.values import ModelInfo
 PRECISIONS = {"fp32": None, "fp16": "weight_only", "int8": "weight_only", "int4": "weight_only"}
 RUNTIMES = ("browser",)
 DOMAINS = frozenset({"", "com.microsoft"})
+ENVIRONMENT = "browser"
 TOOLS = ("onnx", "onnx-ir")
 OPTIONS = ort.OPTIONS
 sizes = ort.sizes

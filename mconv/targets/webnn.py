@@ -17,6 +17,7 @@ from mconv.values import ModelInfo
 PRECISIONS = {"fp32": None, "fp16": "fp16", "int8": "weight_only", "int4": "weight_only"}
 RUNTIMES = ("browser",)
 STATIC = True
+ENVIRONMENT = "browser"
 TOOLS = ("onnx", "onnxruntime")
 OPTIONS: dict[str, dict[str, object]] = {
     "dims": {

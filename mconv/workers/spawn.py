@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from mconv.environments.interpreter import make_command
 from mconv.values import OWN, Interpreter
 from mconv.workers.channels import LOG_LIMIT, Collector, Exchange, Intake
 
-START = str(Path(__file__).resolve().with_name("start.py"))
 PASSED_ON = (
     "PATH",
     "LANG",
@@ -38,12 +38,6 @@ class Spawned(subprocess.Popen[bytes]):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
-
-
-def make_command(interpreter: Interpreter, module: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs a module of mconv in the environment of ``interpreter``."""
-    layers = os.pathsep.join(interpreter.layers)
-    return [interpreter.python or sys.executable, START, layers, module, *arguments]
 
 
 def start_module(
@@ -203,6 +197,7 @@ def make_environment(
         "TMPDIR": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
         "PYTHONPATH": path,
+        "MCONV_PYTHON": sys.executable,
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",

@@ -1,4 +1,4 @@
-"""Digests of files, code and tools."""
+"""Digests of files and code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ import pytest
 
 from mconv.planning import keys
 from mconv.store.digests import Digests
-
-
-def test_versions_of_tools() -> None:
-    assert keys.read_version("numpy").count(".") >= 2
-    assert keys.read_version("no-such-distribution") == "absent"
 
 
 def test_files_count_by_name_and_content_whatever_their_order(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mconv import registry, samples
 from mconv.answers import MeasureAnswer
 from mconv.proof.collection import Regimes, save_regimes
+from mconv.steps import elsewhere
 from mconv.steps import measure as steps_measure
 from mconv.steps._files import MEASURED_FILE, SAMPLES_FILE
 from mconv.steps._rounds import Ratio
@@ -75,7 +76,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
         batches={"x": 0},
     )
     save_regimes(tmp_path / "reference", regimes)
-    monkeypatch.setattr(steps_measure, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(elsewhere, "ROUND_SECONDS", 0.0)
     monkeypatch.setattr(steps_measure, "MAX_ROUNDS", 4)
     monkeypatch.setattr(steps_measure, "read_load", lambda: 0.0)
 

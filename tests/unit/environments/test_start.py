@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mconv.environments.interpreter import START, make_command
 from mconv.values import OWN, Interpreter
-from mconv.workers.spawn import START, make_command
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,178 @@
+"""The environments of mconv's tools: the engine of a plug-in with all that it needs.
+
+A plug-in names its tool (``ENVIRONMENT = "pytorch"``). Where the tool's packages lie beside mconv,
+as ``pip install 'mconv[pytorch]'`` brings them, they are used as they are. Else there is a layer of
+packages for it, made of the tool's lock: all that the lock names and mconv's own Python has not in
+the same version. So a step sees the versions of the lock, each once on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+from mconv.environments.folder import find_folder, find_root
+from mconv.environments.interpreter import ABSENT, normalize_name, read_own_version
+from mconv.errors import MconvError
+from mconv.values import OWN, Interpreter
+
+LOCKS = Path(__file__).with_name("locks")
+NODE_LOCK = LOCKS / "browser"  # package.json and package-lock.json
+
+
+class Tool(NamedTuple):
+    """A tool that plug-ins name.
+
+    Attributes:
+        requirements: What it is, as the extra of this name in pyproject.toml says.
+        megabytes: What its layer takes on the disk, beside mconv's own packages.
+        node: It has packages of npm, too.
+    """
+
+    requirements: tuple[str, ...]
+    megabytes: int
+    node: bool = False
+
+
+TOOLS: dict[str, Tool] = {
+    "pytorch": Tool(
+        ("torch==2.13.0", "transformers>=5.23,<5.24", "safetensors>=0.6"),
+        megabytes=1000,
+    ),
+    "tensorflow": Tool(("tensorflow>=2.21,<2.22", "tf2onnx>=1.17,<1.18"), megabytes=2100),
+    "jax": Tool(
+        ("jax>=0.10,<0.11", "flax>=0.12,<0.13", "jax2onnx>=0.17.1,<0.18", "safetensors>=0.6"),
+        megabytes=800,
+    ),
+    "sklearn": Tool(
+        (
+            "scikit-learn>=1.9,<1.10",
+            "scipy>=1.17,<2",
+            "skl2onnx>=1.20,<1.21",
+            "skops>=0.16,<0.17",
+            "pyarrow>=26,<27",
+        ),
+        megabytes=400,
+    ),
+    "openvino": Tool(("openvino>=2026.4,<2026.5", "nncf>=3.4,<3.5"), megabytes=400),
+    "browser": Tool(("playwright>=1.65,<1.66", "brotli>=1.1"), megabytes=450, node=True),
+    "parquet": Tool(("pyarrow>=26,<27",), megabytes=150),
+}
+
+
+class Pin(NamedTuple):
+    """A line of a lock.
+
+    Attributes:
+        name: The distribution, by its normal name.
+        version: Its version.
+        text: The line, with hashes.
+    """
+
+    name: str
+    version: str
+    text: str
+
+
+def find_tool(name: str) -> Interpreter:
+    """Return the environment of a tool, made or not; of no name it is mconv's own.
+
+    Raises MconvError where there is no such tool.
+    """
+    return _find_tool(name, find_root()) if name else OWN
+
+
+@cache
+def _find_tool(name: str, root: Path) -> Interpreter:
+    """Return the environment of a tool, among those in ``root``."""
+    if name not in TOOLS:
+        raise MconvError(
+            f"there is no environment {name!r} of a tool", hint=f"there are: {', '.join(TOOLS)}"
+        )
+    tool = TOOLS[name]
+    missing = [] if has_requirements(tool) else list_missing(name)
+    if not missing and not (tool.node and not find_own_node_modules()):
+        return Interpreter(name=name)
+    folder = find_folder(name, _make_key(name, missing), root)
+    variables = {}
+    if tool.node and not find_own_node_modules():
+        variables["MCONV_NODE_MODULES"] = str(folder / "node_modules")
+    return Interpreter(
+        name=name,
+        layers=(str(folder / "packages"),),
+        variables=variables,
+        packages={pin.name: pin.version for pin in read_lock(name)} if missing else {},
+        folder=str(folder),
+    )
+
+
+def has_requirements(tool: Tool) -> bool:
+    """Return whether mconv's own Python has all that the tool is, in versions that it takes."""
+    for text in tool.requirements:
+        requirement = Requirement(text)
+        version = read_own_version(requirement.name)
+        if version == ABSENT or not requirement.specifier.contains(version, prereleases=True):
+            return False
+    return True
+
+
+def list_missing(name: str) -> list[Pin]:
+    """Return what the tool's lock names and mconv's own Python has not in the same version."""
+    missing = []
+    for pin in read_lock(name):
+        if read_own_version(pin.name).partition("+")[0] != pin.version:
+            missing.append(pin)
+    return missing
+
+
+@cache
+def read_lock(name: str) -> tuple[Pin, ...]:
+    """Return the lines of a tool's lock that hold for this Python on this machine."""
+    pins = []
+    for text in _iterate_lines((LOCKS / f"{name}.txt").read_text(encoding="utf-8")):
+        requirement = Requirement(text.partition(" --hash=")[0])
+        if requirement.marker is None or requirement.marker.evaluate():
+            version = next(iter(requirement.specifier)).version
+            pins.append(Pin(normalize_name(requirement.name), version, text))
+    return tuple(pins)
+
+
+def _iterate_lines(text: str) -> Iterator[str]:
+    """Yield the requirements of a lock, each with its hashes on one line."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield " ".join(line.split())
+
+
+def find_own_node_modules() -> Path | None:
+    """Return the folder of npm packages that mconv has without a layer, if there is one.
+
+    It is what ``MCONV_NODE_MODULES`` names, or lies beside mconv or above the working folder.
+    """
+    if named := os.environ.get("MCONV_NODE_MODULES"):
+        return Path(named)
+    for folder in (Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents):
+        if (folder / "node_modules/onnxruntime-web").is_dir():
+            return folder / "node_modules"
+    return None
+
+
+def describe_platform() -> str:
+    """Return what tells one Python and machine, for which packages are installed, from others."""
+    return f"{sys.implementation.cache_tag} {platform.system()} {platform.machine()}"
+
+
+def _make_key(name: str, missing: list[Pin]) -> str:
+    """Return the key of a tool's layer: the digest of what is in it and what it is for."""
+    lines = [name, describe_platform(), *(pin.text for pin in missing)]
+    if TOOLS[name].node:
+        lines.append((NODE_LOCK / "package-lock.json").read_text(encoding="utf-8"))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
