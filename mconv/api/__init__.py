@@ -28,6 +28,7 @@ from mconv.api._plan import (
     split_plan,
 )
 from mconv.api._results import compare_results, merge_results, read_results, render_results
+from mconv.api._setup import TOOL_NAMES, Environment, set_up
 from mconv.api._store import Maintained, StoredStep, list_store, prune_store, verify_store
 from mconv.contracts import MixedConfig, Schemas
 from mconv.discovery import devices
@@ -37,6 +38,7 @@ from mconv.engine import quantize as engine_quantize
 from mconv.engine import run as engine_run
 from mconv.engine.advisor import Advice, Architecture, Compatibility, Recommendation, Share
 from mconv.engine.executor import Progress
+from mconv.engine.installing import Installer, InstallProgress
 from mconv.errors import MconvError, UsageError
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
@@ -74,6 +76,7 @@ __all__ = [
     "DETECT_SECONDS",
     "Device",
     "EVENT_TAG",
+    "Environment",
     "FAIL_ON",
     "Found",
     "Maintained",
@@ -93,6 +96,7 @@ __all__ = [
     "SCHEMAS",
     "Share",
     "StoredStep",
+    "TOOL_NAMES",
     "VariantResult",
     "Verification",
     "advise",
@@ -128,6 +132,7 @@ __all__ = [
     "render_text",
     "run",
     "schema",
+    "setup",
     "shard_matrix",
     "sources",
     "split_plan",
@@ -179,6 +184,7 @@ def run(
     trace: PathLike | None = None,
     executor: str = "local",
     ray_address: str | None = None,
+    install: bool | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Convert, verify and measure everything in a manifest; artifacts and the report's files go to
@@ -187,7 +193,8 @@ def run(
     ``only``: globs of model names or ``model/target/precision``. ``shard``: ``"1/4"``. ``fail_on``
     decides ``report.summary.conclusion``; ``fail_on_unverified`` whether what could not be checked
     counts as failed, None as the manifest says. ``executor``: ``local`` or ``ray``
-    (docs/scaling.md). A variant that fails is a value, not an exception. Raises ManifestError,
+    (docs/scaling.md). ``install``: whether environments that are missing may be made, None as
+    $MCONV_INSTALL says. A variant that fails is a value, not an exception. Raises ManifestError,
     UsageError, StoreError.
     """
     if fail_on not in FAIL_ON:
@@ -235,6 +242,7 @@ def run(
         executor=executor,
         ray_address=ray_address,
         progress=progress,
+        installer=make_installer(chosen, install, progress),
     )
     if folder is None:
         return finish(done.report)
@@ -245,6 +253,17 @@ def run(
         output.write_sums(folder, report)
         results.write_results(report, folder)
     return report
+
+
+def make_installer(
+    manifest: Manifest, install: bool | None, progress: Progress | None
+) -> Installer:
+    """Return what makes the environments of a manifest; ``progress`` is told where it listens."""
+    return Installer(
+        install=install,
+        progress=progress if isinstance(progress, InstallProgress) else None,
+        command=f"mconv setup {manifest.file}",
+    )
 
 
 def load_manifest(path: PathLike) -> Manifest:
@@ -268,6 +287,7 @@ def convert(
     jobs: int | None = None,
     measure: bool = True,
     model: JsonObject | None = None,
+    install: bool | None = None,
     progress: Progress | None = None,
     **options: object,
 ) -> Report:
@@ -287,7 +307,15 @@ def convert(
         samples=samples,
         model={"optimize": optimize, **(model or {})},
     )
-    return run(manifest, out=out, store=store, jobs=jobs, measure=measure, progress=progress)
+    return run(
+        manifest,
+        out=out,
+        store=store,
+        jobs=jobs,
+        measure=measure,
+        install=install,
+        progress=progress,
+    )
 
 
 def make_manifest(
@@ -348,6 +376,7 @@ def advise(
     measure: bool = True,
     executor: str = "local",
     ray_address: str | None = None,
+    install: bool | None = None,
     progress: Progress | None = None,
 ) -> Advice:
     """Say what a model is made of, which targets run it right, and what to deliver.
@@ -378,7 +407,12 @@ def advise(
         tries=tries,
     )
     settings = advising.Settings(
-        store=store, jobs=jobs, measure=measure, executor=executor, ray_address=ray_address
+        store=store,
+        jobs=jobs,
+        measure=measure,
+        executor=executor,
+        ray_address=ray_address,
+        install=install,
     )
     return advising.advise(make, wish, settings, progress)
 
@@ -520,12 +554,30 @@ def progress_reporter() -> Progress:
     return progress.make_progress()
 
 
+def setup(
+    manifest: PathLike | Manifest | None = "models.yml",
+    *,
+    tools: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> tuple[Environment, ...]:
+    """Make the environments that a manifest needs, and those of ``tools``, ahead of a run.
+
+    One that cannot be made says so in its ``error``. Raises ManifestError, and UsageError for an
+    unknown tool.
+    """
+    listener = progress if isinstance(progress, InstallProgress) else None
+    if manifest is None or isinstance(manifest, Manifest):
+        return set_up(manifest, tools, listener)
+    return set_up(load_manifest(manifest), tools, listener)
+
+
 def verify(
     folder: PathLike,
     *,
     against: PathLike | None = None,
     samples: PathLike | None = None,
     store: str | None = None,
+    install: bool | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Hold an artifact's files to their digests, then its answers to its source's.
@@ -539,6 +591,10 @@ def verify(
         samples=Path(samples) if samples is not None else None,
         store=store,
         progress=progress,
+        installer=Installer(
+            install=install,
+            progress=progress if isinstance(progress, InstallProgress) else None,
+        ),
     )
 
 

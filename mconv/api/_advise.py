@@ -16,6 +16,7 @@ from mconv import registry, samples
 from mconv.engine import advisor
 from mconv.engine.advisor import Advice, Preview, Recommendation
 from mconv.engine.executor import Progress
+from mconv.engine.installing import Installer, InstallProgress
 from mconv.engine.run import FinishedRun, run_manifest
 from mconv.errors import SourceError, StepError, UsageError
 from mconv.manifest.config import Manifest
@@ -68,6 +69,7 @@ class Settings(Frozen, frozen=True, kw_only=True):
         measure: Latency and memory are measured.
         executor: ``local`` or ``ray``.
         ray_address: The cluster's address.
+        install: Environments that are missing may be made; None is as $MCONV_INSTALL says.
     """
 
     store: str | None = None
@@ -75,6 +77,7 @@ class Settings(Frozen, frozen=True, kw_only=True):
     measure: bool = True
     executor: str = "local"
     ray_address: str | None = None
+    install: bool | None = None
 
 
 def advise(
@@ -158,6 +161,10 @@ class _Runs:
             executor=self.settings.executor,
             ray_address=self.settings.ray_address,
             progress=self.progress,
+            installer=Installer(
+                install=self.settings.install,
+                progress=self.progress if isinstance(self.progress, InstallProgress) else None,
+            ),
             keep=keep,
             only=only,
         )

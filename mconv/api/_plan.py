@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mconv.api._setup import Environment, list_environments
 from mconv.engine.executor import find_needed
 from mconv.engine.run import choose_store_name, open_store
 from mconv.errors import UsageError
@@ -54,11 +55,13 @@ class Planned(NamedTuple):
         variants: What it makes.
         steps: All that it takes, each after those that it reads.
         graph: The plan itself.
+        environments: What its steps run in, beside mconv's own packages.
     """
 
     variants: tuple[PlannedVariant, ...]
     steps: tuple[PlannedStep, ...]
     graph: step_graph.Plan
+    environments: tuple[Environment, ...]
 
 
 class PlannedShard(Frozen, frozen=True, kw_only=True):
@@ -103,7 +106,7 @@ def make_plan(
         for step in plan.steps.values()
     ]
     variants = [PlannedVariant(id=v.id, steps=v.steps) for v in plan.variants]
-    return Planned(tuple(variants), tuple(steps), plan)
+    return Planned(tuple(variants), tuple(steps), plan, list_environments(chosen, plan))
 
 
 def split_plan(planned: Planned, count: int) -> tuple[PlannedShard, ...]:

@@ -21,6 +21,7 @@ class EngineSettings(TypedDict):
         measure: Latency and memory are measured.
         executor: ``local`` or ``ray``.
         ray_address: The cluster's address.
+        install: Environments that are missing may be made; None is as $MCONV_INSTALL says.
     """
 
     store: str | None
@@ -28,6 +29,7 @@ class EngineSettings(TypedDict):
     measure: bool
     executor: str
     ray_address: str | None
+    install: bool | None
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +64,19 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="verify, but measure no latency or memory",
     )
+    add_install_argument(parser)
+
+
+def add_install_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-install`` to a command's parser."""
+    parser.add_argument(
+        "--no-install",
+        dest="install",
+        action="store_const",
+        const=False,
+        help="install nothing: where an environment is missing, say how it is made (as "
+        "MCONV_INSTALL=never does)",
+    )
 
 
 def parse_positive(text: str) -> int:
@@ -83,6 +98,7 @@ def read_engine_settings(args: argparse.Namespace) -> EngineSettings:
         "measure": args.measure,
         "executor": args.executor,
         "ray_address": args.ray_address,
+        "install": args.install,
     }
 
 

@@ -8,6 +8,7 @@ import sys
 
 from mconv import api
 from mconv.commands import _engine
+from mconv.errors import log_line
 from mconv.values import to_json
 
 HELP = "show the steps a run would take"
@@ -44,9 +45,15 @@ def run(args: argparse.Namespace) -> int:
     if args.shards or args.format == "github":
         _print_shards(planned, args.shards or 1, args.format)
     elif args.format == "json":
-        sys.stdout.write(to_json({"variants": planned.variants, "steps": planned.steps}))
+        parts = {
+            "variants": planned.variants,
+            "steps": planned.steps,
+            "environments": planned.environments,
+        }
+        sys.stdout.write(to_json(parts))
     else:
         _print_steps(planned)
+        _print_environments(planned, args.manifest)
     return 0
 
 
@@ -60,6 +67,16 @@ def _print_steps(planned: api.Planned) -> None:
             print(f"  {state}  {kind:<9} {steps[key].plugin:<28} {key[:12]}")
     to_run = sum(step.needed for step in planned.steps)
     print(f"{len(planned.variants)} variants, {len(planned.steps)} steps, {to_run} to run")
+
+
+def _print_environments(planned: api.Planned, manifest: str) -> None:
+    """Print which environments the steps need, and how those come that are missing."""
+    for each in planned.environments:
+        size = f", {'about ' * (not each.ready)}{each.megabytes} MB" if each.megabytes else ""
+        state = "made" if each.ready else "missing"
+        print(f"  {state:<7}  environment {each.name} ({log_line(each.words)}{size})")
+    if not all(each.ready for each in planned.environments):
+        print(f"`mconv run` makes what is missing, or `mconv setup {manifest}` ahead")
 
 
 def _print_shards(planned: api.Planned, count: int, form: str) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mconv import api
+from mconv.commands import _engine
 from mconv.errors import log_line
 from mconv.values import to_json
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", metavar="FILE", help="reference inputs (.npz) instead of plausible ones"
     )
     parser.add_argument("--store", metavar="DIR|URL", help="default: $MCONV_STORE or .mconv/store")
+    _engine.add_install_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the verification on stdout")
 
 
@@ -64,6 +66,7 @@ def _verify_artifact(args: argparse.Namespace) -> int:
         against=args.against,
         samples=args.samples,
         store=args.store,
+        install=args.install,
         progress=api.progress_reporter(),
     )
     if args.json:

@@ -15,6 +15,7 @@ from mconv import hardware, registry
 from mconv.answers import VerifyAnswer
 from mconv.engine import run as engine_run
 from mconv.engine.executor import Executor, Progress
+from mconv.engine.installing import Installer
 from mconv.errors import StepError, UsageError, describe_unreadable
 from mconv.manifest.config import Manifest
 from mconv.planning import planner, step_graph
@@ -37,6 +38,7 @@ def verify(
     samples: Path | None = None,
     store: str | None = None,
     progress: Progress | None = None,
+    installer: Installer | None = None,
 ) -> Verification:
     """Run the artifact on samples and hold its answers to those of its source.
 
@@ -51,14 +53,19 @@ def verify(
     if "verify" not in variant.steps:
         raise UsageError(f"no runtime here can run target {variant.config.target}")
     opened = engine_run.open_store(store)
-    outcome = Executor(plan, opened, progress or engine_run.SilentProgress()).run(
-        {variant.steps["reference"]: True}
-    )
+    installer = installer or Installer()
+    outcome = Executor(
+        plan, opened, progress or engine_run.SilentProgress(), installer=installer
+    ).run({variant.steps["reference"]: True})
     if outcome.errors:
         error = next(iter(outcome.errors.values()))
         raise StepError(f"the source cannot be run: {error.message}", hint=error.hint)
     reference = opened.files(variant.steps["reference"])
     step = plan.steps[variant.steps["verify"]]
+    used = (step.interpreter, *step.others)
+    installer.prepare_tools(used)
+    if (problem := installer.find_error(used)) is not None:
+        raise StepError(problem.message, hint=problem.hint)
     answer = _run(opened, step, folder.resolve(), reference)
     verification, _ = verdict.judge_verification(answer, variant.config)
     return verification

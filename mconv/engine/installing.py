@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -69,6 +69,7 @@ class Installation(Frozen, frozen=True, kw_only=True):
         return self.interpreter.name
 
 
+@runtime_checkable
 class InstallProgress(Protocol):
     """What is told of the environments that are made."""
 
@@ -98,6 +99,11 @@ class SilentInstallProgress:
 def is_ready(interpreter: Interpreter) -> bool:
     """Return whether workers can be started in it: it is whole, or there is nothing to make."""
     return not interpreter.folder or read_record(Path(interpreter.folder)) is not None
+
+
+def find_record_of(interpreter: Interpreter) -> Record | None:
+    """Return the record of an environment that is whole; None where there is nothing to make."""
+    return read_record(Path(interpreter.folder)) if interpreter.folder else None
 
 
 def allows_installing(install: bool | None) -> bool:

@@ -6,7 +6,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from mconv.errors import log_line
+from mconv.engine.installing import Installation
+from mconv.environments.folder import Record
+from mconv.errors import MconvError, log_line
 from mconv.planning.step_graph import Step
 from mconv.values import ErrorInfo
 
@@ -24,12 +26,14 @@ class ProgressLines:
         total: How many steps there are.
         done: How many have ended or were skipped.
         lock: Held while a line is printed.
+        installed_last: The environment that was named last.
     """
 
     def __init__(self) -> None:
         self.total = 0
         self.done = 0
         self.lock = threading.Lock()
+        self.installed_last = ""
 
     def begin(self, total: int) -> None:
         """Count ``total`` more steps."""
@@ -65,6 +69,18 @@ class ProgressLines:
         """Do nothing: the last line is printed already."""
         return
 
+    def installing(self, installation: Installation, done_bytes: int) -> None:
+        """Print what is being installed, once."""
+        if installation.name != self.installed_last:
+            self.installed_last = installation.name
+            print(log_line(describe_installation(installation)), file=sys.stderr, flush=True)
+
+    def installed(
+        self, installation: Installation, record: Record | None, error: MconvError | None
+    ) -> None:
+        """Print that it is installed, or why it cannot be."""
+        print(describe_installed(installation, record, error), file=sys.stderr, flush=True)
+
 
 class ProgressBar:
     """Draws a rich progress bar that names the steps under way.
@@ -74,6 +90,7 @@ class ProgressBar:
         task: Its only task.
         active: The labels of the steps under way.
         lock: Held while the labels change.
+        installation: The bar of what is being installed, while that is drawn.
     """
 
     def __init__(self) -> None:
@@ -81,6 +98,7 @@ class ProgressBar:
         self.task: TaskID | None = None
         self.active: list[str] = []
         self.lock = threading.Lock()
+        self.installation: RichProgress | None = None
 
     def begin(self, total: int) -> None:
         """Draw an empty bar for ``total`` steps."""
@@ -135,10 +153,62 @@ class ProgressBar:
         if self.bar is not None:
             self.bar.stop()
 
+    def installing(self, installation: Installation, done_bytes: int) -> None:
+        """Draw how much of an environment is there."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        total = installation.megabytes * 10**6 if installation.megabytes else None
+        if self.installation is None:
+            columns = (
+                BarColumn(),
+                DownloadColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}", markup=False),
+            )
+            self.installation = Progress(*columns, console=Console(stderr=True), transient=True)
+            words = log_line(describe_installation(installation))
+            self.installation.add_task(words, total=total)
+            self.installation.start()
+        task = self.installation.tasks[0].id
+        self.installation.update(task, completed=min(done_bytes, total or done_bytes))
+
+    def installed(
+        self, installation: Installation, record: Record | None, error: MconvError | None
+    ) -> None:
+        """Take that bar away, and print what is there, or why it cannot be."""
+        if self.installation is not None:
+            self.installation.stop()
+            self.installation = None
+        print(describe_installed(installation, record, error), file=sys.stderr, flush=True)
+
     def _show(self) -> None:
         """Write the labels of the steps under way behind the bar."""
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, description=log_line(" · ".join(self.active)))
+
+
+def describe_installation(installation: Installation) -> str:
+    """Return what is being installed, in words."""
+    size = f", about {installation.megabytes} MB" if installation.megabytes else ""
+    return f"installing {installation.name} ({installation.words}{size})"
+
+
+def describe_installed(
+    installation: Installation, record: Record | None, error: MconvError | None
+) -> str:
+    """Return that something is installed, or why it cannot be, in words."""
+    name = log_line(installation.name)
+    if record is None or error is not None:
+        words = log_line(error.message, 2000) if error is not None else "it is not there"
+        return f"{name} cannot be installed: {words}"
+    return f"installed {name}: {record.bytes / 1e6:.0f} MB in {record.seconds:.1f} s"
 
 
 def make_progress() -> ProgressLines | ProgressBar:

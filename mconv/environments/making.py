@@ -20,8 +20,13 @@ import msgspec
 
 from mconv.environments.explain import explain_failure
 from mconv.environments.interpreter import list_packages, normalize_name, read_own_version
-from mconv.environments.models import LAYER, ModelRequest, find_site_packages
-from mconv.environments.settings import names_places
+from mconv.environments.models import (
+    LAYER,
+    ModelRequest,
+    find_site_packages,
+    read_requirements,
+)
+from mconv.environments.settings import NO_INDEX, names_places
 from mconv.environments.tools import NODE_LOCK, TOOLS, list_missing
 from mconv.errors import EnvironmentFailedError
 from mconv.values import EnvironmentSpec, Frozen
@@ -63,7 +68,8 @@ class Uv:
 
         Raises EnvironmentFailedError with a plain sentence where it fails.
         """
-        return self.call([find_uv(), *arguments], cwd=cwd)
+        offline = NO_INDEX in self.variables and arguments[0] == "pip"
+        return self.call([find_uv(), *arguments, *["--no-index"] * offline], cwd=cwd)
 
     def call(self, command: Sequence[str], cwd: Path | None = None) -> str:
         """Return what any program prints on its standard output; its errors go to the log."""
@@ -173,7 +179,7 @@ def make_model(request: dict[str, object], folder: str, variables: dict[str, str
     asked = msgspec.convert(request, ModelRequest)
     spec = asked.spec
     uv = Uv(Path(folder), _place_cache(Path(folder), variables))
-    uv.asked[f"environment {spec.name!r} of {spec.place.file}"] = spec.packages
+    uv.asked[f"the environment {spec.name!r} in {spec.place.file}"] = read_requirements(spec)
     uv.asked["mconv's worker"] = asked.worker
     if spec.path is not None:
         python = str(Path(spec.path, "bin/python"))

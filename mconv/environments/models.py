@@ -156,19 +156,36 @@ def _list_named(path: Path) -> Iterator[Path]:
 
 def list_asked(spec: EnvironmentSpec) -> list[str]:
     """Return the distributions that were asked for by name, in their normal form."""
+    names = [normalize_name(Requirement(text).name) for text in read_requirements(spec)]
+    return list(dict.fromkeys(names))
+
+
+def read_requirements(spec: EnvironmentSpec) -> list[str]:
+    """Return the requirements that were asked for by name: those of files and of a project, too."""
     lines = list(spec.packages)
     if spec.project is not None:
-        table = tomllib.loads(Path(spec.project, "pyproject.toml").read_text(encoding="utf-8"))
-        lines += table.get("project", {}).get("dependencies", [])
+        lines += _read_dependencies(Path(spec.project, "pyproject.toml"))
     for path in list_files(spec) if spec.project is None else ():
         lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-    names = []
+    requirements = []
     for line in lines:
+        text = line.partition(" #")[0].partition(" --hash")[0].strip().removesuffix("\\").strip()
         try:
-            names.append(normalize_name(Requirement(line.partition(" #")[0]).name))
+            Requirement(text)
         except InvalidRequirement:  # an option, a comment, a path
             continue
-    return list(dict.fromkeys(names))
+        requirements.append(text)
+    return requirements
+
+
+def _read_dependencies(path: Path) -> list[str]:
+    """Return the dependencies that a pyproject.toml lists; none where it cannot be read."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        listed = table.get("project", {}).get("dependencies", [])
+    except (OSError, ValueError, AttributeError):  # uv will say what is wrong with it
+        return []
+    return [each for each in listed if isinstance(each, str)]
 
 
 def _hash(path: Path) -> str:

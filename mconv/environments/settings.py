@@ -15,6 +15,9 @@ import sys
 from collections.abc import Iterable, Mapping
 
 PIP_SECONDS = 60
+FALSE = ("0", "false", "no", "off")
+FIND_LINKS = "UV_FIND_LINKS"
+NO_INDEX = "UV_NO_INDEX"  # uv knows it as an option alone
 # a setting of pip → the variable of uv; https://docs.astral.sh/uv/reference/environment
 VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -22,7 +25,7 @@ VARIABLES = {
     "find-links": "UV_FIND_LINKS",
     "constraint": "UV_CONSTRAINT",
     "trusted-host": "UV_INSECURE_HOST",
-    "no-index": "UV_NO_INDEX",
+    "no-index": NO_INDEX,
     "cert": "SSL_CERT_FILE",
     "proxy": "ALL_PROXY",
     "default-timeout": "UV_HTTP_TIMEOUT",
@@ -31,7 +34,6 @@ VARIABLES = {
 }
 # settings that say where packages come from: PyTorch, too
 PLACES = ("index-url", "extra-index-url", "find-links", "no-index", "constraint")
-FIND_LINKS = "UV_FIND_LINKS"
 # of the environment of mconv: uv's own settings, and those of the network
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 PRECEDENCE = (":env:", "install", "global")  # the first that says something counts
@@ -96,7 +98,8 @@ def make_variables(settings: Mapping[str, str]) -> dict[str, str]:
     """
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     for option, variable in VARIABLES.items():
-        if value := settings.get(option):
+        value = settings.get(option)
+        if value and not (variable == NO_INDEX and value.lower() in FALSE):
             joint = "," if variable == FIND_LINKS else " "
             variables[variable] = joint.join(value.split())
     if "UV_INDEX" in variables or "UV_DEFAULT_INDEX" in variables:

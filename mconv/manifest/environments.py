@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
+from packaging.requirements import InvalidRequirement, Requirement
 
+from mconv.errors import one_line
 from mconv.manifest.config import ENVIRONMENT_KEYS, NAME
 from mconv.manifest.yaml import Node
 from mconv.values import EnvironmentSpec
@@ -54,7 +56,7 @@ def _read_environment(
         name=name,
         root=str(root),
         requirements=_read_files(fields.get("requirements"), find_file),
-        packages=_read_texts(fields.get("packages")),
+        packages=_read_packages(fields.get("packages")),
         project=_read_project(fields.get("project"), find_file),
         extras=_read_texts(fields.get("extras")),
         groups=_read_texts(fields.get("groups")),
@@ -90,6 +92,25 @@ def _read_texts(node: Node | None) -> tuple[str, ...]:
     """Return a text, or a list of them."""
     texts = [child.text() for child in node.children()] if node is not None else []
     return tuple(text for text in texts if text)
+
+
+def _read_packages(node: Node | None) -> tuple[str, ...]:
+    """Return requirements, each of which names a distribution."""
+    packages = []
+    for child in node.children() if node is not None else ():
+        text = child.text()
+        if text is None:
+            continue
+        try:
+            Requirement(text)
+        except InvalidRequirement as problem:
+            child.fail(
+                f"{text!r} is no requirement: {one_line(str(problem), 200)}",
+                "such as timm or timm==1.0.31; options and paths belong into a file of "
+                "`requirements`",
+            )
+        packages.append(text)
+    return tuple(packages)
 
 
 def _read_files(node: Node | None, find_file: FindFile) -> tuple[str, ...]:
@@ -135,11 +156,6 @@ def _read_python(node: Node | None) -> str | None:
     version = _read_pattern(node, PYTHON, '"3.12"')
     if version is None or node is None:
         return None
-    if isinstance(node.raw, yaml.ScalarNode) and node.raw.style is None and "." in version:
-        minor = version.partition(".")[2]
-        if minor == "1":  # 3.10 as a number
-            node.fail("Python 3.1 is meant to be 3.10?", 'write it as a text: python: "3.10"')
-            return None
     match = PYTHON.fullmatch(version)
     if match is not None and (3, int(match[1])) < OLDEST:
         node.fail(f"Python {version} is too old", "mconv's workers need 3.10 or newer")

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 # Modules that one table-driven file drives, and those with nothing of their own to test.
 ELSEWHERE = {
     "steps/_files": "steps/test_reference",  # names of files
+    "environments/making": "engine/test_installing",  # by the real uv
     "planning/outcome": "engine/test_executor",  # types
     # by what uses it: the check of an optimization
     "onnx_graph/sessions": "steps/test_convert",

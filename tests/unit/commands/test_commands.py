@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from mconv import api
 from mconv.__main__ import import_commands, main, make_parser
-from mconv.api import Planned
+from mconv.api import Environment, Planned
 from mconv.api._plan import PlannedShard, PlannedStep, PlannedVariant
 from mconv.api._store import Maintained, StoredStep
 from mconv.values import (
     Checked,
+    ErrorInfo,
     Found,
     OutputError,
     Placement,
@@ -31,7 +32,14 @@ from mconv.values import (
 from tests.unit.reports.factory import report
 
 GOOD, BAD = report(passed=1), report(passed=1, failed=1)
-ENGINE = {"store": None, "jobs": None, "measure": True, "executor": "local", "ray_address": None}
+ENGINE = {
+    "store": None,
+    "jobs": None,
+    "measure": True,
+    "executor": "local",
+    "ray_address": None,
+    "install": None,
+}
 CHECKED = Checked(path="a\n::error::x", format="onnx", size_bytes=1234, verdict="passed")
 VERIFIED = Verification(
     runtime="r",
@@ -45,10 +53,13 @@ VERIFIED = Verification(
 STEP = PlannedStep(
     key="k" * 64, kind="export", plugin="sources/onnx", label="l", inputs={}, needed=True
 )
+READY = Environment(name="training", words="timm", ready=True, folder="/e/t", megabytes=900)
+MISSING = Environment(name="openvino", words="nncf", ready=False, folder="/e/o", megabytes=400)
 PLANNED = Planned(
     (PlannedVariant(id="m/onnx/fp32", steps={"export": STEP.key}),),
     (STEP, replace(STEP, key="j" * 64, needed=False)),
     SimpleNamespace(),  # type: ignore[arg-type]
+    (READY, MISSING),
 )
 FOUND = Found(
     path="a/m.onnx",
@@ -132,6 +143,7 @@ CALLS: list[tuple[list[str], str, object, tuple[Any, ...], Mapping[str, Any]]] =
             "h:1",
             "--trace",
             "t.json",
+            "--no-install",
         ],
         "run",
         GOOD,
@@ -146,8 +158,12 @@ CALLS: list[tuple[list[str], str, object, tuple[Any, ...], Mapping[str, Any]]] =
             "fail_on": "never",
             "fail_on_unverified": None,
             "trace": Path("t.json"),
+            "install": False,
         },
     ),
+    (["setup"], "setup", (), (Path("models.yml"),), {"tools": []}),
+    (["setup", "--tool", "openvino"], "setup", (), (None,), {"tools": ["openvino"]}),
+    (["setup", "x.yml"], "setup", (READY,), (Path("x.yml"),), {"tools": []}),
     (
         ["plan", "x.yml", "--only", "a", "--no-measure"],
         "plan",
@@ -163,7 +179,7 @@ CALLS: list[tuple[list[str], str, object, tuple[Any, ...], Mapping[str, Any]]] =
         "verify",
         replace(VERIFIED, verdict="passed"),
         (Path("d"),),
-        {"against": Path("m"), "samples": "s.npz", "store": None},
+        {"against": Path("m"), "samples": "s.npz", "store": None, "install": None},
     ),
     (["store", "list", "--store", "s"], "list_store", (), ("s",), {}),
     (
@@ -291,7 +307,10 @@ def test_plan_prints_steps_json_or_shards(
     assert main(["plan"]) == 0
     printed = capsys.readouterr().out
     assert "run     export    sources/onnx" in printed
-    assert printed.endswith("1 variants, 2 steps, 1 to run\n")
+    assert "1 variants, 2 steps, 1 to run\n" in printed
+    assert "  made     environment training (timm, 900 MB)\n" in printed
+    assert "  missing  environment openvino (nncf, about 400 MB)\n" in printed
+    assert printed.endswith("`mconv setup models.yml` ahead\n")
     assert main(["plan", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["variants"][0]["id"] == "m/onnx/fp32"
     split = answer("split_plan", (PlannedShard(index=1, variants=("m/onnx/fp32",), seconds=90.0),))
@@ -301,6 +320,23 @@ def test_plan_prints_steps_json_or_shards(
     answer("shard_matrix", {"include": []})
     assert main(["plan", "--format", "github"]) == 0
     assert capsys.readouterr().out == '{"include": []}\n'
+
+
+def test_setup_says_what_is_there_and_what_cannot_be(
+    answer: Callable[[str, object], list[Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = ErrorInfo(type="X", message="the environment 'x': no network\n::error::x", hint="wait")
+    answer("setup", (READY, replace(MISSING, error=error), replace(READY, name="t", folder="")))
+    assert main(["setup"]) == 1
+    printed = capsys.readouterr().err
+    assert "training: 900 MB in /e/t\n" in printed
+    assert "openvino: the environment 'x': no network" in printed
+    assert "hint: wait\n" in printed
+    assert "\n::error::" not in printed
+    assert "t: its packages lie beside mconv\n" in printed
+    answer("setup", (READY,))
+    assert main(["setup", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["megabytes"] == 900
 
 
 def test_find_prints_a_table_json_or_a_manifest(
