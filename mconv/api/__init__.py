@@ -33,6 +33,7 @@ from mconv.api._store import Maintained, StoredStep, list_store, prune_store, ve
 from mconv.contracts import MixedConfig, Schemas
 from mconv.discovery import devices
 from mconv.discovery import find as discovery_find
+from mconv.discovery.find import find_readers
 from mconv.engine import artifact
 from mconv.engine import quantize as engine_quantize
 from mconv.engine import run as engine_run
@@ -609,7 +610,10 @@ def check(path: PathLike, *, timeout_s: float = CHECK_SECONDS) -> Checked:
     arguments = {"path": str(Path(path).resolve())}
     try:
         answer = isolated_call.call(
-            "mconv.discovery.find:check_path", arguments, timeout_s=timeout_s
+            "mconv.discovery.find:check_path",
+            arguments,
+            timeout_s=timeout_s,
+            interpreter=find_readers(),
         )
     except MconvError as problem:  # it crashed its reader, or never ended
         reason = f"its check did not end well: {problem.message}"

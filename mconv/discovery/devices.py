@@ -12,6 +12,8 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.contracts import Runtime, Source
+from mconv.environments.folder import is_ready
+from mconv.environments.tools import find_tool
 from mconv.errors import MconvError, one_line
 from mconv.values import Device
 from mconv.workers import isolated_call
@@ -42,12 +44,18 @@ def detect_devices(*, timeout_s: float = SECONDS) -> tuple[Device, ...]:
 
 def _ask(family: registry.Family, name: str, timeout_s: float) -> list[Device]:
     """Return the devices of one plug-in, which a child process asks."""
+    tool = registry.plugins(family)[name].environment
+    interpreter = find_tool(tool)
+    if not is_ready(interpreter):
+        reason = f"its packages are not installed; `mconv setup --tool {tool}` does that"
+        return [Device(engine=name, name=name, available=False, reason=reason)]
     try:
         answer = isolated_call.call(
             "mconv.discovery.devices:probe",
             {"family": family, "name": name},
             timeout_s=timeout_s,
             trusted=True,
+            interpreter=interpreter,
         )
         return msgspec.convert(answer, list[Device])
     except (MconvError, msgspec.ValidationError) as problem:

@@ -18,6 +18,8 @@ import yaml
 from mconv import registry
 from mconv.contracts import list_defaults
 from mconv.discovery import architecture
+from mconv.environments.folder import is_ready
+from mconv.environments.tools import find_tool
 from mconv.errors import MconvError, SourceError, UsageError, one_line
 from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
@@ -29,7 +31,7 @@ from mconv.manifest.recognise import (
     read_head,
 )
 from mconv.manifest.yaml import Node, Problems
-from mconv.values import Checked, Facts, Found, SourceConfig, Status
+from mconv.values import Checked, Facts, Found, Interpreter, SourceConfig, Status
 
 # and folders whose name begins with a dot
 SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist"}
@@ -68,6 +70,8 @@ def _look(path: Path, shown: str) -> tuple[Found, Facts] | None:
             facts = form.inspect(path)
         except MconvError as problem:
             problems.append(problem.message)
+        except ImportError:  # what reads it is not installed; its content was recognised
+            facts = Facts(kind="")
         problems += facts.problems
         problems += _misnamed(path, form, promised)
     guess = architecture.guess_architecture(facts)
@@ -221,17 +225,25 @@ def check(path: Path) -> Checked:
         )
     facts = Facts(kind="")
     problems: list[str] = []
+    unread = ""
     try:
         facts = form.inspect(path)
     except MconvError as problem:
         problems.append(problem.message)
+    except ImportError as problem:
+        unread = _describe_unread(form, problem)
     problems += _misnamed(path, form, promised)
-    if not problems:
-        problems += facts.problems if form.check is None else form.check(path)
+    if not problems and not unread:
+        try:
+            problems += facts.problems if form.check is None else form.check(path)
+        except ImportError as problem:
+            unread = _describe_unread(form, problem)
     verdict: Status = "failed" if problems else "passed"
-    if form.check is None and not problems:
+    if form.check is None and not problems and not unread:
+        unread = f"mconv has no check of the structure of {form.name}"
+    if unread and not problems:
         verdict = "unverified"
-        problems = [f"mconv has no check of the structure of {form.name}"]
+        problems = [unread]
     guess = architecture.guess_architecture(facts)
     return Checked(
         path=str(path),
@@ -243,6 +255,27 @@ def check(path: Path) -> Checked:
         evidence=guess.evidence if guess else None,
         problems=tuple(problems),
     )
+
+
+def _describe_unread(form: registry.Format, problem: ImportError) -> str:
+    """Return why a file cannot be read here, and what to do."""
+    if not form.environment:
+        return f"it cannot be read here: {problem}"
+    return (
+        f"what reads {form.name} is not installed ({problem}); "
+        f"`mconv setup --tool {form.environment}` does that"
+    )
+
+
+def find_readers() -> Interpreter:
+    """Return mconv's own Python with the packages of all tools that files are checked with, as far
+    as those are installed."""
+    layers: list[str] = []
+    for plugin in registry.formats().values():
+        interpreter = find_tool(plugin.environment)
+        if is_ready(interpreter):
+            layers += interpreter.layers
+    return Interpreter(layers=tuple(dict.fromkeys(layers)))
 
 
 def check_path(path: str) -> Checked:

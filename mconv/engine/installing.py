@@ -21,7 +21,14 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from mconv.environments import making, models, tools
-from mconv.environments.folder import Record, find_log, find_record, find_root, read_record
+from mconv.environments.folder import (
+    Record,
+    find_log,
+    find_record,
+    find_root,
+    is_ready,
+    read_record,
+)
 from mconv.environments.interpreter import list_packages
 from mconv.environments.models import ModelRequest
 from mconv.environments.settings import make_variables, read_pip_settings
@@ -96,11 +103,6 @@ class SilentInstallProgress:
         return
 
 
-def is_ready(interpreter: Interpreter) -> bool:
-    """Return whether workers can be started in it: it is whole, or there is nothing to make."""
-    return not interpreter.folder or read_record(Path(interpreter.folder)) is not None
-
-
 def find_record_of(interpreter: Interpreter) -> Record | None:
     """Return the record of an environment that is whole; None where there is nothing to make."""
     return read_record(Path(interpreter.folder)) if interpreter.folder else None
@@ -156,9 +158,9 @@ class Installer:
     def prepare(self, installations: Iterable[Installation]) -> None:
         """Make those that are not whole."""
         with_folder = [each for each in installations if each.interpreter.folder]
-        if not with_folder:
-            return
-        refuse_tracked(find_root(), "folder of environments", "MCONV_ENVIRONMENTS")
+        root = find_root()
+        if any(Path(each.interpreter.folder).is_relative_to(root) for each in with_folder):
+            refuse_tracked(root, "folder of environments", "MCONV_ENVIRONMENTS")
         missing = [each for each in with_folder if not is_ready(each.interpreter)]
         if not missing:
             return

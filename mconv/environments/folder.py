@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mconv.values import Frozen, from_json
+from mconv.values import Frozen, Interpreter, from_json
 
 LOCAL = ".mconv/environments"
 KEY_LENGTH = 16  # characters of a digest
@@ -41,6 +41,12 @@ def find_root() -> Path:
     return Path(os.environ.get("MCONV_ENVIRONMENTS") or LOCAL).absolute()
 
 
+def find_tools_root() -> Path | None:
+    """Return a folder of tools that were made before, as an image has one: ``$MCONV_TOOLS``."""
+    named = os.environ.get("MCONV_TOOLS")
+    return Path(named).absolute() if named else None
+
+
 def find_folder(name: str, key: str, root: Path) -> Path:
     """Return the folder in ``root`` of an environment, which need not be there."""
     return root / f"{name}-{key[:KEY_LENGTH]}"
@@ -54,6 +60,11 @@ def find_record(folder: Path) -> Path:
 def find_log(folder: Path) -> Path:
     """Return the file of what was printed while an environment was made."""
     return folder.with_name(folder.name + ".log")
+
+
+def is_ready(interpreter: Interpreter) -> bool:
+    """Return whether workers can be started in it: it is whole, or there is nothing to make."""
+    return not interpreter.folder or read_record(Path(interpreter.folder)) is not None
 
 
 def read_record(folder: Path) -> Record | None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-from mconv.environments.folder import find_folder, find_root
+from mconv.environments.folder import find_folder, find_root, find_tools_root, read_record
 from mconv.environments.interpreter import ABSENT, normalize_name, read_own_version
 from mconv.errors import MconvError
 from mconv.values import OWN, Interpreter
@@ -87,12 +87,13 @@ def find_tool(name: str) -> Interpreter:
 
     Raises MconvError where there is no such tool.
     """
-    return _find_tool(name, find_root()) if name else OWN
+    return _find_tool(name, find_root(), find_tools_root()) if name else OWN
 
 
 @cache
-def _find_tool(name: str, root: Path) -> Interpreter:
-    """Return the environment of a tool, among those in ``root``."""
+def _find_tool(name: str, root: Path, made_before: Path | None) -> Interpreter:
+    """Return the environment of a tool: that of ``made_before`` where it is whole there, else the
+    one in ``root``."""
     if name not in TOOLS:
         raise MconvError(
             f"there is no environment {name!r} of a tool", hint=f"there are: {', '.join(TOOLS)}"
@@ -101,7 +102,10 @@ def _find_tool(name: str, root: Path) -> Interpreter:
     missing = [] if has_requirements(tool) else list_missing(name)
     if not missing and not (tool.node and not find_own_node_modules()):
         return Interpreter(name=name)
-    folder = find_folder(name, _make_key(name, missing), root)
+    key = _make_key(name, missing)
+    folder = find_folder(name, key, root)
+    if made_before is not None and read_record(find_folder(name, key, made_before)) is not None:
+        folder = find_folder(name, key, made_before)
     variables = {}
     if tool.node and not find_own_node_modules():
         variables["MCONV_NODE_MODULES"] = str(folder / "node_modules")

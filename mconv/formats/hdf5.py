@@ -12,6 +12,7 @@ from mconv.errors import SourceError, one_line
 from mconv.formats import _keras
 from mconv.values import Facts
 
+ENVIRONMENT = "tensorflow"
 SUFFIXES = (".h5", ".hdf5")
 MAGIC = b"\x89HDF\r\n\x1a\n"
 

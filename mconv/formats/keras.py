@@ -12,6 +12,7 @@ from mconv.errors import SourceError
 from mconv.formats import _keras, _zip
 from mconv.values import Facts
 
+ENVIRONMENT = "tensorflow"
 SUFFIXES = (".keras",)
 ORDER = 10
 WEIGHTS = "model.weights.h5"

@@ -12,6 +12,7 @@ from pathlib import Path
 from mconv.errors import SourceError, one_line
 from mconv.values import Facts
 
+ENVIRONMENT = "openvino"
 SUFFIXES = (".xml",)
 TOOLS = ("openvino",)
 BITS = {

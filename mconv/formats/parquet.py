@@ -15,6 +15,7 @@ from mconv.values import Facts
 if TYPE_CHECKING:
     import pyarrow.parquet
 
+ENVIRONMENT = "parquet"
 SUFFIXES = (".parquet",)
 MAGIC = b"PAR1"
 PREFIX = "mconv."  # of the metadata in weights files of mconv's
