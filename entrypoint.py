@@ -283,7 +283,9 @@ def main(variables: MutableMapping[str, str]) -> int:
         if results.is_file():
             variables.update(secrets)
             mconv(make_publish_arguments(inputs))
-    give_back((results.parent, Path(get_input(inputs, "store", ".mconv/store"))), workspace)
+    environments = Path(variables.get("MCONV_ENVIRONMENTS", ".mconv/environments"))
+    store = Path(get_input(inputs, "store", ".mconv/store"))
+    give_back((results.parent, store, environments), workspace)
     workflow.set_outputs(
         workflow.Environment.read(variables), make_outputs(results, results.parent, code, workspace)
     )

@@ -27,6 +27,7 @@ from typing import Protocol, TypedDict
 import msgspec
 
 from mconv import hardware
+from mconv.engine.installing import Installer
 from mconv.engine.local import LocalRunner
 from mconv.engine.runner import has_room, make_entry
 from mconv.errors import MconvError, StepError, StoreError, UsageError, one_line
@@ -82,6 +83,7 @@ class Node:
         own: The folder of its own copy of what it needs of the store, if that goes with it.
         store: The store that all nodes share, with that copy in front of it.
         steps: The steps of the plan by key.
+        installer: What makes the environments that steps run in.
         local: What runs the steps.
         problem: Why it cannot take part; empty where it can.
     """
@@ -100,14 +102,19 @@ class Node:
         else:
             self.store = Store(Path(store))
         self.steps = plan.steps
-        self.local = LocalRunner(self.store, plan.manifest.root)
+        self.installer = Installer()
+        self.local = LocalRunner(self.store, plan.manifest.root, installer=self.installer)
         self.problem = self._find_difference(plan, probe, threads, measure)
 
     def _find_difference(self, plan: Plan, probe: str, threads: int, measure: bool) -> str:
-        """Return why this node would make something else than the plan says, or an empty text."""
+        """Return why this node would make something else than the plan says, or an empty text.
+
+        Environments lie where this node has them, and are made where they are missing.
+        """
         if isinstance(self.store, shared.SharedStore) and not self.store.remote.holds(probe):
             return f"it does not see what others put into the store {self.store.remote.url}"
         try:
+            self.installer.prepare_models(plan.manifest)
             mine = planner.make_plan(plan.manifest, measure=measure, threads=threads)
         except (MconvError, OSError) as problem:
             return f"the repository is not there as it is here: {_describe(problem)}"
@@ -118,6 +125,7 @@ class Node:
                     f"its files, tools or mconv are not the same: it would do {step.label!r} "
                     "otherwise"
                 )
+        self.steps = {**plan.steps, **mine.steps}
         return ""
 
     def describe(self) -> NodeDescription:

@@ -45,12 +45,12 @@ class Tool(NamedTuple):
 TOOLS: dict[str, Tool] = {
     "pytorch": Tool(
         ("torch==2.13.0", "transformers>=5.23,<5.24", "safetensors>=0.6"),
-        megabytes=1000,
+        megabytes=800,
     ),
-    "tensorflow": Tool(("tensorflow>=2.21,<2.22", "tf2onnx>=1.17,<1.18"), megabytes=2100),
+    "tensorflow": Tool(("tensorflow>=2.21,<2.22", "tf2onnx>=1.17,<1.18"), megabytes=2050),
     "jax": Tool(
         ("jax>=0.10,<0.11", "flax>=0.12,<0.13", "jax2onnx>=0.17.1,<0.18", "safetensors>=0.6"),
-        megabytes=800,
+        megabytes=730,
     ),
     "sklearn": Tool(
         (
@@ -60,11 +60,11 @@ TOOLS: dict[str, Tool] = {
             "skops>=0.16,<0.17",
             "pyarrow>=26,<27",
         ),
-        megabytes=400,
+        megabytes=340,
     ),
-    "openvino": Tool(("openvino>=2026.4,<2026.5", "nncf>=3.4,<3.5"), megabytes=400),
-    "browser": Tool(("playwright>=1.65,<1.66", "brotli>=1.1"), megabytes=450, node=True),
-    "parquet": Tool(("pyarrow>=26,<27",), megabytes=150),
+    "openvino": Tool(("openvino>=2026.4,<2026.5", "nncf>=3.4,<3.5"), megabytes=350),
+    "browser": Tool(("playwright>=1.65,<1.66", "brotli>=1.1"), megabytes=600, node=True),
+    "parquet": Tool(("pyarrow>=26,<27",), megabytes=170),
 }
 
 
