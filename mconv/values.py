@@ -814,6 +814,7 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
         digest: The digest of everything that its conversion depends on.
         size_bytes: The size of its files.
         place: Where it stands in models.yml.
+        environment: The environment that it names, if it does.
         exporter: The exporter that was used.
         info: What it is.
     """
@@ -824,8 +825,22 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
     digest: str
     size_bytes: int
     place: Place | None = None
+    environment: str | None = None
     exporter: str | None = None
     info: ModelInfo | None = None
+
+
+class EnvironmentResult(Frozen, frozen=True, kw_only=True):
+    """The packages of an environment that models' code ran with.
+
+    Attributes:
+        name: Its name in models.yml.
+        packages: What was asked for, and what the sources of its models use, with versions; under
+            ``python`` that of Python.
+    """
+
+    name: str
+    packages: dict[str, str]
 
 
 class Device(Frozen, frozen=True, kw_only=True):
@@ -994,6 +1009,7 @@ class Report(Frozen, frozen=True, kw_only=True):
         seconds: How long the run took.
         machine: Where it happened.
         tools: Versions of all tools.
+        environments: The environments that the models name.
         commit: The repository's commit.
         summary: The counts and the conclusion.
         models: The models.
@@ -1010,6 +1026,7 @@ class Report(Frozen, frozen=True, kw_only=True):
     seconds: float
     machine: Machine
     tools: dict[str, str] = {}
+    environments: tuple[EnvironmentResult, ...] = ()
     commit: str | None = None
     summary: Summary
     models: tuple[ModelResult, ...] = ()

@@ -13,7 +13,7 @@ from mconv.errors import UsageError
 from mconv.reports import html, junit, markdown, text
 from mconv.results import baseline, verdict
 from mconv.store.local import write_text
-from mconv.values import ModelResult, Report, VariantResult, to_json
+from mconv.values import EnvironmentResult, ModelResult, Report, VariantResult, to_json
 
 RESULTS = "results.json"
 FORMATS = ("markdown", "html", "json", "junit", "text")
@@ -40,10 +40,12 @@ def merge_results(reports: Sequence[Report]) -> Report:
     variants: list[VariantResult] = []
     models: dict[str, ModelResult] = {}
     tools: dict[str, str] = {}
+    environments: dict[str, EnvironmentResult] = {}
     for report in reports:
         variants += report.variants
         models |= {model.name: model for model in report.models}
         tools |= report.tools
+        environments |= {each.name: each for each in report.environments}
     counts = Counter(variant.id for variant in variants)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if several and twice:
@@ -64,6 +66,7 @@ def merge_results(reports: Sequence[Report]) -> Report:
         variants=tuple(variants),
         models=tuple(models.values()),
         tools=tools,
+        environments=tuple(environments.values()),
         seconds=sum(r.seconds for r in reports),
         summary=summary,
         shard=None if several or missing else first.shard,

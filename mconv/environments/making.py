@@ -26,7 +26,7 @@ from mconv.environments.models import (
     find_site_packages,
     read_requirements,
 )
-from mconv.environments.settings import NO_INDEX, names_places
+from mconv.environments.settings import CONSTRAINT, NO_INDEX, names_places
 from mconv.environments.tools import NODE_LOCK, TOOLS, list_missing
 from mconv.errors import EnvironmentFailedError
 from mconv.values import EnvironmentSpec, Frozen
@@ -221,6 +221,9 @@ def _install_lock(uv: Uv, spec: EnvironmentSpec, python: str) -> None:
     """Install a project's lock as it is, with its hashes; the project itself is not built."""
     assert spec.project is not None
     project = Path(spec.project)
+    # the lock has chosen already
+    free = {name: value for name, value in uv.variables.items() if name != CONSTRAINT}
+    uv = Uv(uv.folder, free)
     chosen = [word for extra in spec.extras for word in ("--extra", extra)]
     chosen += [word for group in spec.groups for word in ("--group", group)]
     if (project / "uv.lock").is_file():

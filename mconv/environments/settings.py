@@ -17,13 +17,14 @@ from collections.abc import Iterable, Mapping
 PIP_SECONDS = 60
 FALSE = ("0", "false", "no", "off")
 FIND_LINKS = "UV_FIND_LINKS"
+CONSTRAINT = "UV_CONSTRAINT"
 NO_INDEX = "UV_NO_INDEX"  # uv knows it as an option alone
 # a setting of pip → the variable of uv; https://docs.astral.sh/uv/reference/environment
 VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
     "find-links": "UV_FIND_LINKS",
-    "constraint": "UV_CONSTRAINT",
+    "constraint": CONSTRAINT,
     "trusted-host": "UV_INSECURE_HOST",
     "no-index": NO_INDEX,
     "cert": "SSL_CERT_FILE",

@@ -18,7 +18,7 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.contracts import Plugin
-from mconv.environments.interpreter import find_version
+from mconv.environments.interpreter import find_version, normalize_name
 from mconv.environments.models import PYTHON, ModelRequest, find_model, list_asked
 from mconv.environments.tools import find_tool
 from mconv.errors import ManifestError
@@ -82,6 +82,7 @@ def make_plan(
     variants: list[VariantPlan] = []
     models: dict[str, ModelResult] = {}
     requests = list_requests(manifest)
+    environments: dict[str, dict[str, str]] = {}
     for model in manifest.models:
         name = model.environment.name if model.environment else ""
         planner = _Planner(
@@ -93,8 +94,16 @@ def make_plan(
             requests.get(name),
         )
         models[model.name] = planner.summarize()
+        if planner.environment is not None:
+            environments[name] = environments.get(name, {}) | planner.list_used_packages()
         variants += [planner.plan_variant(v, measure) for v in model.variants]
-    return Plan(manifest=manifest, steps=steps, variants=tuple(variants), models=models)
+    return Plan(
+        manifest=manifest,
+        steps=steps,
+        variants=tuple(variants),
+        models=models,
+        environments=environments,
+    )
 
 
 def _is_calibrated(config: VariantConfig) -> bool:
@@ -166,7 +175,18 @@ class _Planner:
             digest=self.digest,
             size_bytes=self.size,
             place=self.model.place,
+            environment=self.environment.name if self.environment is not None else None,
         )
+
+    def list_used_packages(self) -> dict[str, str]:
+        """Return what is installed in the model's environment of what was asked for there, and of
+        what its source uses; Python's version first."""
+        if self.environment is None:
+            return {}
+        packages = self.environment.packages
+        used = map(normalize_name, self.source.tools)
+        names = [PYTHON, *sorted({*self.asked, *used})]
+        return {name: packages[name] for name in names if name in packages}
 
     def plan_variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
         """Plan one variant; of ``auto``, those that it chooses from."""
@@ -501,15 +521,20 @@ class _Planner:
             interpreter = self._find_source_environment()
         else:
             interpreter = find_tool(used[0].environment)
-        tools: dict[str, str] = {}
+        tools: dict[str, str] = {}  # as the report shows them: of the step's own environment
+        versions: dict[str, str] = {}
         for each in used:
-            tools |= self._list_versions(each)
+            versions |= self._list_versions(each)
+            if each is not self.source or interpreter is self._find_source_environment():
+                tools |= self._list_versions(each)
+        if interpreter is self.environment:
+            tools |= self.list_used_packages()
         packages = self._list_packages(request, used)
         modules = [*(each.module for each in used), *KINDS[request.kind].modules]
         keyed = {
             "plugin": f"{plugin.family}/{plugin.name}",
             "code": [digest_code(module) for module in modules],
-            "tools": tools,
+            "tools": versions,
             "request": request.key_fields() | dict(also or {}),
             "inputs": dict(inputs or {}),
             **({"environment": packages} if packages else {}),
@@ -522,7 +547,7 @@ class _Planner:
                 label=f"{self.model.name}: {request.kind} {plugin.name}",
                 request=request,
                 inputs=dict(inputs or {}),
-                tools=tools | {n: packages[n] for n in (PYTHON, *self.asked) if n in packages},
+                tools=tools,
                 timeout_s=self.model.timeout_s,
                 memory_bytes=self.model.memory_bytes,
                 exclusive=exclusive,

@@ -79,12 +79,15 @@ class Plan(Frozen, frozen=True, kw_only=True):
         steps: The steps by key, in an order in which each follows what it reads.
         variants: The variants.
         models: The models by name, as the report shows them.
+        environments: What is installed in the environments that they name, by name: what was asked
+            for, and what their sources use.
     """
 
     manifest: Manifest
     steps: dict[str, Step]
     variants: tuple[VariantPlan, ...]
     models: dict[str, ModelResult]
+    environments: dict[str, dict[str, str]] = {}
 
 
 def list_candidates(variants: Iterable[VariantPlan]) -> list[VariantPlan]:

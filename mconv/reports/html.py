@@ -246,7 +246,11 @@ def _tools(report: Report) -> str:
         f"{m.cpu}, {m.cores} cores, {_format.size(m.memory_bytes)}, {m.system}, Python {m.python}"
     )
     rows = [[name, version] for name, version in report.tools.items()]
+    grids = [_grid(["Tool", "Version"], rows)]
+    for each in report.environments:
+        packages = [[name, version] for name, version in each.packages.items()]
+        grids.append(_grid([f"Environment {each.name}", "Version"], packages))
     return (
         "<details><summary>Tools and "
-        f"machine</summary><p>{escape(machine)}</p>{_grid(['Tool', 'Version'], rows)}</details>"
+        f"machine</summary><p>{escape(machine)}</p>{''.join(grids)}</details>"
     )

@@ -279,10 +279,20 @@ def _tools(report: Report) -> list[str]:
         "",
         tools,
         "",
+        *_environments(report),
         machine,
         "",
         "</details>",
     ]
+
+
+def _environments(report: Report) -> list[str]:
+    """Return a line for each environment of models: what is installed there."""
+    lines = []
+    for each in report.environments:
+        packages = ", ".join(f"{esc(k)} {esc(version)}" for k, version in each.packages.items())
+        lines += [f"Environment {esc(each.name)}: {packages}", ""]
+    return lines
 
 
 def _footer(report: Report, url: str | None) -> str:

@@ -15,7 +15,7 @@ from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
 from mconv.results.variant import build_auto, build_variant
 from mconv.results.verdict import summarize
-from mconv.values import ModelResult, Report
+from mconv.values import EnvironmentResult, ModelResult, Report
 
 
 def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
@@ -33,7 +33,12 @@ def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool
     models = [_model(outcome, model, first.get(model.name)) for model in plan.models.values()]
     tools: dict[str, str] = {}
     for step in plan.steps.values():
-        tools |= step.tools
+        if step.interpreter.is_own:
+            tools |= step.tools
+    environments = [
+        EnvironmentResult(name=name, packages=packages)
+        for name, packages in plan.environments.items()
+    ]
     return Report(
         mconv=mconv.__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -41,6 +46,7 @@ def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool
         seconds=round(seconds, 3),
         machine=hardware.describe_machine(),
         tools=dict(sorted(tools.items())),
+        environments=tuple(environments),
         commit=_commit(plan.manifest.root),
         summary=summarize(variants),
         models=tuple(models),

@@ -7,6 +7,7 @@ from typing import Any
 from mconv.results import verdict
 from mconv.values import (
     Benchmark,
+    EnvironmentResult,
     ErrorInfo,
     FileRecord,
     Latency,
@@ -107,6 +108,9 @@ def report(
             system="Linux", cpu="A CPU", cores=2, memory_bytes=8 * 10**9, python="3.11.7"
         ),
         tools={"torch": "2.13.0"},
+        environments=(
+            EnvironmentResult(name="training", packages={"python": "3.12.1", "timm": "1.0.31"}),
+        ),
         summary=verdict.summarize(found),
         models=models,
         variants=tuple(found),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from mconv.reports import markdown
+from mconv.values import EnvironmentResult
 from tests.unit.reports.factory import HOSTILE, report, variant
 
 
@@ -19,6 +21,14 @@ def test_verdict_first_then_failures_with_place_and_reason() -> None:
     assert "the factory raised" in said
     assert said.index("broken-0") < said.index("bad-0") < said.index("good-0")
     assert "| ✅ | good-0/onnx/int8 | 1.23 MB | 1.25 ms | 2× | cosine 1 − 5e-05 |" in said
+
+
+def test_versions_of_each_environment_are_named() -> None:
+    hostile = EnvironmentResult(name=HOSTILE, packages={HOSTILE: HOSTILE})
+    whole = report(passed=1)
+    text = markdown.render(replace(whole, environments=(*whole.environments, hostile)))
+    assert "Environment training: python 3.12.1, timm 1.0.31" in text
+    assert "<script" not in text
 
 
 @pytest.mark.parametrize("count", [1, 30, 400, 3000])

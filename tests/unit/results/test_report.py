@@ -15,7 +15,7 @@ from mconv.answers import ReferenceAnswer
 from mconv.planning.outcome import Outcome
 from mconv.results.report import build_report
 from mconv.store.local import Entry
-from mconv.values import ModelResult, Report
+from mconv.values import OWN, Interpreter, ModelResult, Report
 from tests.unit.results.test_variant import INFO, outcome_of, plan, plan_of
 
 
@@ -29,10 +29,14 @@ def build(root: Path, outcome: Outcome | None = None) -> Report:
     made: Any = plan(variant)
     for key, step in made.steps.items():
         step.tools = {"zlib": "1", key: "2"}
+        step.interpreter = OWN
+    foreign = made.steps["m-reference"]
+    foreign.tools, foreign.interpreter = {"zlib": "9"}, Interpreter(name="training", python="/p")
     model = ModelResult(name="m", format="onnx", path="m.onnx", digest="d", size_bytes=2000)
     whole = SimpleNamespace(
         steps=made.steps,
         models={"m": model},
+        environments={"training": {"python": "3.12.1", "zlib": "9"}},
         variants=(variant,),
         manifest=SimpleNamespace(file="models.yml", root=str(root)),
     )
@@ -46,7 +50,10 @@ def test_a_report_says_what_of_which_model_with_which_tools(tmp_path: Path) -> N
     (model,) = report.models
     assert (model.info, model.exporter) == (INFO, "dynamo")
     assert list(report.tools) == sorted(report.tools)
-    assert report.tools.keys() >= {"zlib", "int4-export", "m-reference"}
+    assert report.tools.keys() >= {"zlib", "int4-export"}
+    assert report.tools["zlib"] == "1", "of mconv's own environment, not of the model's"
+    (environment,) = report.environments
+    assert (environment.name, environment.packages["zlib"]) == ("training", "9")
     created = datetime.datetime.fromisoformat(report.created)
     assert abs(datetime.datetime.now(datetime.UTC) - created) < datetime.timedelta(minutes=1)
     assert report.machine.cores >= 1
