@@ -23,6 +23,7 @@ LEAVES = frozenset(
         "weights",
         "parquet",
         "hardware",
+        "modules",
         "answers",
         "plain_files",
         "contracts",
