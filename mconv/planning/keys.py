@@ -5,21 +5,26 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from mconv.modules.search import find_repository
 from mconv.store.digests import Digests, hash_file
 
 
 def digest_files(files: Sequence[Path], root: Path, digests: Digests) -> str:
     """Return one SHA-256 over the names and contents of ``files``.
 
-    A file's name is its path relative to ``root`` where it lies inside, else its bare name.
+    A file's name is its path relative to ``root`` where it lies in the repository, else its bare
+    name.
     """
     lines: set[str] = set()
+    repository = find_repository(root)
     for path, digest in digests.many({file.resolve() for file in files}).items():
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        inside = path.is_relative_to(repository)
+        name = Path(os.path.relpath(path, root)).as_posix() if inside else path.name
         lines.add(f"{name}\0{digest}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 

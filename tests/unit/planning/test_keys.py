@@ -35,6 +35,9 @@ def test_a_file_is_named_by_its_way_from_the_root_and_one_outside_by_its_bare_na
     for path, name in (("x/w", "x/w"), ("y/w", "y/w"), ("../outside/w", "w")):
         digest = keys.digest_files([root / path], root, Digests())
         assert digest == hashlib.sha256(f"{name}\0{content}\n".encode()).hexdigest()
+    (tmp_path / ".git").mkdir()  # outside of the manifest's folder, yet of the repository
+    digest = keys.digest_files([root / "../outside/w"], root, Digests())
+    assert digest == hashlib.sha256(f"../outside/w\0{content}\n".encode()).hexdigest()
 
 
 @pytest.fixture
