@@ -293,6 +293,16 @@ class ImportsCode(Protocol):
         """
 
 
+class ListImports(Protocol):
+    """The function ``imports`` of a source."""
+
+    def __call__(self, config: SourceConfig) -> Sequence[str]:
+        """Name the modules, without what is inside of them, that the options need to be installed
+        where the model is run: those that the repository, from its folder and
+        ``config.pythonpath``, does not have itself. Nothing is imported.
+        """
+
+
 class OpenWeights(Protocol):
     """The function ``weights`` of a source."""
 
@@ -516,6 +526,11 @@ def import_no_code(options: Options) -> bool:
     return False
 
 
+def import_no_modules(config: SourceConfig) -> Sequence[str]:
+    """Return no modules, since the options name none: the default of ``imports()``."""
+    return ()
+
+
 def accept_options(*, precision: str, options: Options, method: str | None) -> None:
     """Accept all options together: the default of a target's ``check()``."""
 
@@ -582,6 +597,7 @@ class Source(Plugin):
         check: Refuses what can be known to be wrong without the framework.
         parts: The parts of a model that is several.
         imports_code: Whether options name code of the repository.
+        imports: The modules that options need to be installed.
         prompts: First feeds of a model that writes text.
         generate: The loop that makes tokens with an artifact.
         weights: Opens the model with its weights by name.
@@ -598,6 +614,7 @@ class Source(Plugin):
     check: CheckSource = accept_source
     parts: ListParts = name_no_parts
     imports_code: ImportsCode = import_no_code
+    imports: ListImports = import_no_modules
     prompts: MakePrompts | None = None
     generate: Generate | None = None
     weights: OpenWeights | None = None
@@ -745,6 +762,7 @@ FUNCTIONS: dict[type[Plugin], dict[str, type]] = {
         "check": CheckSource,
         "parts": ListParts,
         "imports_code": ImportsCode,
+        "imports": ListImports,
         "prompts": MakePrompts,
         "generate": Generate,
         "weights": OpenWeights,

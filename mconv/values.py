@@ -236,6 +236,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
         part: The part of a model of several that a step is about; empty of a model that is one.
         samples: Files or folders of the user's samples, for sources that try the model while they
             export it.
+        pythonpath: Further folders that modules of the repository are imported from, absolute.
     """
 
     format: str
@@ -245,6 +246,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...] = ()
     part: str = ""
     samples: tuple[str, ...] = ()
+    pythonpath: tuple[str, ...] = ()
 
 
 class EnvironmentSpec(Frozen, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ ENVIRONMENT_KEYS = (
 )
 SHARED_KEYS = (
     "environment",
+    "pythonpath",
     "samples",
     "calibration",
     "evaluate",

@@ -17,7 +17,7 @@ from mconv import registry
 from mconv.compare import DEFAULT_TOLERANCES
 from mconv.contracts import Schemas, list_defaults
 from mconv.errors import MconvError, UnsupportedError
-from mconv.manifest import environments, recognise
+from mconv.manifest import environments, pyproject, recognise
 from mconv.manifest.config import (
     AUTO,
     AXIS_KEYS,
@@ -43,6 +43,7 @@ from mconv.manifest.config import (
 )
 from mconv.manifest.options import find_option_problem, list_precisions, list_runtime_options
 from mconv.manifest.yaml import Node, Problems, describe_unknown, read_document, suggest_nearest
+from mconv.modules.search import find_repository
 from mconv.values import (
     AxisBound,
     EnvironmentSpec,
@@ -81,14 +82,6 @@ def read(node: Node, problems: Problems, folder: Path, *, boundary: Path) -> Man
     return manifest
 
 
-def find_repository(folder: Path) -> Path:
-    """Return the folder that paths may not leave.
-
-    It is the nearest one above with ``.git``, or ``folder`` itself.
-    """
-    return next((p for p in (folder, *folder.parents) if (p / ".git").exists()), folder)
-
-
 def _whole(number: float | None) -> int | None:
     return None if number is None else int(number)
 
@@ -101,6 +94,7 @@ class _Reader:
         boundary: The folder that paths may not leave.
         problems: What is wrong so far.
         environments: The environments that the manifest names; one with a problem is None.
+        pythonpath: Where code of the model that is read is imported from.
     """
 
     def __init__(self, root: Path, boundary: Path, problems: Problems) -> None:
@@ -108,6 +102,8 @@ class _Reader:
         self.boundary = boundary
         self.problems = problems
         self.environments: dict[str, EnvironmentSpec | None] = {}
+        self.pythonpath: tuple[str, ...] = ()
+        self.found_folders = pyproject.find_import_folders(root, find_repository(root))
 
     def manifest(self, node: Node) -> Manifest | None:
         """Read the whole document."""
@@ -170,6 +166,7 @@ class _Reader:
             node.fail("the model lists no targets", "add `targets: [onnx]`")
         inputs, facts = self.inputs(own["inputs"]) if "inputs" in own else ((), ())
         state = self.state(own["state"], inputs) if "state" in own else {}
+        self.pythonpath = self.folders(fields.get("pythonpath"))
         source = self.source(own["source"], inputs) if "source" in own else None
         evaluate = self.evaluate(fields["evaluate"]) if "evaluate" in fields else None
         samples = self.samples(fields["samples"]) if "samples" in fields else ()
@@ -257,9 +254,10 @@ class _Reader:
             return None
         path = (self.root / text).resolve()
         if not path.is_relative_to(self.boundary):
-            node.fail(
-                f"the path {text!r} leaves the repository", f"keep it inside {self.boundary.name}/"
-            )
+            hint = f"keep it inside {self.boundary.name}/"
+            if not (self.boundary / ".git").exists():
+                hint += ", which counts as the repository since no folder above it has .git"
+            node.fail(f"the path {text!r} leaves the repository", hint)
         elif not path.exists():
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             node.fail(
@@ -271,6 +269,18 @@ class _Reader:
         else:
             return str(path)
         return None
+
+    def folders(self, node: Node | None) -> tuple[str, ...]:
+        """Read folders that code is imported from; those that are found of themselves follow."""
+        named: list[str] = []
+        for child in node.children() if node is not None else ():
+            path = self.file(child, folder=True)
+            if path is not None and not Path(path).is_dir():
+                child.fail(f"{child.text()!r} is a file", "name the folder that it lies in")
+            elif path is not None:
+                named.append(path)
+        named += [str(path) for path in self.found_folders]
+        return tuple(dict.fromkeys(path for path in named if path != str(self.root)))
 
     def samples(self, node: Node) -> tuple[str, ...]:
         """Read the path of a file or folder of samples, or a list of files."""
@@ -349,6 +359,7 @@ class _Reader:
             root=str(self.root),
             options={**list_defaults(plugin.options), **options},
             inputs=inputs,
+            pythonpath=self.pythonpath,
         )
         try:
             plugin.check(config)

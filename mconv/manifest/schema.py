@@ -190,6 +190,10 @@ def make_models_schema() -> JsonSchema:
     )
     shared = {
         "environment": {**text, "description": "the environment that the model's code needs"},
+        "pythonpath": {
+            "oneOf": [text, {"type": "array", "items": text}],
+            "description": "folders that modules of the repository are imported from",
+        },
         "samples": {
             "oneOf": [text, {"type": "array", "items": text, "minItems": 1}],
             "description": "reference inputs: an .npz with an array an input (labels, expected "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -161,6 +162,7 @@ class _Planner:
             # not "options": those are the target's, in the request of a step
             "source options": model.source.options,
             "inputs": msgspec.to_builtins(model.source.inputs),
+            "pythonpath": [os.path.relpath(p, manifest.root) for p in model.source.pythonpath],
         }
 
     def summarize(self) -> ModelResult:

@@ -20,7 +20,7 @@ PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx", "onnx_ir
 OPTIONS = {
     "factory": {
         "type": "string",
-        "description": "module:function, in the repository, that builds the function or module",
+        "description": "module:function, or file.py:function, that builds the function or module",
     },
 }
 WIDE = ("float64", "int64", "uint64")  # JAX computes in 32 bits
@@ -45,6 +45,11 @@ def imports_code(options: JsonObject) -> bool:
     return bool(options.get("factory"))
 
 
+def imports(config: SourceConfig) -> Sequence[str]:
+    """Return the modules of the factory that must be installed."""
+    return _factory.list_foreign(config, "factory")
+
+
 def check(config: SourceConfig) -> None:
     """Raise UsageError where the factory or the inputs are not given, or the file is none that
     holds parameters."""
@@ -52,8 +57,8 @@ def check(config: SourceConfig) -> None:
     if find_kind(path) is None:
         raise UsageError(
             f"{path.name} holds no parameters that mconv reads",
-            hint="give .npz, .safetensors, .msgpack (flax.serialization), an Orbax folder, or the "
-            "factory's own .py file",
+            hint="give .npz, .safetensors, .msgpack (flax.serialization) or an Orbax folder, or "
+            "the factory's own .py file",
         )
     if not config.options.get("factory"):
         raise UsageError(
@@ -78,7 +83,7 @@ def files(config: SourceConfig) -> Sequence[Path]:
     """Return the files of the parameters, and those of the factory's modules."""
     path = Path(config.path)
     own = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return own + _factory.list_files(config, "factory")
+    return [*own, *_factory.list_files(config, "factory")]
 
 
 def load(config: SourceConfig) -> JaxModel:

@@ -24,11 +24,12 @@ PRELOAD = ("torch", "torch.onnx", "onnx", "onnx_ir")
 OPTIONS = {
     "factory": {
         "type": "string",
-        "description": "module:function, in the repository, that builds the module for the weights",
+        "description": "module:function, or file.py:function, that builds the module for the "
+        "weights",
     },
     "translations": {
         "type": "string",
-        "description": "module:function, in the repository, that returns {'library::operator': "
+        "description": "module:function, or file.py:function, that returns {'library::operator': "
         "onnxscript function}",
     },
 }
@@ -71,13 +72,17 @@ def detect(path: Path) -> bool:
 
 
 def imports_code(options: Mapping[str, Any]) -> bool:
-    """Return whether a factory builds the model."""
-    return bool(options.get("factory"))
+    """Return whether functions of the repository build the model or translate its operators."""
+    return bool(options.get("factory") or options.get("translations"))
+
+
+def imports(config: SourceConfig) -> Sequence[str]:
+    """Return the modules of the options that must be installed."""
+    return _factory.list_foreign(config, "factory", "translations")
 
 
 def check(config: SourceConfig) -> None:
-    """Raises UsageError where weights have no factory, or the factory's module is not in the
-    repository."""
+    """Raises UsageError where weights have no factory, or the factory cannot be found."""
     file_kind = kind(Path(config.path))
     if file_kind is None:
         raise UsageError(
@@ -195,7 +200,7 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
         reason = " ".join(str(problem).split())[:600]
         raise SourceError(
             f"{path.name} does not fit the factory's module: {reason}",
-            hint="is it the file of another version?",
+            hint="is it the file of another version, or of another module?",
         ) from problem
     return module, config.inputs
 

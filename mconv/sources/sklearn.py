@@ -28,7 +28,7 @@ PRELOAD = ("sklearn.pipeline", "skl2onnx", "skops.io", "onnx", "onnx_ir")
 OPTIONS = {
     "factory": {
         "type": "string",
-        "description": "module:function, in the repository, that builds, fits or loads the "
+        "description": "module:function, or file.py:function, that builds, fits or loads the "
         "estimator",
     },
     "trust": {
@@ -50,12 +50,17 @@ def imports_code(options: JsonObject) -> bool:
     return bool(options.get("factory"))
 
 
+def imports(config: SourceConfig) -> Sequence[str]:
+    """Return the modules of the factory that must be installed."""
+    return _factory.list_foreign(config, "factory")
+
+
 def check(config: SourceConfig) -> None:
     """Raise UsageError for what is no estimator, and for a pickle without ``trust: true``."""
     path = Path(config.path)
     kind = find_kind(path)
     if config.options.get("factory"):
-        _factory.check_option(config, "factory")
+        _factory.check_option(config, "factory", arguments=1)
     elif kind is None or kind == "code":
         raise UsageError(
             f"{path.name} is no scikit-learn file",

@@ -17,7 +17,7 @@ from mconv.__main__ import main
 from mconv.discovery.find import find
 from mconv.errors import ManifestError
 from mconv.manifest import reader, schema
-from mconv.values import Tolerance
+from mconv.values import SourceConfig, Tolerance
 from tests.models import write_linear
 
 GOOD = "version: 1\nmodels:\n  - name: a\n    source: model.onnx\n    targets: [onnx]\n"
@@ -255,4 +255,69 @@ def test_a_precision_of_a_plug_in_alone_has_no_tolerance_but_the_manifest_s(
 def test_a_precision_that_nothing_offers_has_no_tolerance(repository: Path) -> None:
     (repository / "models.yml").write_text(GOOD + "    tolerance: {fp17: {cosine: 0.99}}\n")
     with pytest.raises(ManifestError, match="fp17"):
+        reader.load(Path("models.yml"))
+
+
+NET = "def build():\n    return 1\n"
+MODELS = "version: 1\ndefaults: {{targets: [onnx]}}\nmodels:\n  - name: a\n    source: {}\n"
+INPUTS = "    inputs: {x: {shape: [batch, 2]}}\n"
+
+
+def read_source(folder: Path, text: str, where: str = "models.yml") -> SourceConfig:
+    """The source of the one model of a manifest, which the schema takes as well."""
+    jsonschema.validate(yaml.safe_load(text), schema.make_models_schema())
+    (folder / where).parent.mkdir(exist_ok=True)
+    (folder / where).write_text(text)
+    return reader.load(folder / where).models[0].source
+
+
+@pytest.mark.parametrize("key", ["pythonpath: lib", "pythonpath: [lib, .]"])
+@pytest.mark.parametrize("place", ["model", "defaults"])
+def test_code_is_found_from_the_folders_that_are_named(
+    repository: Path, key: str, place: str
+) -> None:
+    (repository / "lib").mkdir()
+    (repository / "lib/net.py").write_text(NET)
+    (repository / "w.py").touch()
+    text = MODELS.format("{format: jax, path: w.py, factory: 'net:build'}") + INPUTS
+    with pytest.raises(ManifestError, match=r"pythonpath: \[lib\]"):
+        read_source(repository, text)
+    if place == "model":
+        text += f"    {key}\n"
+    else:
+        text = text.replace("{targets", f"{{{key}, targets")
+    source = read_source(repository, text)
+    assert source.pythonpath == (str(repository / "lib"),)
+    assert source.format == "jax"
+
+
+def test_pyproject_says_where_code_is_found_and_what_is_named_goes_first(repository: Path) -> None:
+    for folder in ("src", "lib", ".git", "deploy"):
+        (repository / folder).mkdir()
+    (repository / "src/net.py").write_text(NET)
+    for folder in ("", "deploy"):
+        (repository / folder / "w.py").touch()
+    (repository / "pyproject.toml").write_text("[tool.pytest]\npythonpath = ['src']\n")
+    text = MODELS.format("{format: jax, path: w.py, factory: 'net:build'}") + INPUTS
+    assert read_source(repository, text).pythonpath == (str(repository / "src"),)
+    above = text + "    pythonpath: ../lib\n"
+    assert read_source(repository, above, "deploy/models.yml").pythonpath == tuple(
+        str(repository / name) for name in ("lib", "src", "")
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("nowhere", "no file 'nowhere'"),
+        ("../outside", "leaves the repository"),
+        ("model.onnx", "is a file"),
+    ],
+)
+def test_folders_of_code_are_folders_of_the_repository(
+    repository: Path, folder: str, words: str
+) -> None:
+    (repository.parent / "outside").mkdir()
+    (repository / "models.yml").write_text(f"{GOOD}    pythonpath: [{folder}]\n")
+    with pytest.raises(ManifestError, match=words):
         reader.load(Path("models.yml"))

@@ -326,7 +326,8 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     [
         (None, INPUTS, "only weights"),
         ("net", INPUTS, "module:function"),
-        ("nowhere:f", INPUTS, "not in the repository"),
+        ("layers.nowhere:f", INPUTS, "no module 'nowhere'"),
+        ("net:biuld", INPUTS, "defines no 'biuld'"),
         ("net:build", (), "inputs"),
     ],
 )

@@ -179,6 +179,11 @@ def read(path):
 
 def bare():
     return LogisticRegression()
+
+
+def seeded(seed=0):
+    assert seed == 0, seed
+    return build()
 """
 
 
@@ -190,6 +195,7 @@ def test_factories_and_trusted_pickles(tmp_path: Path, monkeypatch: pytest.Monke
     joblib.dump(estimator, tmp_path / "model.joblib", compress=3)
     for found in (
         config(tmp_path / "skfactory.py", factory="skfactory:build"),
+        config(tmp_path / "skfactory.py", factory="skfactory:seeded"),
         config(tmp_path / "model.joblib", factory="skfactory:read"),
         config(tmp_path / "model.joblib", trust=True),
     ):
