@@ -605,6 +605,8 @@ class Source(Plugin):
         options: The JSON Schema of each option.
         requires: Requirements of its steps in an environment of the model's, beside those that
             every worker has (:data:`mconv.environments.models.WORKER`).
+        instead_of_path: Options that name code which makes the whole model. Where one of them is
+            given the manifest may leave out ``path``, and ``config.path`` is empty.
     """
 
     detect: DetectSource
@@ -621,6 +623,7 @@ class Source(Plugin):
     devices: ListDevices | None = None
     options: Schemas = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    instead_of_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -229,7 +229,7 @@ class SourceConfig(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         format: The source plug-in.
-        path: The model's file or folder, absolute.
+        path: The model's file or folder, absolute; empty of a model that code makes by itself.
         root: The folder of the manifest, which is the repository's; absolute.
         options: The plug-in's own options (``factory``, ``task`` …).
         inputs: The inputs that the manifest declares, if it does.
@@ -812,9 +812,10 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
     Attributes:
         name: Its name.
         format: Its source format.
-        path: Its path, relative to the repository.
+        path: Its path, relative to the repository; of a model that code makes by itself, that code
+            as the manifest names it.
         digest: The digest of everything that its conversion depends on.
-        size_bytes: The size of its files.
+        size_bytes: The size of its files; 0 of a model that code makes by itself.
         place: Where it stands in models.yml.
         environment: The environment that it names, if it does.
         exporter: The exporter that was used.

@@ -302,12 +302,13 @@ class _Reader:
         options: dict[str, Mapping[str, object]] = {}
         for each in [known[format_]] if format_ else known.values():
             options |= each.options
-        fields = node.mapping((*SOURCE_KEYS, *options), required=("path",))
-        path = self.file(fields["path"], folder=True) if "path" in fields else None
-        if path is None:
-            return None
-        format_ = format_ or self.detected(fields["path"], path)
-        if format_ is None:
+        fields = node.mapping((*SOURCE_KEYS, *options))
+        if "path" in fields:
+            given = self.file(fields["path"], folder=True)
+            format_ = format_ or (self.detected(fields["path"], given) if given else None)
+        else:
+            given, format_ = "", self.pathless(node, fields, format_)
+        if given is None or format_ is None:
             return None
         values = self.options(fields, known[format_].options)
         for key in fields.keys() & options.keys() - known[format_].options.keys():
@@ -315,7 +316,26 @@ class _Reader:
                 f"{key!r} is not an option of {format_} "
                 f"sources.{suggest_nearest(key, known[format_].options)}"
             )
-        return self.checked(node, format_, path, values, inputs)
+        return self.checked(node, format_, given, values, inputs)
+
+    def pathless(self, node: Node, fields: Mapping[str, Node], format_: str | None) -> str | None:
+        """Return the one source plug-in that makes a model of these fields alone, without a path,
+        and is of ``format_`` where that is given.
+        """
+        makers = []
+        for name, plugin in registry.sources().items():
+            if name == (format_ or name) and fields.keys() & set(plugin.instead_of_path):
+                makers.append(name)
+        if len(makers) == 1:
+            return makers[0]
+        if makers:
+            node.fail(
+                f"{node.what} without a `path` could be {' or '.join(makers)}",
+                f"say which: `format: {makers[0]}`, for example",
+            )
+        else:
+            node.fail(f"{node.what} lacks the key 'path'")
+        return None
 
     def detected(self, node: Node, path: str) -> str | None:
         """Return the one source plug-in that takes the file at ``path``."""

@@ -149,15 +149,19 @@ def make_models_schema() -> JsonSchema:
     )
     limits = _object({"max_size": size, "max_latency": time})
     source_options: JsonSchema = {}
+    instead_of_path: dict[str, None] = {}
     for plugin in registry.sources().values():
         source_options |= _copy(plugin.options)
+        instead_of_path |= dict.fromkeys(plugin.instead_of_path)
     source = {
         "oneOf": [
             text,
-            _object(
-                {"format": {"enum": list(registry.sources())}, "path": text, **source_options},
-                ("path",),
-            ),
+            {
+                **_object(
+                    {"format": {"enum": list(registry.sources())}, "path": text, **source_options}
+                ),
+                "anyOf": [{"required": [key]} for key in ("path", *instead_of_path)],
+            },
         ],
         "description": "a path (the format is detected), or a mapping",
     }

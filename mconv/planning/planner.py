@@ -49,6 +49,7 @@ from mconv.store.digests import Digests
 from mconv.values import Interpreter, ModelResult
 
 CALIBRATION_COUNT = 256
+UNKNOWN_BYTES = 200 * 10**6  # that a model is taken for which code makes by itself
 
 
 class Used(NamedTuple):
@@ -168,14 +169,12 @@ class _Planner:
     def summarize(self) -> ModelResult:
         """Return the model as the report shows it."""
         source = self.model.source
-        path = Path(source.path)
-        inside = path.is_relative_to(source.root)
         return ModelResult(
             name=self.model.name,
             format=source.format,
-            path=path.relative_to(source.root).as_posix() if inside else path.name,
+            path=self._show_path(),
             digest=self.digest,
-            size_bytes=self.size,
+            size_bytes=self.size if source.path else 0,
             place=self.model.place,
             environment=self.environment.name if self.environment is not None else None,
         )
@@ -189,6 +188,16 @@ class _Planner:
         used = map(normalize_name, self.source.tools)
         names = [PYTHON, *sorted({*self.asked, *used})]
         return {name: packages[name] for name in names if name in packages}
+
+    def _show_path(self) -> str:
+        """Return the model's path in the repository, or the code that makes a model without one."""
+        source = self.model.source
+        path = Path(source.path)
+        if not source.path:
+            named = [source.options.get(option) for option in self.source.instead_of_path]
+            return next(str(code) for code in named if code)
+        inside = path.is_relative_to(source.root)
+        return path.relative_to(source.root).as_posix() if inside else path.name
 
     def plan_variant(self, config: VariantConfig, measure: bool) -> VariantPlan:
         """Plan one variant; of ``auto``, those that it chooses from."""
@@ -555,7 +564,7 @@ class _Planner:
                 exclusive=exclusive,
                 service=service,
                 preload=used[0].preload,
-                size_bytes=self.size,
+                size_bytes=self.size if self.model.source.path else max(self.size, UNKNOWN_BYTES),
                 lowers=lowers,
                 interpreter=interpreter,
                 others=_list_started(request),

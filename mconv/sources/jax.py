@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mconv import contracts
 from mconv.errors import UsageError
 from mconv.sources import _factory
 from mconv.sources._jax.conversion import convert_model
@@ -23,6 +24,7 @@ OPTIONS = {
         "description": "module:function, or file.py:function, that builds the function or module",
     },
 }
+INSTEAD_OF_PATH = ("factory",)
 WIDE = ("float64", "int64", "uint64")  # JAX computes in 32 bits
 
 
@@ -54,11 +56,11 @@ def check(config: SourceConfig) -> None:
     """Raise UsageError where the factory or the inputs are not given, or the file is none that
     holds parameters."""
     path = Path(config.path)
-    if find_kind(path) is None:
+    if config.path and find_kind(path) is None:
         raise UsageError(
             f"{path.name} holds no parameters that mconv reads",
-            hint="give .npz, .safetensors, .msgpack (flax.serialization) or an Orbax folder, or "
-            "the factory's own .py file",
+            hint="give .npz, .safetensors, .msgpack (flax.serialization) or an Orbax folder; or "
+            "none, where the factory has the parameters",
         )
     if not config.options.get("factory"):
         raise UsageError(
@@ -81,8 +83,7 @@ def check(config: SourceConfig) -> None:
 
 def files(config: SourceConfig) -> Sequence[Path]:
     """Return the files of the parameters, and those of the factory's modules."""
-    path = Path(config.path)
-    own = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    own = contracts.list_all_files(config) if config.path else []
     return [*own, *_factory.list_files(config, "factory")]
 
 

@@ -24,8 +24,8 @@ PRELOAD = ("torch", "torch.onnx", "onnx", "onnx_ir")
 OPTIONS = {
     "factory": {
         "type": "string",
-        "description": "module:function, or file.py:function, that builds the module for the "
-        "weights",
+        "description": "module:function, or file.py:function, that builds the module: for the "
+        "weights of `path`, or with its own",
     },
     "translations": {
         "type": "string",
@@ -33,6 +33,7 @@ OPTIONS = {
         "onnxscript function}",
     },
 }
+INSTEAD_OF_PATH = ("factory",)
 SUFFIXES = {".pt", ".pth", ".pt2", ".safetensors", ".bin"}
 MAX_HEADER = 100_000_000  # the limit of the safetensors format
 
@@ -65,6 +66,14 @@ def kind(path: Path) -> str | None:
     return "state" if head[:1] == b"\x80" else None
 
 
+def _kind_of(config: SourceConfig) -> str | None:
+    """Return the kind of the model's file; ``code`` where the factory makes the weights, too: there
+    is no file, or it is the factory's own."""
+    if not config.path or (config.path.endswith(".py") and config.options.get("factory")):
+        return "code"
+    return kind(Path(config.path))
+
+
 def detect(path: Path) -> bool:
     """Return whether it is a TorchScript archive, an exported program or weights of PyTorch, by
     suffix and content."""
@@ -83,14 +92,14 @@ def imports(config: SourceConfig) -> Sequence[str]:
 
 def check(config: SourceConfig) -> None:
     """Raises UsageError where weights have no factory, or the factory cannot be found."""
-    file_kind = kind(Path(config.path))
+    file_kind = _kind_of(config)
     if file_kind is None:
         raise UsageError(
             f"{Path(config.path).name} is not a PyTorch file",
             hint="mconv reads .pt, .pth, .pt2 and .safetensors",
         )
     factory = config.options.get("factory")
-    if file_kind in ("state", "safetensors"):
+    if file_kind in ("state", "safetensors", "code"):
         if not factory:
             raise UsageError(
                 f"{Path(config.path).name} holds only weights; mconv needs the code that builds "
@@ -101,7 +110,7 @@ def check(config: SourceConfig) -> None:
         _factory.check_option(config, "factory")
     if config.options.get("translations"):
         _factory.check_option(config, "translations")
-    if file_kind in ("state", "safetensors", "torchscript") and not config.inputs:
+    if file_kind != "program" and not config.inputs:
         raise UsageError(
             "the model's inputs are not known",
             hint="declare them: `inputs: {image: {shape: [batch, 3, 224, 224]}}`",
@@ -111,8 +120,9 @@ def check(config: SourceConfig) -> None:
 def files(config: SourceConfig) -> Sequence[Path]:
     """The weights, the modules of the options and every module of the repository that they import,
     found without running any; and the user's samples, which the module is traced with."""
-    own = _list_arrays(config)
-    return [Path(config.path), *own, *_factory.list_files(config, "factory", "translations")]
+    own = [Path(config.path)] if config.path else []
+    own += _list_arrays(config)
+    return [*own, *_factory.list_files(config, "factory", "translations")]
 
 
 def _list_arrays(config: SourceConfig) -> list[Path]:
@@ -164,7 +174,7 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
     import torch
 
     path = Path(config.path)
-    file_kind = kind(path)
+    file_kind = _kind_of(config)
     if file_kind == "torchscript":
         try:
             script = torch.jit.load(str(path), map_location="cpu")
@@ -194,6 +204,8 @@ def _module(config: SourceConfig) -> tuple[Any, tuple[TensorSpec, ...]]:
             f"the factory returned {type(module).__name__}, not a torch.nn.Module",
             hint="return the module",
         )
+    if file_kind == "code":
+        return module, config.inputs
     try:
         module.load_state_dict(_state(path, file_kind or ""))
     except RuntimeError as problem:
@@ -294,7 +306,7 @@ def load(config: SourceConfig) -> _torch.TorchModel:
     translations = _translations(config)
     module, inputs = _module(config)
     # its placeholders are positional, whatever they are called
-    if kind(Path(config.path)) == "program":
+    if _kind_of(config) == "program":
         return _torch.TorchModel(module, inputs, by_name=False, translations=translations)
     forward = getattr(module, "forward", module)
     try:
@@ -319,7 +331,7 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
 def weights(config: SourceConfig, part: str | None) -> _weights.TorchWeights:
     """The module's state dict, in the dtypes of the weights file."""
     path = Path(config.path)
-    file_kind = kind(path) or ""
+    file_kind = _kind_of(config) or ""
     raw = _state(path, file_kind) if file_kind in ("state", "safetensors") else {}
     return _weights.open_pytorch(load(config), part, raw)
 

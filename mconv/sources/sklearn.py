@@ -37,6 +37,7 @@ OPTIONS = {
         "runs the code it names",
     },
 }
+INSTEAD_OF_PATH = ("factory",)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
@@ -60,7 +61,7 @@ def check(config: SourceConfig) -> None:
     path = Path(config.path)
     kind = find_kind(path)
     if config.options.get("factory"):
-        _factory.check_option(config, "factory", arguments=1)
+        _factory.check_option(config, "factory", arguments=1 if config.path else 0)
     elif kind is None or kind == "code":
         raise UsageError(
             f"{path.name} is no scikit-learn file",
@@ -77,7 +78,8 @@ def check(config: SourceConfig) -> None:
 
 def files(config: SourceConfig) -> Sequence[Path]:
     """Return the file, and those of the factory's modules."""
-    return [Path(config.path), *_factory.list_files(config, "factory")]
+    own = [Path(config.path)] if config.path else []
+    return [*own, *_factory.list_files(config, "factory")]
 
 
 def load(config: SourceConfig) -> SklearnModel:

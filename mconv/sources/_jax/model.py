@@ -82,11 +82,11 @@ class JaxModel:
         do not fit.
         """
         path = Path(config.path)
-        kind = find_kind(path) or ""
+        kind = find_kind(path) if config.path else "code"
         built = _factory.import_function(config, "factory")()
         tree: Tree = None
         if kind != "code":
-            tree = read_parameters(path, kind)
+            tree = read_parameters(path, kind or "")
         elif isinstance(built, tuple) and len(built) == 2:
             built, tree = built
         if "flax" in sys.modules:  # it is not imported where the factory did not

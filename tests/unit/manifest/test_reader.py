@@ -278,8 +278,7 @@ def test_code_is_found_from_the_folders_that_are_named(
 ) -> None:
     (repository / "lib").mkdir()
     (repository / "lib/net.py").write_text(NET)
-    (repository / "w.py").touch()
-    text = MODELS.format("{format: jax, path: w.py, factory: 'net:build'}") + INPUTS
+    text = MODELS.format("{format: pytorch, factory: 'net:build'}") + INPUTS
     with pytest.raises(ManifestError, match=r"pythonpath: \[lib\]"):
         read_source(repository, text)
     if place == "model":
@@ -288,17 +287,15 @@ def test_code_is_found_from_the_folders_that_are_named(
         text = text.replace("{targets", f"{{{key}, targets")
     source = read_source(repository, text)
     assert source.pythonpath == (str(repository / "lib"),)
-    assert source.format == "jax"
+    assert (source.format, source.path) == ("pytorch", "")
 
 
 def test_pyproject_says_where_code_is_found_and_what_is_named_goes_first(repository: Path) -> None:
     for folder in ("src", "lib", ".git", "deploy"):
         (repository / folder).mkdir()
     (repository / "src/net.py").write_text(NET)
-    for folder in ("", "deploy"):
-        (repository / folder / "w.py").touch()
     (repository / "pyproject.toml").write_text("[tool.pytest]\npythonpath = ['src']\n")
-    text = MODELS.format("{format: jax, path: w.py, factory: 'net:build'}") + INPUTS
+    text = MODELS.format("{format: pytorch, factory: 'net:build'}") + INPUTS
     assert read_source(repository, text).pythonpath == (str(repository / "src"),)
     above = text + "    pythonpath: ../lib\n"
     assert read_source(repository, above, "deploy/models.yml").pythonpath == tuple(
@@ -321,3 +318,32 @@ def test_folders_of_code_are_folders_of_the_repository(
     (repository / "models.yml").write_text(f"{GOOD}    pythonpath: [{folder}]\n")
     with pytest.raises(ManifestError, match=words):
         reader.load(Path("models.yml"))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{factory: 'net:build'}", "without a `path` could be jax or pytorch or sklearn"),
+        ("{format: onnx}", "lacks the key 'path'"),
+        ("{format: pytorch}", "lacks the key 'path'"),
+        ("{format: pytorch, translations: 'net:build'}", "lacks the key 'path'"),
+        ("{}", "lacks the key 'path'"),
+    ],
+)
+def test_a_source_without_a_path_needs_a_factory_and_a_format(
+    repository: Path, source: str, words: str
+) -> None:
+    (repository / "net.py").write_text(NET)
+    (repository / "models.yml").write_text(MODELS.format(source) + INPUTS)
+    with pytest.raises(ManifestError, match=words):
+        reader.load(Path("models.yml"))
+
+
+@pytest.mark.usefixtures("own_plugins")
+def test_the_format_is_known_where_one_source_alone_takes_the_option(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["own_source"], "INSTEAD_OF_PATH", ("note",), raising=False)
+    registry.plugins.cache_clear()
+    source = read_source(repository, MODELS.format("{note: made}"))
+    assert (source.format, source.path) == ("own_source", "")

@@ -156,3 +156,45 @@ def test_weights_need_no_graph_and_are_taken_once(tmp_path: Path) -> None:
     for step in made.steps.values():
         assert costs.estimate_seconds(step) > 0
         assert costs.estimate_memory(step) > 0
+
+
+PATHLESS = """
+version: 1
+models:
+  - name: m
+    source: {{format: pytorch, factory: "{}"}}
+    inputs: {{x: {{shape: [batch, 2]}}}}
+    targets: [onnx]
+"""
+
+
+def test_a_model_without_a_path_is_shown_and_keyed_by_its_code(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    for folder in ("deploy", "src/a", "src/b"):
+        (tmp_path / folder).mkdir(parents=True)
+    manifest = tmp_path / "deploy/models.yml"
+    manifest.write_text(PATHLESS.format("../src/a/net.py:build"))
+    (tmp_path / "src/a/net.py").write_text("import other\ndef build(): pass\n")
+    (tmp_path / "src/a/other.py").write_text("x = 1\n")
+
+    def plan() -> tuple[str, str]:
+        made = planner.make_plan(reader.load(manifest))
+        assert (made.models["m"].path, made.models["m"].size_bytes) == (shown, 0)
+        return made.models["m"].digest, made.variants[0].steps["export"]
+
+    shown = "../src/a/net.py:build"
+    before = plan()
+    assert plan() == before
+    (tmp_path / "src/b/unused.py").write_text("x = 2\n")
+    assert plan() == before
+    (tmp_path / "src/a/other.py").write_text("x = 2\n")
+    changed = plan()
+    assert changed[0] != before[0]
+    assert changed[1] != before[1]
+    manifest.write_text(PATHLESS.format("../src/a/net.py:build") + "    pythonpath: ../src/b\n")
+    elsewhere = plan()
+    assert elsewhere[0] == changed[0]
+    assert elsewhere[1] != changed[1]
+    shown = "collections:OrderedDict"
+    manifest.write_text(PATHLESS.format(shown))
+    assert plan()[0] != elsewhere[0]

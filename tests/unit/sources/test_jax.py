@@ -7,6 +7,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -233,6 +234,17 @@ def test_functions(repository: Path) -> None:
         ("output_1", ("batch", 6)),
     ]
     assert proved(config(repository / "jaxnet.py", "pair", X), "c").parameters == 28
+
+
+def test_a_factory_that_has_the_parameters_needs_no_file(repository: Path) -> None:
+    found = msgspec.structs.replace(config(repository / "jaxnet.py", "pair", X), path="")
+    assert proved(found, "a").parameters == 28
+    assert source.imports(found) == []
+    assert set(source.files(found)) == {
+        *(repository / name for name in ("jaxnet.py", "layers/__init__.py", "layers/plain.py"))
+    }
+    with pytest.raises(UsageError, match="the code that computes it"):
+        source.check(msgspec.structs.replace(found, options={}))
 
 
 def test_attention_and_recurrence_at_free_sizes(repository: Path) -> None:

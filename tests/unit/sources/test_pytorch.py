@@ -339,6 +339,47 @@ def test_check_says_what_is_missing(
         pytorch.check(config(repository / "w.pt", repository, factory, inputs))
 
 
+MADE = """
+def made():
+    net = build()
+    net.load_state_dict({"block.weight": torch.full((5, 6), 0.5), "block.bias": torch.zeros(5)})
+    return net
+"""
+
+
+@pytest.mark.parametrize("path", ["", "net.py"])
+def test_a_factory_that_makes_the_weights_needs_no_file(repository: Path, path: str) -> None:
+    (repository / "net.py").write_text(CODE + MADE)
+    found = config(repository, repository, "net:made")
+    found = msgspec.structs.replace(found, path=str(repository / path) if path else "")
+    pytorch.check(found)
+    assert pytorch.imports(found) == []
+    assert set(pytorch.files(found)) == {
+        *(repository / name for name in ("net.py", "layers/__init__.py", "layers/block.py"))
+    }
+    model = pytorch.load(found)
+    feed = {"x": np.ones((1, 6), np.float32), "scale": np.ones(1, np.float32)}
+    answer = model.run(feed)
+    np.testing.assert_allclose(answer["scores"], np.full((1, 5), 0.2), rtol=1e-6)
+    assert answer["best"] == 3.0  # six ones times a half
+    names = {name for name, _ in pytorch.weights(found, None).tensors()}
+    assert names == {"block.weight", "block.bias"}
+
+
+def test_a_module_of_a_package_needs_no_code_of_the_repository(repository: Path) -> None:
+    found = msgspec.structs.replace(
+        config(repository, repository, "torch.nn:Identity", INPUTS[:1]), path=""
+    )
+    pytorch.check(found)
+    assert pytorch.imports(found) == ["torch"]
+    assert pytorch.files(found) == []
+    x = np.ones((2, 6), np.float32)
+    (answer,) = pytorch.load(found).run({"x": x}).values()
+    np.testing.assert_array_equal(answer, x)
+    with pytest.raises(UsageError, match="only weights"):
+        pytorch.check(msgspec.structs.replace(found, options={}))
+
+
 def test_damaged_and_foreign_files(repository: Path) -> None:
     torch.save(weights(), repository / "w.pt")
     save_file(weights(), repository / "w.safetensors")

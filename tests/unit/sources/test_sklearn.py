@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import msgspec
 import numpy as np
 import onnxruntime
 import pyarrow
@@ -196,6 +197,9 @@ def test_factories_and_trusted_pickles(tmp_path: Path, monkeypatch: pytest.Monke
     for found in (
         config(tmp_path / "skfactory.py", factory="skfactory:build"),
         config(tmp_path / "skfactory.py", factory="skfactory:seeded"),
+        msgspec.structs.replace(
+            config(tmp_path / "skfactory.py", factory="skfactory.py:build"), path=""
+        ),
         config(tmp_path / "model.joblib", factory="skfactory:read"),
         config(tmp_path / "model.joblib", trust=True),
     ):
@@ -205,6 +209,13 @@ def test_factories_and_trusted_pickles(tmp_path: Path, monkeypatch: pytest.Monke
         )
     with pytest.raises(SourceError, match="not fitted"):
         source.load(config(tmp_path / "skfactory.py", factory="skfactory:bare"))
+    pathless = msgspec.structs.replace(config(tmp_path / "x", factory="skfactory:read"), path="")
+    with pytest.raises(UsageError, match="needs the arguments path; mconv gives it none"):
+        source.check(pathless)
+    built = msgspec.structs.replace(pathless, options={"factory": "skfactory:build"})
+    assert source.files(built) == [tmp_path / "skfactory.py"]
+    foreign = msgspec.structs.replace(pathless, options={"factory": "sklearn.svm:SVC"})
+    assert source.imports(foreign) == ["sklearn"]
     with pytest.raises(UsageError, match="factory"):
         source.check(config(tmp_path / "skfactory.py"))
 
