@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mconv.api._setup import Environment, list_environments
+from mconv.engine.checks import check_code
 from mconv.engine.executor import find_needed
 from mconv.engine.run import choose_store_name, open_store
 from mconv.errors import UsageError
@@ -89,6 +90,7 @@ def make_plan(
     opened = open_store(name) if "://" in name or Path(name).exists() else None
     digests = opened.digests if opened else None
     chosen = config.select(manifest, only)
+    check_code(chosen)
     plan = planner.make_plan(chosen, measure=measure, digests=digests)
     if opened is None:
         to_run = set(plan.steps)

@@ -12,6 +12,7 @@ import yaml
 
 from mconv import registry
 from mconv.engine import trace as tracing
+from mconv.engine.checks import check_code
 from mconv.engine.executor import Executor, Progress
 from mconv.engine.installing import Installer
 from mconv.engine.ray import RayRunner
@@ -110,6 +111,7 @@ def run_manifest(
     opened = open_store(store)
     installer = installer or Installer()
     installer.prepare_models(manifest)
+    check_code(manifest)
     plan = planner.make_plan(manifest, measure=measure, digests=opened.digests)
     wanted = {} if only else step_graph.want_files(plan, out)
     for variant in plan.variants:
