@@ -442,6 +442,15 @@ class ImpliedPrecision(Protocol):
 # Functions of runtimes and formats
 
 
+class HasPrograms(Protocol):
+    """The function ``present`` of a runtime."""
+
+    def __call__(self) -> bool:
+        """Tell, quickly and without the engine, whether the programs that it needs beside packages
+        of Python are on this machine, such as a browser.
+        """
+
+
 class LoadArtifact(Protocol):
     """The function ``load`` of a runtime."""
 
@@ -543,6 +552,11 @@ def fix_no_sizes(options: Options) -> Sequence[Mapping[str, int]]:
 def deliver_whole(options: Options) -> str | None:
     """Return None, the whole model: the default of ``part()``."""
     return None
+
+
+def need_no_programs() -> bool:
+    """Return True, since packages of Python are enough: the default of ``present()``."""
+    return True
 
 
 def want_any_threads(options: Options) -> int | None:
@@ -721,6 +735,7 @@ class Runtime(Plugin):
     Attributes:
         load: Loads an artifact.
         threads: How many threads the options ask for.
+        present: Whether the programs that it needs are on this machine.
         peers: Opens other ways to run the fp32 graph, to be measured beside it.
         devices: What the engine can run on here.
         options: The JSON Schema of each option; they say how artifacts are run, and change none.
@@ -730,6 +745,7 @@ class Runtime(Plugin):
 
     load: LoadArtifact
     threads: WantedThreads = want_any_threads
+    present: HasPrograms = need_no_programs
     peers: OpenPeers | None = None
     devices: ListDevices | None = None
     options: Schemas = field(default_factory=dict)
@@ -788,6 +804,7 @@ FUNCTIONS: dict[type[Plugin], dict[str, type]] = {
     Runtime: {
         "load": LoadArtifact,
         "threads": WantedThreads,
+        "present": HasPrograms,
         "peers": OpenPeers,
         "devices": ListDevices,
     },

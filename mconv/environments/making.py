@@ -19,7 +19,12 @@ from pathlib import Path
 import msgspec
 
 from mconv.environments.explain import explain_failure
-from mconv.environments.interpreter import list_packages, normalize_name, read_own_version
+from mconv.environments.interpreter import (
+    list_packages,
+    make_command,
+    normalize_name,
+    read_own_version,
+)
 from mconv.environments.models import (
     LAYER,
     ModelRequest,
@@ -27,13 +32,14 @@ from mconv.environments.models import (
     read_requirements,
 )
 from mconv.environments.settings import CONSTRAINT, NO_INDEX, names_places
-from mconv.environments.tools import NODE_LOCK, TOOLS, list_missing
+from mconv.environments.tools import NODE_LOCK, TOOLS, has_programs, list_missing
 from mconv.errors import EnvironmentFailedError
-from mconv.values import EnvironmentSpec, Frozen
+from mconv.values import EnvironmentSpec, Frozen, Interpreter
 
 PACKAGES = "packages"
 VENV = "venv"
 LOG = "install.log"
+UNPACKER = "mconv.runtimes._browser.executables"  # run as the main module
 PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^ ;\\]+)")
 
 
@@ -137,8 +143,8 @@ def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
             *("pip", "install", "--python", sys.executable, "--target", str(layer)),
             *("--no-deps", "--requirements", str(rest), *backend),
         )
-    if TOOLS[name].node:
-        _install_node_modules(uv, Path(folder))
+    if TOOLS[name].node and not has_programs(name):
+        _install_node_modules(uv, layer)
     _remove_cache(Path(folder))
     return Made(python=_describe_python(), packages=list_packages([layer]))
 
@@ -156,8 +162,11 @@ def _remove_own(resolved: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _install_node_modules(uv: Uv, folder: Path) -> None:
-    """Install the browser and the runtime of web packages by npm, and unpack the browser."""
+def _install_node_modules(uv: Uv, layer: Path) -> None:
+    """Install the browser and the runtime of web packages by npm, and unpack the browser.
+
+    ``layer`` is the folder of the packages of Python that do so.
+    """
     if shutil.which("npm") is None:
         raise EnvironmentFailedError(
             "web targets are checked in a browser that comes from npm, which is not installed",
@@ -165,8 +174,13 @@ def _install_node_modules(uv: Uv, folder: Path) -> None:
             "onnxruntime-web (MCONV_NODE_MODULES)",
         )
     for path in NODE_LOCK.iterdir():
-        shutil.copy(path, folder)
+        shutil.copy(path, uv.folder)
     uv.call(["npm", "ci", "--ignore-scripts", "--no-fund", "--no-audit", "--loglevel=error"])
+    modules = uv.folder / "node_modules"
+    Uv(uv.folder, {**uv.variables, "MCONV_NODE_MODULES": str(modules)}).call(
+        make_command(Interpreter(layers=(str(layer),)), UNPACKER, [])
+    )
+    shutil.rmtree(modules / "@sparticuz", ignore_errors=True)  # it is unpacked now
 
 
 def make_model(request: dict[str, object], folder: str, variables: dict[str, str]) -> Made:

@@ -9,7 +9,6 @@ the same version. So a step sees the versions of the lock, each once on the disk
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
+from mconv import registry
 from mconv.environments.folder import find_folder, find_root, find_tools_root, read_record
 from mconv.environments.interpreter import ABSENT, normalize_name, read_own_version
 from mconv.errors import MconvError
@@ -100,14 +100,15 @@ def _find_tool(name: str, root: Path, made_before: Path | None) -> Interpreter:
         )
     tool = TOOLS[name]
     missing = [] if has_requirements(tool) else list_missing(name)
-    if not missing and not (tool.node and not find_own_node_modules()):
+    programs = has_programs(name)
+    if not missing and programs:
         return Interpreter(name=name)
     key = _make_key(name, missing)
     folder = find_folder(name, key, root)
     if made_before is not None and read_record(find_folder(name, key, made_before)) is not None:
         folder = find_folder(name, key, made_before)
     variables = {}
-    if tool.node and not find_own_node_modules():
+    if tool.node and not programs:
         variables["MCONV_NODE_MODULES"] = str(folder / "node_modules")
     return Interpreter(
         name=name,
@@ -156,17 +157,11 @@ def _iterate_lines(text: str) -> Iterator[str]:
             yield " ".join(line.split())
 
 
-def find_own_node_modules() -> Path | None:
-    """Return the folder of npm packages that mconv has without a layer, if there is one.
-
-    It is what ``MCONV_NODE_MODULES`` names, or lies beside mconv or above the working folder.
-    """
-    if named := os.environ.get("MCONV_NODE_MODULES"):
-        return Path(named)
-    for folder in (Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents):
-        if (folder / "node_modules/onnxruntime-web").is_dir():
-            return folder / "node_modules"
-    return None
+def has_programs(name: str) -> bool:
+    """Return whether the programs that a tool's runtimes need are on this machine without a
+    layer."""
+    runtimes = registry.runtimes().values()
+    return all(each.present() for each in runtimes if each.environment == name)
 
 
 def describe_platform() -> str:
@@ -177,6 +172,6 @@ def describe_platform() -> str:
 def _make_key(name: str, missing: list[Pin]) -> str:
     """Return the key of a tool's layer: the digest of what is in it and what it is for."""
     lines = [name, describe_platform(), *(pin.text for pin in missing)]
-    if TOOLS[name].node:
+    if TOOLS[name].node and not has_programs(name):
         lines.append((NODE_LOCK / "package-lock.json").read_text(encoding="utf-8"))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -32,6 +32,11 @@ BUILDER_INFRASTRUCTURE = ("input", "constant", "build")  # methods that add no o
 BROTLI_QUALITY = 5  # what static hosts use
 
 
+def present() -> bool:
+    """Tell whether there is a browser, and onnxruntime-web."""
+    return _browser.has_browser() and _browser.find_ort() is not None
+
+
 class PackageOptions(TypedDict, total=False):
     """What the runtime reads of a web target's options.
 

@@ -7,6 +7,7 @@ from mconv.runtimes._browser.executables import (
     find_browsers,
     find_ort,
     find_other_browsers,
+    has_browser,
     unpack_browser,
 )
 from mconv.runtimes._browser.server import ORT_URL, serve_folder
@@ -18,6 +19,7 @@ __all__ = [
     "find_browsers",
     "find_ort",
     "find_other_browsers",
+    "has_browser",
     "serve_folder",
     "unpack_browser",
 ]

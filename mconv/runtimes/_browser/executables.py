@@ -90,6 +90,16 @@ def find_browser() -> Path | None:
     return None
 
 
+def has_browser() -> bool:
+    """Return whether :func:`find_browser` would find one; nothing is unpacked."""
+    if os.environ.get("MCONV_BROWSER"):
+        return True
+    for folder in list_node_modules():
+        if (folder / UNPACKED / "chromium").is_file() or (folder / PACKAGE).is_dir():
+            return True
+    return any(shutil.which(name) for name in SYSTEM)
+
+
 def _find_npm_browser(folder: Path) -> Path | None:
     """Return the browser from npm in the node_modules ``folder``, unpacked, or None."""
     unpacked = folder / UNPACKED / "chromium"
@@ -168,3 +178,7 @@ def unpack_browser(folder: Path) -> Path:
         except OSError:  # another process was quicker
             shutil.rmtree(staged)
     return target / "chromium"
+
+
+if __name__ == "__main__":  # unpack the browser ahead
+    print(find_browser())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,13 +106,15 @@ def test_the_build_of_pytorch_does_not_matter(monkeypatch: pytest.MonkeyPatch) -
     assert "torch" not in {pin.name for pin in tools.list_missing("pytorch")}
 
 
-def test_packages_of_npm_are_a_part_of_the_browser(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("MCONV_NODE_MODULES", str(tmp_path))
-    assert not tools.find_tool("browser").variables
-    monkeypatch.delenv("MCONV_NODE_MODULES")
-    monkeypatch.setattr(tools, "find_own_node_modules", lambda: None)
-    tools._find_tool.cache_clear()
-    found = tools.find_tool("browser")
-    assert found.variables == {"MCONV_NODE_MODULES": f"{found.folder}/node_modules"}
+def test_a_browser_is_a_part_of_its_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there is one already, nothing of npm is installed."""
+    real = registry.runtimes()
+    for present in (True, False):
+        runtime = replace(real["browser"], present=lambda there=present: there)
+        monkeypatch.setattr(registry, "runtimes", lambda runtime=runtime: {"browser": runtime})
+        tools._find_tool.cache_clear()
+        found = tools.find_tool("browser")
+        if present:
+            assert (found.folder, found.variables) == ("", {})
+        else:
+            assert found.variables == {"MCONV_NODE_MODULES": f"{found.folder}/node_modules"}
