@@ -64,11 +64,16 @@ def import_commands() -> list[ModuleType]:
 
 
 def main_inner(argv: Sequence[str] | None) -> int:
-    """Parse and run, and return the exit code.
+    """Parse and run, and return the exit code; of no arguments, show the help.
 
     Raises MconvError for everything that a user can mend.
     """
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser.print_help()
+        return 0
+    args = parser.parse_args(words)
     return int(args.run(args))
 
 

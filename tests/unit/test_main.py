@@ -94,3 +94,23 @@ def test_an_interrupt_is_130(
     assert callable(handler)
     with pytest.raises(KeyboardInterrupt):
         handler(signal.SIGTERM, None)
+
+
+def test_no_arguments_show_the_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("usage: mconv")
+    assert "convert" in shown.out
+    assert shown.err == ""
+    monkeypatch.setattr("sys.argv", ["mconv"])
+    assert main() == 0
+    assert capsys.readouterr().out == shown.out
+
+
+def test_an_option_without_a_command_is_an_error_of_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--no-such-option"]) == 2
+    assert "mconv --help" in capsys.readouterr().err
