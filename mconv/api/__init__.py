@@ -31,7 +31,7 @@ from mconv.api._results import compare_results, merge_results, read_results, ren
 from mconv.api._setup import TOOL_NAMES, Environment, set_up
 from mconv.api._store import Maintained, StoredStep, list_store, prune_store, verify_store
 from mconv.contracts import MixedConfig, Schemas
-from mconv.discovery import devices
+from mconv.discovery import devices, draft
 from mconv.discovery import find as discovery_find
 from mconv.discovery.find import find_readers
 from mconv.engine import artifact
@@ -482,13 +482,12 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:
-    """Return a models.yml for the models that :func:`find` told of, checked.
+    """Return a models.yml to start from for the models that :func:`find` told of.
 
-    Raises ManifestError.
+    It is read without a problem where one of them converts as it is; where all need something more,
+    the problems of :func:`load_manifest` name the lines to fill in.
     """
-    text = discovery_find.draft_manifest(Path(folder), tuple(models))
-    discovery_find.validate_manifest(text, Path(folder))
-    return text
+    return draft.draft_manifest(Path(folder), tuple(models)).text
 
 
 def schema(name: str = "models") -> schemas.JsonSchema:

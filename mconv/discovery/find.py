@@ -7,22 +7,16 @@ it still needs. Nothing here loads a framework or runs code of a file.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-
-import yaml
 
 from mconv import registry
 from mconv.contracts import list_defaults
 from mconv.discovery import architecture
 from mconv.environments.folder import is_ready
 from mconv.environments.tools import find_tool
-from mconv.errors import MconvError, SourceError, UsageError, one_line
-from mconv.manifest import config as manifest_config
-from mconv.manifest import reader
+from mconv.errors import MconvError, SourceError, UsageError
 from mconv.manifest.recognise import (
     LFS,
     describe_unknown,
@@ -30,14 +24,12 @@ from mconv.manifest.recognise import (
     find_promised_format,
     read_head,
 )
-from mconv.manifest.yaml import Node, Problems
 from mconv.values import Checked, Facts, Found, Interpreter, SourceConfig, Status
 
 # and folders whose name begins with a dot
 SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist"}
 ARTIFACT = "mconv.json"  # beside what mconv made itself
 LARGEST = 200_000  # files of a tree
-LONGEST_COMMENT = 4000  # characters
 VAGUE_SUFFIXES = (".bin", ".xml", ".pkl", ".pickle", ".ckpt")  # which other files have as well
 
 
@@ -281,70 +273,3 @@ def find_readers() -> Interpreter:
 def check_path(path: str) -> Checked:
     """Call :func:`check`. This is what the child process runs."""
     return check(Path(path))
-
-
-def draft_manifest(folder: Path, models: tuple[Found, ...]) -> str:
-    """Return a models.yml to start from.
-
-    It lists what converts as it is, and as comments what needs something first. Raises UsageError
-    where nothing converts as it is: a manifest needs one model.
-    """
-    ready = [model for model in models if model.source and not model.needs and not model.problems]
-    if not ready:
-        reasons = []
-        for model in models:
-            if lacking := (*model.problems, *model.needs):
-                reasons.append(f"{model.path}: {lacking[0]}")
-        raise UsageError(
-            "no model here converts as it is",
-            hint="; ".join(reasons)[:1000] or "there is none under this folder",
-        )
-    lines = ["version: 1", "models:"]
-    names: set[str] = set()
-    for model in ready:
-        description = model.kind or model.format or ""
-        if model.model_type:
-            description = f"{model.model_type} (by its {model.evidence})"
-        source = f"{{format: {model.source}, path: {_quoted(model.path)}}}"
-        lines += [
-            f"  - name: {_name(model, names)}",
-            f"    source: {source}  # {description}, {model.size_bytes / 1e6:.2f} MB",
-            "    targets: [onnx, onnx:int8]",
-        ]
-    for model in models:
-        if model not in ready:
-            reason = "; ".join((*model.problems, *model.needs))
-            lines.append(
-                f"  # {one_line(model.path, LONGEST_COMMENT)}: {one_line(reason, LONGEST_COMMENT)}"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """Return a text as YAML writes it in a flow mapping."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _name(each: Found, taken: set[str]) -> str:
-    """Return the file's or folder's name as a model's, with a number where another has it."""
-    path = Path(each.path)
-    base = path.stem if path.suffix else path.name
-    base = path.parent.name if base == "model" and path.parent.name else base
-    allowed = re.sub(r"[^A-Za-z0-9._-]", "-", base)
-    match = manifest_config.NAME.match(allowed.lstrip("._-"))
-    name = match.group() if match else "model"
-    number = 2
-    unique = name
-    while unique.lower() in taken:
-        unique, number = f"{name}-{number}", number + 1
-    taken.add(unique.lower())
-    return unique
-
-
-def validate_manifest(text: str, folder: Path) -> None:
-    """Raise ManifestError where ``text`` as a manifest in ``folder`` would not load."""
-    raw = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert raw is not None
-    problems = Problems("models.yml")
-    root = folder.resolve()
-    reader.read(Node(raw, problems, "models.yml"), problems, root, boundary=root)
