@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 import msgspec
 
 from mconv import compare, registry
+from mconv.api import _begin as beginning
 from mconv.api import _results as results
+from mconv.api._begin import Begun
 from mconv.api._plan import (
     Planned,
     PlannedShard,
@@ -72,6 +74,7 @@ __all__ = [
     "ADVISED_COSINE",
     "Advice",
     "Architecture",
+    "Begun",
     "Checked",
     "Compatibility",
     "DETECT_SECONDS",
@@ -101,6 +104,7 @@ __all__ = [
     "VariantResult",
     "Verification",
     "advise",
+    "begin",
     "catalogue",
     "check",
     "compare_results",
@@ -479,6 +483,21 @@ def write_text(path: PathLike, text: str) -> None:
     output.check_writable(Path(path).parent)
     with output.explain_unwritable(Path(path)):
         local.write_text(Path(path), text)
+
+
+def begin(
+    folder: PathLike = ".",
+    *,
+    manifest: str = "models.yml",
+    github: bool = False,
+    force: bool = False,
+) -> Begun:
+    """Look for models in ``folder``, and write a manifest to start from there; with ``github`` a
+    workflow of its repository, too.
+
+    Files that are there are overwritten with ``force`` only. Raises UsageError.
+    """
+    return beginning.begin(Path(folder), manifest, github=github, force=force)
 
 
 def draft_manifest(folder: PathLike, models: Sequence[Found]) -> str:

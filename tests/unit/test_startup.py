@@ -41,7 +41,16 @@ def loaded(*argv: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["list"], ["list", "--json"], ["schema"], ["find", "examples"]]
+    "argv",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "--json"],
+        ["schema"],
+        ["find", "examples"],
+        ["find", "examples", "--manifest"],
+        ["init", "absent"],
+    ],
 )
 def test_no_framework_is_loaded(argv: list[str]) -> None:
     assert not loaded(*argv) & HEAVY

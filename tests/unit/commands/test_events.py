@@ -96,6 +96,9 @@ EVENTS = [
     (UNWRITABLE, 2, "quantize m.onnx --precision int8 --out text/m.onnx"),
     (UNWRITABLE, 2, "quantize m.onnx --precision int4 --emit-config text/mixed.json"),
     (UNWRITABLE, 2, "report results.json --out text/report.md"),
+    # a file that is there and was not asked to be overwritten
+    ("models.yml is there already", 2, "init"),
+    ("text is not a folder", 2, "init text"),
 ]
 
 
