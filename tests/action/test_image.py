@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from scripts import image
+from tests.action import workflow
 from tests.action.server import GitHub, serve
 from tests.attacks import harness
 from tests.conftest import ROOT
@@ -160,6 +161,30 @@ def test_digits_are_converted_commented_and_released(built: None, workspace: Pat
         } <= names
         assert len(state.comments) == 1
         assert TOKEN not in run.log + release.log
+
+
+def test_the_quick_start_of_the_docs_runs_in_the_image(built: None, tmp_path: Path) -> None:
+    """Its step as it is written, by a workspace that the runner's user owns."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(ROOT / "examples/ready", folder, ignore=shutil.ignore_patterns("out", ".mconv"))
+    lines = (folder / "models.yml").read_text().split("    targets:")[0]
+    (folder / "models.yml").write_text(lines + "    targets: [onnx, onnx:int8]\n")
+    (job,) = workflow.read_example("docs/github.md")["jobs"].values()
+    steps = workflow.find_steps(job)
+    context = workflow.Context()
+    inputs = workflow.make_inputs(steps["mconv"], context, ROOT / "action.yml")
+    with serve(GitHub(read_only=not workflow.can_comment(job))) as state:
+        run = Run(folder, state, "pull_request", PULL, **inputs)
+        assert run.wait() == 0, run.log
+        assert run.outputs["passed"] == "2"
+        assert len(state.comments) == 1
+    context.outputs["mconv"] = run.outputs
+    upload = steps["actions/upload-artifact"]
+    assert context.holds(upload["if"])
+    uploaded = folder / context.fill(upload["with"]["path"])
+    store = folder / steps["actions/cache"]["with"]["path"].split()[0]
+    for kept in (uploaded / "results.json", *store.iterdir()):
+        assert kept.stat().st_uid == RUNNER
 
 
 SPY = """
