@@ -266,12 +266,14 @@ def test_the_half_that_runs_a_pull_request_has_no_token_and_no_right_to_write() 
 
 def test_the_release_pins_every_image_of_the_dockerfile() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
-    images = set(re.findall(r"^FROM \$\{(\w+)\}", dockerfile, re.M))
-    assert not re.findall(r"^FROM (?!\$\{)", dockerfile, re.M)
+    stages = set(re.findall(r"^FROM .* AS (\w+)$", dockerfile, re.M))
+    named = set(re.findall(r"^FROM (?:--\S+ )?(\S+)", dockerfile, re.M)) - stages
+    images = {name.strip("${}") for name in named}
+    assert named == {f"${{{name}}}" for name in images}  # none by its own name
     release = (ROOT / ".github/workflows/release.yml").read_text()
     assert set(re.search(r"for name in (.*); do", release)[1].split()) == images  # type: ignore[index]
     for name in images:
-        assert f'--build-arg "{name}=' in release
+        assert f"{name}=${{{{ needs.prepare.outputs.{name.lower()} }}}}" in release
         assert len(re.findall(rf"^ARG {name}=\S+$", dockerfile, re.M)) == 1
 
 
