@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -168,6 +169,7 @@ class Installer:
             raise UsageError(describe_missing(missing), hint=f"run `{self.command}`")
         for installation in missing:
             try:
+                find_uv(self.progress)
                 make(installation, self.progress)
             except MconvError as problem:
                 place = installation.model.spec.place if installation.model else None
@@ -296,28 +298,48 @@ def _make_alone(
     return record
 
 
+def find_uv(progress: InstallProgress) -> str:
+    """Return uv's executable: that beside mconv, else on the path, else of an environment of its
+    own, which is made. Raises MconvError where that cannot be.
+    """
+    if (executable := shutil.which("uv", path=os.path.dirname(sys.executable))) is not None:
+        return executable
+    if (executable := shutil.which("uv")) is not None:
+        return executable
+    interpreter = tools.find_tool(tools.UV)
+    if not is_ready(interpreter):
+        make(plan_tool(interpreter), progress)
+    return str(Path(interpreter.folder, making.PACKAGES, "bin/uv"))
+
+
 def _call(installation: Installation, folder: Path) -> making.Made:
     """Have a process of the workers' user make the environment.
 
     Raises EnvironmentFailedError with its words.
     """
-    variables = make_variables(read_pip_settings())
+    settings = read_pip_settings()
+    if installation.name == tools.UV:
+        return _call_function("make_uv", {"folder": str(folder), "settings": settings})
+    variables = make_variables(settings)
+    variables[making.EXECUTABLE] = find_uv(SilentInstallProgress())
     if find_worker_uid() is None:
         variables.setdefault("UV_CACHE_DIR", str(find_uv_cache()))
     else:
         variables.pop("UV_CACHE_DIR", None)
+    shared = {"folder": str(folder), "variables": variables}
     if installation.model is None:
-        function = "mconv.environments.making:make_tool"
-        arguments: dict[str, object] = {"name": installation.name}
-    else:
-        function = "mconv.environments.making:make_model"
-        arguments = {"request": msgspec.to_builtins(installation.model)}
+        return _call_function("make_tool", {**shared, "name": installation.name})
+    request = msgspec.to_builtins(installation.model)
+    return _call_function("make_model", {**shared, "request": request})
+
+
+def _call_function(name: str, arguments: dict[str, object]) -> making.Made:
+    """Call a function of :mod:`mconv.environments.making` as the workers' user.
+
+    Raises EnvironmentFailedError with its words.
+    """
     try:
-        answer = isolated_call.call(
-            function,
-            {**arguments, "folder": str(folder), "variables": variables},
-            timeout_s=SECONDS,
-        )
+        answer = isolated_call.call(f"{making.__name__}:{name}", arguments, timeout_s=SECONDS)
         return msgspec.convert(answer, making.Made)
     except WorkerCrashError as problem:
         raise EnvironmentFailedError(f"its installation ended: {problem.message}") from problem

@@ -13,8 +13,11 @@ from mconv.planning.step_graph import Step
 from mconv.values import ErrorInfo
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from typing import NoReturn
+
+    from tqdm import tqdm
+
+BAR = "{bar:20} {n_fmt}/{total_fmt} {elapsed}{postfix}"
 
 
 class ProgressLines:
@@ -83,43 +86,26 @@ class ProgressLines:
 
 
 class ProgressBar:
-    """Draws a rich progress bar that names the steps under way.
+    """Draws a progress bar that names the steps under way.
 
     Attributes:
         bar: The bar, once it is drawn.
-        task: Its only task.
         active: The labels of the steps under way.
         lock: Held while the labels change.
         installation: The bar of what is being installed, while that is drawn.
     """
 
     def __init__(self) -> None:
-        self.bar: RichProgress | None = None
-        self.task: TaskID | None = None
+        self.bar: tqdm[NoReturn] | None = None
         self.active: list[str] = []
         self.lock = threading.Lock()
-        self.installation: RichProgress | None = None
+        self.installation: tqdm[NoReturn] | None = None
 
     def begin(self, total: int) -> None:
         """Draw an empty bar for ``total`` steps."""
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from tqdm import tqdm
 
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
-        )
-        self.bar = Progress(*columns, console=Console(stderr=True))
-        self.bar.start()
-        self.task = self.bar.add_task("", total=total)
+        self.bar = tqdm(total=total, file=sys.stderr, bar_format=BAR, dynamic_ncols=True)
 
     def started(self, step: Step) -> None:
         """Name a step as under way."""
@@ -132,66 +118,54 @@ class ProgressBar:
         with self.lock:
             if step.label in self.active:
                 self.active.remove(step.label)
-            if self.bar is not None and self.task is not None:
-                self.bar.advance(self.task)
+            if self.bar is not None:
+                self.bar.update()
                 if error:
-                    self.bar.console.print(
-                        f"{log_line(step.label)}: {log_line(error.type)}: "
-                        f"{log_line(error.message)}",
-                        markup=False,
-                        highlight=False,
-                    )
+                    words = f"{log_line(error.type)}: {log_line(error.message)}"
+                    self.bar.write(f"{log_line(step.label)}: {words}", file=sys.stderr)
             self._show()
 
     def skipped(self, step: Step, cause: ErrorInfo) -> None:
         """Advance the bar past a step that is not run."""
-        if self.bar is not None and self.task is not None:
-            self.bar.advance(self.task)
+        if self.bar is not None:
+            self.bar.update()
 
     def end(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
-            self.bar.stop()
+            self.bar.close()
 
     def installing(self, installation: Installation, done_bytes: int) -> None:
         """Draw how much of an environment is there."""
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from tqdm import tqdm
 
-        total = installation.megabytes * 10**6 if installation.megabytes else None
         if self.installation is None:
-            columns = (
-                BarColumn(),
-                DownloadColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.description}", markup=False),
+            self.installation = tqdm(
+                total=(installation.megabytes or 0) * 10**6 or None,
+                desc=log_line(describe_installation(installation)),
+                unit="B",
+                unit_scale=True,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
             )
-            self.installation = Progress(*columns, console=Console(stderr=True), transient=True)
-            words = log_line(describe_installation(installation))
-            self.installation.add_task(words, total=total)
-            self.installation.start()
-        task = self.installation.tasks[0].id
-        self.installation.update(task, completed=min(done_bytes, total or done_bytes))
+        # what it takes is known about
+        done = min(done_bytes, self.installation.total or done_bytes)
+        self.installation.update(done - self.installation.n)
 
     def installed(
         self, installation: Installation, record: Record | None, error: MconvError | None
     ) -> None:
         """Take that bar away, and print what is there, or why it cannot be."""
         if self.installation is not None:
-            self.installation.stop()
+            self.installation.close()
             self.installation = None
         print(describe_installed(installation, record, error), file=sys.stderr, flush=True)
 
     def _show(self) -> None:
         """Write the labels of the steps under way behind the bar."""
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, description=log_line(" · ".join(self.active)))
+        if self.bar is not None:
+            self.bar.set_postfix_str(log_line(" · ".join(self.active)))
 
 
 def describe_installation(installation: Installation) -> str:

@@ -32,11 +32,12 @@ from mconv.environments.models import (
     read_requirements,
 )
 from mconv.environments.settings import CONSTRAINT, NO_INDEX, names_places
-from mconv.environments.tools import NODE_LOCK, TOOLS, has_programs, list_missing
+from mconv.environments.tools import NODE_LOCK, TOOLS, UV, has_programs, list_missing
 from mconv.errors import EnvironmentFailedError
 from mconv.values import EnvironmentSpec, Frozen, Interpreter
 
 PACKAGES = "packages"
+EXECUTABLE = "MCONV_UV"  # the variable that names uv's executable
 VENV = "venv"
 LOG = "install.log"
 UNPACKER = "mconv.runtimes._browser.executables"  # run as the main module
@@ -75,7 +76,7 @@ class Uv:
         Raises EnvironmentFailedError with a plain sentence where it fails.
         """
         offline = NO_INDEX in self.variables and arguments[0] == "pip"
-        return self.call([find_uv(), *arguments, *["--no-index"] * offline], cwd=cwd)
+        return self.call([self.variables[EXECUTABLE], *arguments, *["--no-index"] * offline], cwd)
 
     def call(self, command: Sequence[str], cwd: Path | None = None) -> str:
         """Return what any program prints on its standard output; its errors go to the log."""
@@ -104,20 +105,31 @@ class Uv:
         return ["--torch-backend", backend] if backend is not None else []
 
 
-def find_uv() -> str:
-    """Return uv's executable: that of its distribution beside mconv, else the one on the path."""
-    own = Path(sys.executable).with_name("uv")
-    if own.is_file():
-        return str(own)
-    try:
-        from uv import find_uv_bin
+def make_uv(folder: str, settings: dict[str, str]) -> Made:
+    """Install uv itself in ``folder`` by pip, which is there before it, with ``settings`` of pip.
 
-        return str(find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        executable = shutil.which("uv")
-    if executable is None:
-        raise EnvironmentFailedError("uv is not installed", hint="pip install uv")
-    return executable
+    The lock is installed with its hashes. Raises EnvironmentFailedError, also where there is no
+    pip.
+    """
+    layer = Path(folder, PACKAGES)
+    lock = Path(folder, "lock.txt")
+    lock.write_text("".join(f"{pin.text}\n" for pin in list_missing(UV)), encoding="utf-8")
+    variables = {f"PIP_{name.upper().replace('-', '_')}": text for name, text in settings.items()}
+    pip = Uv(Path(folder), variables)
+    pip.asked["mconv"] = ["uv"]
+    try:
+        pip.call(
+            [
+                *(sys.executable, "-m", "pip", "install", "--target", str(layer), "--no-deps"),
+                *("--disable-pip-version-check", "--require-hashes", "--requirement", str(lock)),
+            ]
+        )
+    except EnvironmentFailedError as problem:
+        raise EnvironmentFailedError(
+            f"uv, which makes environments, cannot be installed by pip: {problem.message}",
+            hint="install uv, so that it is on the path",
+        ) from problem
+    return Made(python=_describe_python(), packages=list_packages([layer]))
 
 
 def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
@@ -138,10 +150,11 @@ def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
             *("--no-annotate", "--no-header", "--quiet", *backend),
         )
         rest = Path(folder, "missing.txt")
-        rest.write_text(_remove_own(resolved), encoding="utf-8")
+        rest.write_text(_remove_present(resolved, TOOLS[name].unused), encoding="utf-8")
         uv.run(
             *("pip", "install", "--python", sys.executable, "--target", str(layer)),
             *("--no-deps", "--requirements", str(rest), *backend),
+            *["--compile-bytecode"] * TOOLS[name].compiled,
         )
     if TOOLS[name].node and not has_programs(name):
         _install_node_modules(uv, layer)
@@ -149,14 +162,17 @@ def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
     return Made(python=_describe_python(), packages=list_packages([layer]))
 
 
-def _remove_own(resolved: str) -> str:
-    """Return the lines of resolved requirements that mconv's own Python has not as they are."""
+def _remove_present(resolved: str, unused: Sequence[str]) -> str:
+    """Return the lines of resolved requirements that mconv's own Python has not as they are,
+    without those of the distributions ``unused``."""
     lines = []
     keep = True
     for line in resolved.splitlines():
         if not line.startswith((" ", "\t")):
             match = PIN.match(line)
-            keep = match is None or read_own_version(normalize_name(match[1])) != match[2]
+            distribution = normalize_name(match[1]) if match is not None else ""
+            version = match[2] if match is not None else ""
+            keep = distribution not in unused and read_own_version(distribution) != version
         if keep:
             lines.append(line)
     return "\n".join(lines) + "\n"
@@ -225,7 +241,8 @@ def _install_requirements(uv: Uv, asked: ModelRequest, python: str) -> None:
     spec = asked.spec
     files = [word for path in spec.requirements for word in ("--requirements", path)]
     uv.run(
-        *("pip", "install", "--python", python, *files, *spec.packages, *asked.worker),
+        *("pip", "install", "--python", python, "--compile-bytecode"),
+        *(*files, *spec.packages, *asked.worker),
         *uv.choose_backend(spec.torch_backend),
         cwd=Path(spec.root),
     )
@@ -252,6 +269,7 @@ def _install_lock(uv: Uv, spec: EnvironmentSpec, python: str) -> None:
         lock = project / "pylock.toml"
     uv.run(
         *("pip", "sync", "--python", python, "--allow-empty-requirements", str(lock)),
+        "--compile-bytecode",
         *(["--torch-backend", spec.torch_backend] if spec.torch_backend else []),
         cwd=project,
     )
@@ -279,7 +297,7 @@ def _install_layer(uv: Uv, asked: ModelRequest, python: str) -> None:
         layer = uv.folder / LAYER
         uv.run(
             *("pip", "install", "--python", python, "--target", str(layer), "--no-deps"),
-            *(*missing, *backend),
+            *("--compile-bytecode", *missing, *backend),
         )
 
 

@@ -27,6 +27,9 @@ from mconv.values import OWN, Interpreter
 LOCKS = Path(__file__).with_name("locks")
 NODE_LOCK = LOCKS / "browser"  # package.json and package-lock.json
 
+PICTURES = "pictures"  # what reads samples that are pictures
+UV = "uv"  # what makes environments
+
 
 class Tool(NamedTuple):
     """A tool that plug-ins name.
@@ -35,22 +38,35 @@ class Tool(NamedTuple):
         requirements: What it is, as the extra of this name in pyproject.toml says.
         megabytes: What its layer takes on the disk, beside mconv's own packages.
         node: It has packages of npm, too.
+        unused: Distributions that it names and that nothing of it imports; they are left out.
+        compiled: Bytecode is made of it, so that imports are quicker and it takes a third more.
     """
 
     requirements: tuple[str, ...]
     megabytes: int
     node: bool = False
+    unused: tuple[str, ...] = ()
+    compiled: bool = True
 
 
 TOOLS: dict[str, Tool] = {
     "pytorch": Tool(
-        ("torch==2.13.0", "transformers>=5.23,<5.24", "safetensors>=0.6"),
-        megabytes=800,
+        ("torch==2.13.0", "transformers>=5.23,<5.24", "safetensors>=0.6", "pillow>=11"),
+        megabytes=830,
+        compiled=False,
     ),
-    "tensorflow": Tool(("tensorflow>=2.21,<2.22", "tf2onnx>=1.17,<1.18"), megabytes=2050),
+    "tensorflow": Tool(
+        ("tensorflow>=2.21,<2.22", "tf2onnx>=1.17,<1.18", "pillow>=11"), megabytes=2160
+    ),
     "jax": Tool(
-        ("jax>=0.10,<0.11", "flax>=0.12,<0.13", "jax2onnx>=0.17.1,<0.18", "safetensors>=0.6"),
-        megabytes=730,
+        (
+            "jax>=0.10,<0.11",
+            "flax>=0.12,<0.13",
+            "jax2onnx>=0.17.1,<0.18",
+            "safetensors>=0.6",
+            "pillow>=11",
+        ),
+        megabytes=860,
     ),
     "sklearn": Tool(
         (
@@ -60,11 +76,18 @@ TOOLS: dict[str, Tool] = {
             "skops>=0.16,<0.17",
             "pyarrow>=26,<27",
         ),
-        megabytes=340,
+        megabytes=400,
     ),
-    "openvino": Tool(("openvino>=2026.4,<2026.5", "nncf>=3.4,<3.5"), megabytes=350),
-    "browser": Tool(("playwright>=1.65,<1.66", "brotli>=1.1"), megabytes=600, node=True),
-    "parquet": Tool(("pyarrow>=26,<27",), megabytes=170),
+    "openvino": Tool(
+        ("openvino>=2026.4,<2026.5", "nncf>=3.4,<3.5"),
+        megabytes=330,
+        unused=("joblib", "narwhals", "scikit-learn", "threadpoolctl"),  # of NNCF
+        compiled=False,
+    ),
+    "browser": Tool(("playwright>=1.65,<1.66", "brotli>=1.1"), megabytes=560, node=True),
+    "parquet": Tool(("pyarrow>=26,<27",), megabytes=180),
+    PICTURES: Tool(("pillow>=11",), megabytes=25),
+    UV: Tool(("uv>=0.9",), megabytes=40),
 }
 
 
@@ -114,9 +137,15 @@ def _find_tool(name: str, root: Path, made_before: Path | None) -> Interpreter:
         name=name,
         layers=(str(folder / "packages"),),
         variables=variables,
-        packages={pin.name: pin.version for pin in read_lock(name)} if missing else {},
+        packages=_list_locked(name) if missing else {},
         folder=str(folder),
     )
+
+
+def _list_locked(name: str) -> dict[str, str]:
+    """Return the versions that a tool's lock names, without what is left out."""
+    unused = TOOLS[name].unused
+    return {pin.name: pin.version for pin in read_lock(name) if pin.name not in unused}
 
 
 def has_requirements(tool: Tool) -> bool:
@@ -133,6 +162,8 @@ def list_missing(name: str) -> list[Pin]:
     """Return what the tool's lock names and mconv's own Python has not in the same version."""
     missing = []
     for pin in read_lock(name):
+        if pin.name in TOOLS[name].unused:
+            continue
         if read_own_version(pin.name).partition("+")[0] != pin.version:
             missing.append(pin)
     return missing

@@ -21,12 +21,13 @@ from mconv import hardware, registry
 from mconv.contracts import Plugin
 from mconv.environments.interpreter import find_version, normalize_name
 from mconv.environments.models import PYTHON, ModelRequest, find_model, list_asked
-from mconv.environments.tools import find_tool
+from mconv.environments.tools import PICTURES, find_tool
 from mconv.errors import ManifestError
 from mconv.manifest.config import Evaluate, Manifest, ModelConfig, VariantConfig
 from mconv.planning.environments import list_requests
 from mconv.planning.keys import digest_code, digest_files
 from mconv.planning.step_graph import Plan, Step, VariantPlan
+from mconv.proof.media import is_picture
 from mconv.samples import COUNT, SEED
 from mconv.steps.kinds import KINDS
 from mconv.steps.requests import (
@@ -574,7 +575,16 @@ class _Planner:
     def _find_source_environment(self) -> Interpreter:
         """Return where the model's code runs: in the environment that it names, else in its
         source's."""
-        return self.environment or find_tool(self.source.environment)
+        return self.environment or find_tool(
+            self.source.environment or self._find_reader_of_samples()
+        )
+
+    def _find_reader_of_samples(self) -> str:
+        """Return the tool that the user's samples need, of a source that needs none itself."""
+        files = [Path(path) for path in self.model.samples]
+        for folder in [path for path in files if path.is_dir()]:
+            files += folder.iterdir()
+        return PICTURES if any(map(is_picture, files)) else ""
 
     def _find_beside(self, runtime: registry.Runtime) -> Interpreter | None:
         """Return where the source is measured, where that is not where the artifact is."""

@@ -23,6 +23,11 @@ MediaKind = Literal["picture", "sound", "text"]
 NAMES: dict[MediaKind, str] = {"picture": "a picture", "sound": "a sound", "text": "a text"}
 
 
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture, by its suffix."""
+    return path.suffix.lower() in PICTURES
+
+
 class Media(NamedTuple):
     """One picture, sound or text of a user's.
 
@@ -48,10 +53,9 @@ def read_media(path: Path) -> list[Media]:
     Raises UsageError for a file that cannot be decoded.
     """
     import numpy as np
-    from PIL import Image
 
     try:
-        if path.suffix.lower() in PICTURES:
+        if is_picture(path):
             return [Media("picture", path.name, _read_picture(path))]
         if path.suffix.lower() in SOUNDS:
             array, rate = _read_sound(path)
@@ -62,7 +66,6 @@ def read_media(path: Path) -> list[Media]:
         ValueError,
         SyntaxError,
         struct.error,  # of a sound whose header is cut off
-        Image.DecompressionBombError,
     ) as problem:
         raise UsageError(f"{path.name} cannot be read: {one_line(problem, 200)}") from problem
     texts = [line for line in lines if line.strip()]
@@ -72,12 +75,23 @@ def read_media(path: Path) -> list[Media]:
 
 
 def _read_picture(path: Path) -> np.ndarray:
+    """Return a picture, upright. Raises ValueError and OSError for one that cannot be decoded."""
     import numpy as np
-    from PIL import Image, ImageOps
 
-    with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        return np.asarray((upright or picture).convert("RGB"), np.uint8)
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as problem:
+        raise UsageError(
+            f"{path.name} is a picture, and Pillow, which reads it, is not installed here",
+            hint="pip install 'mconv[pictures]'; in an environment of the model's, list pillow",
+        ) from problem
+
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            return np.asarray((upright or picture).convert("RGB"), np.uint8)
+    except Image.DecompressionBombError as problem:
+        raise ValueError(str(problem)) from problem
 
 
 def _read_sound(path: Path) -> tuple[np.ndarray, int]:

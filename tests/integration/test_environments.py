@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mconv import api
-from mconv.environments.making import find_uv
+from mconv.engine.installing import SilentInstallProgress, find_uv
 from mconv.environments.settings import make_variables, read_pip_settings
 
 NET = """\
@@ -101,7 +101,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(state, root / "net.pt")
     text = MANIFEST.replace("TORCH", version).replace("ROOT", str(root))
     (root / "models.yml").write_text(text)
-    uv, python = find_uv(), root / "venv/bin/python"
+    uv, python = find_uv(SilentInstallProgress()), root / "venv/bin/python"
     variables = make_variables(read_pip_settings())
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, root / "venv"], check=True)
     wanted = [f"torch=={version}", "numpy>=2", third]

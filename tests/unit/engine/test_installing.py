@@ -18,7 +18,14 @@ import msgspec
 import pytest
 
 from mconv.engine import installing
-from mconv.engine.installing import Installation, Installer, make, plan_model
+from mconv.engine.installing import (
+    Installation,
+    Installer,
+    SilentInstallProgress,
+    find_uv,
+    make,
+    plan_model,
+)
 from mconv.environments import making
 from mconv.environments.folder import Record, find_log, find_record, read_record
 from mconv.environments.models import ModelRequest, find_model
@@ -188,7 +195,14 @@ def write_project(folder: Path, wheels: Path, *dependencies: str) -> Path:
         f"dependencies = [{listed}]\n"
         f'[tool.uv]\nno-index = true\nfind-links = ["{wheels}"]\n'
     )
-    command = [making.find_uv(), "lock", "--python", sys.executable, "--project", str(folder)]
+    command = [
+        find_uv(SilentInstallProgress()),
+        "lock",
+        "--python",
+        sys.executable,
+        "--project",
+        str(folder),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 
@@ -221,7 +235,7 @@ def test_a_lock_with_another_hash_is_refused(tmp_path: Path, wheels: Path) -> No
     project = write_project(tmp_path / "project", wheels, "needs")
     lock = project / "uv.lock"
     exported = subprocess.run(
-        [making.find_uv(), "export", "--frozen", "--project", str(project), "-q"],
+        [find_uv(SilentInstallProgress()), "export", "--frozen", "--project", str(project), "-q"],
         capture_output=True,
         text=True,
         check=True,
@@ -268,7 +282,7 @@ def test_a_lock_for_another_platform_says_so(tmp_path: Path, wheels: Path) -> No
 
 def test_a_given_environment_is_left_as_it_is(tmp_path: Path, wheels: Path) -> None:
     venv = tmp_path / "venv"
-    uv = making.find_uv()
+    uv = find_uv(SilentInstallProgress())
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
     places = ["--no-index", "--find-links", wheels]
     install = [uv, "pip", "install", "-q", "--python", venv / "bin/python", *places, "needs<2"]
