@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from mconv.discovery import draft
 from mconv.discovery import find as discovery_find
 from mconv.errors import UsageError
-from mconv.modules import search
+from mconv.modules.search import find_repository
 from mconv.results import output
 from mconv.store import local
 from mconv.values import Frozen
@@ -54,7 +54,7 @@ def begin(folder: Path, manifest: str, *, github: bool, force: bool) -> Begun:
             f"the manifest {manifest!r} would not lie in {folder}",
             hint="its paths are relative to its own folder: name that folder, and a file in it",
         )
-    repository = search.find_repository(folder.resolve())
+    repository = find_repository(folder.resolve())
     path = folder / manifest
     workflow = repository / WORKFLOW_PATH
     if not force:

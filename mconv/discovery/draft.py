@@ -248,11 +248,10 @@ class _Draft:
             packages = _list_foreign(chosen, str(model.source))
             if packages and self.environment:
                 fields["environment"] = ENVIRONMENT
-            if chosen.folder and "pythonpath" in manifest_config.MODEL_KEYS:
+            if chosen.folder:
                 fields["pythonpath"] = f"[{_quote(chosen.folder)}]"
         elif needs_code:
-            source["factory"] = "module:function"
-            gaps["source"] = ": the factory, a function without arguments that returns the module"
+            gaps["source"] = ": add `factory: module:function`, what returns the module"
         if packages and not self.environment:
             notes.append(
                 f"its code imports {', '.join(packages)}, which mconv does not bring: list them in "

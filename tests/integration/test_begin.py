@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mconv.__main__ import main
-from mconv.manifest.config import MODEL_KEYS
 
 NET = """
 import torch
@@ -68,7 +67,6 @@ def test_the_examples_convert_as_they_are_found(
     }
 
 
-@pytest.mark.skipif("pythonpath" not in MODEL_KEYS, reason="models.yml has no `pythonpath` yet")
 def test_a_src_layout_converts_once_its_inputs_are_filled_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

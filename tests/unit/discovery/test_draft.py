@@ -13,7 +13,6 @@ from mconv.discovery import find as discovery_find
 from mconv.discovery.draft import FILL, Draft, draft_manifest, validate_manifest
 from mconv.errors import ManifestError
 from mconv.manifest import reader
-from mconv.manifest.config import MODEL_KEYS
 from mconv.values import Found
 from tests.models import write_linear
 from tests.unit.formats.files import MADE
@@ -136,7 +135,8 @@ def test_weights_without_code_have_a_place_for_the_factory(tmp_path: Path) -> No
     lines = drafted.text.splitlines()
     told = problems(drafted, tmp_path)
     named = {lines[line - 1] for line, _ in told}
-    assert any("factory: module:function" in line and FILL in line for line in named)
+    assert any("source:" in line and f"{FILL}: add `factory:" in line for line in named)
+    assert any("the code that builds the module" in message for _, message in told)
     assert any("inputs:" in line and FILL in line for line in named)
     assert "no function was found here that builds a module of these" in comments(drafted)
 
@@ -186,7 +186,6 @@ def test_packages_that_no_file_lists_are_named(tiny: Path) -> None:
     assert "environments:\n" not in drafted.text
 
 
-@pytest.mark.skipif("pythonpath" not in MODEL_KEYS, reason="models.yml has no `pythonpath` yet")
 def test_a_src_layout_is_imported_from_its_folder(tmp_path: Path) -> None:
     package = tmp_path / "src/mynet"
     package.mkdir(parents=True)

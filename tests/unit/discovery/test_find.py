@@ -87,7 +87,7 @@ def test_where_nothing_converts_as_it_is_the_manifest_says_what_to_fill_in(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["find", str(tree / "weights"), "--manifest"]) == 0
-    assert "factory: module:function}  # FILL IN" in capsys.readouterr().out
+    assert "# FILL IN: add `factory: module:function`" in capsys.readouterr().out
     with pytest.raises(UsageError, match="not a folder"):
         discovery_find.find(tree / "absent")
 
