@@ -1,42 +1,82 @@
-# The image of the action. The base is named by tag; the release workflow resolves, pins and records its digest.
+# The image of the action, in layers by environment. Targets: `slim` has mconv, OpenVINO and the browser, `all` (the default)
+# every tool. The bases are named by tag; the release workflow resolves, pins and records their digests.
 ARG BASE=python:3.11-slim-bookworm
 ARG NODE=node:22-bookworm-slim
 
-FROM ${NODE} AS browser
+FROM ${NODE} AS npm
 WORKDIR /src
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev --ignore-scripts --no-fund --no-audit
 
-FROM ${BASE} AS build
-# PyTorch's CPU wheels are on an index of their own; an empty value takes pip's own configuration.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# mconv's own packages, in a layer before its code, which changes more often.
+FROM ${BASE} AS core
+ENV PATH=/opt/mconv/bin:$PATH \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    MCONV_ENVIRONMENTS=/opt/mconv-tools
+WORKDIR /src
 RUN python -m venv /opt/mconv
-COPY requirements.lock /src/
-RUN /opt/mconv/bin/pip install ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} -r /src/requirements.lock
-COPY pyproject.toml README.md LICENSE /src/
-COPY mconv /src/mconv
-RUN /opt/mconv/bin/pip install --no-deps /src
-COPY --from=browser /src/node_modules /browser/node_modules
-WORKDIR /browser
-RUN /opt/mconv/bin/python -c "from mconv.runtimes import _browser; print(_browser.find_browser())" \
-    && rm -r node_modules/@sparticuz
+COPY requirements.lock pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > core.txt \
+    && pip install --constraint requirements.lock --requirement core.txt
+COPY README.md LICENSE ./
+COPY mconv mconv
+RUN pip install --no-deps .
 
-FROM ${BASE}
+# A stage a tool, so that each is a layer of the image, and they are made side by side.
+# npm's browser is for x64 alone. On arm64 it is left out, and web targets need a Chromium of the user's: MCONV_BROWSER names it
+# in the container, and here nothing, so that the packages are made that drive such a one.
+FROM core AS browser
+COPY --from=npm /src/node_modules /opt/node_modules
+ENV MCONV_NODE_MODULES=/opt/node_modules
+RUN if [ "$(uname -m)" = x86_64 ]; then \
+      mconv setup --tool browser \
+      && PYTHONPATH="$(echo /opt/mconv-tools/browser-*/packages)" python -m mconv.runtimes._browser.executables; \
+    else \
+      MCONV_BROWSER=/nonexistent mconv setup --tool browser; \
+    fi \
+    && rm -r /opt/node_modules/@sparticuz
+FROM core AS openvino
+RUN mconv setup --tool openvino
+FROM core AS pytorch
+RUN mconv setup --tool pytorch
+FROM core AS tensorflow
+RUN mconv setup --tool tensorflow
+FROM core AS jax
+RUN mconv setup --tool jax
+FROM core AS sklearn
+RUN mconv setup --tool sklearn
+FROM core AS parquet
+RUN mconv setup --tool parquet
+
+FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="mconv" \
       org.opencontainers.image.description="Convert, quantize and prove machine-learning models" \
       org.opencontainers.image.licenses="MIT"
 # Workers load models, which is to run code: they get a uid of their own.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mconv
+# What is not in MCONV_TOOLS is installed into .mconv/environments of the workspace, which can be cached.
 ENV PATH=/opt/mconv/bin:$PATH \
     MCONV_WORKER_UID=10001 \
+    MCONV_TOOLS=/opt/mconv-tools \
     MCONV_NODE_MODULES=/opt/node_modules \
-    MCONV_BROWSER=/opt/node_modules/.mconv-chromium/chromium \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends git libnss3 libnspr4 libexpat1 && rm -rf /var/lib/apt/lists/*
-COPY --from=build /opt/mconv /opt/mconv
-COPY --from=build /browser/node_modules /opt/node_modules
+COPY --from=core /opt/mconv /opt/mconv
 COPY entrypoint.py /opt/mconv/entrypoint.py
 ENTRYPOINT ["python", "/opt/mconv/entrypoint.py"]
+
+FROM runtime AS slim
+COPY --from=openvino /opt/mconv-tools /opt/mconv-tools
+COPY --from=browser /opt/mconv-tools /opt/mconv-tools
+COPY --from=browser /opt/node_modules /opt/node_modules
+
+FROM slim AS all
+COPY --from=parquet /opt/mconv-tools /opt/mconv-tools
+COPY --from=sklearn /opt/mconv-tools /opt/mconv-tools
+COPY --from=jax /opt/mconv-tools /opt/mconv-tools
+COPY --from=pytorch /opt/mconv-tools /opt/mconv-tools
+COPY --from=tensorflow /opt/mconv-tools /opt/mconv-tools

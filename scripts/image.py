@@ -226,7 +226,6 @@ def build() -> None:
         arguments = [
             f"--build-arg=BASE={BASE}",
             f"--build-arg=NODE={BASE}",
-            "--build-arg=TORCH_INDEX=",
         ]
         call(
             "buildah",
