@@ -22,6 +22,7 @@ from mconv.discovery.factories import (
     Candidate,
     find_factories,
     fits_weights,
+    list_needy,
     rank_factories,
 )
 from mconv.discovery.inputs import Array, Guess, find_arrays, guess_inputs, match_samples
@@ -241,6 +242,13 @@ class _Draft:
         if needs_code:
             ranked = rank_factories(self.factories, str(model.source), model.path, names)
             notes += _note_factories(ranked, names)
+            if not ranked:
+                needy = list_needy(self.factories, str(model.source), names)
+                notes += [
+                    f"{each.factory} ({each.place}) has the names of these weights, but needs "
+                    f"{', '.join(each.required)}: write a function that calls it with them"
+                    for each in needy[:3]
+                ]
         chosen = ranked[0] if ranked else None
         packages: list[str] = []
         if chosen is not None:
@@ -373,7 +381,7 @@ def _list_foreign(candidate: Candidate, source: str) -> list[str]:
 def _note_factories(ranked: Sequence[Candidate], names: Sequence[str]) -> list[str]:
     """Return notes on the code that may build a module, the first of which is taken."""
     if not ranked:
-        return ["no function was found here that builds a module of these weights"]
+        return ["no function without arguments was found that builds a module of these weights"]
     first = ranked[0]
     built = first.builds.rpartition(".")[2]
     evidence = "all names of the weights" if fits_weights(first, names) else "perhaps these weights"

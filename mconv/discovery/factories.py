@@ -186,6 +186,16 @@ def rank_factories(
     return tuple(each for _, each in sorted(rated, key=lambda pair: pair[0]))
 
 
+def list_needy(
+    candidates: Sequence[Candidate], kind: str, names: Sequence[str]
+) -> tuple[Candidate, ...]:
+    """Return the candidates that build the module of weights, but cannot be called without
+    arguments.
+    """
+    fitting = [each for each in candidates if each.kind == kind and fits_weights(each, names)]
+    return tuple(each for each in fitting if each.required)
+
+
 def fits_weights(candidate: Candidate, names: Sequence[str]) -> bool:
     """Return whether the class that is built is known to have all of the weights' names."""
     tops = {name.split(".")[0] for name in names}

@@ -138,7 +138,15 @@ def test_weights_without_code_have_a_place_for_the_factory(tmp_path: Path) -> No
     assert any("source:" in line and f"{FILL}: add `factory:" in line for line in named)
     assert any("the code that builds the module" in message for _, message in told)
     assert any("inputs:" in line and FILL in line for line in named)
-    assert "no function was found here that builds a module of these" in comments(drafted)
+    assert "no function without arguments was found" in comments(drafted)
+
+
+def test_code_that_needs_arguments_is_named_with_them(tmp_path: Path) -> None:
+    text = NET.replace("def __init__(self):", "def __init__(self, width, depth=2):")
+    (tmp_path / "net.py").write_text(text.partition("def build")[0])
+    save_tiny(tmp_path / "tiny.pt")
+    said = comments(draft(tmp_path))
+    assert "net:TinyNet (net.py:5) has the names of these weights, but needs width:" in said
 
 
 def test_code_that_fits_other_weights_is_not_named(tmp_path: Path) -> None:
