@@ -60,6 +60,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/worker_python.py
 
 schemas: setup
 	$(BIN)/mconv schema models > schemas/models.schema.json

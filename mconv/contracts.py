@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
-    NotRequired,
     Protocol,
     TypedDict,
     get_type_hints,
@@ -28,6 +27,7 @@ from typing import (
 )
 
 import msgspec
+from typing_extensions import NotRequired
 
 from mconv.errors import MconvError, one_line
 from mconv.values import Device, ExportInfo, Facts, ModelInfo, Placement, SourceConfig, TensorSpec

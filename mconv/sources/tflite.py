@@ -10,7 +10,9 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+from typing_extensions import NotRequired
 
 from mconv import samples
 from mconv.errors import SourceError, UnsupportedError, UsageError, one_line

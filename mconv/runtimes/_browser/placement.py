@@ -7,7 +7,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NotRequired, TypedDict
+from typing import TypedDict
+
+from typing_extensions import NotRequired
 
 from mconv.values import Placement
 

@@ -7,12 +7,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
+
+from typing_extensions import NotRequired
 
 from mconv import samples
 from mconv.values import TensorSpec
 
 ASSETS = Path(__file__).parent
+CHUNK = 2**20  # bytes of a file in memory while it is hashed
 ARRAYS = {  # NumPy's name of a data type → JavaScript's typed array
     "float32": "Float32Array",
     "float64": "Float64Array",
@@ -137,10 +140,17 @@ def record_files(folder: Path, names: Sequence[str]) -> list[FileRow]:
     rows: list[FileRow] = []
     for name in names:
         path = folder / name
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        rows.append({"path": name, "bytes": path.stat().st_size, "sha256": digest})
+        rows.append({"path": name, "bytes": path.stat().st_size, "sha256": _hash_file(path)})
     return rows
+
+
+def _hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex. Python 3.10 has no hashlib.file_digest()."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def choose_dims(inputs: Sequence[TensorSpec], options: PackageOptions) -> dict[str, int]:

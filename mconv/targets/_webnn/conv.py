@@ -164,7 +164,8 @@ def dilate_weight(b: Builder, n: Node, count: int) -> Value:
     array = n.const(1, "weight (to write out its dilations)")
     sizes = [(k - 1) * d + 1 for k, d in zip(array.shape[2:], dilations, strict=True)]
     wide = np.zeros((*array.shape[:2], *sizes), array.dtype)
-    wide[(slice(None), slice(None), *[slice(None, None, d) for d in dilations])] = array
+    spread = (slice(None), slice(None), *[slice(None, None, d) for d in dilations])
+    wide[spread] = array
     return b.constant(wide, f"{n.step.inputs[1]} dilated")
 
 
