@@ -12,7 +12,14 @@ import msgspec
 
 from mconv.errors import SourceError, UsageError, one_line
 from mconv.sources import _torch
-from mconv.sources._huggingface import causal, checkpoint, configuration, decoding, generation
+from mconv.sources._huggingface import (
+    causal,
+    checkpoint,
+    configuration,
+    decoding,
+    generation,
+    masks,
+)
 from mconv.sources._huggingface import parts as model_parts
 from mconv.sources._huggingface import weights as weights_of_folder
 from mconv.sources._huggingface.inputs import ModelInputs
@@ -237,7 +244,8 @@ def export(config: SourceConfig, out: Path) -> ExportInfo:
     """Write ``model.onnx`` by PyTorch's exporters. Raises UnsupportedError with each exporter's
     reason where none gives a right graph."""
     model = load(config)
-    info = _torch.export(model, out)
+    with masks.broadcast_masks():
+        info = _torch.export(model, out)
     if not model.left_out:
         return info
     warning = (

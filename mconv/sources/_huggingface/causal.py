@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from mconv.errors import UnsupportedError
 from mconv.sources import _torch
+from mconv.sources._huggingface.caches import make_cache
 from mconv.sources._huggingface.decoding import Feed, past_of
 from mconv.sources._huggingface.flat_modules import (
     flatten_cache,
-    make_cache,
     make_module,
     make_past_spec,
 )

@@ -64,7 +64,7 @@ def _load_eager(config: SourceConfig, path: Path) -> tuple[transformers.PreTrain
     known = [n for n in configuration.list_architectures(content) if hasattr(transformers, n)]
     settings: dict[str, str | bool] = {
         "local_files_only": True,
-        "dtype": "float32",
+        name_dtype_option(): "float32",
         "output_loading_info": True,
     }
     load: Loader
@@ -81,6 +81,14 @@ def _load_eager(config: SourceConfig, path: Path) -> tuple[transformers.PreTrain
             raise
         model, info = load(str(path), **settings)
     return model, sorted(str(name) for name in info.get("missing_keys", ()))
+
+
+def name_dtype_option() -> str:
+    """Return the name of from_pretrained()'s option for the type of weights: releases before 4.56
+    keep it in a configuration as ``torch_dtype``, and take no other word for it."""
+    import transformers
+
+    return "dtype" if hasattr(transformers.PretrainedConfig(), "dtype") else "torch_dtype"
 
 
 def _auto_class(config: SourceConfig, content: JsonObject) -> str:

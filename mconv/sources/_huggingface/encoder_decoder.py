@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mconv.sources import _torch
+from mconv.sources._huggingface.caches import make_cache, split_sides
 from mconv.sources._huggingface.decoding import DECODER_IDS, PAST, Feed, keep_past
 from mconv.sources._huggingface.flat_modules import (
     answer_feed,
     flatten_cache,
-    make_cache,
     make_module,
     make_past_spec,
     name_tensors,
@@ -136,11 +136,8 @@ def _make_first_step(
         answer = shared.decode(ids, states, mask, None, cache)
         if not cache:
             return {"logits": answer.logits}
-        past = answer.past_key_values
-        present = {
-            **flatten_cache(past.self_attention_cache, ".decoder"),
-            **flatten_cache(past.cross_attention_cache, ".encoder"),
-        }
+        own, cross = split_sides(answer.past_key_values)
+        present = {**flatten_cache(own, ".decoder"), **flatten_cache(cross, ".encoder")}
         by_layer = sorted(present, key=lambda name: int(name.split(".")[1]))
         return {"logits": answer.logits, **{name: present[name] for name in by_layer}}
 
@@ -211,7 +208,7 @@ def _make_next_step(shared: EncoderDecoder, width: int) -> Step:
         states = cross[0].new_zeros(shape)  # only its shape is looked at
         mask = tensors[1] if shared.masked else None
         answer = shared.decode(ids, states, mask, cache, True)
-        present = flatten_cache(answer.past_key_values.self_attention_cache, ".decoder")
+        present = flatten_cache(split_sides(answer.past_key_values)[0], ".decoder")
         return {"logits": answer.logits, **present}
 
     return call

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mconv.errors import UnsupportedError
+from mconv.sources._huggingface.caches import list_layers
 from mconv.sources._huggingface.decoding import Feed
 from mconv.values import TensorSpec
 
@@ -63,32 +64,15 @@ def flatten_cache(cache: transformers.Cache, suffix: str = "") -> Tensors:
     """Return the tensors of a cache as ``present.0[suffix].key`` and ``….value``, float32 [batch,
     heads, length, width] each."""
     flat = {}
-    for index, layer in enumerate(cache.layers):
-        if getattr(layer, "keys", None) is None:
+    for index, layer in enumerate(list_layers(cache)):
+        if layer.keys is None or layer.values is None:
             raise UnsupportedError(
-                f"layer {index} keeps a {type(layer).__name__}, not keys and values",
+                f"layer {index} keeps a {layer.kind}, not keys and values",
                 hint="export it without `cache`",
             )
         flat[f"present.{index}{suffix}.key"] = layer.keys
         flat[f"present.{index}{suffix}.value"] = layer.values
     return flat
-
-
-def make_cache(tensors: Sequence[torch.Tensor]) -> transformers.Cache:
-    """Return a cache of (key, value, key, value …). The layers are filled directly, since update()
-    would join them to empty ones."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
-    cache = DynamicCache()
-    for key, value in zip(tensors[::2], tensors[1::2], strict=True):
-        layer = DynamicLayer()
-        layer.dtype = key.dtype
-        layer.device = key.device
-        layer.keys = key
-        layer.values = value
-        layer.is_initialized = True
-        cache.layers.append(layer)
-    return cache
 
 
 def make_past_spec(name: str, array: np.ndarray, axis: int | str) -> TensorSpec:

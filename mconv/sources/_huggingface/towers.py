@@ -37,10 +37,11 @@ def load_tower(
     tower = getattr(model, f"{part}_model", None)
     if tower is None:
         raise UnsupportedError(f"{type(model).__name__} has no {part} part")
+    tower.config.return_dict = True  # not all releases of transformers take it as an argument
     projection = getattr(model, projection_name, None)
 
     def call(*tensors: torch.Tensor) -> Tensors:
-        answer = tower(**name_tensors(specs, tensors), return_dict=True)
+        answer = tower(**name_tensors(specs, tensors))
         pooled = answer.pooler_output
         return {
             output: projection(pooled) if callable(projection) else pooled,

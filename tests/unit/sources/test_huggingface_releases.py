@@ -1,0 +1,185 @@
+"""What differs between releases of transformers, by stand-ins of the older ones beside the one that
+is installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import cache_utils, masking_utils
+
+from mconv.errors import UnsupportedError
+from mconv.sources._huggingface import caches, checkpoint, masks, towers
+from mconv.sources._huggingface.flat_modules import flatten_cache
+from mconv.values import TensorSpec
+
+PADDING = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]]).bool()
+
+
+def see_earlier(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    """Tokens see those before them that are no padding, four at most, as 4.57 writes it."""
+    return (key <= query) & (key > query - 4) & PADDING[batch, key]
+
+
+def see_by_head(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) & (key > query - head - 1)
+
+
+@pytest.mark.parametrize("mask", [see_earlier, see_by_head])
+@pytest.mark.parametrize("past", [0, 2])
+def test_a_broadcast_mask_is_that_of_each_place(mask: Callable[..., Any], past: int) -> None:
+    queries, keys = torch.arange(past, 6), torch.arange(6)
+    batches, heads = torch.arange(3), torch.arange(2)
+    got = masks.apply_by_broadcast(mask)(batches, heads, queries, keys)
+    assert got.dtype == torch.bool
+    assert got.shape == (3, 2, 6 - past, 6)
+    for b in range(3):
+        for h in range(2):
+            for place, query in enumerate(queries.tolist()):
+                for key in range(6):
+                    one = mask(*(torch.tensor(index) for index in (b, h, query, key)))
+                    assert bool(got[b, h, place, key]) == bool(one)
+
+
+def test_a_mask_of_queries_and_keys_has_their_sizes() -> None:
+    def see_all(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        assert batch is None
+        return query.new_ones((), dtype=torch.bool)
+
+    apply = masks.apply_by_broadcast(see_all, bh_indices=False)
+    assert apply(None, None, torch.arange(3), torch.arange(5)).tolist() == [[True] * 5] * 3
+
+
+def test_masks_are_traced_without_a_loop_over_places() -> None:
+    """The TorchScript exporter follows the broadcast form at other sizes than the traced one."""
+    apply = masks.apply_by_broadcast(lambda b, h, q, k: k <= q)
+
+    def make(ids: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(ids.shape[1])
+        return apply(torch.arange(ids.shape[0]), torch.arange(1), places, places)
+
+    traced = torch.jit.trace(make, torch.zeros(2, 4))
+    assert torch.equal(traced(torch.zeros(3, 7)), make(torch.zeros(3, 7)))
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """transformers.masking_utils as 4.57 has it, by the names."""
+    module = ModuleType(masks.MODULE)
+    module._vmap_for_bhqkv = object()  # type: ignore[attr-defined]
+    module.TransformGetItemToIndex = object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, masks.MODULE, module)
+    monkeypatch.setattr(transformers, "masking_utils", module)
+    return module
+
+
+def test_masks_are_broadcast_while_it_lasts_and_no_longer(older: ModuleType) -> None:
+    before = dict(vars(older))
+    with masks.broadcast_masks():
+        assert older._vmap_for_bhqkv is masks.apply_by_broadcast
+        context: Callable[[], AbstractContextManager[None]] = older.TransformGetItemToIndex
+        assert context is nullcontext
+    assert dict(vars(older)) == before
+    with pytest.raises(KeyError), masks.broadcast_masks():
+        raise KeyError
+    assert dict(vars(older)) == before
+
+
+def test_newer_releases_are_left_alone() -> None:
+    before = dict(vars(masking_utils))
+    with masks.broadcast_masks():
+        assert dict(vars(masking_utils)) == before
+
+
+def test_releases_without_such_masks_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, masks.MODULE, None)  # importing it fails
+    with masks.broadcast_masks():
+        pass
+
+
+class ListCache:
+    """A cache as releases before 4.54 have it."""
+
+    def __init__(self) -> None:
+        self.key_cache: list[torch.Tensor] = []
+        self.value_cache: list[torch.Tensor] = []
+        self._seen_tokens = 0
+
+
+TENSORS = [torch.full((2, 1, 3, 4), float(index)) for index in range(4)]
+
+
+@pytest.mark.parametrize("form", ["layers", "lists", "tuples"])
+def test_every_form_of_a_cache_is_read(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form == "lists":
+        monkeypatch.setattr(cache_utils, "DynamicCache", ListCache)
+    cache: Any = tuple(zip(TENSORS[::2], TENSORS[1::2], strict=True))
+    if form != "tuples":
+        cache = caches.make_cache(TENSORS)
+        assert isinstance(cache, ListCache) == (form == "lists")
+    flat = flatten_cache(cache)
+    names = ["present.0.key", "present.0.value", "present.1.key", "present.1.value"]
+    assert list(flat) == names
+    assert [float(tensor[0, 0, 0, 0]) for tensor in flat.values()] == [0, 1, 2, 3]
+
+
+def test_a_cache_of_lists_knows_how_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_utils, "DynamicCache", ListCache)
+    cache = caches.make_cache(TENSORS)
+    assert cache._seen_tokens == 3
+
+
+def test_the_sides_of_an_encoder_decoder_are_told_apart() -> None:
+    layers = tuple((index, index + 1, index + 2, index + 3) for index in (0, 10))
+    own, cross = caches.split_sides(layers)
+    assert own == ((0, 1), (10, 11))
+    assert cross == ((2, 3), (12, 13))
+    both = SimpleNamespace(self_attention_cache="own", cross_attention_cache="cross")
+    assert caches.split_sides(both) == ["own", "cross"]
+
+
+def test_a_layer_without_keys_is_refused_by_its_kind() -> None:
+    class StateLayer:
+        pass
+
+    cache = SimpleNamespace(layers=[StateLayer()])
+    with pytest.raises(UnsupportedError, match="layer 0 keeps a StateLayer, not keys and values"):
+        flatten_cache(cache)
+
+
+def test_the_type_of_weights_goes_by_the_word_of_the_release(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert checkpoint.name_dtype_option() == "dtype"
+    monkeypatch.setattr(transformers, "PretrainedConfig", SimpleNamespace)
+    assert checkpoint.name_dtype_option() == "torch_dtype"
+
+
+def test_a_tower_that_takes_no_return_dict_is_asked_without() -> None:
+    """As CLIP's towers in 4.57 are."""
+
+    class Tower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(return_dict=False)
+
+        def forward(self, pixel_values: torch.Tensor) -> Any:
+            assert self.config.return_dict
+            pooled = pixel_values.mean((2, 3))
+            return SimpleNamespace(pooler_output=pooled, last_hidden_state=pooled[:, None])
+
+    spec = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 4, 4))
+    feed = {"pixel_values": np.ones((2, 3, 4, 4), np.float32)}
+    inputs: Any = SimpleNamespace(
+        list_specs=lambda: (spec,), make_feeds=lambda specs, count, *_: [feed] * count
+    )
+    model: Any = SimpleNamespace(vision_model=Tower(), visual_projection=torch.nn.Linear(3, 2))
+    tower = towers.load_tower(model, "vision", inputs)
+    assert tower.run(feed)["image_embeds"].shape == (2, 2)
