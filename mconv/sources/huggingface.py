@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import transformers
 
 ENVIRONMENT = "pytorch"
-REQUIRES = ("torch>=2.6", "transformers>=4.50", "onnxscript>=0.5", "safetensors>=0.4")
+REQUIRES = ("torch>=2.6", "transformers>=4.50", "onnxscript>=0.6.2", "safetensors>=0.4")
 TOOLS = (
     "torch",
     "transformers",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ENVIRONMENT = "pytorch"
-REQUIRES = ("torch>=2.6", "onnxscript>=0.5", "safetensors>=0.4")
+REQUIRES = ("torch>=2.6", "onnxscript>=0.6.2", "safetensors>=0.4")
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
 PRELOAD = ("torch", "torch.onnx", "onnx", "onnx_ir")
 OPTIONS = {

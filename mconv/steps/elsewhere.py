@@ -21,6 +21,7 @@ from mconv import registry, samples
 from mconv import weights as neutral
 from mconv.environments.interpreter import make_command
 from mconv.errors import MconvError, StepError, WorkerCrashError, one_line
+from mconv.steps.releases import check_source
 from mconv.values import Frozen, Interpreter, JsonObject, SourceConfig, from_json
 
 MODULE = "mconv.steps.elsewhere"
@@ -192,6 +193,7 @@ def read_weights(
 
 def _serve_clock(request: ClockRequest, say: Callable[[Said], None], lines: Iterable[str]) -> None:
     """Load and warm a source, then time a round for each line."""
+    check_source(request.source)
     source = registry.sources()[request.source.format]
     if request.weighted:
         assert source.weights is not None

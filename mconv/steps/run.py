@@ -9,16 +9,20 @@ from mconv.answers import Answer
 from mconv.errors import MconvError
 from mconv.steps.kinds import KINDS, Kind, load_function
 from mconv.steps.parts import find_part_folders, make_part_request
+from mconv.steps.releases import check_source, find_source
 from mconv.steps.requests import Folders, StepRequest
 
 
 def run_step(request: StepRequest, folders: Folders, out: Path) -> Answer:
     """Do a step: read the folders of the steps before it, write into ``out``, and answer.
 
-    Raises the step's MconvError; an exception of the user's own code comes as SourceError from the
-    plug-in.
+    Raises the step's MconvError, and StepError where a framework is too old for the source; an
+    exception of the user's own code comes as SourceError from the plug-in.
     """
     os.umask(0o022)
+    source = find_source(request)
+    if source is not None:
+        check_source(source)
     kind = KINDS[request.kind]
     if len(request.parts) > 1:
         answer = _run_parts(kind, request, folders, out)
