@@ -9,7 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
 
+from mconv.environments.models import WORKER
 from scripts import worker_python
 from tests.conftest import ROOT
 
@@ -147,3 +150,31 @@ def test_plain_code_passes(tmp_path: Path) -> None:
     plain = tmp_path / "plain.py"
     plain.write_text("from pathlib import Path\n\nHERE: Path | None = Path()\n")
     assert [worker_python.check_types([plain], v) for v in worker_python.VERSIONS] == ["", ""]
+
+
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["workers"]
+
+
+def test_the_workflow_has_the_oldest_and_the_newest_python() -> None:
+    pythons = WORKFLOW["strategy"]["matrix"]["python"]
+    assert (pythons[0], pythons[-1]) == worker_python.VERSIONS
+
+
+def test_the_workflow_runs_tests_that_exist() -> None:
+    words = WORKFLOW["steps"][-1]["run"].split()
+    paths = [word for word in words if word.startswith("tests/")]
+    assert len(paths) > 10
+    for word in paths:
+        path, _, name = word.partition("::")
+        assert (ROOT / path).exists(), word
+        assert f"def {name}" in (ROOT / path).read_text() if name else True, word
+
+
+def test_the_workflow_installs_what_a_workers_environment_gets() -> None:
+    """In the least releases, too, which nobody has on their machine."""
+    assert "-r tests/workers.txt" in WORKFLOW["steps"][-2]["run"]
+    assert "lowest-direct" in str(WORKFLOW["strategy"]["matrix"]["include"])
+    lines = (ROOT / "tests/workers.txt").read_text().splitlines()
+    listed = {Requirement(line).name for line in lines if not line.startswith("#")}
+    needed = {Requirement(text).name for text in WORKER}
+    assert needed <= listed
