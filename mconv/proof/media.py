@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mconv.errors import UsageError, one_line
+from mconv.proof import sounds
 from mconv.proof.domains import Domain, channel_axis
 from mconv.values import TensorSpec
 
@@ -97,32 +97,27 @@ def _read_picture(path: Path) -> np.ndarray:
 def _read_sound(path: Path) -> tuple[np.ndarray, int]:
     """Return the mean of the channels, and the samples a second."""
     import numpy as np
-    from scipy.io import wavfile
 
-    rate, samples = wavfile.read(path)
-    array = np.asarray(samples)
+    rate, array = sounds.read_wave(path)
     if array.dtype.kind == "u":  # 8 bits are written from 0 to 255
         scaled = (array.astype(np.float64) - 128) / 128
     elif array.dtype.kind == "i":
         scaled = array.astype(np.float64) / -float(np.iinfo(array.dtype).min)
     else:
         scaled = array.astype(np.float64)
-    if scaled.ndim == 2:
-        scaled = scaled.mean(1)
+    scaled = scaled.mean(1) if len(scaled) else scaled
     if not scaled.size:
         raise ValueError("it holds no sound")
-    return scaled.astype(np.float32), int(rate)
+    return scaled.astype(np.float32), rate
 
 
 def resample(sound: Media, rate: int) -> np.ndarray:
     """Return a sound at another number of samples a second, float32 [samples]."""
     import numpy as np
-    from scipy.signal import resample_poly
 
     if sound.rate == rate:
         return sound.array
-    common = math.gcd(sound.rate, rate)
-    return np.asarray(resample_poly(sound.array, rate // common, sound.rate // common), np.float32)
+    return np.asarray(sounds.resample(sound.array, sound.rate, rate), np.float32)
 
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
