@@ -5,8 +5,8 @@ ARG NODE=node:22-bookworm-slim
 
 FROM ${NODE} AS npm
 WORKDIR /src
-COPY package.json package-lock.json ./
-RUN npm ci --omit=dev --ignore-scripts --no-fund --no-audit
+COPY mconv/environments/locks/browser ./
+RUN npm ci --ignore-scripts --no-fund --no-audit
 
 # mconv's own packages, in a layer before its code, which changes more often.
 FROM ${BASE} AS core
@@ -14,11 +14,12 @@ ENV PATH=/opt/mconv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    MCONV_ENVIRONMENTS=/opt/mconv-tools
+    MCONV_ENVIRONMENTS=/opt/mconv-tools \
+    UV_COMPILE_BYTECODE=1
 WORKDIR /src
 RUN python -m venv /opt/mconv
 COPY requirements.lock pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > core.txt \
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], 'uv', sep='\n')" > core.txt \
     && pip install --constraint requirements.lock --requirement core.txt
 COPY README.md LICENSE ./
 COPY mconv mconv
@@ -48,7 +49,7 @@ RUN mconv setup --tool jax
 FROM core AS sklearn
 RUN mconv setup --tool sklearn
 FROM core AS parquet
-RUN mconv setup --tool parquet
+RUN mconv setup --tool parquet --tool pictures
 
 FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="mconv" \

@@ -13,6 +13,10 @@ Parts (default: all):
   plan    a plan of 1,000 models in 8 variants each
   models  cold runs of 1, 10, 50 and 200 small models
   cores   a cold run of 12 small models on one core and on two (taskset)
+  first   from nothing but Python to a first report: a virtual environment, `pip install` of mconv's
+          own packages, a run of an ONNX and of a PyTorch project to onnx:int8 and openvino:int8,
+          with what they install; against everything installed at once (requirements.lock). Nothing
+          comes from a cache; megabytes are those of all that lies on the disk afterwards
 
 For each: wall seconds, CPU seconds (user and system, of all processes), peak memory (resident, of
 all processes, sampled). Peers run in environments of their own, made under --peers by pip with the
@@ -379,12 +383,85 @@ def part_cores(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return found
 
 
+def part_first(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Seconds and megabytes from nothing to a first report."""
+    figures: dict[str, Any] = {}
+    projects = {
+        "ONNX": (ROOT / "examples/ready", ["*/onnx/int8", "*/openvino/int8"]),
+        "PyTorch": (ROOT / "examples/digits", ["digits/onnx/int8", "digits/openvino/int8"]),
+    }
+    for what, locked in (("own packages", False), ("all at once", True)):
+        for name, (project, only) in projects.items():
+            place = folder / f"{what}-{name}".replace(" ", "-")
+            place.mkdir(parents=True)
+            figure = first_report(place, locked, project, only)
+            figures[f"{name}, {what}"] = figure
+            print(
+                f"  {name + ', ' + what:<24} install {figure['install']:6.1f} s, "
+                f"{figure['own_megabytes']:5.0f} MB; report {figure['report']:6.1f} s, "
+                f"{figure['megabytes']:5.0f} MB in all",
+                flush=True,
+            )
+            shutil.rmtree(place)
+    return figures
+
+
+def first_report(place: Path, locked: bool, project: Path, only: Sequence[str]) -> dict[str, float]:
+    """Seconds of the installation and of the first run, megabytes after each."""
+    subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
+    empty = count_megabytes(place / "venv")
+    index = os.environ.get("TORCH_INDEX")
+    pip = [place / "venv/bin/pip", "install", "--quiet", "--no-cache-dir"]
+    pip += ["--extra-index-url", index] if index else []
+    begin = time.perf_counter()
+    if locked:
+        run_quietly([*pip, "-r", ROOT / "requirements.lock"])
+    run_quietly([*pip, *["--no-deps"] * locked, ROOT])
+    installed = time.perf_counter() - begin
+    own = count_megabytes(place / "venv") - empty
+    ignored = shutil.ignore_patterns("out", ".mconv", "__pycache__")
+    shutil.copytree(project, place / "project", ignore=ignored)
+    patterns = [word for pattern in only for word in ("--only", pattern)]
+    own_tools = os.pathsep.join(
+        entry for entry in os.environ["PATH"].split(os.pathsep) if not Path(entry, "uv").exists()
+    )
+    variables = {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "SSL_"))}
+    variables |= {"PATH": own_tools, "HOME": str(place)}
+    begin = time.perf_counter()
+    run_quietly([place / "venv/bin/mconv", "run", *patterns], place / "project", variables)
+    reported = time.perf_counter() - begin
+    shutil.rmtree(place / ".cache", ignore_errors=True)  # the same files by other names
+    more = place / "project/.mconv"
+    return {
+        "install": installed,
+        "report": reported,
+        "own_megabytes": own,
+        "megabytes": own + count_megabytes(more),
+    }
+
+
+def run_quietly(
+    argv: Sequence[str | Path], where: Path | None = None, env: Mapping[str, str] | None = None
+) -> None:
+    """Run a command, and raise CommandError with what it printed where it fails."""
+    done = subprocess.run(argv, cwd=where, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise CommandError(f"{argv[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def count_megabytes(folder: Path) -> float:
+    """What a folder takes on the disk, of a file with several names once."""
+    done = subprocess.run(["du", "-sk", folder], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[0]) * 1024 / 1e6
+
+
 PARTS = {
     "peers": part_peers,
     "again": part_again,
     "plan": part_plan,
     "models": part_models,
     "cores": part_cores,
+    "first": part_first,
 }
 
 

@@ -31,10 +31,10 @@ SUITE = "bookworm"
 ROOM = 16 * 10**9  # bytes: the image is 5 GB, and its stages are there twice while it is built
 COPIED = (
     "Dockerfile",
-    "package.json",
-    "package-lock.json",
     "requirements.lock",
     "pyproject.toml",
+    "README.md",
+    "LICENSE",
     "mconv",
     "entrypoint.py",
 )
