@@ -14,6 +14,7 @@ import yaml
 
 import entrypoint
 from mconv.__main__ import make_parser
+from mconv.environments.tools import TOOLS
 from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -275,6 +276,20 @@ def test_the_release_pins_every_image_of_the_dockerfile() -> None:
     for name in images:
         assert f"{name}=${{{{ needs.prepare.outputs.{name.lower()} }}}}" in release
         assert len(re.findall(rf"^ARG {name}=\S+$", dockerfile, re.M)) == 1
+
+
+def test_the_image_has_every_tool_in_a_stage_of_its_own() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    made = re.findall(r"^FROM core AS (\w+)$", dockerfile, re.M)
+    assert set(made) == set(TOOLS)
+    for tool in TOOLS:
+        assert f"mconv setup --tool {tool}" in dockerfile
+    slim, everything = dockerfile.partition("FROM runtime AS slim")[2].split("FROM slim AS all")
+    taken = r"^COPY --from=(\w+) /opt/mconv-tools /opt/mconv-tools$"
+    assert set(re.findall(taken, slim, re.M)) == {"openvino", "browser"}
+    assert set(re.findall(taken, everything, re.M)) == set(TOOLS) - {"openvino", "browser"}
+    targets = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["build"]
+    assert targets["strategy"]["matrix"]["target"] == ["all", "slim"]
 
 
 def test_every_requirement_is_pinned() -> None:
