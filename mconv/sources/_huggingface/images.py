@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mconv.errors import SourceError, one_line
 from mconv.proof import plausible
 from mconv.proof.media import Media, MediaKind, resize
 from mconv.sources._huggingface.modality import Feed, FeedPlan
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import transformers
 
+# what every processor can answer with: the fast ones of releases before 5 know no other
+TENSORS = "pt"
 EDGE = 224  # pixels, where neither the configuration nor the processor says
 
 
@@ -77,7 +80,8 @@ class ImageInput:
 
         channels, height, width = specs[self.name].shape[1:4]
         if self.processor is not None and channels == 3:
-            pixels = self.processor([media.array], return_tensors="np")["pixel_values"]
+            processed = self.processor([media.array], return_tensors=TENSORS)
+            pixels = processed["pixel_values"]
             fixed = [size for size in (height, width) if isinstance(size, int)]
             if not fixed or list(pixels.shape[2:4]) == fixed:
                 return {self.name: np.asarray(pixels, np.float32)}
@@ -97,14 +101,44 @@ class ImageInput:
         """Return pictures of one size, uint8 [height, width, 3], as pixels of that size."""
         import numpy as np
 
-        height, width = pictures[0].shape[:2]
         if self.processor is not None and channels == 3:
-            size = {"height": height, "width": width}
-            processed = self.processor(
-                list(pictures), return_tensors="np", size=size, do_center_crop=False
-            )
-            return np.asarray(processed["pixel_values"], np.float32)
+            return self._process_drawn(self.processor, pictures)
         scaled = np.stack(pictures).astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
         if channels != 3:
             scaled = np.repeat(scaled.mean(1, keepdims=True), channels, 1)
         return np.ascontiguousarray(scaled)
+
+    def _process_drawn(
+        self, processor: transformers.BaseImageProcessor, pictures: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Return pictures that have their size already as the processor scales them. Some take no
+        size of height and width (ConvNext, ViLT), or make another of it (PoolFormer): those are
+        asked not to resize.
+
+        Raises SourceError with the processor's reason where it takes them in neither way.
+        """
+        import numpy as np
+
+        height, width = pictures[0].shape[:2]
+        size = {"height": height, "width": width}
+        answers: list[np.ndarray] = []
+        reason = ""
+        for ways in ({}, {"do_resize": False}):
+            try:
+                processed = processor(
+                    list(pictures), return_tensors=TENSORS, size=size, do_center_crop=False, **ways
+                )
+                answer = np.asarray(processed["pixel_values"], np.float32)
+            except Exception as problem:  # each kind of processor has its own
+                reason = reason or f"{type(problem).__name__}: {one_line(problem, 300)}"
+                continue
+            if answer.shape[-2:] == (height, width):
+                return answer
+            answers.append(answer)
+        if not answers:
+            raise SourceError(
+                f"the image processor {type(processor).__name__} refuses pictures of "
+                f"{height} x {width}: {reason}",
+                hint="give the inputs yourself, as .npz in `samples:`",
+            )
+        return answers[0]

@@ -15,8 +15,9 @@ import torch
 import transformers
 from transformers import cache_utils, masking_utils
 
-from mconv.errors import UnsupportedError
-from mconv.sources._huggingface import caches, checkpoint, masks, towers
+from mconv.errors import SourceError, UnsupportedError
+from mconv.proof.media import Media
+from mconv.sources._huggingface import caches, checkpoint, images, masks, towers
 from mconv.sources._huggingface.flat_modules import flatten_cache
 from mconv.values import TensorSpec
 
@@ -183,3 +184,63 @@ def test_a_tower_that_takes_no_return_dict_is_asked_without() -> None:
     model: Any = SimpleNamespace(vision_model=Tower(), visual_projection=torch.nn.Linear(3, 2))
     tower = towers.load_tower(model, "vision", inputs)
     assert tower.run(feed)["image_embeds"].shape == (2, 2)
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+
+
+class Processor:
+    """A processor that takes the pictures in the ways that it names."""
+
+    def __init__(self, **ways: tuple[int, int] | Exception) -> None:
+        self.ways = ways
+
+    def __call__(
+        self, pictures: Any, *, return_tensors: str, do_resize: bool = True, **_: Any
+    ) -> dict[str, torch.Tensor]:
+        if return_tensors != "pt":
+            raise ValueError("Only returning PyTorch tensors is currently supported.")
+        answer = self.ways["resized" if do_resize else "kept"]
+        if isinstance(answer, Exception):
+            raise answer
+        return {"pixel_values": torch.full((len(pictures), 3, *answer), float(do_resize))}
+
+
+@pytest.mark.parametrize(
+    ("processor", "resized"),
+    [
+        (Processor(resized=(16, 24)), True),
+        (Processor(resized=ValueError("no 'shortest_edge'"), kept=(16, 24)), False),
+        (Processor(resized=(18, 27), kept=(16, 24)), False),  # as PoolFormer's enlarges
+        (Processor(resized=(8, 8), kept=ValueError("no")), True),
+    ],
+)
+def test_drawn_pictures_are_processed_in_their_size(processor: Any, resized: bool) -> None:
+    pixels = images.ImageInput(SimpleNamespace(), processor)._scale([PICTURE, PICTURE], 3)
+    assert pixels.dtype == np.float32
+    assert pixels.shape[:2] == (2, 3)
+    assert bool(pixels[0, 0, 0, 0]) == resized
+
+
+def test_a_processor_that_takes_no_picture_is_named_with_its_first_reason() -> None:
+    processor: Any = Processor(resized=KeyError("shortest_edge"), kept=ValueError("no"))
+    with pytest.raises(SourceError, match=r"Processor refuses pictures of 16 x 24: KeyError: 'sho"):
+        images.ImageInput(SimpleNamespace(), processor)._scale([PICTURE], 3)
+
+
+def test_a_picture_of_a_users_is_processed_as_the_folder_says() -> None:
+    processor: Any = Processor(resized=(8, 8))
+    taken = images.ImageInput(SimpleNamespace(), processor)
+    spec = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 8, 8))
+    media = Media("picture", "p.png", PICTURE)
+    assert taken.process(media, {"pixel_values": spec})["pixel_values"].shape == (1, 3, 8, 8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["ConvNextImageProcessor", "ViTImageProcessor"])
+def test_pictures_of_real_processors_have_the_size_of_the_model(name: str) -> None:
+    processor = getattr(transformers, name)()
+    pixels = images.ImageInput(SimpleNamespace(), processor)._scale([PICTURE], 3)
+    mean, std = (np.array(getattr(processor, f"image_{word}")) for word in ("mean", "std"))
+    wanted = ((PICTURE / 255 - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(pixels[0], wanted, atol=1e-5)
