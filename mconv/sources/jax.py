@@ -15,7 +15,7 @@ from mconv.sources._jax.parameters import find_kind
 from mconv.values import ExportInfo, JsonObject, SourceConfig
 
 ENVIRONMENT = "jax"
-REQUIRES = ("jax>=0.5", "flax>=0.10", "jax2onnx>=0.10", "safetensors>=0.4")
+REQUIRES = ("jax>=0.7.2", "flax>=0.12", "jax2onnx>=0.10", "safetensors>=0.4")
 TOOLS = ("jax", "flax", "jax2onnx", "onnx", "onnx-ir", "onnxruntime")
 PRELOAD = ("jax", "flax", "flax.linen", "flax.nnx", "jax2onnx", "onnx", "onnx_ir")
 OPTIONS = {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import tensorflow
 
 ENVIRONMENT = "tensorflow"
-REQUIRES = ("tensorflow>=2.16", "tf2onnx>=1.16")
+REQUIRES = ("tensorflow>=2.18", "tf2onnx>=1.16")
 TOOLS = ("tensorflow", "tf2onnx", "onnx", "onnx-ir", "onnxruntime")
 PRELOAD = ("tensorflow", "tf2onnx", "onnx", "onnx_ir")
 OPTIONS = {
