@@ -64,6 +64,7 @@ def make_cache(tensors: Sequence[torch.Tensor]) -> transformers.Cache:
         cache.key_cache, cache.value_cache = list(keys), list(values)
         cache._seen_tokens = keys[0].shape[2]
         return cache
+    cache.layers.clear()  # releases 4.54 and 4.55 begin with an empty one
     for key, value in zip(keys, values, strict=True):
         layer = cache_utils.DynamicLayer()
         layer.dtype = key.dtype

@@ -137,6 +137,22 @@ def test_a_cache_of_lists_knows_how_long_it_is(monkeypatch: pytest.MonkeyPatch) 
     assert cache._seen_tokens == 3
 
 
+def test_a_cache_that_begins_with_a_layer_holds_none_but_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As DynamicCache of 4.54 and 4.55 does."""
+
+    class Begun(cache_utils.DynamicCache):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers.append(cache_utils.DynamicLayer())
+
+    monkeypatch.setattr(cache_utils, "DynamicCache", Begun)
+    cache = caches.make_cache(TENSORS)
+    assert len(cache.layers) == 2
+    assert cache.get_seq_length() == 3
+
+
 def test_the_sides_of_an_encoder_decoder_are_told_apart() -> None:
     layers = tuple((index, index + 1, index + 2, index + 3) for index in (0, 10))
     own, cross = caches.split_sides(layers)
