@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
 from mconv.environments.folder import find_folder, find_root, read_record
 from mconv.environments.interpreter import list_packages, normalize_name
@@ -24,12 +25,13 @@ PYTHON = "python"  # under this name the version of Python stands among the pack
 MOST_FILES = 100  # of requirements that name each other
 # What mconv's worker needs wherever it runs, in versions from which on it works.
 WORKER = (
-    "msgspec>=0.19",
+    "msgspec>=0.21",  # its DecodeError is a ValueError
     "numpy>=1.26",
-    "onnx>=1.17",
-    "onnx-ir>=0.1.16",
+    "onnx>=1.21",  # it refuses external data of negative lengths
+    "onnx-ir>=0.2.1",
     "onnxruntime>=1.20",
     "packaging>=23",
+    "typing-extensions>=4.10",
 )
 
 
@@ -90,7 +92,13 @@ def _is_met(text: str, present: dict[str, str]) -> bool:
     """Return whether a requirement is met by what is present."""
     requirement = Requirement(text)
     version = present.get(normalize_name(requirement.name))
-    return version is not None and requirement.specifier.contains(version, prereleases=True)
+    if version is None:
+        return False
+    try:
+        release = Version(version).base_version  # 2.6.0a0+… of some distributors has all of 2.6
+    except InvalidVersion:
+        return False
+    return requirement.specifier.contains(release, prereleases=True)
 
 
 def find_site_packages(python: str) -> list[Path]:

@@ -37,7 +37,15 @@ def install(root: Path, module: str) -> None:
     """What the given environment has: the worker's packages, and a module."""
     packages = root / "venv/lib/python3.11/site-packages"
     packages.mkdir(parents=True)
-    names = ("msgspec-9", "numpy-2.0", "onnx-9", "onnx_ir-9", "onnxruntime-9", "packaging-99")
+    names = (
+        "msgspec-9",
+        "numpy-2.0",
+        "onnx-9",
+        "onnx_ir-9",
+        "onnxruntime-9",
+        "packaging-99",
+        "typing_extensions-9",
+    )
     names += ("scikit_learn-9", "skl2onnx-9", "skops-9", "pyarrow-99")
     for name in names:
         (packages / f"{name}.dist-info").mkdir()

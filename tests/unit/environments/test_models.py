@@ -70,12 +70,13 @@ def make_venv(root: Path, *packages: str) -> Path:
 
 
 FULL = (
-    "msgspec-0.20.0",
+    "msgspec-0.21.0",
     "numpy-2.1.0",
-    "onnx-1.19.0",
-    "onnx_ir-0.2",
+    "onnx-1.21.0",
+    "onnx_ir-0.2.1",
     "onnxruntime-1.23.0",
     "packaging-25.0",
+    "typing_extensions-4.15",
 )
 
 
