@@ -175,7 +175,8 @@ def test_the_type_of_weights_goes_by_the_word_of_the_release(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert checkpoint.name_dtype_option() == "dtype"
-    monkeypatch.setattr(transformers, "PretrainedConfig", SimpleNamespace)
+    # by name: another test may have had the module imported anew
+    monkeypatch.setattr("transformers.PretrainedConfig", SimpleNamespace)
     assert checkpoint.name_dtype_option() == "torch_dtype"
 
 
