@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,7 +32,7 @@ from mconv.environments.models import (
     read_requirements,
 )
 from mconv.environments.settings import CONSTRAINT, NO_INDEX, names_places
-from mconv.environments.tools import NODE_LOCK, TOOLS, UV, has_programs, list_missing
+from mconv.environments.tools import NODE_LOCK, TOOLS, UV, has_programs, list_missing, list_present
 from mconv.errors import EnvironmentFailedError
 from mconv.values import EnvironmentSpec, Frozen, Interpreter
 
@@ -145,7 +145,7 @@ def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
         lock.write_text("".join(f"{pin.text}\n" for pin in pins), encoding="utf-8")
         uv.asked["the lock of mconv's " + name] = [f"{pin.name}=={pin.version}" for pin in pins]
         backend = uv.choose_backend(None)
-        resolved = uv.run(
+        resolved = _hold_present(uv, name).run(
             *("pip", "compile", str(lock), "--python", sys.executable, "--generate-hashes"),
             *("--no-annotate", "--no-header", "--quiet", *backend),
         )
@@ -162,9 +162,21 @@ def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
     return Made(python=_describe_python(), packages=list_packages([layer]))
 
 
-def _remove_present(resolved: str, unused: Sequence[str]) -> str:
+def _hold_present(uv: Uv, name: str) -> Uv:
+    """Return an uv that takes what a tool needs besides its lock's missing lines in the versions
+    that are there, which are the lock's, beside the constraints of the user."""
+    present = uv.folder / "present.txt"
+    text = "".join(f"{pin.name}=={pin.version}\n" for pin in list_present(name))
+    present.write_text(text, encoding="utf-8")
+    constraints = filter(None, (uv.variables.get(CONSTRAINT), present.name))  # it runs there
+    holding = Uv(uv.folder, {**uv.variables, CONSTRAINT: " ".join(constraints)})
+    holding.asked = uv.asked
+    return holding
+
+
+def _remove_present(resolved: str, left_out: Collection[str]) -> str:
     """Return the lines of resolved requirements that mconv's own Python has not as they are,
-    without those of the distributions ``unused``."""
+    without those of the distributions ``left_out``."""
     lines = []
     keep = True
     for line in resolved.splitlines():
@@ -172,7 +184,7 @@ def _remove_present(resolved: str, unused: Sequence[str]) -> str:
             match = PIN.match(line)
             distribution = normalize_name(match[1]) if match is not None else ""
             version = match[2] if match is not None else ""
-            keep = distribution not in unused and read_own_version(distribution) != version
+            keep = distribution not in left_out and read_own_version(distribution) != version
         if keep:
             lines.append(line)
     return "\n".join(lines) + "\n"

@@ -169,6 +169,14 @@ def list_missing(name: str) -> list[Pin]:
     return missing
 
 
+def list_present(name: str) -> list[Pin]:
+    """Return what the tool's lock names and mconv's own Python has in the same version."""
+    missing = list_missing(name)
+    return [
+        pin for pin in read_lock(name) if pin not in missing and pin.name not in TOOLS[name].unused
+    ]
+
+
 @cache
 def read_lock(name: str) -> tuple[Pin, ...]:
     """Return the lines of a tool's lock that hold for this Python on this machine."""

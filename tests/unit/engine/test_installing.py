@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -26,7 +27,7 @@ from mconv.engine.installing import (
     make,
     plan_model,
 )
-from mconv.environments import making
+from mconv.environments import making, tools
 from mconv.environments.folder import Record, find_log, find_record, read_record
 from mconv.environments.models import ModelRequest, find_model
 from mconv.environments.tools import find_tool
@@ -421,3 +422,28 @@ def test_what_the_worker_s_user_made_becomes_root_s(
     assert (folder / "bin/tool").stat().st_mode & 0o777 == 0o755
     assert (folder / "data").stat().st_mode & 0o777 == 0o644
     assert outside.stat().st_uid == 10001
+
+
+def test_a_tool_takes_nothing_beside_its_lock(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its packages need and mconv has is held to the lock, though there is a newer one."""
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    lenient = hashlib.sha256((wheels / "lenient-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    (locks / "some.txt").write_text(f"lenient==1.0 --hash=sha256:{lenient}\nneeds==1.0\n")
+    monkeypatch.setattr(tools, "LOCKS", locks)
+    monkeypatch.setitem(tools.TOOLS, "some", tools.Tool(("lenient",), megabytes=1))
+    for module in (tools, making):
+        monkeypatch.setattr(
+            module, "read_own_version", lambda name: "1.0" if name == "needs" else "absent"
+        )
+    folder = tmp_path / "a folder"  # uv takes a list of constraints apart at spaces
+    folder.mkdir()
+    variables = {
+        "UV_FIND_LINKS": str(wheels),
+        "UV_NO_INDEX": "1",
+        making.EXECUTABLE: str(find_uv(SilentInstallProgress())),
+    }
+    made = making.make_tool("some", str(folder), variables)
+    assert made.packages == {"lenient": "1.0"}
