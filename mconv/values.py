@@ -280,6 +280,10 @@ class EnvironmentSpec(Frozen, frozen=True, kw_only=True):
     place: Place
 
 
+# executable, layers, variables
+InterpreterStart = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
+
+
 class Interpreter(Frozen, frozen=True, kw_only=True):
     """What starts the workers of an environment.
 
@@ -305,9 +309,9 @@ class Interpreter(Frozen, frozen=True, kw_only=True):
         return not self.python
 
     @property
-    def start(self) -> tuple[str, tuple[str, ...]]:
-        """What tells one process of it from another's: the executable and the layers."""
-        return self.python, self.layers
+    def start(self) -> InterpreterStart:
+        """What tells one process of it from another's: executable, layers and variables."""
+        return self.python, self.layers, tuple(sorted(self.variables.items()))
 
 
 OWN = Interpreter()
@@ -481,7 +485,8 @@ class Placement(Frozen, frozen=True, kw_only=True):
         nodes: How many ran on the provider.
         elsewhere: How many of each operator ran on other providers.
         allowed: The part of ``elsewhere`` that is shape arithmetic, which is accepted.
-        adapter: The adapter's own name, in a browser.
+        strays: Names of nodes that ran elsewhere and are not accepted, the first of them.
+        adapter: The device's own name, of a GPU.
         software: The device is a stand-in for real hardware.
         witnesses: What observed it.
     """
@@ -491,6 +496,7 @@ class Placement(Frozen, frozen=True, kw_only=True):
     nodes: int | None = None
     elsewhere: dict[str, int] = {}
     allowed: dict[str, int] = {}
+    strays: tuple[str, ...] = ()
     adapter: str | None = None
     software: bool = False
     witnesses: tuple[str, ...] = ()
@@ -568,6 +574,7 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     Attributes:
         runtime: What ran the artifact.
         device: The kind of device it ran on.
+        adapter: The device's own name, of a GPU; the source framework ran on the processor.
         threads: How many threads both had.
         latency: The artifact's.
         load_ms: Milliseconds to load the artifact.
@@ -596,6 +603,7 @@ class Benchmark(Frozen, frozen=True, kw_only=True):
     load_ms: float
     first_run_ms: float | None = None
     peak_rss_bytes: int | None = None
+    adapter: str | None = None
     reference_runtime: str | None = None
     reference: Latency | None = None
     speedup: float | None = None

@@ -19,7 +19,7 @@ from mconv.environments.tools import find_tool
 from mconv.errors import OutOfMemoryError
 from mconv.planning.step_graph import Step
 from mconv.store.local import Entry, Store, limit_output_bytes
-from mconv.values import ErrorInfo
+from mconv.values import ErrorInfo, InterpreterStart
 from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
 from mconv.workers.memory import LEFT_FOR_OTHERS
@@ -29,7 +29,7 @@ from mconv.workers.service import Service
 
 BASE = ("numpy", "onnx", "onnx_ir")  # what nearly every step imports
 # how an environment's Python is started, and the modules that are loaded there
-ServerKey = tuple[tuple[str, tuple[str, ...]], tuple[str, ...]]
+ServerKey = tuple[InterpreterStart, tuple[str, ...]]
 
 # glibc's malloc gives every large block back at once and gets it anew, page by page: a third of the
 # time of steps on graphs of 100 MB. Kept for reuse up to 256 MB, memory's peak is 5 % higher; so
@@ -107,7 +107,7 @@ class LocalRunner:
 
     def _start_servers(self, forked: Collection[Step]) -> None:
         """Start a server for each environment and set of modules of the steps ``forked``."""
-        by_start: dict[tuple[str, tuple[str, ...]], list[Step]] = {}
+        by_start: dict[InterpreterStart, list[Step]] = {}
         for step in forked:
             by_start.setdefault(step.interpreter.start, []).append(step)
         for start, group in by_start.items():

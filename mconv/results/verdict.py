@@ -79,6 +79,8 @@ def judge_verification(
             strays[operator] = excess
     if strays:
         listed = ", ".join(f"{op} ×{n}" for op, n in sorted(strays.items()))
+        if placement.strays:
+            listed += f" ({', '.join(placement.strays)})"
         reasons += (f"nodes ran elsewhere than on {placement.provider}: {listed}",)
         verdict = "failed"
     elif placement.nodes == 0:

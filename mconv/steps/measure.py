@@ -102,6 +102,7 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
     benchmark = Benchmark(
         runtime=artifact.name,
         device=placement.device,
+        adapter=placement.adapter,
         threads=artifact.threads,
         latency=_summarize(_flatten(ours)),
         load_ms=details.get("load_ms", load_ms),

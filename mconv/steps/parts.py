@@ -298,6 +298,7 @@ def _merge_placements(placements: Sequence[Placement]) -> Placement:
         nodes=total_nodes,
         elsewhere=elsewhere,
         allowed=allowed,
+        strays=tuple(name for p in placements for name in p.strays),
         software=any(p.software for p in placements),
         witnesses=tuple(witnesses) if all(p.witnesses for p in placements) else (),
     )

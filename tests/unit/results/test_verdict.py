@@ -63,6 +63,11 @@ def answer(**changes: Any) -> VerifyAnswer:
         ({"placement": replace(SEEN, elsewhere={"Det": 2})}, "failed", "Det ×2"),
         ({"placement": replace(SEEN, elsewhere={"Det": 1})}, "failed", "Det ×1"),
         (
+            {"placement": replace(SEEN, elsewhere={"Det": 1}, strays=("/head/det",))},
+            "failed",
+            "Det ×1 (/head/det)",
+        ),
+        (
             {"placement": replace(SEEN, elsewhere={"Det": 1}, allowed={"Cast": 2})},
             "failed",
             "Det ×1",
