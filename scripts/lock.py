@@ -86,7 +86,8 @@ def remove_builds(text: str) -> str:
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    tools = [text for name in TOOLS for text in extras[name]]
+    # what replaces a package of mconv's own cannot be installed beside it
+    tools = [text for name in TOOLS if not TOOLS[name].replaces for text in extras[name]]
     runtime = closure([*project["dependencies"], *tools])
     dev = closure(extras["dev"]) - runtime
     (ROOT / "requirements.lock").write_text(lines(runtime))

@@ -14,6 +14,7 @@ from mconv.values import Interpreter
 
 START = str(Path(__file__).resolve().with_name("start.py"))
 ABSENT = "absent"
+GPUS = "CUDA_VISIBLE_DEVICES"  # the variable that says which of NVIDIA's GPUs a process sees
 METADATA = re.compile(r"([A-Za-z0-9._-]{1,100})-([A-Za-z0-9.+!_]{1,100})\.dist-info")
 
 

@@ -150,7 +150,7 @@ def make_tool(name: str, folder: str, variables: dict[str, str]) -> Made:
             *("--no-annotate", "--no-header", "--quiet", *backend),
         )
         rest = Path(folder, "missing.txt")
-        rest.write_text(_remove_present(resolved, TOOLS[name].unused), encoding="utf-8")
+        rest.write_text(_remove_present(resolved, TOOLS[name].left_out), encoding="utf-8")
         uv.run(
             *("pip", "install", "--python", sys.executable, "--target", str(layer)),
             *("--no-deps", "--requirements", str(rest), *backend),

@@ -9,9 +9,10 @@ the same version. So a step sees the versions of the lock, each once on the disk
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +21,15 @@ from packaging.requirements import Requirement
 
 from mconv import registry
 from mconv.environments.folder import find_folder, find_root, find_tools_root, read_record
-from mconv.environments.interpreter import ABSENT, normalize_name, read_own_version
+from mconv.environments.interpreter import ABSENT, GPUS, normalize_name, read_own_version
 from mconv.errors import MconvError
 from mconv.values import OWN, Interpreter
 
 LOCKS = Path(__file__).with_name("locks")
 NODE_LOCK = LOCKS / "browser"  # package.json and package-lock.json
+GPU_CHOICE = (GPUS, "CUDA_DEVICE_ORDER")  # variables by which a user chooses
+
+CUDA = "cuda"  # ONNX Runtime's build for NVIDIA's GPUs
 
 PICTURES = "pictures"  # what reads samples that are pictures
 UV = "uv"  # what makes environments
@@ -40,6 +44,9 @@ class Tool(NamedTuple):
         node: It has packages of npm, too.
         unused: Distributions that it names and that nothing of it imports; they are left out.
         compiled: Bytecode is made of it, so that imports are quicker and it takes a third more.
+        replaces: What of mconv's own packages it has in another build: distribution → its own.
+            The two are one folder of modules, so the layer holds its own alone.
+        gpu: Its workers see NVIDIA's GPUs, which are hidden from all others.
     """
 
     requirements: tuple[str, ...]
@@ -47,6 +54,13 @@ class Tool(NamedTuple):
     node: bool = False
     unused: tuple[str, ...] = ()
     compiled: bool = True
+    replaces: Mapping[str, str] = {}
+    gpu: bool = False
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """What its lock names and its layer has not."""
+        return frozenset({*self.unused, *self.replaces})
 
 
 TOOLS: dict[str, Tool] = {
@@ -88,6 +102,12 @@ TOOLS: dict[str, Tool] = {
     "parquet": Tool(("pyarrow>=26,<27",), megabytes=180),
     PICTURES: Tool(("pillow>=11",), megabytes=25),
     UV: Tool(("uv>=0.9",), megabytes=40),
+    CUDA: Tool(
+        ("onnxruntime-gpu[cuda,cudnn]>=1.31,<1.32",),
+        megabytes=2520,
+        replaces={"onnxruntime": "onnxruntime-gpu"},
+        gpu=True,
+    ),
 }
 
 
@@ -124,13 +144,13 @@ def _find_tool(name: str, root: Path, made_before: Path | None) -> Interpreter:
     tool = TOOLS[name]
     missing = [] if has_requirements(tool) else list_missing(name)
     programs = has_programs(name)
+    variables = _choose_gpus() if tool.gpu else {}
     if not missing and programs:
-        return Interpreter(name=name)
+        return Interpreter(name=name, variables=variables)
     key = _make_key(name, missing)
     folder = find_folder(name, key, root)
     if made_before is not None and read_record(find_folder(name, key, made_before)) is not None:
         folder = find_folder(name, key, made_before)
-    variables = {}
     if tool.node and not programs:
         variables["MCONV_NODE_MODULES"] = str(folder / "node_modules")
     return Interpreter(
@@ -142,10 +162,22 @@ def _find_tool(name: str, root: Path, made_before: Path | None) -> Interpreter:
     )
 
 
+def _choose_gpus() -> dict[str, str]:
+    """Return the variables with which a worker sees the GPUs that this process may use, as far as
+    its user has chosen some, else the first."""
+    chosen = {name: os.environ[name] for name in GPU_CHOICE if name in os.environ}
+    return {GPUS: "0", **chosen}
+
+
+def find_build(tool: str, distribution: str) -> str:
+    """Return the distribution that a tool has in place of another, else that one itself."""
+    return TOOLS[tool].replaces.get(distribution, distribution) if tool in TOOLS else distribution
+
+
 def _list_locked(name: str) -> dict[str, str]:
     """Return the versions that a tool's lock names, without what is left out."""
-    unused = TOOLS[name].unused
-    return {pin.name: pin.version for pin in read_lock(name) if pin.name not in unused}
+    left_out = TOOLS[name].left_out
+    return {pin.name: pin.version for pin in read_lock(name) if pin.name not in left_out}
 
 
 def has_requirements(tool: Tool) -> bool:
@@ -162,7 +194,7 @@ def list_missing(name: str) -> list[Pin]:
     """Return what the tool's lock names and mconv's own Python has not in the same version."""
     missing = []
     for pin in read_lock(name):
-        if pin.name in TOOLS[name].unused:
+        if pin.name in TOOLS[name].left_out:
             continue
         if read_own_version(pin.name).partition("+")[0] != pin.version:
             missing.append(pin)
@@ -173,7 +205,9 @@ def list_present(name: str) -> list[Pin]:
     """Return what the tool's lock names and mconv's own Python has in the same version."""
     missing = list_missing(name)
     return [
-        pin for pin in read_lock(name) if pin not in missing and pin.name not in TOOLS[name].unused
+        pin
+        for pin in read_lock(name)
+        if pin not in missing and pin.name not in TOOLS[name].left_out
     ]
 
 

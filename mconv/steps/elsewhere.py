@@ -19,7 +19,7 @@ import msgspec
 
 from mconv import registry, samples
 from mconv import weights as neutral
-from mconv.environments.interpreter import make_command
+from mconv.environments.interpreter import GPUS, make_command
 from mconv.errors import MconvError, StepError, WorkerCrashError, one_line
 from mconv.steps.releases import check_source
 from mconv.values import Frozen, Interpreter, JsonObject, SourceConfig, from_json
@@ -108,7 +108,12 @@ class Process:
         path = os.environ.get("PYTHONPATH", "") if interpreter.is_own else ""
         self.process = subprocess.Popen(
             make_command(interpreter, MODULE, [str(writer)], own=own),
-            env={**os.environ, "PYTHONPATH": path, **interpreter.variables},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                GPUS: "",  # the step's own process may see one
+                **interpreter.variables,
+            },
             stdin=subprocess.PIPE,
             pass_fds=(writer,),
         )

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from mconv.environments.interpreter import make_command
+from mconv.environments.interpreter import GPUS, make_command
 from mconv.values import OWN, Interpreter
 from mconv.workers.channels import LOG_LIMIT, Collector, Exchange, Intake
 
@@ -213,7 +213,7 @@ def make_environment(
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
-        "CUDA_VISIBLE_DEVICES": "",
+        GPUS: "",  # but where the interpreter's variables say otherwise
         "TOKENIZERS_PARALLELISM": "false",
         **interpreter.variables,
         **(extra or {}),

@@ -28,7 +28,9 @@ def _fresh() -> None:
 def test_tools_are_the_extras_of_the_project() -> None:
     for name, tool in TOOLS.items():
         assert list(tool.requirements) == PROJECT["optional-dependencies"][name], name
-    assert PROJECT["optional-dependencies"]["all"] == [f"mconv[{','.join(TOOLS)}]"]
+    # what replaces a package of mconv's own cannot lie beside it
+    beside = [name for name, tool in TOOLS.items() if not tool.replaces]
+    assert PROJECT["optional-dependencies"]["all"] == [f"mconv[{','.join(beside)}]"]
 
 
 @pytest.mark.parametrize("name", TOOLS)
@@ -120,3 +122,56 @@ def test_a_browser_is_a_part_of_its_tool(monkeypatch: pytest.MonkeyPatch, tmp_pa
             assert (found.folder, found.variables) == ("", {})
         else:
             assert found.variables == {"MCONV_NODE_MODULES": f"{found.folder}/node_modules"}
+
+
+def test_a_build_for_gpus_comes_in_place_of_mconv_s_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The two are one folder of modules: a layer with both would hold a mixture."""
+    monkeypatch.setenv("MCONV_ENVIRONMENTS", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    forget(monkeypatch, onnxruntime="1.31.99")
+    found = tools.find_tool("cuda")
+    missing = {pin.name for pin in tools.list_missing("cuda")}
+    assert "onnxruntime-gpu" in missing
+    assert "onnxruntime" not in missing
+    assert "onnxruntime" not in found.packages
+    assert found.packages["onnxruntime-gpu"].startswith("1.31.")
+    assert {"nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-cuda-runtime"} <= missing
+    assert tools.find_build("cuda", "onnxruntime") == "onnxruntime-gpu"
+    assert tools.find_build("openvino", "onnxruntime") == "onnxruntime"
+
+
+def test_what_is_there_holds_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {pin.name: pin.version for pin in tools.list_present("cuda")}
+    missing = {pin.name for pin in tools.list_missing("cuda")}
+    assert present["packaging"]
+    assert "onnxruntime" not in present
+    assert not present.keys() & missing
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, {"CUDA_VISIBLE_DEVICES": "0"}),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-1234"}, {"CUDA_VISIBLE_DEVICES": "GPU-1234"}),
+        (
+            {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+            {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        ),
+    ],
+)
+def test_workers_on_a_gpu_see_the_one_that_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str], expected: dict[str, str]
+) -> None:
+    for name in tools.GPU_CHOICE:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    assert tools.find_tool("cuda").variables == expected
+    # beside mconv, too
+    tools._find_tool.cache_clear()
+    forget(monkeypatch, **{"onnxruntime-gpu": "1.31.1"})
+    own = tools.find_tool("cuda")
+    assert (own.folder, own.layers, own.variables) == ("", (), expected)
+    assert own.start != tools.find_tool("").start

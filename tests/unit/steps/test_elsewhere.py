@@ -45,6 +45,7 @@ def export(config, out):
 
 def load(config):
     assert sys.executable == os.environ["EXPECTED"], sys.executable
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "", "a GPU is seen"
     if config.path.endswith("broken"):
         raise SourceError("it is broken", hint="mend it")
     if config.path.endswith("raises"):
@@ -89,7 +90,10 @@ def clock(
     return elsewhere.Process(interpreter, request)
 
 
-def test_a_source_is_timed_in_its_own_environment(interpreter: Interpreter, tmp_path: Path) -> None:
+def test_a_source_is_timed_in_its_own_environment(
+    interpreter: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # the step's own process is on a GPU
     process = clock(interpreter, tmp_path)
     try:
         assert process.listen().milliseconds == ()

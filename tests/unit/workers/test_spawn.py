@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mconv.values import OWN
+from mconv.values import OWN, Interpreter
 from mconv.workers import spawn
 from mconv.workers.channels import Exchange
 from mconv.workers.spawn import (
@@ -39,6 +39,16 @@ def test_the_environment_holds_no_secret_and_no_runner(
     assert variables["OMP_NUM_THREADS"] == "3"
     assert variables["MORE"] == "1"
     assert "/elsewhere" in variables["PYTHONPATH"].split(os.pathsep)
+
+
+def test_a_gpu_is_seen_by_the_workers_that_are_to_run_on_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert make_environment(tmp_path, "/repository", 1)["CUDA_VISIBLE_DEVICES"] == ""
+    chosen = Interpreter(name="cuda", variables={"CUDA_VISIBLE_DEVICES": "2"})
+    seen = make_environment(tmp_path, "/repository", 1, interpreter=chosen)
+    assert seen["CUDA_VISIBLE_DEVICES"] == "2"
 
 
 @pytest.mark.parametrize(
