@@ -469,6 +469,25 @@ class WantedThreads(Protocol):
         """Return how many threads the options ask for; None leaves it to the machine."""
 
 
+class ChooseTool(Protocol):
+    """The function ``tool`` of a runtime."""
+
+    def __call__(self, options: Options) -> str:
+        """Return the tool whose packages it needs to run with these options; an empty name is
+        mconv's own packages.
+        """
+
+
+class FindAccelerator(Protocol):
+    """The function ``accelerator`` of a runtime."""
+
+    def __call__(self, options: Options) -> str | None:
+        """Return the name of the device, beside the processor, that these options ask for, and None
+        where they ask for none. It is quick, and loads no engine. Raises UnsupportedError, with the
+        reason, where this machine has no such device.
+        """
+
+
 class OpenPeers(Protocol):
     """The function ``peers`` of a runtime."""
 
@@ -561,6 +580,11 @@ def need_no_programs() -> bool:
 
 def want_any_threads(options: Options) -> int | None:
     """Return None, as many as the machine has: the default of ``threads()``."""
+    return None
+
+
+def want_no_accelerator(options: Options) -> str | None:
+    """Return None, since the processor is enough: the default of ``accelerator()``."""
     return None
 
 
@@ -735,6 +759,8 @@ class Runtime(Plugin):
     Attributes:
         load: Loads an artifact.
         threads: How many threads the options ask for.
+        tool: The tool that options need, where it is not ``environment`` for all of them.
+        accelerator: The device that options ask for.
         present: Whether the programs that it needs are on this machine.
         peers: Opens other ways to run the fp32 graph, to be measured beside it.
         devices: What the engine can run on here.
@@ -745,11 +771,17 @@ class Runtime(Plugin):
 
     load: LoadArtifact
     threads: WantedThreads = want_any_threads
+    tool: ChooseTool | None = None
+    accelerator: FindAccelerator = want_no_accelerator
     present: HasPrograms = need_no_programs
     peers: OpenPeers | None = None
     devices: ListDevices | None = None
     options: Schemas = field(default_factory=dict)
     service: str | None = None
+
+    def choose_tool(self, options: Options) -> str:
+        """Return the tool whose packages it needs to run with these options."""
+        return self.tool(options) if self.tool is not None else self.environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -804,6 +836,8 @@ FUNCTIONS: dict[type[Plugin], dict[str, type]] = {
     Runtime: {
         "load": LoadArtifact,
         "threads": WantedThreads,
+        "tool": ChooseTool,
+        "accelerator": FindAccelerator,
         "present": HasPrograms,
         "peers": OpenPeers,
         "devices": ListDevices,

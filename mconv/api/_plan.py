@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mconv.api._setup import Environment, list_environments
-from mconv.engine.checks import check_code
+from mconv.engine.checks import check_code, check_devices
 from mconv.engine.executor import find_needed
 from mconv.engine.run import choose_store_name, open_store
 from mconv.errors import UsageError
@@ -91,6 +91,7 @@ def make_plan(
     digests = opened.digests if opened else None
     chosen = config.select(manifest, only)
     check_code(chosen)
+    check_devices(chosen)
     plan = planner.make_plan(chosen, measure=measure, digests=digests)
     if opened is None:
         to_run = set(plan.steps)

@@ -14,6 +14,7 @@ from typing import cast
 from mconv import hardware, registry
 from mconv.answers import VerifyAnswer
 from mconv.engine import run as engine_run
+from mconv.engine.checks import check_devices
 from mconv.engine.executor import Executor, Progress
 from mconv.engine.installing import Installer
 from mconv.errors import StepError, UsageError, describe_unreadable
@@ -42,13 +43,16 @@ def verify(
 ) -> Verification:
     """Run the artifact on samples and hold its answers to those of its source.
 
-    Raises UsageError for a folder that mconv did not write or a source that is not here, and
-    StepError for files that were changed and for a source or an artifact that cannot be run.
+    Raises UsageError for a folder that mconv did not write or a source that is not here,
+    ManifestError for one that is run on a device that this machine lacks, and StepError for files
+    that were changed and for a source or an artifact that cannot be run.
     """
     provenance = read_provenance(folder)
     if problems := check_files(folder, provenance):
         raise StepError("; ".join(problems), hint="make it again with `mconv run`")
-    plan = planner.make_plan(make_manifest(provenance, against, samples), measure=False)
+    manifest = make_manifest(provenance, against, samples)
+    check_devices(manifest)
+    plan = planner.make_plan(manifest, measure=False)
     variant = plan.variants[0]
     if "verify" not in variant.steps:
         raise UsageError(f"no runtime here can run target {variant.config.target}")

@@ -1,4 +1,4 @@
-"""What can be known to be missing before anything runs: modules of factories, and browsers."""
+"""What can be known to be missing before anything runs: modules of factories, and devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mconv import registry
 from mconv.environments.folder import is_ready
 from mconv.environments.models import find_model, find_site_packages
 from mconv.environments.tools import find_tool
-from mconv.errors import ManifestError
+from mconv.errors import ManifestError, UnsupportedError
 from mconv.manifest.config import Manifest, ModelConfig
 from mconv.modules import search
 from mconv.planning.environments import list_requests
@@ -57,6 +57,31 @@ def _find_missing(
                 )
             )
     return problems
+
+
+def check_devices(manifest: Manifest) -> None:
+    """Raise ManifestError where a variant is to be run on a device that this machine lacks."""
+    problems = []
+    for model in manifest.models:
+        for variant in model.variants:
+            runtime = registry.find_runtime(registry.targets()[variant.target])
+            if runtime is None:
+                continue
+            try:
+                runtime.accelerator({**variant.options, **variant.runtime_options})
+            except UnsupportedError as problem:
+                label = f"{model.name}/{variant.label}/{variant.precision}"
+                problems.append(
+                    ManifestError(
+                        f"{label} cannot be run here: {problem.message}",
+                        hint=problem.hint,
+                        place=variant.place,
+                    )
+                )
+    if problems:
+        raise ManifestError(
+            problems[0].message, hint=problems[0].hint, place=problems[0].place, problems=problems
+        )
 
 
 def list_package_paths(interpreter: Interpreter) -> list[Path]:

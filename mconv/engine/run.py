@@ -12,7 +12,7 @@ import yaml
 
 from mconv import registry
 from mconv.engine import trace as tracing
-from mconv.engine.checks import check_code
+from mconv.engine.checks import check_code, check_devices
 from mconv.engine.executor import Executor, Progress
 from mconv.engine.installing import Installer
 from mconv.engine.ray import RayRunner
@@ -110,6 +110,7 @@ def run_manifest(
     begin = time.monotonic()
     opened = open_store(store)
     installer = installer or Installer()
+    check_devices(manifest)
     installer.prepare_models(manifest)
     check_code(manifest)
     plan = planner.make_plan(manifest, measure=measure, digests=opened.digests)

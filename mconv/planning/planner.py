@@ -19,10 +19,10 @@ import msgspec
 
 from mconv import hardware, registry
 from mconv.contracts import Plugin
-from mconv.environments.interpreter import find_version, normalize_name
+from mconv.environments.interpreter import ABSENT, find_version, normalize_name
 from mconv.environments.models import PYTHON, ModelRequest, find_model, list_asked
-from mconv.environments.tools import PICTURES, find_tool
-from mconv.errors import ManifestError
+from mconv.environments.tools import PICTURES, find_build, find_tool
+from mconv.errors import ManifestError, UnsupportedError
 from mconv.manifest.config import Evaluate, Manifest, ModelConfig, VariantConfig
 from mconv.planning.environments import list_requests
 from mconv.planning.keys import digest_code, digest_files
@@ -47,7 +47,7 @@ from mconv.steps.requests import (
     WriteRequest,
 )
 from mconv.store.digests import Digests
-from mconv.values import Interpreter, ModelResult
+from mconv.values import Interpreter, JsonObject, ModelResult
 
 CALIBRATION_COUNT = 256
 UNKNOWN_BYTES = 200 * 10**6  # that a model is taken for which code makes by itself
@@ -455,6 +455,9 @@ class _Planner:
             threads=runtime.threads(config.runtime_options) or self.threads,
         )
         inputs = {"artifact": keys["write"], "reference": keys["reference"]}
+        tool = runtime.choose_tool(options)
+        device = find_accelerator(runtime, options)
+        here = {"device": device} if device is not None else {}
         service = runtime.name if runtime.service else None
         source = Used("sources", self.source.name)
         writes_text = self.source.generate is not None  # the source's own loop drives the artifact
@@ -468,9 +471,10 @@ class _Planner:
                     source=self.model.source if writes_text else None,
                 ),
                 inputs=inputs,
-                also=self.source_key if writes_text else None,
+                also=(self.source_key if writes_text else {}) | here,
                 others=[source] if writes_text else [],
                 service=service,
+                tool=tool,
             )
         }
         if measure:
@@ -480,13 +484,14 @@ class _Planner:
                     parts=self.parts,
                     artifact=artifact,
                     source=self.model.source,
-                    beside=self._find_beside(runtime),
+                    beside=self._find_beside(tool),
                 ),
                 inputs={**inputs, "model": fp32} if runtime.peers else inputs,
-                also={**self.source_key, "machine": [*_describe_machine(), self.threads]},
+                also={**self.source_key, **here, "machine": [*_describe_machine(), self.threads]},
                 others=[source],
                 exclusive=True,
                 service=service,
+                tool=tool,
             )
         return runs
 
@@ -522,23 +527,27 @@ class _Planner:
         exclusive: bool = False,
         service: str | None = None,
         lowers: bool = False,
+        tool: str | None = None,
     ) -> str:
         """Add a step and return its key.
 
         ``also`` enters the key in place of what the request says of places on this machine;
-        ``others`` are further plug-ins that it uses.
+        ``others`` are further plug-ins that it uses. ``tool`` is what the plug-in needs, where that
+        depends on options.
         """
         used = [registry.plugins(each.family)[each.name] for each in (plugin, *others)]
+        tool = tool if tool is not None else used[0].environment
         if request.runs_source:
             interpreter = self._find_source_environment()
         else:
-            interpreter = find_tool(used[0].environment)
+            interpreter = find_tool(tool)
         tools: dict[str, str] = {}  # as the report shows them: of the step's own environment
         versions: dict[str, str] = {}
         for each in used:
-            versions |= self._list_versions(each)
+            own = self._list_versions(each, tool if each is used[0] else each.environment)
+            versions |= own
             if each is not self.source or interpreter is self._find_source_environment():
-                tools |= self._list_versions(each)
+                tools |= own
         if interpreter is self.environment:
             tools |= self.list_used_packages()
         packages = self._list_packages(request, used)
@@ -586,21 +595,25 @@ class _Planner:
             files += folder.iterdir()
         return PICTURES if any(map(is_picture, files)) else ""
 
-    def _find_beside(self, runtime: registry.Runtime) -> Interpreter | None:
-        """Return where the source is measured, where that is not where the artifact is."""
+    def _find_beside(self, tool: str) -> Interpreter | None:
+        """Return where the source is measured, where that is not where the artifact is: in the
+        environment of ``tool``."""
         where = self._find_source_environment()
-        return where if where.start != find_tool(runtime.environment).start else None
+        return where if where.start != find_tool(tool).start else None
 
     def _find_reader(self, target: registry.Target) -> Interpreter | None:
         """Return where an artifact of weights is read, where that is not where the model runs."""
         where = find_tool(target.environment)
         return where if where.start != self._find_source_environment().start else None
 
-    def _list_versions(self, plugin: Plugin) -> dict[str, str]:
-        """Return the versions of a plug-in's tools, in the environment that it is used in."""
-        is_source = plugin is self.source
-        where = self._find_source_environment() if is_source else find_tool(plugin.environment)
-        return {tool: find_version(where, tool) for tool in plugin.tools}
+    def _list_versions(self, plugin: Plugin, tool: str) -> dict[str, str]:
+        """Return the versions of a plug-in's tools, in the environment that it is used in: its
+        source's, else that of ``tool``."""
+        if plugin is self.source:
+            where, names = self._find_source_environment(), list(plugin.tools)
+        else:
+            where, names = find_tool(tool), [find_build(tool, name) for name in plugin.tools]
+        return {name: find_version(where, name) for name in names}
 
     def _list_packages(self, request: AnyRequest, used: Sequence[Plugin]) -> dict[str, str]:
         """Return all that is installed where the model's code runs, if the step runs it and the
@@ -610,6 +623,17 @@ class _Planner:
         if request.runs_source or isinstance(request, MeasureRequest):
             return self.environment.packages
         return {}
+
+
+def find_accelerator(runtime: registry.Runtime, options: JsonObject) -> str | None:
+    """Return the name of the device, beside the processor, that an artifact is to run on.
+
+    It is ``absent`` where this machine has none: no step is run then, but environments are planned.
+    """
+    try:
+        return runtime.accelerator(options)
+    except UnsupportedError:
+        return ABSENT
 
 
 def _list_started(request: AnyRequest) -> tuple[Interpreter, ...]:

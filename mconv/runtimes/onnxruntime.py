@@ -1,16 +1,17 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the processor or on a GPU."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from mconv.errors import StepError, UnsupportedError, one_line
 from mconv.onnx_graph import model_files, surgery
 from mconv.onnx_graph.serialization import serialize
+from mconv.runtimes import _providers
+from mconv.runtimes._profiles import Kernel, place_kernels, read_kernels
+from mconv.runtimes._providers import CHOICES
 from mconv.samples import check_feed
 from mconv.values import Device, Placement, TensorSpec
 
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime
 
-    from mconv.contracts import Feed
+    from mconv.contracts import Feed, Options
 
 TOOLS = ("onnxruntime",)
-PROVIDER = "CPUExecutionProvider"
 # bytes of the files of a model that is not in memory twice; what an engine makes of them may be
 # larger
 LARGE = 1 << 28
@@ -45,6 +45,8 @@ class RunOptions(TypedDict, total=False):
     spinning: bool
     flush_denormals: bool
     qdq_matmul_accuracy: str
+    provider: str
+    tf32: bool
 
 
 DEFAULTS: RunOptions = {
@@ -53,6 +55,8 @@ DEFAULTS: RunOptions = {
     "spinning": True,
     "flush_denormals": False,
     "qdq_matmul_accuracy": "float",
+    "provider": "cpu",
+    "tf32": False,
 }
 OPTIONS: dict[str, dict[str, object]] = {
     "threads": {
@@ -87,6 +91,18 @@ OPTIONS: dict[str, dict[str, object]] = {
         "description": "products with block-wise weights: as written, or quicker with activations "
         "rounded to 8 bits",
     },
+    "provider": {
+        "enum": list(CHOICES),
+        "default": DEFAULTS["provider"],
+        "description": "what runs it: the processor, or one of NVIDIA's GPUs (cuda), which this "
+        "machine must have",
+    },
+    "tf32": {
+        "type": "boolean",
+        "default": DEFAULTS["tf32"],
+        "description": "products of fp32 on a GPU have factors of 10 bits behind the point; off "
+        "keeps all 23",
+    },
 }
 # execution provider → what people call it, and the package that has it
 PROVIDERS = {
@@ -106,24 +122,14 @@ PROVIDERS = {
 }
 
 
-class Kernel(NamedTuple):
-    """One node as onnxruntime's profile shows it.
-
-    Attributes:
-        operator: The ONNX operator, ``?`` where the profile names none.
-        provider: The execution provider that ran it.
-    """
-
-    operator: str
-    provider: str
-
-
 class OnnxRuntimeSession:
     """Runs the ``model.onnx`` of a folder in onnxruntime.
 
     A second session, profiled on the first feed, shows where the nodes ran.
 
     Attributes:
+        provider: What is claimed to run it.
+        adapter: The name of the GPU.
         inputs: The graph's inputs as the file has them.
         outputs: The graph's outputs as the file has them.
         version: onnxruntime's.
@@ -138,11 +144,14 @@ class OnnxRuntimeSession:
         self.options: RunOptions = DEFAULTS | (options or {})
         self.first_feed: dict[str, np.ndarray] | None = None
         self.version: str = onnxruntime.__version__
+        self.provider = CHOICES[self.options["provider"]]
+        self.adapter = self.provider.prepare()
         session = self._open_session()
         self.inputs: tuple[TensorSpec, ...] = tuple(map(_make_spec, session.get_inputs()))
         self.outputs: tuple[TensorSpec, ...] = tuple(map(_make_spec, session.get_outputs()))
         self.session: onnxruntime.InferenceSession | None = session
         self.providers: list[str] = session.get_providers()
+        self.in_force: dict[str, str] = session.get_provider_options()[self.provider.engine]
 
     def _open_session(self, profile: Path | None = None) -> onnxruntime.InferenceSession:
         """Load the file; ``profile`` is the beginning of the name of a file to profile into.
@@ -155,12 +164,23 @@ class OnnxRuntimeSession:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
+            if self.provider.is_accelerator:
+                options.add_session_config_entry(_providers.RECORD_ASSIGNMENT, "1")
+        settings = self.provider.make_settings(tf32=self.options["tf32"])
         try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(
+                str(self.path),
+                options,
+                providers=[(self.provider.engine, settings)],
+                enable_fallback=0,  # a provider that fails is an error
+            )
         except Exception as problem:  # onnxruntime's exceptions share no public base class
             raise UnsupportedError(
                 f"onnxruntime cannot load the artifact: {one_line(problem, 800)}"
             ) from problem
+        if self.provider.engine not in session.get_providers():
+            raise StepError(self.provider.explain_absence())
+        return session
 
     def _make_session_options(self) -> onnxruntime.SessionOptions:
         import onnxruntime
@@ -183,6 +203,7 @@ class OnnxRuntimeSession:
         options.add_session_config_entry(
             "session.set_denormal_as_zero", str(int(self.options["flush_denormals"]))
         )
+        options.use_deterministic_compute = self.provider.is_accelerator
         return options
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
@@ -206,7 +227,8 @@ class OnnxRuntimeSession:
 
     def placement(self) -> Placement:
         """Count nodes by provider in onnxruntime's own profile of one run in a second session; the
-        first stays unprofiled.
+        first stays unprofiled. Where it shares a graph between a GPU and the processor, what it
+        assigned to each counts as well, so that a branch that was not taken is seen.
 
         Of a large model there is only one session at a time. Raises StepError before a run.
         """
@@ -217,15 +239,14 @@ class OnnxRuntimeSession:
         with tempfile.TemporaryDirectory() as folder:
             session = self._open_session(Path(folder) / "profile")
             session.run([spec.name for spec in self.outputs], self.first_feed)
-            kernels = _read_kernels(Path(session.end_profiling()))
-        here = [kernel for kernel in kernels if kernel.provider == PROVIDER]
-        elsewhere = Counter(kernel.operator for kernel in kernels if kernel.provider != PROVIDER)
-        return Placement(
-            provider=PROVIDER,
-            device="cpu",
-            nodes=len(here),
-            elsewhere=dict(sorted(elsewhere.items())),
-            witnesses=("profile",) if kernels else (),
+            kernels = read_kernels(Path(session.end_profiling()))
+            assigned = _read_assignment(session) if self.provider.is_accelerator else None
+        return place_kernels(
+            self.provider.engine,
+            kernels,
+            assigned,
+            device=self.provider.device,
+            adapter=self.adapter,
         )
 
     def details(self) -> dict[str, object]:
@@ -234,12 +255,22 @@ class OnnxRuntimeSession:
         return {
             "onnxruntime": self.version,
             "providers": self.providers,
+            **self._describe_provider(),
             "threads": self.threads,
             "graph_optimization": self.options["graph_optimization"],
             "arena": self.options["arena"],
             "spinning": self.options["spinning"],
             "flush_denormals": self.options["flush_denormals"],
             "qdq_matmul_accuracy": self.options["qdq_matmul_accuracy"],
+        }
+
+    def _describe_provider(self) -> dict[str, object]:
+        """Return the settings of a GPU's provider as the session reports them."""
+        if not self.provider.is_accelerator:
+            return {}
+        return {
+            "adapter": self.adapter,
+            **{name: self.in_force.get(name) for name in self.provider.make_settings(tf32=False)},
         }
 
     def close(self) -> None:
@@ -264,21 +295,35 @@ def _make_spec(argument: onnxruntime.NodeArg) -> TensorSpec:
     return TensorSpec(name=argument.name, dtype=dtype, shape=tuple(shape))
 
 
-def _read_kernels(profile: Path) -> list[Kernel]:
-    """Return the nodes of a profile that onnxruntime wrote, in the order in which they ran."""
-    kernels = []
-    for event in json.loads(profile.read_text()):
-        if event.get("cat") != "Node" or not event.get("name", "").endswith("_kernel_time"):
-            continue
-        arguments = event.get("args") or {}
-        if "provider" in arguments:
-            kernels.append(Kernel(arguments.get("op_name", "?"), arguments["provider"]))
-    return kernels
+def _read_assignment(session: onnxruntime.InferenceSession) -> list[Kernel]:
+    """Return all nodes as onnxruntime shared them between providers, in the bodies of control flow
+    too."""
+    return [
+        Kernel(name=node.name, operator=node.op_type, provider=group.ep_name)
+        for group in session.get_provider_graph_assignment_info()
+        for node in group.get_nodes()
+    ]
 
 
 def threads(options: RunOptions) -> int | None:
     """Return how many threads the options ask for; None leaves it to the machine."""
     return options.get("threads")
+
+
+def tool(options: Options) -> str:
+    """Return the tool that the provider's build of onnxruntime comes with; mconv's own is for the
+    processor."""
+    return _find_provider(options).tool
+
+
+def accelerator(options: Options) -> str | None:
+    """Return the name of the GPU that the provider needs; raises UnsupportedError without one."""
+    return _find_provider(options).find_adapter()
+
+
+def _find_provider(options: Options) -> _providers.Provider:
+    """Return the provider that the options name."""
+    return CHOICES[str(options.get("provider", DEFAULTS["provider"]))]
 
 
 def load(
@@ -337,7 +382,7 @@ def _probe_provider(provider: str) -> str | None:
                 serialize(_make_product(weight)), options, providers=[provider]
             )
             product = session.run(None, {"x": x})[0]
-            kernels = _read_kernels(Path(session.end_profiling()))
+            kernels = read_kernels(Path(session.end_profiling()))
         except Exception as problem:  # onnxruntime's exceptions share no public base class
             return f"it runs nothing here: {one_line(problem)}"
     ran = {kernel.provider for kernel in kernels}

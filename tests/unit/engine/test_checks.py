@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mconv import api
+from mconv import api, registry
 from mconv.engine.checks import list_package_paths
-from mconv.errors import ManifestError
+from mconv.errors import ManifestError, UnsupportedError
+from mconv.manifest import reader
+from mconv.planning import planner
 from mconv.values import OWN, Interpreter
+from tests.models import write_linear
 
 MANIFEST = """\
 version: 1
@@ -88,3 +93,71 @@ def test_where_packages_are_found(tmp_path: Path) -> None:
         tmp_path / "lib/python3.12/site-packages",
     ]
     assert {str(path) for path in list_package_paths(OWN)} <= set(sys.path)
+
+
+GPU = """\
+version: 1
+models:
+  - name: net
+    source: net.onnx
+    targets:
+      - onnx
+      - onnx: {{precision: {precision}, provider: cuda}}
+"""
+
+
+def give_gpu(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    """This machine has a GPU of that name, or none."""
+
+    def find(options: Mapping[str, object]) -> str | None:
+        if options["provider"] != "cuda":
+            return None
+        if name is None:
+            raise UnsupportedError("there is no driver", hint="get one")
+        return name
+
+    runtime = replace(registry.runtimes()["onnxruntime"], accelerator=find)
+    everything = {**registry.runtimes(), "onnxruntime": runtime}
+    monkeypatch.setattr(registry, "runtimes", lambda: everything)
+
+
+@pytest.mark.parametrize(
+    ("precision", "shown"), [("fp16", "net/onnx/fp16"), ("auto", "net/onnx/auto")]
+)
+def test_a_device_that_is_missing_is_said_at_the_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, shown: str
+) -> None:
+    write_linear(tmp_path / "net.onnx")
+    path = tmp_path / "models.yml"
+    path.write_text(GPU.format(precision=precision))
+    monkeypatch.chdir(tmp_path)
+    give_gpu(monkeypatch, None)
+    for refused in (lambda: api.plan(path), lambda: api.run(path, out=None)):
+        with pytest.raises(
+            ManifestError, match=f"{shown} cannot be run here: there is no driver"
+        ) as problem:
+            refused()
+        assert problem.value.place is not None
+        assert problem.value.place.line == 7
+        assert problem.value.hint == "get one"
+    assert not (tmp_path / ".mconv/environments").exists()
+    # what needs no GPU can be planned and run
+    assert api.plan(path, only=["net/onnx/fp32"]).steps
+    # and the environment can be made ahead, as in an image
+    plan = planner.make_plan(reader.load(path))
+    assert "cuda" in {step.interpreter.name for step in plan.steps.values()}
+    give_gpu(monkeypatch, "NVIDIA L4")
+    assert api.plan(path).steps
+
+
+def test_an_artifact_for_a_gpu_is_not_verified_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_linear(tmp_path / "net.onnx")
+    api.convert("net.onnx", ["onnx"], out="out", measure=False)
+    record = tmp_path / "out/net/onnx-fp32/mconv.json"
+    record.write_text(record.read_text().replace('"provider": "cpu"', '"provider": "cuda"'))
+    give_gpu(monkeypatch, None)
+    with pytest.raises(ManifestError, match="there is no driver"):
+        api.verify(tmp_path / "out/net/onnx-fp32")

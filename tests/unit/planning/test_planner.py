@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mconv import registry
+from mconv.environments import tools
+from mconv.errors import UnsupportedError
 from mconv.manifest import reader
 from mconv.planning import costs, keys, planner
 from mconv.steps.requests import EvaluateRequest
+from mconv.values import OWN
 from tests.models import write_linear
 
 TEXT = """
@@ -198,3 +204,46 @@ def test_a_model_without_a_path_is_shown_and_keyed_by_its_code(tmp_path: Path) -
     shown = "collections:OrderedDict"
     manifest.write_text(PATHLESS.format(shown))
     assert plan()[0] != elsewhere[0]
+
+
+def test_a_gpu_is_in_the_keys_of_what_runs_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tool is what the options name, and the source runs beside it without the GPU."""
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "models.yml").write_text(
+        "version: 1\nmodels: [{name: m, source: m.onnx, targets: [onnx, "
+        "{onnx: {provider: cuda, as: gpu}}]}]\n"
+    )
+    monkeypatch.setenv("MCONV_ENVIRONMENTS", str(tmp_path / "environments"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tools._find_tool.cache_clear()
+    loaded = reader.load(tmp_path / "models.yml")
+    plans = []
+    for name in ("NVIDIA L4", "NVIDIA H200", None):
+        runtime = registry.runtimes()["onnxruntime"]
+
+        def find(options: Any, name: str | None = name) -> str | None:
+            if options["provider"] == "cuda" and name is None:
+                raise UnsupportedError("none")
+            return name if options["provider"] == "cuda" else None
+
+        everything = {**registry.runtimes(), "onnxruntime": replace(runtime, accelerator=find)}
+        monkeypatch.setattr(registry, "runtimes", lambda everything=everything: everything)
+        plans.append(planner.make_plan(loaded))
+    first, *others = [{v.id: v.steps for v in plan.variants} for plan in plans]
+    for other in others:
+        assert other["m/onnx/fp32"] == first["m/onnx/fp32"]
+        changed = {k for k, key in first["m/gpu/fp32"].items() if key != other["m/gpu/fp32"][k]}
+        assert changed == {"verify", "measure"}
+    assert first["m/onnx/fp32"]["write"] == first["m/gpu/fp32"]["write"], "it is no part of it"
+    steps = plans[0].steps
+    measure = steps[first["m/gpu/fp32"]["measure"]]
+    assert measure.interpreter.name == "cuda"
+    assert measure.interpreter.variables == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert measure.request.beside == OWN, "the source sees no GPU"
+    assert measure.tools["onnxruntime-gpu"].startswith("1.31")
+    assert "onnxruntime" not in steps[first["m/gpu/fp32"]["verify"]].tools
+    plain = steps[first["m/onnx/fp32"]["measure"]]
+    assert (plain.interpreter, plain.request.beside) == (OWN, None)
+    assert "onnxruntime" in plain.tools

@@ -205,7 +205,8 @@ def test_nodes_on_another_provider_are_counted_elsewhere(
     honest = session.placement()
     on_the_cpu = session._open_session(tmp_path / "profile")
     monkeypatch.setattr(session, "_open_session", lambda profile: on_the_cpu)
-    monkeypatch.setattr(ort_runtime, "PROVIDER", "CUDAExecutionProvider")
+    claim = session.provider._replace(engine="CUDAExecutionProvider")
+    monkeypatch.setattr(session, "provider", claim)
     claimed = session.placement()
     assert sum(claimed.elsewhere.values()) == honest.nodes
     assert (claimed.nodes, claimed.witnesses) == (0, ("profile",))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mconv.runtimes import _profiles
 from mconv.runtimes._browser import placement
 
 
@@ -47,7 +48,7 @@ def test_lines_that_are_no_nodes_are_left_out() -> None:
     ("index", "expected"), [(1, True), (2, True), (3, False), (5, False), (6, False)]
 )
 def test_shape_arithmetic_is_small_and_whole(index: int, expected: bool) -> None:
-    assert placement.is_shape_arithmetic(PROFILE[index]) is expected
+    assert _profiles.is_shape_arithmetic(PROFILE[index]) is expected
 
 
 def test_what_is_elsewhere_and_what_of_it_is_allowed() -> None:
@@ -82,4 +83,4 @@ def test_one_witness_alone_is_no_proof(profile: list[dict[str, Any]], dispatches
 def test_integers_of_64_bits_end_in_a_cast(
     op: str, input_type: dict[str, Any], output_type: dict[str, Any], expected: bool
 ) -> None:
-    assert placement.is_shape_arithmetic(node(op, CPU, [input_type], [output_type])) is expected
+    assert _profiles.is_shape_arithmetic(node(op, CPU, [input_type], [output_type])) is expected
