@@ -66,6 +66,7 @@ from mconv.values import (
     Verification,
 )
 from mconv.workers import isolated_call
+from mconv.workers.policy import find_reader_access
 
 if TYPE_CHECKING:
     import numpy as np
@@ -631,6 +632,7 @@ def check(path: PathLike, *, timeout_s: float = CHECK_SECONDS) -> Checked:
             "mconv.discovery.find:check_path",
             arguments,
             timeout_s=timeout_s,
+            access=find_reader_access(Path(path)),
             interpreter=find_readers(),
         )
     except MconvError as problem:  # it crashed its reader, or never ended

@@ -27,7 +27,7 @@ from mconv.store.digests import hash_file
 from mconv.store.local import Store
 from mconv.values import Verification
 from mconv.workers.messages import Request
-from mconv.workers.process import run_step
+from mconv.workers.process import Grants, run_step
 
 MAIN_KEYS = {"target", "precision", "source", "files"}  # without which nothing can be verified
 
@@ -160,7 +160,7 @@ def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -
             timeout_s=step.timeout_s,
             memory_bytes=step.memory_bytes,
             stop=threading.Event(),
-            interpreter=step.interpreter,
+            grants=Grants(interpreter=step.interpreter, others=step.others),
         )
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

@@ -46,8 +46,9 @@ from mconv.planning.environments import list_requests
 from mconv.store.local import write_text
 from mconv.store.tracked import refuse_tracked
 from mconv.values import ErrorInfo, Frozen, Interpreter, to_json
-from mconv.workers import isolated_call
-from mconv.workers.spawn import find_worker_uid, make_worker_folder
+from mconv.workers import identities, isolated_call
+from mconv.workers.policy import Access, Repository, find_installer_access
+from mconv.workers.spawn import make_worker_folder
 
 SECONDS = 3600.0  # for one environment
 POLL_SECONDS = 0.5
@@ -266,7 +267,8 @@ def _make_alone(
 ) -> Record:
     """Make an environment that nobody else makes. Its folder is removed where that fails."""
     _discard(folder)
-    make_worker_folder(folder)
+    uid = identities.take_user()
+    make_worker_folder(folder, uid)
     watched = threading.Event()
     watcher = threading.Thread(
         target=_watch, args=(installation, folder, progress, watched), daemon=True
@@ -274,7 +276,7 @@ def _make_alone(
     progress.installing(installation, 0)
     watcher.start()
     try:
-        answer = _call(installation, folder)
+        answer = _call(installation, folder, uid)
         watched.set()
         watcher.join()
         size = take_over(folder)
@@ -312,34 +314,59 @@ def find_uv(progress: InstallProgress) -> str:
     return str(Path(interpreter.folder, making.PACKAGES, "bin/uv"))
 
 
-def _call(installation: Installation, folder: Path) -> making.Made:
+def _call(installation: Installation, folder: Path, uid: int | None) -> making.Made:
     """Have a process of the workers' user make the environment.
 
     Raises EnvironmentFailedError with its words.
     """
     settings = read_pip_settings()
+    named = [str(folder)]
     if installation.name == tools.UV:
-        return _call_function("make_uv", {"folder": str(folder), "settings": settings})
+        arguments: dict[str, object] = {"folder": str(folder), "settings": settings}
+        access = find_installer_access(settings.values(), named)
+        return _call_function("make_uv", arguments, access, uid)
     variables = make_variables(settings)
     variables[making.EXECUTABLE] = find_uv(SilentInstallProgress())
-    if find_worker_uid() is None:
-        variables.setdefault("UV_CACHE_DIR", str(find_uv_cache()))
+    if uid is None:
+        cache = variables.setdefault("UV_CACHE_DIR", str(find_uv_cache()))
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        named.append(cache)
     else:
         variables.pop("UV_CACHE_DIR", None)
+    access = find_installer_access([*settings.values(), *variables.values()], named)
+    access = _add_sources(access, installation)
     shared = {"folder": str(folder), "variables": variables}
     if installation.model is None:
-        return _call_function("make_tool", {**shared, "name": installation.name})
+        return _call_function("make_tool", {**shared, "name": installation.name}, access, uid)
     request = msgspec.to_builtins(installation.model)
-    return _call_function("make_model", {**shared, "request": request})
+    return _call_function("make_model", {**shared, "request": request}, access, uid)
 
 
-def _call_function(name: str, arguments: dict[str, object]) -> making.Made:
+def _add_sources(access: Access, installation: Installation) -> Access:
+    """Return ``access`` with what of the user's files an environment is made of."""
+    if installation.model is None:
+        return access
+    spec = installation.model.spec
+    repository = Repository(spec.root)
+    named = [path for path in (spec.project, spec.path) if path is not None]
+    return msgspec.structs.replace(
+        access,
+        readable=(*access.readable, *repository.readable, *spec.requirements, *named),
+        listable=tuple(repository.listable),
+    )
+
+
+def _call_function(
+    name: str, arguments: dict[str, object], access: Access, uid: int | None
+) -> making.Made:
     """Call a function of :mod:`mconv.environments.making` as the workers' user.
 
     Raises EnvironmentFailedError with its words.
     """
     try:
-        answer = isolated_call.call(f"{making.__name__}:{name}", arguments, timeout_s=SECONDS)
+        answer = isolated_call.call(
+            f"{making.__name__}:{name}", arguments, timeout_s=SECONDS, access=access, uid=uid
+        )
         return msgspec.convert(answer, making.Made)
     except WorkerCrashError as problem:
         raise EnvironmentFailedError(f"its installation ended: {problem.message}") from problem
@@ -383,7 +410,7 @@ def take_over(folder: Path) -> int:
     Links stay, and point where they did; of no file more than the mode changes. Only root can, and
     needs to, where workers have a user of their own.
     """
-    if find_worker_uid() is not None:
+    if identities.lends_users():
         owner, group = os.geteuid(), os.getegid()
         for _, folders, files, within in os.fwalk(folder, follow_symlinks=False):
             os.fchown(within, owner, group)

@@ -22,10 +22,13 @@ from mconv.store.local import Entry, Store, limit_output_bytes
 from mconv.values import ErrorInfo, InterpreterStart
 from mconv.workers import forkserver
 from mconv.workers.channels import Exchange
+from mconv.workers.confine import Confinement
 from mconv.workers.memory import LEFT_FOR_OTHERS
 from mconv.workers.messages import FinishedStep, Request
-from mconv.workers.process import Process, Start, run_step, spawn
+from mconv.workers.policy import Repository
+from mconv.workers.process import Grants, Start, run_step, spawn
 from mconv.workers.service import Service
+from mconv.workers.spawn import Supervised
 
 BASE = ("numpy", "onnx", "onnx_ir")  # what nearly every step imports
 # how an environment's Python is started, and the modules that are loaded there
@@ -84,6 +87,7 @@ class LocalRunner:
         self.memory = hardware.read_available_bytes() - LEFT_FOR_OTHERS
         self.extra: Mapping[str, str] = {}
         self.closing = threading.Event()
+        self._repository: Repository | None = None
 
     def begin(self, steps: Collection[Step]) -> None:
         """Make the environments that ``steps`` need, and start their services and fork servers.
@@ -108,7 +112,9 @@ class LocalRunner:
     def _start_servers(self, forked: Collection[Step]) -> None:
         """Start a server for each environment and set of modules of the steps ``forked``."""
         by_start: dict[InterpreterStart, list[Step]] = {}
-        for step in forked:
+        # the packages of a model's environment are a stranger's code, as the model is: a server
+        # that had imported them could do to its children what it likes
+        for step in (step for step in forked if step.interpreter.is_own):
             by_start.setdefault(step.interpreter.start, []).append(step)
         for start, group in by_start.items():
             sets = merge_module_sets(step.preload or BASE for step in group)
@@ -132,6 +138,14 @@ class LocalRunner:
                 waiting.put(server)
             for _ in range(min(self.jobs, len(self.servers))):
                 threading.Thread(target=self._warm_servers, args=(waiting,), daemon=True).start()
+
+    @property
+    def repository(self) -> Repository:
+        """What the code of models may read of the repository, looked up once."""
+        with self.lock:
+            if self._repository is None:
+                self._repository = Repository(self.root, [str(self.store.folder.parent)])
+            return self._repository
 
     def _find_environment_error(self, step: Step) -> ErrorInfo | None:
         """Return why an environment of ``step`` cannot be used, or None."""
@@ -163,8 +177,18 @@ class LocalRunner:
         extra = dict(self.extra)
         if not step.exclusive:
             extra |= IDLE_THREADS_SLEEP
+        ports: tuple[int, ...] = ()
         if step.service:
-            extra |= self.services[step.service].make_variables()
+            service = self.services[step.service]
+            extra |= service.make_variables()
+            ports = (service.port,)
+        grants = Grants(
+            interpreter=step.interpreter,
+            others=step.others,
+            variables=extra,
+            ports=ports,
+            network=step.network,
+        )
 
         def attempt() -> FinishedStep:
             """Run the step once."""
@@ -176,8 +200,8 @@ class LocalRunner:
                 timeout_s=step.timeout_s,
                 memory_bytes=step.memory_bytes,
                 stop=stop,
-                extra=extra,
-                interpreter=step.interpreter,
+                grants=grants,
+                repository=self.repository,
                 start=self._make_starter(step, stop),
             )
 
@@ -204,10 +228,14 @@ class LocalRunner:
         """Return the function that starts the process of ``step``, by its server if it has one."""
         server = self.servers.get(self.served[step.key]) if step.key in self.served else None
 
-        def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Process:
+        def start(
+            exchange: Exchange, home: Path, env: Mapping[str, str], confinement: Confinement
+        ) -> Supervised:
             """Have the server fork a process, else start one from nothing."""
-            forked = server.start(exchange, home, env, stop) if server is not None else None
-            return forked or spawn(exchange, home, env, step.interpreter)
+            forked = None
+            if server is not None:
+                forked = server.start(exchange, home, env, confinement, stop)
+            return forked or spawn(exchange, home, env, confinement, step.interpreter)
 
         return start
 

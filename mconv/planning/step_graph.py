@@ -29,6 +29,7 @@ class Step(Frozen, frozen=True, kw_only=True):
         lowers: It is a write that quantizes.
         interpreter: The environment that it runs in.
         others: The environments of the processes that it starts.
+        network: The model's code may use the network.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     lowers: bool = False
     interpreter: Interpreter = OWN
     others: tuple[Interpreter, ...] = ()
+    network: bool = False
 
     @property
     def kind(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -16,8 +15,6 @@ from mconv.workers.serve import die_with_parent, serve_request
 def main(answer: int) -> NoReturn:
     """Do the step and write its answer to the descriptor ``answer``."""
     die_with_parent()
-    with contextlib.suppress(OSError):  # where memory runs out, the system is to take this one
-        Path("/proc/self/oom_score_adj").write_text("1000")
     from mconv.steps.run import run_step
 
     def work(request: Request) -> Answer:

@@ -20,12 +20,14 @@ import msgspec
 from mconv import registry
 from mconv.errors import SourceError, TimeLimitError, WorkerCrashError, one_line
 from mconv.values import OWN, Frozen, Interpreter, JsonObject, JsonValue, to_json
+from mconv.workers import identities
 from mconv.workers.channels import Exchange
+from mconv.workers.confine import FREE
 from mconv.workers.messages import Response, read_response
+from mconv.workers.policy import NOTHING, Access, confine
 from mconv.workers.serve import serve_request
 from mconv.workers.spawn import (
     describe_death,
-    find_worker_uid,
     make_environment,
     make_worker_folder,
     start_exchange,
@@ -59,31 +61,41 @@ def call(
     arguments: JsonObject,
     *,
     timeout_s: float,
-    trusted: bool = False,
+    access: Access | None = NOTHING,
+    uid: int | None = None,
     interpreter: Interpreter = OWN,
 ) -> object:
     """Return ``module:function(**arguments)`` of a child process, as JSON.
 
-    It runs in the environment of ``interpreter``. It sees the clean variables of a worker and runs
-    as its user; where it is ``trusted``, this process's own, as devices need.
+    It runs in the environment of ``interpreter`` with the clean variables of a worker, and is given
+    ``access`` and its home. ``uid`` is its user, by default one of its own where there are any.
+    Where ``access`` is None it is trusted: it is this process's user, with its variables and
+    access, as devices need.
 
     Raises TimeLimitError, WorkerCrashError with the last it printed, and SourceError with the words
     of any exception.
     """
     folder = Path(tempfile.mkdtemp(prefix="mconv-call-"))
     home = folder / "home"
+    clean = make_environment(home, str(home), os.cpu_count() or 1, interpreter=interpreter)
     try:
-        if trusted:
+        if access is None:
             home.mkdir()
+            confinement = FREE
+            own = {
+                "PYTHONPATH": clean["PYTHONPATH"],
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                **interpreter.variables,
+            }
+            variables = {**os.environ, **own}
         else:
             folder.chmod(0o711)
-            make_worker_folder(home)
-        clean = make_environment(home, str(home), os.cpu_count() or 1, interpreter=interpreter)
-        own = {
-            "PYTHONPATH": clean["PYTHONPATH"],
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            **interpreter.variables,
-        }
+            uid = identities.take_user() if uid is None else uid
+            make_worker_folder(home, uid)
+            writable = (str(home), *access.writable)
+            given = msgspec.structs.replace(access, writable=writable)
+            confinement = confine(given, interpreter, uid)
+            variables = clean
         with Exchange(to_json(Call(arguments=dict(arguments))).encode()) as exchange:
             process = start_exchange(
                 interpreter,
@@ -91,10 +103,11 @@ def call(
                 [function],
                 exchange,
                 home=home,
-                env={**os.environ, **own} if trusted else clean,
-                uid=None if trusted else find_worker_uid(),
+                env=variables,
+                confinement=confinement,
             )
             exchange.close_child_ends()
+            process.release()
             try:
                 process.wait(timeout_s)
             except subprocess.TimeoutExpired as problem:
@@ -105,6 +118,8 @@ def call(
             printed = one_line(exchange.log.read_text()[-400:], 400)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if process.left:
+        raise WorkerCrashError("processes that it started could not be ended")
     if answer == b"":
         death = describe_death(process.returncode)
         raise WorkerCrashError(f"{death}: {printed}" if printed else death)

@@ -1,4 +1,4 @@
-"""Memory that a process and its descendants have in use."""
+"""Memory that the processes below a process have in use."""
 
 from __future__ import annotations
 
@@ -12,21 +12,56 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 HAS_CHILDREN_FILES = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
-def measure_resident(pid: int) -> int:
-    """Return the resident memory of a process and all its descendants, in bytes.
+def measure_below(pid: int) -> int:
+    """Return the memory that the processes below a process have in use, in bytes.
 
-    It comes straight from proc(5): psutil would read every process there is, twenty times a second.
+    Of one process that is what it has resident. What several share counts once where the system
+    tells (PSS, proc(5)), and as often as they are elsewhere.
     """
     if not HAS_CHILDREN_FILES:
         return _measure_by_psutil(pid)
-    used = 0
-    with contextlib.suppress(OSError, IndexError):  # it has ended
-        used = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-                used += sum(measure_resident(int(child)) for child in children)
-    return used
+    below = list_below(pid)
+    if len(below) == 1:
+        return _measure_resident(below[0])
+    return sum(_measure_share(each) for each in below)
+
+
+def list_below(pid: int) -> list[int]:
+    """Return the ids of the processes below a process.
+
+    They come straight from proc(5): psutil would read every process there is, twenty times a
+    second.
+    """
+    below: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        with contextlib.suppress(OSError):  # it has ended
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with contextlib.suppress(OSError):
+                    text = Path(f"/proc/{parent}/task/{thread}/children").read_text()
+                    children = [int(child) for child in text.split()]
+                    below += children
+                    waiting += children
+    return below
+
+
+def _measure_resident(pid: int) -> int:
+    """Return what a process has resident, in bytes; 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def _measure_share(pid: int) -> int:
+    """Return the share that a process has of what is resident, in bytes, and all of it where the
+    system does not tell its share."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return _measure_resident(pid)
 
 
 def _measure_by_psutil(pid: int) -> int:
@@ -35,8 +70,7 @@ def _measure_by_psutil(pid: int) -> int:
 
     used = 0
     with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for part in [process, *process.children(recursive=True)]:
+        for part in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 used += int(part.memory_info().rss)
     return used

@@ -1,8 +1,8 @@
 """The child process of one step: request in, response out, both JSON, over descriptors
 (:mod:`mconv.workers.channels`).
 
-The parent side (:func:`run_step`) starts it in a session of its own with a minimal environment,
-watches its time and memory, and turns every way of dying into an error value. The child side
+The parent side (:func:`run_step`) starts it confined, with a minimal environment, watches its time
+and memory, and turns every way of dying into an error value. The child side
 (:mod:`mconv.workers.child`) does the step and writes the response. What the child answers is
 believed no further than its types go (:mod:`mconv.answers`).
 """
@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -29,9 +28,11 @@ from mconv.errors import (
     TimeLimitError,
     WorkerCrashError,
 )
-from mconv.values import OWN, ErrorInfo, Interpreter, to_json
+from mconv.values import OWN, ErrorInfo, Frozen, Interpreter, to_json
+from mconv.workers import identities
 from mconv.workers.channels import Exchange
-from mconv.workers.memory import LEFT_FOR_OTHERS, measure_resident
+from mconv.workers.confine import Confinement
+from mconv.workers.memory import LEFT_FOR_OTHERS, measure_below
 from mconv.workers.messages import (
     FinishedStep,
     Request,
@@ -39,9 +40,10 @@ from mconv.workers.messages import (
     make_malformed_error,
     read_response,
 )
+from mconv.workers.policy import Repository, confine, find_step_access
 from mconv.workers.spawn import (
+    Supervised,
     describe_death,
-    find_worker_uid,
     make_environment,
     make_worker_folder,
     start_exchange,
@@ -52,34 +54,17 @@ SPARE = 64 * 2**10  # bytes of a disk that is as good as full
 FULL = "free some space, or name another store with --store"
 
 
-class Process(Protocol):
-    """A started worker: Popen's interface, as far as :func:`run_step` needs it.
-
-    Attributes:
-        pid: Its process id.
-        returncode: Its exit code once it has ended; negative is the signal that ended it.
-    """
-
-    pid: int
-    returncode: int | None
-
-    def poll(self) -> int | None:
-        """Return the exit code, or None while it runs."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and return the exit code. Raises TimeoutExpired as Popen does."""
-
-    def kill(self) -> None:
-        """End its whole session and wait for it."""
-
-
-# the worker's descriptors, home and environment variables
-Start = Callable[[Exchange, Path, Mapping[str, str]], Process]
+# the worker's descriptors, home, environment variables and confinement
+Start = Callable[[Exchange, Path, Mapping[str, str], Confinement], Supervised]
 
 
 def spawn(
-    exchange: Exchange, home: Path, env: Mapping[str, str], interpreter: Interpreter = OWN
-) -> Process:
+    exchange: Exchange,
+    home: Path,
+    env: Mapping[str, str],
+    confinement: Confinement,
+    interpreter: Interpreter = OWN,
+) -> Supervised:
     """Start a worker from nothing, with the descriptors of ``exchange``."""
     return start_exchange(
         interpreter,
@@ -88,8 +73,29 @@ def spawn(
         exchange,
         home=home,
         env=env,
-        uid=find_worker_uid(),
+        confinement=confinement,
     )
+
+
+class Grants(Frozen, frozen=True, kw_only=True):
+    """What a step is given beside its request.
+
+    Attributes:
+        interpreter: The environment that it runs in.
+        others: The environments of processes that it starts.
+        variables: Variables of its environment.
+        ports: TCP ports of the services that it uses.
+        network: The model's code may use the network.
+    """
+
+    interpreter: Interpreter = OWN
+    others: tuple[Interpreter, ...] = ()
+    variables: dict[str, str] = {}
+    ports: tuple[int, ...] = ()
+    network: bool = False
+
+
+PLAIN = Grants()
 
 
 def run_step(
@@ -101,53 +107,87 @@ def run_step(
     timeout_s: float,
     memory_bytes: int | None,
     stop: threading.Event,
-    extra: Mapping[str, str] | None = None,
-    interpreter: Interpreter = OWN,
+    grants: Grants = PLAIN,
+    repository: Repository | None = None,
     start: Start | None = None,
 ) -> FinishedStep:
     """Run one step in a child process and return how it went.
 
-    It never raises for what the child does. Where ``stop`` is set, the child is killed. It runs in
-    the environment of ``interpreter``. ``start`` makes it, by default from nothing; else out of a
-    server that has imported what it needs (:mod:`mconv.workers.forkserver`).
+    It never raises for what the child does. Where ``stop`` is set, the child is killed.
+    ``repository`` is what the model's code may read of it, looked up where it is None. ``start``
+    makes the child, by default from nothing; else out of a server that has imported what it needs
+    (:mod:`mconv.workers.forkserver`).
     """
     # the source framework's too, where it is measured
     threads = request.step.threads or threads
-    home = workspace / "home"
-    for folder in (home, Path(request.out)):
-        make_worker_folder(folder)
-    with Exchange(to_json(request).encode()) as exchange:
-        variables = make_environment(home, root, threads, extra, interpreter)
-        if start is None:
-            process = spawn(exchange, home, variables, interpreter)
-        else:
-            process = start(exchange, home, variables)
-        exchange.close_child_ends()
-        begin = time.monotonic()
-        verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
-        seconds = time.monotonic() - begin
-        answer = exchange.read_answer()
-        tail = exchange.log.read_text()
+    home, out = workspace / "home", Path(request.out)
+    uid = identities.take_user()
+    for folder in (home, out):
+        make_worker_folder(folder, uid)
+    access = find_step_access(
+        request.step,
+        folders=request.folders.values(),
+        plugins=request.plugins,
+        writable=(str(home), str(out)),
+        repository=repository,
+        network=grants.network,
+        ports=grants.ports,
+    )
+    confinement = confine(access, grants.interpreter, uid, grants.others)
     kind = request.step.kind
-    try:
-        if verdict is not None:
-            raise verdict
-        if answer == b"":
-            raise _explain_death(process.returncode, workspace)
-        response = read_response(answer, StepResponse, f"a step {kind!r}")
-        if response.answer is not None and response.answer.kind != kind:
-            raise make_malformed_error(f"a step {kind!r}", "it is that of another kind of step")
-    except MconvError as problem:
-        return FinishedStep(
-            answer=None,
-            error=_describe_error(problem, kind, tail),
-            seconds=seconds,
-            peak_rss_bytes=peak,
-        )
+    begin = time.monotonic()
+    peak: int | None = None
+    with Exchange(to_json(request).encode()) as exchange:
+        try:
+            variables = make_environment(
+                home, root, threads, grants.variables, grants.interpreter, online=grants.network
+            )
+            if start is None:
+                process = spawn(exchange, home, variables, confinement, grants.interpreter)
+            else:
+                process = start(exchange, home, variables, confinement)
+            exchange.close_child_ends()
+            begin = time.monotonic()
+            process.release()
+            verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
+            seconds = time.monotonic() - begin
+            answer = exchange.read_answer()
+            if verdict is not None:
+                raise verdict
+            if process.left:
+                raise _describe_left(process.left)
+            if answer == b"":
+                raise _explain_death(process.returncode, workspace)
+            response = read_response(answer, StepResponse, f"a step {kind!r}")
+            if response.answer is not None and response.answer.kind != kind:
+                raise make_malformed_error(f"a step {kind!r}", "it is that of another kind of step")
+        except MconvError as problem:
+            exchange.finish()
+            return FinishedStep(
+                answer=None,
+                error=_describe_error(problem, kind, exchange.log.read_text()),
+                seconds=time.monotonic() - begin,
+                peak_rss_bytes=peak,
+            )
+        tail = exchange.log.read_text()
     error: ErrorInfo | None = None
     if response.error is not None:
         error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
     return FinishedStep(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
+
+
+def _describe_left(count: int) -> WorkerCrashError:
+    """Return the error of a step some of whose processes may still run."""
+    if count < 0:
+        return WorkerCrashError(
+            "the process that watches over the step ended before it, so that what the step started "
+            "may still run",
+            hint="code of the repository may have ended it",
+        )
+    return WorkerCrashError(
+        f"{count} processes of the step could not be ended",
+        hint="the system holds them back; their files are not used",
+    )
 
 
 def _explain_death(code: int | None, workspace: Path) -> MconvError:
@@ -158,7 +198,7 @@ def _explain_death(code: int | None, workspace: Path) -> MconvError:
 
 
 def _watch(
-    process: Process,
+    process: Supervised,
     begin: float,
     timeout_s: float,
     memory_bytes: int | None,
@@ -173,7 +213,7 @@ def _watch(
     limit = memory_bytes or max(hardware.read_available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
     try:
         while process.poll() is None and reason is None:
-            used = measure_resident(process.pid)
+            used = measure_below(process.supervisor)
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(

@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 from mconv.errors import MconvError, OutOfMemoryError, SourceError, one_line
 from mconv.values import from_json, to_json
 from mconv.workers import channels
+from mconv.workers.confine import forbid_inspection
 from mconv.workers.messages import LONGEST_MESSAGE, Problem, Response
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -34,6 +35,7 @@ def serve_request(descriptor: int, kind: type[R], work: Callable[[R], T]) -> NoR
     dies.
     """
     os.set_inheritable(descriptor, False)
+    forbid_inspection()
     request = from_json(channels.take_over_input(), kind)
     response: Response[T]
     try:

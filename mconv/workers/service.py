@@ -11,13 +11,15 @@ import contextlib
 import subprocess
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from mconv import hardware, registry
 from mconv.errors import StepError
 from mconv.values import OWN, Interpreter
-from mconv.workers.spawn import Helper, make_environment
+from mconv.workers.policy import Access, confine
+from mconv.workers.spawn import Helper, Supervised, make_environment
 
 START_SECONDS = 60
 STOP_SECONDS = 5
@@ -56,7 +58,7 @@ class Service:
         self.lock = threading.Lock()
 
     @property
-    def process(self) -> subprocess.Popen[bytes] | None:
+    def process(self) -> Supervised | None:
         """The helper's process, while there is one."""
         return self.helper.process
 
@@ -72,6 +74,17 @@ class Service:
             assert self.runtime.service is not None
             return {self.runtime.service: self.endpoint}
 
+    @property
+    def port(self) -> int:
+        """The TCP port of the endpoint."""
+        return urlsplit(self.endpoint).port or 0
+
+    def _find_access(self) -> Access:
+        """Return what the helper is given: a browser talks to itself over sockets of all kinds."""
+        return Access(
+            writable=(str(self.helper.home),), network="any", modes=True, shared_memory=True
+        )
+
     def _start(self) -> None:
         """Start the helper and read its endpoint. Raises StepError where it does not start."""
         home = self.helper.home
@@ -84,6 +97,7 @@ class Service:
                 hardware.count_cores(),
                 interpreter=self.helper.interpreter,
             ),
+            confine(self._find_access(), self.helper.interpreter, self.helper.uid),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -22,7 +22,7 @@ import torch
 from tests.conftest import ROOT
 from tests.models import write_linear
 
-WORKER_UID = 10001
+WORKER_UIDS = "20000-59999"
 USER_UID = 10002
 SECRETS = {
     "INPUT_GITHUB-TOKEN": "ghs_CANARY_TOKEN",
@@ -160,7 +160,7 @@ def run(place: Path, mode: str, *, timeout: float = 120) -> Run:
             for path in (place, home, *place.rglob("*")):
                 os.chown(path, USER_UID, USER_UID, follow_symlinks=False)
         else:
-            given["MCONV_WORKER_UID"] = str(WORKER_UID)
+            given["MCONV_WORKER_UIDS"] = WORKER_UIDS
         words = {"python": sys.executable, "scratch": str(scratch)}
         script = PRELUDE.format(
             privileges=privileges, **{name: shlex.quote(word) for name, word in words.items()}

@@ -416,7 +416,7 @@ def test_what_the_worker_s_user_made_becomes_root_s(
     (folder / "link").symlink_to(outside)
     for path in (folder, *folder.rglob("*"), outside):
         os.chown(path, 10001, 10001, follow_symlinks=False)
-    monkeypatch.setattr(installing, "find_worker_uid", lambda: 10001)
+    monkeypatch.setattr(installing.identities, "lends_users", lambda: True)
     assert installing.take_over(folder) > 0
     assert {os.lstat(path).st_uid for path in (folder, *folder.rglob("*"))} == {0}
     assert (folder / "bin/tool").stat().st_mode & 0o777 == 0o755

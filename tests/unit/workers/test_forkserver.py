@@ -20,10 +20,11 @@ import pytest
 from mconv.steps.requests import ExportRequest
 from mconv.values import SourceConfig
 from mconv.workers.channels import Exchange
-from mconv.workers.forkserver import Forked, Server
+from mconv.workers.confine import FREE, Confinement
+from mconv.workers.forkserver import Server
 from mconv.workers.messages import Request
 from mconv.workers.process import run_step
-from mconv.workers.spawn import make_environment
+from mconv.workers.spawn import Supervised, make_environment
 from tests.models import write_linear
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux only")
@@ -39,11 +40,12 @@ def base(tmp_path: Path) -> Server:
     assert not folder.exists()
 
 
-def begin(server: Server, folder: Path, exchange: Exchange, **env: str) -> Forked:
+def begin(server: Server, folder: Path, exchange: Exchange, **env: str) -> Supervised:
     (folder / "home").mkdir(exist_ok=True)
     variables = make_environment(folder / "home", str(folder), 1, env)
-    child = server.start(exchange, folder / "home", variables, threading.Event())
+    child = server.start(exchange, folder / "home", variables, FREE, threading.Event())
     assert child is not None
+    child.release()
     return child
 
 
@@ -60,7 +62,7 @@ def test_threads_that_a_fork_would_lose_are_found(
     home.mkdir()
     server = Server(("threaded",), home, str(tmp_path), 1, {})
     with Exchange(b"") as exchange:
-        assert server.start(exchange, tmp_path, {}, threading.Event()) is None
+        assert server.start(exchange, tmp_path, {}, FREE, threading.Event()) is None
     assert "1 threads that a fork would lose" in server.refused
     server.stop()
 
@@ -95,11 +97,13 @@ def test_steps_of_one_server_do_not_see_each_other(base: Server, tmp_path: Path)
             out=str(folder / "out"),
         )
 
-        def start(exchange: Exchange, home: Path, env: Mapping[str, str]) -> Forked:
-            child = base.start(exchange, home, env, threading.Event())
+        def start(
+            exchange: Exchange, home: Path, env: Mapping[str, str], confinement: Confinement
+        ) -> Supervised:
+            child = base.start(exchange, home, env, confinement, threading.Event())
             assert child is not None
-            assert psutil.Process(child.pid).ppid() == base.process.pid  # type: ignore[union-attr]
-            assert os.getsid(child.pid) == child.pid
+            assert psutil.Process(child.pid).ppid() == child.supervisor
+            assert psutil.Process(child.supervisor).ppid() == base.process.pid  # type: ignore[union-attr]
             return child
 
         done = run_step(
@@ -138,7 +142,7 @@ def test_a_killed_child_is_gone_and_the_server_goes_on(base: Server, tmp_path: P
         assert not psutil.pid_exists(child.pid)
     with stuck() as exchange:
         again = begin(base, tmp_path, exchange)
-        assert psutil.Process(again.pid).ppid() == psutil.Process(base.process.pid).pid  # type: ignore[union-attr]
+        assert psutil.Process(again.supervisor).ppid() == base.process.pid  # type: ignore[union-attr]
         again.kill()
 
 

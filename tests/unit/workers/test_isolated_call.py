@@ -25,7 +25,7 @@ def test_a_file_is_checked_without_the_callers_environment(monkeypatch: pytest.M
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     assert isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60) is None
     assert (
-        isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60, trusted=True)
+        isolated_call.call("os:getenv", {"key": "GITHUB_TOKEN"}, timeout_s=60, access=None)
         == "secret"
     )
 

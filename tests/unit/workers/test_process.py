@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,8 +18,9 @@ from mconv.steps.requests import CalibrateRequest, InRuntime, VerifyRequest
 from mconv.values import SourceConfig
 from mconv.workers import process
 from mconv.workers.channels import Exchange
+from mconv.workers.confine import FREE, Confinement
 from mconv.workers.messages import FinishedStep, Request
-from mconv.workers.spawn import Spawned
+from mconv.workers.spawn import Supervised, start_command
 
 SOURCE = SourceConfig(format="onnx", path="m.onnx", root=".")
 ANSWER = 'import os, sys; os.write(int(sys.argv[1]), b"""{}""")'
@@ -34,18 +34,21 @@ class Start:
         self.code = code
         self.env: Mapping[str, str] = {}
 
-    def __call__(self, exchange: Exchange, home: Path, env: Mapping[str, str]) -> Spawned:
+    def __call__(
+        self, exchange: Exchange, home: Path, env: Mapping[str, str], confinement: Confinement
+    ) -> Supervised:
         self.env = env
+        self.confinement = confinement
         answer = exchange.answer.writer
-        self.child = Spawned(
+        self.child = start_command(
             [sys.executable, "-c", self.code, str(answer)],
+            home=home,
+            env=env,
+            confinement=FREE,
             stdin=exchange.request,
             stdout=exchange.log.writer,
-            stderr=subprocess.STDOUT,
+            stderr=exchange.log.writer,
             pass_fds=(answer,),
-            env=dict(env),
-            cwd=home,
-            start_new_session=True,
         )
         return self.child
 
@@ -155,7 +158,7 @@ def test_threads_are_those_of_the_request_where_it_says_so(tmp_path: Path) -> No
         timeout_s=30,
         memory_bytes=None,
         stop=threading.Event(),
-        extra={"MORE": "1"},
+        grants=process.Grants(variables={"MORE": "1"}),
         start=start,
     )
     assert start.env["OMP_NUM_THREADS"] == "2"

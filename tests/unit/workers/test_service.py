@@ -17,7 +17,7 @@ CODE = """import json, os, sys
 from pathlib import Path
 print(json.dumps({{"endpoint": f"at {{os.getpid()}}"}}), flush=True)
 sys.stdin.read()
-Path({mark!r}).write_text("cleaned up")
+Path(os.environ["HOME"], "mark").write_text("cleaned up")
 """
 
 
@@ -32,7 +32,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     made: list[Service] = []
 
     def make(code: str) -> Service:
-        (tmp_path / "own_helper.py").write_text(code.format(mark=str(tmp_path / "mark")))
+        (tmp_path / "own_helper.py").write_text(code.format())
         (tmp_path / "folder").mkdir()
         runtime = registry.Runtime(
             name="own", summary="", module="own_helper", load=load, service="OWN_ENDPOINT"
@@ -56,11 +56,16 @@ def test_workers_share_one_helper_until_it_dies(make: Any) -> None:
     assert helper.make_variables() == {"OWN_ENDPOINT": f"at {helper.process.pid}"}
 
 
-def test_it_may_clean_up_and_its_folder_goes(make: Any, tmp_path: Path) -> None:
+def test_it_may_clean_up_and_its_folder_goes(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     helper = make(CODE)
     helper.make_variables()
+    remove = helper.helper.remove
+    monkeypatch.setattr(helper.helper, "remove", lambda: None)
     helper.stop()
-    assert (tmp_path / "mark").read_text() == "cleaned up"
+    assert (helper.helper.home / "mark").read_text() == "cleaned up"
+    remove()
     assert not (tmp_path / "folder").exists()
     assert helper.process is None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from mconv.values import OWN, Interpreter
-from mconv.workers import spawn
 from mconv.workers.channels import Exchange
+from mconv.workers.confine import FREE
 from mconv.workers.spawn import (
     Helper,
     describe_death,
@@ -52,18 +53,6 @@ def test_a_gpu_is_seen_by_the_workers_that_are_to_run_on_it_alone(
 
 
 @pytest.mark.parametrize(
-    ("uid", "value", "expected"),
-    [(0, "10001", 10001), (0, "", None), (0, "x", None), (5, "10001", None)],
-)
-def test_workers_have_a_user_of_their_own_under_root_alone(
-    monkeypatch: pytest.MonkeyPatch, uid: int, value: str, expected: int | None
-) -> None:
-    monkeypatch.setattr(spawn.os, "geteuid", lambda: uid)
-    monkeypatch.setenv("MCONV_WORKER_UID", value)
-    assert spawn.find_worker_uid() == expected
-
-
-@pytest.mark.parametrize(
     ("code", "words"),
     [
         (3, "exit code 3"),
@@ -88,34 +77,17 @@ def test_a_child_has_the_variables_it_is_given_and_no_other(
         ["-n", "1", "-r", "1", "import os; print(sorted(os.environ))"],
         home=tmp_path,
         env={"PATH": os.environ["PATH"], "LC_CTYPE": "C.UTF-8"},
-        uid=None,
+        confinement=FREE,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    printed, _ = child.communicate(timeout=30)
+    child.release()
+    assert child.stdout is not None
+    with child.stdout as pipe:
+        printed = pipe.read()
+    assert child.wait(30) == 0
     assert printed.decode().splitlines()[0] == "['LC_CTYPE', 'PATH']"
-
-
-@pytest.mark.parametrize(("uid", "groups"), [(10001, []), (None, None)])
-def test_a_worker_s_user_keeps_no_group_of_the_parent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None, groups: list[int] | None
-) -> None:
-    """Only root can become another user: what the system is asked for is looked at instead."""
-    asked: dict[str, object] = {}
-    monkeypatch.setattr(spawn, "Spawned", lambda command, **options: asked.update(options))
-    start_module(
-        OWN,
-        "timeit",
-        [],
-        home=tmp_path,
-        env={},
-        uid=uid,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    assert (asked["user"], asked["group"], asked["extra_groups"]) == (uid, uid, groups)
 
 
 def test_a_child_is_killed_with_its_session(tmp_path: Path) -> None:
@@ -128,12 +100,16 @@ def test_a_child_is_killed_with_its_session(tmp_path: Path) -> None:
             [],
             home=tmp_path,
             env=make_environment(tmp_path, str(tmp_path), 1),
-            uid=None,
+            confinement=FREE,
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        assert os.getsid(child.pid) == child.pid
+        child.release()
+        end = time.monotonic() + 10
+        while os.getsid(child.pid) != child.pid:
+            assert time.monotonic() < end
+            time.sleep(0.01)
         child.kill()
         assert child.returncode == -signal.SIGKILL
 
@@ -148,9 +124,10 @@ def test_an_exchange_reaches_its_module(tmp_path: Path) -> None:
             exchange,
             home=tmp_path,
             env=make_environment(tmp_path, str(tmp_path), 1),
-            uid=None,
+            confinement=FREE,
         )
         exchange.close_child_ends()
+        child.release()
         assert child.wait(30) == 0
         assert b"[" in (exchange.read_answer() or b"")
 
@@ -162,9 +139,8 @@ def test_a_helper_can_be_started_again_and_its_last_words_are_kept(tmp_path: Pat
     assert not helper.runs()
     assert helper.read_log() == ""
     for module in ("no.such.module", "no.other.module"):
-        process = helper.start(
-            module, [], make_environment(helper.home, str(folder), 1), stdin=subprocess.DEVNULL
-        )
+        variables = make_environment(helper.home, str(folder), 1)
+        process = helper.start(module, [], variables, FREE, stdin=subprocess.DEVNULL)
         process.wait(30)
         assert not helper.runs()
         assert module.split(".")[1] in helper.read_log() or "No module named" in helper.read_log()
