@@ -245,8 +245,9 @@ def find_step_access(
 ) -> Access:
     """Return what the worker of a step is given.
 
-    ``folders`` are those of its inputs, ``plugins`` what is registered in it. ``ports`` are those of the services that it uses, and
-    ``network`` says that the manifest opens the network to the model's code.
+    ``folders`` are those of its inputs, ``plugins`` what is registered. ``ports`` are those of
+    the services that it uses, and ``network`` says that the manifest opens the network to the
+    model's code.
     """
     readable = [*folders, *list_plugin_folders(plugins)]
     listable: list[str] = []
