@@ -154,7 +154,18 @@ def list_package_folders(interpreter: Interpreter) -> list[str]:
         if os.path.isabs(path)
     ]
     folders += list_plugin_folders(registry.list_registered())
+    folders += _list_node_folders()
     return [path for path in dict.fromkeys(folders) if path not in ("", "/")]
+
+
+def _list_node_folders() -> list[str]:
+    """Return the folders that npm's packages are found in, the browser among them."""
+    here = Path.cwd()
+    tops = (Path(START).parents[2], here, *here.parents)
+    folders = [str(top / "node_modules") for top in tops if (top / "node_modules").is_dir()]
+    if browser := os.environ.get("MCONV_BROWSER"):
+        folders.append(os.path.dirname(os.path.realpath(browser)))
+    return folders
 
 
 @cache
