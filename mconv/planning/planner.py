@@ -596,10 +596,12 @@ class _Planner:
         return PICTURES if any(map(is_picture, files)) else ""
 
     def _find_beside(self, tool: str) -> Interpreter | None:
-        """Return where the source is measured, where that is not where the artifact is: in the
-        environment of ``tool``."""
+        """Return where the source is measured, where that is not in the process that measures the
+        artifact in the environment of ``tool``: where it runs code of the repository, or has
+        another environment."""
         where = self._find_source_environment()
-        return where if where.start != find_tool(tool).start else None
+        apart = where.start != find_tool(tool).start or self.source.imports(self.model.source)
+        return where if apart else None
 
     def _find_reader(self, target: registry.Target) -> Interpreter | None:
         """Return where an artifact of weights is read, where that is not where the model runs."""

@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mconv import registry, samples
+from mconv import registry
 from mconv.answers import MeasureAnswer
 from mconv.contracts import TimedSession, read_carried
 from mconv.onnx_graph import model_files
-from mconv.proof.collection import load_regimes
 from mconv.steps import elsewhere, reload
-from mconv.steps._files import LARGE, MEASURED_FILE, SAMPLES_FILE
+from mconv.steps._feeds import choose_feed
+from mconv.steps._files import LARGE
 from mconv.steps._loaded import load_artifact, open_model
 from mconv.steps._rounds import BUSY, compare_rounds, read_load
 from mconv.steps.elsewhere import MIN_RUNS, WARM_UP, time_calls
 from mconv.steps.requests import Folders, InRuntime, InSource, MeasureRequest
-from mconv.values import Benchmark, Interpreter, Latency, SourceConfig
+from mconv.values import Benchmark, Latency, SourceConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +35,16 @@ MAX_ROUNDS = 10
 
 
 def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer:
-    """Measure the latency of artifact and source framework in alternating rounds of one process,
-    and the memory before the framework is loaded.
+    """Measure the latency of artifact and source framework in alternating rounds, and the memory
+    before the framework is loaded.
+
+    A source that runs the repository's code is loaded by the step's companion, a process of another
+    user: what measures the artifact runs none of it.
 
     Where the two are too large to be in memory together, all rounds of the one come before those of
     the other.
     """
-    feed = _choose_feed(folders["reference"])
+    feed = choose_feed(folders["reference"])
     _reset_peak()
     start = time.perf_counter()
     artifact = request.artifact
@@ -66,7 +68,7 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
         stack.callback(session.close)
         source_clock: SourceClock | None = None
         if _sum_bytes(config, folders["artifact"]) <= LARGE:
-            source_clock = _load_warm_source(request, feed)
+            source_clock = _load_warm_source(request, folders["reference"], feed)
             stack.callback(source_clock.close)
         beside: Mapping[str, Clock] = {}
         if peers is not None:
@@ -89,7 +91,7 @@ def measure(request: MeasureRequest, folders: Folders, _: Path) -> MeasureAnswer
                 others[name] = others.get(name, []) + clock(feed, MIN_RUNS)
     if source_clock is None:
         _release_memory()
-        with contextlib.closing(_load_warm_source(request, feed)) as alone:
+        with contextlib.closing(_load_warm_source(request, folders["reference"], feed)) as alone:
             theirs = [alone.time_round() for _round in ours]
     load = max(load, read_load())
     ratio = compare_rounds(ours, theirs)
@@ -126,34 +128,6 @@ def _flatten(rounds: Sequence[Sequence[float]]) -> list[float]:
     return [each for times in rounds for each in times]
 
 
-def _choose_feed(reference: Path) -> Feed:
-    """Return the sample that is measured: that of the sizes that the manifest gives, else one row
-    of the middle one of the usual samples, in the order of their sizes, so that neither the number
-    of the user's rows nor an edge decides it."""
-    if (reference / MEASURED_FILE).is_file():
-        return samples.load_feeds(reference / MEASURED_FILE)[0]
-    feeds = samples.load_feeds(reference / SAMPLES_FILE)
-    regimes = load_regimes(reference)
-    usual = [f for f, r in zip(feeds, regimes.regimes, strict=True) if r in ("typical", "user")]
-    rows = sorted(
-        (_take_row(feed, regimes.batches) for feed in usual or feeds), key=_count_elements
-    )
-    return rows[len(rows) // 2]
-
-
-def _take_row(feed: Feed, batches: Mapping[str, int]) -> Feed:
-    """Return a feed of one row: the first along the batch axis of each input that has one."""
-    row = {}
-    for name, array in feed.items():
-        row[name] = array.take([0], axis=batches[name]) if name in batches else array
-    return row
-
-
-def _count_elements(feed: Feed) -> int:
-    """Return how many elements the arrays of a feed have together."""
-    return sum(array.size for array in feed.values())
-
-
 def _sum_bytes(config: SourceConfig, artifact: Path) -> int:
     """Return the size of a source's files and of an artifact's together."""
     files = [Path(path) for path in registry.sources()[config.format].files(config)]
@@ -168,11 +142,11 @@ def _release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _load_warm_source(request: MeasureRequest, feed: Feed) -> SourceClock:
+def _load_warm_source(request: MeasureRequest, reference: Path, feed: Feed) -> SourceClock:
     """Load the source in its framework and call it a few times, where its code runs."""
     artifact = request.artifact
     if request.beside is not None:
-        return _ProcessClock(request, request.beside, feed)
+        return _CompanionClock(request.source, reference)
     if isinstance(artifact, InSource):
         model: registry.Model = reload.open_weighted(artifact.source, artifact.part)
     else:
@@ -205,32 +179,19 @@ class _ModelClock:
         del self.call
 
 
-class _ProcessClock:
-    """Times a source in its own environment, which a process does that waits in between."""
+class _CompanionClock:
+    """Times a source in the companion of the step, which waits in between."""
 
-    def __init__(self, request: MeasureRequest, interpreter: Interpreter, feed: Feed) -> None:
-        artifact = request.artifact
-        self.folder = tempfile.TemporaryDirectory(prefix="mconv-feed-")
-        path = Path(self.folder.name, "feed.npz")
-        samples.save_feeds(path, [feed])
-        weighted = isinstance(artifact, InSource)
-        self.process = elsewhere.Process(
-            interpreter,
-            elsewhere.ClockRequest(
-                source=artifact.source if isinstance(artifact, InSource) else request.source,
-                weighted=weighted,
-                part=artifact.part if isinstance(artifact, InSource) else None,
-                feed=str(path),
-            ),
-        )
-        self.process.listen()
+    def __init__(self, source: SourceConfig, reference: Path) -> None:
+        self.companion = elsewhere.open_companion()
+        self.companion.ask(elsewhere.ClockRequest(source=source, reference=str(reference)))
+        self.companion.listen()
 
     def time_round(self) -> list[float]:
-        return list(self.process.ask_again().milliseconds)
+        return list(self.companion.ask_again().milliseconds)
 
     def close(self) -> None:
-        self.process.close()
-        self.folder.cleanup()
+        self.companion.end()
 
 
 def _summarize(times: Sequence[float]) -> Latency:

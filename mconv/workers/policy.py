@@ -261,28 +261,53 @@ def find_step_access(
     model's code.
     """
     readable = [*folders, *list_plugin_folders(plugins)]
-    listable: list[str] = []
     source = find_source(request)
-    if source is None and isinstance(request, VerifyRequest | MeasureRequest):
-        source = request.source  # what writes text by its own loop, and what is measured beside
+    if source is None and isinstance(request, VerifyRequest):
+        source = request.source  # it writes text by its own loop
+    if source is None and isinstance(request, MeasureRequest) and request.beside is None:
+        source = request.source
     reach = "loopback" if ports else "none"
-    if source is not None:
-        readable += list_named_files(request, source)
-        plugin = registry.sources().get(source.format)
-        if plugin is None or plugin.imports(source):
-            if repository is None:
-                repository = Repository(source.root)
-            readable += repository.readable
-            listable += repository.listable
-        if network:
-            reach = "open"
-    return Access(
+    access = Access(
         readable=tuple(readable),
-        listable=tuple(listable),
         writable=tuple(writable),
         network=reach,
-        ports=tuple(ports) if reach == "loopback" else (),
+        ports=tuple(ports),
     )
+    return access if source is None else _add_source(access, request, source, repository, network)
+
+
+def find_companion_access(
+    request: MeasureRequest,
+    *,
+    folders: Iterable[str],
+    plugins: Iterable[str],
+    home: str,
+    repository: Repository | None,
+    network: bool,
+) -> Access:
+    """Return what is given to the process that times a source beside the worker of a step."""
+    access = Access(readable=(*folders, *list_plugin_folders(plugins)), writable=(home,))
+    return _add_source(access, request, request.source, repository, network)
+
+
+def _add_source(
+    access: Access,
+    request: AnyRequest,
+    source: SourceConfig,
+    repository: Repository | None,
+    network: bool,
+) -> Access:
+    """Return ``access`` with what a source is made of: the repository, where its code runs."""
+    readable = [*access.readable, *list_named_files(request, source)]
+    listable = list(access.listable)
+    plugin = registry.sources().get(source.format)
+    if plugin is None or plugin.imports(source):
+        if repository is None:
+            repository = Repository(source.root)
+        readable += repository.readable
+        listable += repository.listable
+    given = msgspec.structs.replace(access, readable=tuple(readable), listable=tuple(listable))
+    return msgspec.structs.replace(given, network="open", ports=()) if network else given
 
 
 def list_named_files(request: AnyRequest, source: SourceConfig) -> list[str]:

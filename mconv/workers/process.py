@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,9 +28,11 @@ from mconv.errors import (
     TimeLimitError,
     WorkerCrashError,
 )
+from mconv.steps.requests import MeasureRequest
 from mconv.values import OWN, ErrorInfo, Frozen, Interpreter, to_json
 from mconv.workers import identities
-from mconv.workers.channels import Exchange
+from mconv.workers.channels import LOG_LIMIT, Exchange
+from mconv.workers.companion import Companion
 from mconv.workers.confine import Confinement
 from mconv.workers.memory import LEFT_FOR_OTHERS, measure_below
 from mconv.workers.messages import (
@@ -64,8 +66,9 @@ def spawn(
     env: Mapping[str, str],
     confinement: Confinement,
     interpreter: Interpreter = OWN,
+    sockets: tuple[int, ...] = (),
 ) -> Supervised:
-    """Start a worker from nothing, with the descriptors of ``exchange``."""
+    """Start a worker from nothing, with the descriptors of ``exchange`` and ``sockets``."""
     return start_exchange(
         interpreter,
         "mconv.workers.child",
@@ -74,6 +77,7 @@ def spawn(
         home=home,
         env=env,
         confinement=confinement,
+        pass_fds=sockets,
     )
 
 
@@ -137,19 +141,37 @@ def run_step(
     kind = request.step.kind
     begin = time.monotonic()
     peak: int | None = None
+    companion: Companion | None = None
     with Exchange(to_json(request).encode()) as exchange:
         try:
+            more = dict(grants.variables)
+            if isinstance(request.step, MeasureRequest) and request.step.beside is not None:
+                companion = Companion(
+                    request.step,
+                    request.step.beside,
+                    home=workspace / "companion",
+                    root=root,
+                    threads=threads,
+                    variables=grants.variables,
+                    folders=request.folders.values(),
+                    plugins=request.plugins,
+                    repository=repository,
+                    network=grants.network,
+                )
+                more |= companion.make_variables()
             variables = make_environment(
-                home, root, threads, grants.variables, grants.interpreter, online=grants.network
+                home, root, threads, more, grants.interpreter, online=grants.network
             )
-            if start is None:
-                process = spawn(exchange, home, variables, confinement, grants.interpreter)
+            if start is None or companion is not None:
+                sockets = (companion.socket.fileno(),) if companion is not None else ()
+                process = spawn(exchange, home, variables, confinement, grants.interpreter, sockets)
             else:
                 process = start(exchange, home, variables, confinement)
             exchange.close_child_ends()
             begin = time.monotonic()
             process.release()
-            verdict, peak = _watch(process, begin, timeout_s, memory_bytes, stop)
+            watched = (process, *([companion.process] if companion is not None else []))
+            verdict, peak = _watch(watched, begin, timeout_s, memory_bytes, stop)
             seconds = time.monotonic() - begin
             answer = exchange.read_answer()
             if verdict is not None:
@@ -165,15 +187,27 @@ def run_step(
             exchange.finish()
             return FinishedStep(
                 answer=None,
-                error=_describe_error(problem, kind, exchange.log.read_text()),
+                error=_describe_error(problem, kind, _read_logs(exchange, companion)),
                 seconds=time.monotonic() - begin,
                 peak_rss_bytes=peak,
             )
-        tail = exchange.log.read_text()
+        finally:
+            if companion is not None:
+                companion.close()
+        tail = _read_logs(exchange, companion)
     error: ErrorInfo | None = None
     if response.error is not None:
         error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
     return FinishedStep(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
+
+
+def _read_logs(exchange: Exchange, companion: Companion | None) -> str:
+    """Return what a worker printed, and after it what its companion did."""
+    text = exchange.log.read_text()
+    if companion is None:
+        return text
+    companion.close()
+    return "\n".join(filter(None, (text, companion.log.read_text())))[-LOG_LIMIT:]
 
 
 def _describe_left(count: int) -> WorkerCrashError:
@@ -198,22 +232,24 @@ def _explain_death(code: int | None, workspace: Path) -> MconvError:
 
 
 def _watch(
-    process: Supervised,
+    processes: Sequence[Supervised],
     begin: float,
     timeout_s: float,
     memory_bytes: int | None,
     stop: threading.Event,
 ) -> tuple[StepError | None, int | None]:
-    """Wait for the child, and kill its whole session when it passes a limit.
+    """Wait for the first of the processes, and kill it and all that it started when they pass a
+    limit.
 
     Returns why it was killed, if it was, and the peak of its memory in bytes.
     """
+    process = processes[0]
     peak = 0
     reason: StepError | None = None
     limit = memory_bytes or max(hardware.read_available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
     try:
         while process.poll() is None and reason is None:
-            used = measure_below(process.supervisor)
+            used = sum(measure_below(each.supervisor) for each in processes)
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(

@@ -230,6 +230,7 @@ def start_exchange(
     home: Path,
     env: Mapping[str, str],
     confinement: Confinement,
+    pass_fds: Sequence[int] = (),
 ) -> Supervised:
     """Start a module of mconv with ``ARGUMENTS… ANSWER`` and the descriptors of ``exchange``.
 
@@ -247,7 +248,7 @@ def start_exchange(
         stdin=exchange.request,
         stdout=exchange.log.writer,
         stderr=exchange.log.writer,
-        pass_fds=(answer,),
+        pass_fds=(answer, *pass_fds),
     )
 
 

@@ -12,6 +12,7 @@ from mconv import registry, samples
 from mconv import weights as neutral
 from mconv.errors import StepError, WorkerCrashError
 from mconv.steps import elsewhere
+from mconv.steps._files import MEASURED_FILE
 from mconv.values import Interpreter, SourceConfig
 
 SOURCE = """
@@ -83,11 +84,11 @@ def _plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def clock(
     interpreter: Interpreter, folder: Path, name: str = "m", rows: int = 1
 ) -> elsewhere.Process:
-    feed = folder / "feed.npz"
-    samples.save_feeds(feed, [{"x": np.ones((rows, 3), np.float32)}])
+    samples.save_feeds(folder / MEASURED_FILE, [{"x": np.ones((rows, 3), np.float32)}])
     config = SourceConfig(format="elsewhere_source", path=name, root=str(folder))
-    request = elsewhere.ClockRequest(source=config, weighted=False, part=None, feed=str(feed))
-    return elsewhere.Process(interpreter, request)
+    process = elsewhere.Process(interpreter)
+    process.ask(elsewhere.ClockRequest(source=config, reference=str(folder)))
+    return process
 
 
 def test_a_source_is_timed_in_its_own_environment(
@@ -120,7 +121,7 @@ def test_what_goes_wrong_there_is_said(
 
 def test_a_process_that_dies_is_noticed(interpreter: Interpreter, tmp_path: Path) -> None:
     process = clock(interpreter, tmp_path, rows=2)
-    with pytest.raises(WorkerCrashError, match="'training' ended with exit code 3"):
+    with pytest.raises(WorkerCrashError, match="'training' ended without an answer"):
         process.listen()
     with pytest.raises(WorkerCrashError):
         process.ask_again()

@@ -114,6 +114,6 @@ def test_a_step_ends_before_it_begins(
 
 def test_a_source_is_not_timed_by_an_old_framework(installed: dict[str, str]) -> None:
     installed["torch"] = "2.1.0"
-    request = elsewhere.ClockRequest(source=NET, weighted=False, part=None, feed="/feed.npz")
+    request = elsewhere.ClockRequest(source=NET, reference="/reference")
     with pytest.raises(StepError, match=r"torch 2\.1\.0 is installed"):
         elsewhere._serve_clock(request, lambda said: None, ())
