@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 LEFT_FOR_OTHERS = 512 * 2**20  # memory a step may never take from the machine
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+PAUSE_SECONDS = 1.0  # between two measurements of what processes share
+SHARE_OF_TIME = 0.02  # that these may take
 HAS_CHILDREN_FILES = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
-def measure_below(pid: int) -> int:
-    """Return the memory that the processes below a process have in use, in bytes.
+class Meter:
+    """Tells the memory that the processes below some have in use, again and again.
 
     Of one process that is what it has resident. What several share counts once where the system
-    tells (PSS, proc(5)), and as often as they are elsewhere.
+    tells (PSS, proc(5)), and as often as they are elsewhere. To ask for that takes long, so it is
+    done now and then, and where more would be in use than may be.
+
+    Attributes:
+        pids: The processes.
+        limit: Bytes that may be in use.
     """
-    if not HAS_CHILDREN_FILES:
-        return _measure_by_psutil(pid)
-    below = list_below(pid)
-    if len(below) == 1:
-        return _measure_resident(below[0])
-    return sum(_measure_share(each) for each in below)
+
+    def __init__(self, pids: Sequence[int], limit: int) -> None:
+        self.pids = pids
+        self.limit = limit
+        self._next = 0.0
+
+    def read(self) -> int:
+        """Return the bytes that are in use, at least as far as is known by now."""
+        if not HAS_CHILDREN_FILES:
+            return sum(map(_measure_by_psutil, self.pids))
+        below = [each for pid in self.pids for each in list_below(pid)]
+        resident = sum(map(_measure_resident, below))
+        if len(below) < 2:
+            return resident
+        begin = time.monotonic()
+        if resident <= self.limit and begin < self._next:
+            return 0
+        shares = sum(map(_measure_share, below))
+        end = time.monotonic()
+        self._next = end + max(PAUSE_SECONDS, (end - begin) / SHARE_OF_TIME)
+        return shares
 
 
 def list_below(pid: int) -> list[int]:

@@ -34,7 +34,7 @@ from mconv.workers import identities
 from mconv.workers.channels import LOG_LIMIT, Exchange
 from mconv.workers.companion import Companion
 from mconv.workers.confine import Confinement
-from mconv.workers.memory import LEFT_FOR_OTHERS, measure_below
+from mconv.workers.memory import LEFT_FOR_OTHERS, Meter
 from mconv.workers.messages import (
     FinishedStep,
     Request,
@@ -247,9 +247,10 @@ def _watch(
     peak = 0
     reason: StepError | None = None
     limit = memory_bytes or max(hardware.read_available_bytes() - LEFT_FOR_OTHERS, LEFT_FOR_OTHERS)
+    meter = Meter([each.supervisor for each in processes], limit)
     try:
         while process.poll() is None and reason is None:
-            used = sum(measure_below(each.supervisor) for each in processes)
+            used = meter.read()
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(

@@ -43,7 +43,7 @@ def test_descendants_count(pid: int, linux: bool, monkeypatch: pytest.MonkeyPatc
     assert len(parts) == 1
     expected = sum(part.memory_info().rss for part in parts)
     assert expected > BLOCK
-    assert memory.measure_below(pid) == pytest.approx(expected, rel=0.05)
+    assert memory.Meter([pid], 10**12).read() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("linux", [memory.HAS_CHILDREN_FILES, False])
@@ -52,4 +52,4 @@ def test_a_process_that_has_ended_has_none(linux: bool, monkeypatch: pytest.Monk
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     time.sleep(0.01)
-    assert memory.measure_below(process.pid) == 0
+    assert memory.Meter([process.pid], 10**12).read() == 0
