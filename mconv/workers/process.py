@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,7 @@ from mconv.errors import (
 from mconv.steps.requests import MeasureRequest
 from mconv.values import OWN, ErrorInfo, Frozen, Interpreter, to_json
 from mconv.workers import identities
+from mconv.workers.cgroups import Group, make_group
 from mconv.workers.channels import LOG_LIMIT, Exchange
 from mconv.workers.companion import Companion
 from mconv.workers.confine import Confinement
@@ -169,14 +170,15 @@ def run_step(
                 process = start(exchange, home, variables, confinement)
             exchange.close_child_ends()
             begin = time.monotonic()
-            process.release()
-            watched = (process, *([companion.process] if companion is not None else []))
-            verdict, peak = _watch(watched, begin, timeout_s, memory_bytes, stop)
+            with _hold_in_group(process) as group:
+                process.release()
+                watched = (process, *([companion.process] if companion is not None else []))
+                verdict, peak = _watch(watched, group, begin, timeout_s, memory_bytes, stop)
             seconds = time.monotonic() - begin
             answer = exchange.read_answer()
             if verdict is not None:
                 raise verdict
-            if process.left:
+            if process.left and group is None:  # all that is in a group ends with it
                 raise _describe_left(process.left)
             if answer == b"":
                 raise _explain_death(process.returncode, workspace)
@@ -199,6 +201,27 @@ def run_step(
     if response.error is not None:
         error = ErrorInfo(**msgspec.structs.asdict(response.error), step=kind, log=tail)
     return FinishedStep(answer=response.answer, error=error, seconds=seconds, peak_rss_bytes=peak)
+
+
+@contextlib.contextmanager
+def _hold_in_group(process: Supervised) -> Iterator[Group | None]:
+    """Hold a process that waits, and all that it will start, in a control group while the block
+    runs; in none where none can be made.
+
+    Raises WorkerCrashError where what is in it cannot be ended.
+    """
+    group = make_group()
+    if group is not None:
+        try:
+            group.add(process.pid)
+        except OSError:
+            group.close()
+            group = None
+    try:
+        yield group
+    finally:
+        if group is not None and not group.close():
+            raise _describe_left(1)
 
 
 def _read_logs(exchange: Exchange, companion: Companion | None) -> str:
@@ -233,6 +256,7 @@ def _explain_death(code: int | None, workspace: Path) -> MconvError:
 
 def _watch(
     processes: Sequence[Supervised],
+    group: Group | None,
     begin: float,
     timeout_s: float,
     memory_bytes: int | None,
@@ -250,7 +274,7 @@ def _watch(
     meter = Meter([each.supervisor for each in processes], limit)
     try:
         while process.poll() is None and reason is None:
-            used = meter.read()
+            used = meter.read() if group is None else group.read_memory() or meter.read()
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(
