@@ -826,6 +826,7 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
         size_bytes: The size of its files; 0 of a model that code makes by itself.
         place: Where it stands in models.yml.
         environment: The environment that it names, if it does.
+        network: Its code may use the network.
         exporter: The exporter that was used.
         info: What it is.
     """
@@ -837,6 +838,7 @@ class ModelResult(Frozen, frozen=True, kw_only=True):
     size_bytes: int
     place: Place | None = None
     environment: str | None = None
+    network: bool = False
     exporter: str | None = None
     info: ModelInfo | None = None
 
@@ -1021,6 +1023,7 @@ class Report(Frozen, frozen=True, kw_only=True):
         machine: Where it happened.
         tools: Versions of all tools.
         environments: The environments that the models name.
+        isolation: What kept the models' code from all else, in words.
         commit: The repository's commit.
         summary: The counts and the conclusion.
         models: The models.
@@ -1038,6 +1041,7 @@ class Report(Frozen, frozen=True, kw_only=True):
     machine: Machine
     tools: dict[str, str] = {}
     environments: tuple[EnvironmentResult, ...] = ()
+    isolation: str | None = None
     commit: str | None = None
     summary: Summary
     models: tuple[ModelResult, ...] = ()

@@ -144,7 +144,7 @@ class LocalRunner:
         """What the code of models may read of the repository, looked up once."""
         with self.lock:
             if self._repository is None:
-                self._repository = Repository(self.root, [str(self.store.folder.parent)])
+                self._repository = Repository(self.root, excluded=[str(self.store.folder.parent)])
             return self._repository
 
     def _find_environment_error(self, step: Step) -> ErrorInfo | None:

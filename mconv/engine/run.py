@@ -27,6 +27,7 @@ from mconv.results import report as results_report
 from mconv.store import shared
 from mconv.store.local import Store, write_text
 from mconv.values import ErrorInfo, Report
+from mconv.workers.isolation import find_isolation
 
 LOCAL = ".mconv/store"
 
@@ -133,7 +134,11 @@ def run_manifest(
         write_text(trace, tracing.render(plan, outcome))
     opened.digests.save()
     report = results_report.build_report(
-        plan, outcome, seconds=time.monotonic() - begin, measured=measure
+        plan,
+        outcome,
+        seconds=time.monotonic() - begin,
+        measured=measure,
+        isolation=find_isolation().describe() if executor == "local" else None,
     )
     return FinishedRun(plan, outcome, opened, report)
 

@@ -46,6 +46,7 @@ ENVIRONMENT_KEYS = (
 )
 SHARED_KEYS = (
     "environment",
+    "network",
     "pythonpath",
     "samples",
     "calibration",
@@ -154,6 +155,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
         evaluate: The task metric.
         optimize: How far the graph is optimized.
         environment: The packages that its code needs; None is mconv's own.
+        network: Its code may use the network.
         depends_on: Globs of further files a change of which redoes the model.
         state: Outputs that are inputs of the next call: output name → input name.
         facts: What is said of the inputs beside their shapes.
@@ -171,6 +173,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     evaluate: Evaluate | None = None
     optimize: str = "basic"
     environment: EnvironmentSpec | None = None
+    network: bool = False
     depends_on: tuple[str, ...] = ()
     state: dict[str, str] = {}
     facts: tuple[InputFact, ...] = ()

@@ -190,6 +190,7 @@ class _Reader:
         optimize = fields["optimize"].choice(OPTIMIZE_LEVELS) if "optimize" in fields else "basic"
         calibration = self.calibration(fields["calibration"]) if "calibration" in fields else None
         environment = self.environment(fields["environment"]) if "environment" in fields else None
+        network = self.flag(fields["network"]) if "network" in fields else False
         depends = []
         for child in fields["depends_on"].children() if "depends_on" in fields else ():
             if pattern := child.text():
@@ -206,6 +207,7 @@ class _Reader:
             evaluate=evaluate,
             optimize=optimize,
             environment=environment,
+            network=network,
             depends_on=tuple(depends),
             state=state,
             facts=facts,
@@ -221,6 +223,13 @@ class _Reader:
             message, hint = describe_unknown(name, "environment", self.environments)
             node.fail(message, hint if self.environments else "list it under `environments:`")
         return self.environments.get(name) if name is not None else None
+
+    def flag(self, node: Node) -> bool:
+        """Read true or false."""
+        value = node.value()
+        if not isinstance(value, bool):
+            node.expect("true or false")
+        return value is True
 
     def distinct_variants(
         self,

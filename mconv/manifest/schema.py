@@ -194,6 +194,11 @@ def make_models_schema() -> JsonSchema:
     )
     shared = {
         "environment": {**text, "description": "the environment that the model's code needs"},
+        "network": {
+            "type": "boolean",
+            "default": False,
+            "description": "whether the model's code may use the network",
+        },
         "pythonpath": {
             "oneOf": [text, {"type": "array", "items": text}],
             "description": "folders that modules of the repository are imported from",

@@ -165,6 +165,7 @@ class _Planner:
             "source options": model.source.options,
             "inputs": msgspec.to_builtins(model.source.inputs),
             "pythonpath": [os.path.relpath(p, manifest.root) for p in model.source.pythonpath],
+            **({"network": True} if model.network else {}),
         }
 
     def summarize(self) -> ModelResult:
@@ -178,6 +179,7 @@ class _Planner:
             size_bytes=self.size if source.path else 0,
             place=self.model.place,
             environment=self.environment.name if self.environment is not None else None,
+            network=self.model.network,
         )
 
     def list_used_packages(self) -> dict[str, str]:
@@ -578,6 +580,7 @@ class _Planner:
                 lowers=lowers,
                 interpreter=interpreter,
                 others=_list_started(request),
+                network=self.model.network,
             )
         return key
 

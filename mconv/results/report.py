@@ -18,10 +18,18 @@ from mconv.results.verdict import summarize
 from mconv.values import EnvironmentResult, ModelResult, Report
 
 
-def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool) -> Report:
+def build_report(
+    plan: Plan,
+    outcome: Outcome,
+    *,
+    seconds: float,
+    measured: bool,
+    isolation: str | None = None,
+) -> Report:
     """Return one frozen Report of everything that happened.
 
-    ``seconds`` is how long the run took; ``measured`` says whether it was to measure.
+    ``seconds`` is how long the run took; ``measured`` says whether it was to measure, and
+    ``isolation`` what kept the models' code from all else.
     """
     variants = []
     for variant in plan.variants:
@@ -47,6 +55,7 @@ def build_report(plan: Plan, outcome: Outcome, *, seconds: float, measured: bool
         machine=hardware.describe_machine(),
         tools=dict(sorted(tools.items())),
         environments=tuple(environments),
+        isolation=isolation,
         commit=_commit(plan.manifest.root),
         summary=summarize(variants),
         models=tuple(models),

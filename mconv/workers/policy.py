@@ -203,15 +203,18 @@ class Repository:
         listable: Folders whose names alone are read, since something below is not to be.
     """
 
-    def __init__(self, root: str, excluded: Collection[str] = ()) -> None:
-        """``excluded`` are paths within that it may not read: the store."""
+    def __init__(self, *paths: str, excluded: Collection[str] = ()) -> None:
+        """``paths`` are its folder, or files and folders of it; ``excluded`` are paths within that
+        may not be read: the store."""
         self.readable: list[str] = []
         self.listable: list[str] = []
         self._left = MOST_FOLDERS
         self._excluded = {os.path.realpath(path) for path in excluded}
-        top = os.path.realpath(root)
-        hidden = set(self._find_hidden(top))
-        self._split(top, hidden, {str(up) for path in hidden for up in Path(path).parents})
+        for path in map(os.path.realpath, paths):
+            if GIT in Path(path).parts:
+                continue
+            hidden = set(self._find_hidden(path))
+            self._split(path, hidden, {str(up) for each in hidden for up in Path(each).parents})
 
     def _find_hidden(self, folder: str) -> Iterator[str]:
         """Yield the paths below ``folder`` that are not to be read."""
@@ -298,8 +301,9 @@ def _add_source(
     network: bool,
 ) -> Access:
     """Return ``access`` with what a source is made of: the repository, where its code runs."""
-    readable = [*access.readable, *list_named_files(request, source)]
-    listable = list(access.listable)
+    named = find_named_files(request, source)
+    readable = [*access.readable, *named.readable]
+    listable = [*access.listable, *named.listable]
     plugin = registry.sources().get(source.format)
     if plugin is None or plugin.imports(source):
         if repository is None:
@@ -310,12 +314,9 @@ def _add_source(
     return msgspec.structs.replace(given, network="open", ports=()) if network else given
 
 
-def list_named_files(request: AnyRequest, source: SourceConfig) -> list[str]:
-    """Return the files and folders that a step reads because the manifest names them.
-
-    What a link in the repository names outside of it is not one of them
-    (:func:`mconv.engine.checks.check_links`).
-    """
+def find_named_files(request: AnyRequest, source: SourceConfig) -> Repository:
+    """Return what a step reads because the manifest names it: the model's files, samples, folders
+    of modules. The manifest's reader has resolved the links in their paths."""
     named = [*source.samples, *source.pythonpath]
     if source.path:
         named.append(source.path)
@@ -326,13 +327,7 @@ def list_named_files(request: AnyRequest, source: SourceConfig) -> list[str]:
         named += request.samples
     if isinstance(request, CalibrateRequest) and request.data is not None:
         named.append(request.data)
-    return [path for path in named if not leads_outside(path, source.root)]
-
-
-def leads_outside(path: str, root: str) -> bool:
-    """Return whether a path in the repository leads out of it, by a link."""
-    inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
-    return inside and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return Repository(*dict.fromkeys(named))
 
 
 def find_reader_access(path: Path) -> Access:

@@ -347,3 +347,25 @@ def test_the_format_is_known_where_one_source_alone_takes_the_option(
     registry.plugins.cache_clear()
     source = read_source(repository, MODELS.format("{note: made}"))
     assert (source.format, source.path) == ("own_source", "")
+
+
+@pytest.mark.parametrize(("text", "value"), [("", False), ("network: true", True)])
+def test_the_network_is_closed_unless_it_is_opened(tmp_path: Path, text: str, value: bool) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    path = tmp_path / "models.yml"
+    path.write_text(
+        "version: 1\nmodels:\n  - name: m\n    source: {path: m.onnx, format: onnx}\n"
+        f"    targets: [onnx]\n    {text}\n"
+    )
+    assert reader.load(path).models[0].network is value
+
+
+def test_a_network_that_is_neither_open_nor_closed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    path = tmp_path / "models.yml"
+    path.write_text(
+        "version: 1\nmodels:\n  - name: m\n    source: {path: m.onnx, format: onnx}\n"
+        "    targets: [onnx]\n    network: sometimes\n"
+    )
+    with pytest.raises(ManifestError, match="true or false"):
+        reader.load(path)
