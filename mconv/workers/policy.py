@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
@@ -35,7 +36,7 @@ from mconv.workers.confine import Confinement
 
 # what programs of any kind read; of these, what is secret belongs to root alone
 SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/proc"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/proc"),
     *(
         "/sys",
         "/nix/store",
@@ -46,6 +47,7 @@ SYSTEM = (
     ),
     *("/run/opengl-driver", "/var/cache/fontconfig"),
 )
+SETTINGS = "/etc"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 GPU_DEVICES = ("/dev/nvidia*", "/dev/dri", "/dev/kfd")
 SHARED_MEMORY = "/dev/shm"
@@ -93,12 +95,14 @@ def confine(
     if any(each.variables.get(GPUS) for each in environments):
         devices += [path for pattern in GPU_DEVICES for path in glob(pattern)]
     packages = [path for each in environments for path in list_package_folders(each)]
+    # root alone reads its passwords: one that stays root must not
+    settings = _list_public(SETTINGS) if uid is None and os.geteuid() == 0 else [SETTINGS]
     writable = [*access.writable, *[SHARED_MEMORY] * access.shared_memory]
     return Confinement(
         uid=uid,
         files=landlock.find_abi() > 0,
-        readable=tuple(dict.fromkeys((*SYSTEM, *packages, *access.readable))),
-        listable=access.listable,
+        readable=tuple(dict.fromkeys((*SYSTEM, *settings, *packages, *access.readable))),
+        listable=(*access.listable, SETTINGS),
         writable=writable,
         devices=devices,
         holds_ports=access.network in ("none", "loopback"),
@@ -117,6 +121,25 @@ def confine_server(uid: int | None) -> Confinement:
     if limits is not None:
         rules |= seccomp.make_identity_rules(*limits)
     return Confinement(uid=uid, serves=limits is not None, calls=_compile(rules))
+
+
+@cache
+def _list_public(folder: str) -> list[str]:
+    """Return the files below a folder that everybody may read."""
+    public = []
+    for top, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if _is_public(os.path.join(top, name), stat.S_IXOTH)]
+        paths = [os.path.join(top, name) for name in files]
+        public += [path for path in paths if _is_public(path, stat.S_IROTH)]
+    return public
+
+
+def _is_public(path: str, right: int) -> bool:
+    """Return whether everybody has a right on a file, or on what a link leads to."""
+    try:
+        return bool(os.stat(path).st_mode & right)
+    except OSError:
+        return False
 
 
 @cache

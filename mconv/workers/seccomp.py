@@ -9,6 +9,7 @@ what works on paths by its name alone. The parent compiles a filter; the child
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import socket
 import struct
@@ -23,6 +24,7 @@ NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # calls of x86-64's other interface; their numbers would pass by every rule
 TYPE_BITS = 0xF  # of a socket's type; the others say how it is opened
 TCP = 6
+AVAILABLE = "/proc/sys/kernel/seccomp/actions_avail"  # where the kernel has filters
 MSG_FASTOPEN = 0x20000000  # connects without connect(2)
 # CLONE_NEWNS, and from CLONE_NEWCGROUP to CLONE_NEWNET
 NAMESPACES = 0x00020000 | 0x02000000 | 0x7C000000
@@ -235,7 +237,8 @@ def make_identity_rules(least: int, most: int) -> dict[str, Rule]:
 
 def is_supported(machine: str | None = None) -> bool:
     """Return whether calls are filtered on this system, or one of the architecture ``machine``."""
-    return sys.platform.startswith("linux") and (machine or platform.machine()) in MASKS
+    filters = sys.platform.startswith("linux") and os.path.exists(AVAILABLE)
+    return filters and (machine or platform.machine()) in MASKS
 
 
 def compile_rules(rules: Mapping[str, Rule], machine: str | None = None) -> bytes:
