@@ -603,7 +603,9 @@ class _Planner:
         artifact in the environment of ``tool``: where it runs code of the repository, or has
         another environment."""
         where = self._find_source_environment()
-        apart = where.start != find_tool(tool).start or self.source.imports(self.model.source)
+        config = self.model.source
+        runs_code = self.source.imports_code(config.options) or self.source.imports(config)
+        apart = runs_code or where.start != find_tool(tool).start
         return where if apart else None
 
     def _find_reader(self, target: registry.Target) -> Interpreter | None:

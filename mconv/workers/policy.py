@@ -327,14 +327,19 @@ def _add_source(
     named = find_named_files(request, source)
     readable = [*access.readable, *named.readable]
     listable = [*access.listable, *named.listable]
-    plugin = registry.sources().get(source.format)
-    if plugin is None or plugin.imports(source):
+    if runs_code(source):
         if repository is None:
             repository = Repository(source.root)
         readable += repository.readable
         listable += repository.listable
     given = msgspec.structs.replace(access, readable=tuple(readable), listable=tuple(listable))
     return msgspec.structs.replace(given, network="open", ports=()) if network else given
+
+
+def runs_code(source: SourceConfig) -> bool:
+    """Return whether loading a source runs code of the repository."""
+    plugin = registry.sources().get(source.format)
+    return plugin is None or plugin.imports_code(source.options) or bool(plugin.imports(source))
 
 
 def find_named_files(request: AnyRequest, source: SourceConfig) -> Repository:
