@@ -203,7 +203,7 @@ def _filter_calls(program: bytes) -> None:
     """Put a filter of system calls on this thread and what it starts."""
 
     class Program(ctypes.Structure):
-        """``struct sock_fprog``."""
+        """The kernel's ``struct sock_fprog``."""
 
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
