@@ -264,7 +264,7 @@ class Repository:
         self.listable.append(folder)
         for entry in os.scandir(folder):
             if entry.path not in above:
-                if entry.path not in hidden:
+                if entry.path not in hidden and not entry.is_symlink():
                     self.readable.append(entry.path)
             elif not entry.is_symlink():
                 self._split(entry.path, hidden, above)
