@@ -24,63 +24,50 @@ from pathlib import Path
 
 from mconv.__main__ import main as mconv
 from mconv.api import read_results
-from mconv.errors import MconvError
+from mconv.errors import MconvError, UsageError
 from mconv.github import workflow
+from mconv.github.inputs import (
+    FALSE,
+    enter_folder,
+    find_path_problems,
+    find_problems,
+    get_input,
+    is_set,
+)
 
 PR_SET_DUMPABLE = 4
-USAGE = 2
 TOKEN_PIPE = "MCONV_SECRETS_FD"
 TOKENS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN")  # given back to `mconv publish`
 # the runner's cache, artifacts and OIDC, and gh's names: never needed
 DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")
-TRUE = ("true", "1", "yes", "on")
-FALSE = ("false", "0", "no", "off")
-
-
-def get_input(inputs: Mapping[str, str], name: str, default: str = "") -> str:
-    """Return an input by its name in action.yml.
-
-    The runner upper-cases names and keeps dashes.
-    """
-    return inputs.get(f"INPUT_{name.replace(' ', '_').upper()}", "").strip() or default
-
-
-def is_set(inputs: Mapping[str, str], name: str, default: str) -> bool:
-    """Return whether an input says yes."""
-    return get_input(inputs, name, default).lower() in TRUE
 
 
 def make_run_arguments(inputs: Mapping[str, str]) -> list[str]:
-    """Return the command line of `mconv run` for these inputs."""
-    argv = [
-        "run",
-        get_input(inputs, "manifest", "models.yml"),
-        "--out",
-        get_input(inputs, "out", "mconv-out"),
-    ]
-    for pattern in get_input(inputs, "only").split():
-        argv += ["--only", pattern]
-    for name in ("store", "jobs", "shard", "baseline", "fail-on", "fail-on-unverified"):
+    """Return the command line of `mconv run` for these inputs.
+
+    Each value is one word with its option, or stands behind ``--``: it cannot be an option itself.
+    """
+    argv = ["run", f"--out={get_input(inputs, 'out', 'mconv-out')}", *make_only_arguments(inputs)]
+    for name in ("store", "jobs", "shard", "baseline", "fail-on"):
         if value := get_input(inputs, name):
-            argv += [f"--{name}", value]
+            argv.append(f"--{name}={value}")
+    if get_input(inputs, "fail-on-unverified"):
+        strict = is_set(inputs, "fail-on-unverified", "true")
+        argv.append(f"--fail-on-unverified={'true' if strict else 'false'}")
     if not is_set(inputs, "measure", "true"):
         argv.append("--no-measure")
-    return argv
+    return [*argv, "--", get_input(inputs, "manifest", "models.yml")]
+
+
+def make_only_arguments(inputs: Mapping[str, str]) -> list[str]:
+    """Return an option for each word of the input ``only``."""
+    return [f"--only={pattern}" for pattern in get_input(inputs, "only").split()]
 
 
 def make_plan_arguments(inputs: Mapping[str, str], shards: str) -> list[str]:
     """Return the command line of `mconv plan` for these inputs."""
-    argv = [
-        "plan",
-        get_input(inputs, "manifest", "models.yml"),
-        "--shards",
-        shards,
-        "--format",
-        "github",
-    ]
-    for pattern in get_input(inputs, "only").split():
-        argv += ["--only", pattern]
-    return argv
+    argv = ["plan", f"--shards={shards}", "--format=github", *make_only_arguments(inputs)]
+    return [*argv, "--", get_input(inputs, "manifest", "models.yml")]
 
 
 def list_given_results(inputs: Mapping[str, str]) -> list[str]:
@@ -106,11 +93,9 @@ def make_publish_arguments(inputs: Mapping[str, str]) -> list[str]:
     """Return the command line of `mconv publish` for these inputs."""
     argv = [
         "publish",
-        str(choose_results_file(inputs)),
-        "--comment-id",
-        get_input(inputs, "comment-id", "default"),
+        f"--comment-id={get_input(inputs, 'comment-id', 'default')}",
+        f"--comment-author={get_input(inputs, 'comment-author', 'github-actions[bot]')}",
     ]
-    argv += ["--comment-author", get_input(inputs, "comment-author", "github-actions[bot]")]
     if is_set(inputs, "comment", "true"):
         argv.append("--comment")
     if is_set(inputs, "checks", "false"):
@@ -118,8 +103,8 @@ def make_publish_arguments(inputs: Mapping[str, str]) -> list[str]:
     if (release := get_input(inputs, "release", "auto")).lower() == "auto":
         argv.append("--release")
     elif release.lower() not in FALSE:
-        argv += ["--release", release]
-    return argv
+        argv.append(f"--release={release}")
+    return [*argv, "--", str(choose_results_file(inputs))]
 
 
 def fetch_baseline(
@@ -134,15 +119,8 @@ def fetch_baseline(
     target = Path(get_input(inputs, "out", "mconv-out")) / "baseline.json"
     variables.update(secrets)
     try:
-        code = mconv(
-            [
-                "baseline",
-                "--artifact",
-                get_input(inputs, "baseline-artifact", "mconv-results"),
-                "-o",
-                str(target),
-            ]
-        )
+        artifact = get_input(inputs, "baseline-artifact", "mconv-results")
+        code = mconv(["baseline", f"--artifact={artifact}", f"--out={target}"])
     finally:
         for name in secrets:
             variables.pop(name, None)
@@ -211,6 +189,29 @@ def make_outputs(
     }
 
 
+def check_inputs(
+    inputs: Mapping[str, str], workspace: Path, temporary: str | None
+) -> Sequence[UsageError]:
+    """Enter the working directory, and return what is wrong with the inputs.
+
+    ``temporary`` is the runner's folder for temporary files, where it has one.
+    """
+    if problems := find_problems(inputs):
+        return problems
+    try:
+        enter_folder(inputs, workspace)
+    except UsageError as problem:
+        return [problem]
+    return find_path_problems(inputs, workspace, temporary)
+
+
+def report_problems(problems: Sequence[UsageError]) -> None:
+    """Print what is wrong with the inputs, for the log and as annotations."""
+    for problem in problems:
+        print(workflow.neutralise(f"error: {problem}"), file=sys.stderr)
+    print("\n".join(workflow.annotate_errors(problems)), flush=True)
+
+
 def plan_shards(inputs: Mapping[str, str], shards: str) -> tuple[int, str]:
     """Run `mconv plan`, and return its exit code and the matrix that it prints."""
     printed = io.StringIO()
@@ -251,17 +252,12 @@ def main(variables: MutableMapping[str, str]) -> int:
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     inputs = {name: value for name, value in variables.items() if name.startswith("INPUT_")}
     workspace = Path.cwd()
-    folder = get_input(inputs, "working-directory", ".")
-    try:
-        os.chdir(folder)
-    except OSError as problem:
-        print(
-            workflow.format_annotation(
-                "error", f"working-directory {folder}: {problem.strerror}", title="mconv"
-            ),
-            flush=True,
-        )
-        return USAGE
+    if problems := check_inputs(inputs, workspace, variables.get("RUNNER_TEMP")):
+        report_problems(problems)
+        values = {"results": "", "conclusion": "failure"}
+        workflow.set_outputs(workflow.Environment.read(variables), values)
+        return UsageError.exit_code
+    inputs["INPUT_OUT"] = os.path.normpath(get_input(inputs, "out", "mconv-out"))
     results = choose_results_file(inputs)
     if shards := get_input(inputs, "plan"):
         code, matrix = plan_shards(inputs, shards)
@@ -272,7 +268,7 @@ def main(variables: MutableMapping[str, str]) -> int:
     if parts := list_given_results(inputs):
         variables.update(secrets)
         merged = (
-            mconv(["report", *parts, "--format", "json", "-o", str(results)])
+            mconv(["report", "--format=json", f"--out={results}", "--", *parts])
             if len(parts) > 1
             else 0
         )

@@ -36,11 +36,13 @@ class _Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line.
 
-    Each module of ``mconv.commands`` is a sub-command.
+    Each module of ``mconv.commands`` is a sub-command. Options are written in full: what a script
+    means by the beginning of one would change with the next option that begins like it.
     """
     top = _Parser(
         prog="mconv",
         description="Convert, quantize and prove machine-learning models for every place they run.",
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"mconv {mconv.__version__}")
     subparsers = top.add_subparsers(
@@ -48,7 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for module in import_commands():
         name = module.__name__.rpartition(".")[2].rstrip("_")
-        sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
+        sub = subparsers.add_parser(
+            name, help=module.HELP, description=module.__doc__, allow_abbrev=False
+        )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     return top

@@ -87,6 +87,18 @@ def open_file(name: str, within: int) -> Iterator[BufferedReader]:
         yield file
 
 
+def find_link(path: Path, top: Path) -> Path | None:
+    """Return the first link on the way from ``top`` to ``path``, which lies below it, itself
+    included; None where there is none, as far as the way is there.
+    """
+    place = top
+    for part in path.relative_to(top).parts:
+        place /= part
+        if place.is_symlink():
+            return place
+    return None
+
+
 def list_files(folder: Path) -> list[str]:
     """Return the regular files below ``folder``, as relative paths with forward slashes, in order.
 

@@ -198,6 +198,46 @@ def test_paths_with_a_working_directory_are_those_of_the_workspace(workspace: Pa
         assert re.search(r"^::error .*working-directory none: No such file", done.stdout, re.M)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"manifest": "--help"}, "manifest is a path, not '--help'"),
+        ({"measure": "maybe"}, "measure is true or false, not 'maybe'"),
+        ({"only": "linear --out=/elsewhere"}, "only is globs of model names"),
+        ({"release": "--checks"}, "release is auto, false or the name of a tag"),
+        ({"out": "."}, "out is a folder below the workspace, not '.'"),
+        ({"out": "a\nresults=evil"}, "out holds a line break"),
+        ({"out": ".git/mconv"}, "out lies in a repository's .git"),
+        ({"working_directory": "../.."}, "working-directory is a folder in the workspace"),
+        ({"manifest": "../models.yml"}, "manifest is a file in the workspace"),
+        ({"plan": "2", "jobs": "two"}, "jobs is a whole number from 1 to 1024"),
+    ],
+)
+def test_a_wrong_input_is_an_annotation_and_nothing_runs(
+    workspace: Path, inputs: dict[str, str], message: str
+) -> None:
+    (workspace.parent / "models.yml").write_text(MANIFEST)
+    before = sorted(workspace.rglob("*"))
+    state = GitHub(url="http://127.0.0.1:9")  # nobody answers
+    done, outputs, summary = run(workspace, state, **inputs)
+    assert done.returncode == 2, done.stderr
+    assert f"error: {message}" in done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"::error title=mconv::{message}")
+    assert (outputs["conclusion"], outputs["results"], summary) == ("failure", "", "")
+    assert sorted(workspace.rglob("*")) == before
+
+
+def test_a_link_in_place_of_out_is_refused_before_anything_runs(workspace: Path) -> None:
+    (workspace / ".git").mkdir()
+    os.symlink(".git", workspace / "mconv-out")
+    done, outputs, _ = run(workspace, GitHub(url="http://127.0.0.1:9"))
+    assert done.returncode == 2
+    assert "out is 'mconv-out', but mconv-out is a link" in done.stderr
+    assert list((workspace / ".git").iterdir()) == []
+    assert outputs["conclusion"] == "failure"
+
+
 def trusted(state: GitHub) -> dict[str, object]:
     """The event of the run that converted, of a fork's pull request."""
     sha = "e" * 40
