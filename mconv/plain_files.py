@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -23,6 +24,10 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # a FIFO without a writer must not hold up who looks at it
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 MOST_FILES = 100_000
+# names that are devices on Windows, with any ending
+DEVICES = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10)))
+)
 DEEPEST = 64  # folders below one another
 KINDS = {
     stat.S_IFLNK: "a link",
@@ -85,6 +90,26 @@ def open_file(name: str, within: int) -> Iterator[BufferedReader]:
                 f"{name} is {KINDS[stat.S_IFMT(mode)]}; artifacts hold plain files only"
             )
         yield file
+
+
+def fold_name(name: str) -> str:
+    """Return what the name of a file has in common with all that some file system takes for the
+    same: those that differ in case, in how a character is composed, in dots at the end.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", folded).rstrip(". ")
+
+
+def find_portability_problem(name: str) -> str | None:
+    """Return why Windows keeps no file of this name, or None.
+
+    Source: "Naming Files, Paths, and Namespaces" of Microsoft's documentation.
+    """
+    if name.endswith((".", " ")):
+        return "Windows drops what it ends with"
+    if name.partition(".")[0].rstrip().upper() in DEVICES:
+        return "on Windows it is a device"
+    return None
 
 
 def find_link(path: Path, top: Path) -> Path | None:

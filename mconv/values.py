@@ -756,6 +756,11 @@ class Pair(Frozen, frozen=True, kw_only=True):
     runtimes: tuple[str, ...] = ()
 
 
+def name_asset(directory: str) -> str:
+    """Return the name of the file of a release that holds a variant's files, by their folder."""
+    return f"{directory.replace('/', '-')}.zip"
+
+
 class VariantResult(Frozen, frozen=True, kw_only=True):
     """Everything that is known of one variant.
 

@@ -28,8 +28,8 @@ from mconv.discovery.factories import (
 from mconv.discovery.inputs import Array, Guess, find_arrays, guess_inputs, match_samples
 from mconv.environments.tools import read_lock
 from mconv.errors import ManifestError, MconvError, one_line
-from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
+from mconv.manifest.names import make_model_name
 from mconv.manifest.yaml import Node, Problems
 from mconv.values import Facts, Found, Frozen
 
@@ -323,8 +323,7 @@ class _Draft:
         base = path.stem if path.suffix else path.name
         base = path.parent.name if base == "model" and path.parent.name else base
         allowed = re.sub(r"[^A-Za-z0-9._-]", "-", base)
-        match = manifest_config.NAME.match(allowed.lstrip("._-"))
-        name = match.group() if match else "model"
+        name = make_model_name(allowed)
         number = 2
         unique = name
         while unique.lower() in self.names:

@@ -11,6 +11,7 @@ from mconv.environments.models import find_model, find_site_packages
 from mconv.environments.tools import find_tool
 from mconv.errors import ManifestError, UnsupportedError
 from mconv.manifest.config import Manifest, ModelConfig
+from mconv.manifest.names import name_variant
 from mconv.modules import search
 from mconv.planning.environments import list_requests
 from mconv.values import Interpreter
@@ -70,7 +71,7 @@ def check_devices(manifest: Manifest) -> None:
             try:
                 runtime.accelerator({**variant.options, **variant.runtime_options})
             except UnsupportedError as problem:
-                label = f"{model.name}/{variant.label}/{variant.precision}"
+                label = name_variant(model.name, variant.label, variant.precision)
                 problems.append(
                     ManifestError(
                         f"{label} cannot be run here: {problem.message}",

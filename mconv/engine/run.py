@@ -17,9 +17,9 @@ from mconv.engine.executor import Executor, Progress
 from mconv.engine.installing import Installer
 from mconv.engine.ray import RayRunner
 from mconv.errors import UsageError
-from mconv.manifest import config as manifest_config
 from mconv.manifest import reader
 from mconv.manifest.config import Manifest
+from mconv.manifest.names import make_model_name
 from mconv.manifest.yaml import Node, Problems
 from mconv.planning import planner, step_graph
 from mconv.planning.outcome import Outcome
@@ -172,9 +172,8 @@ def make_manifest(
     # code of the repository is found from here
     imports_code = any(each.imports_code(source_options) for each in registry.sources().values())
     folder = here if imports_code and path.is_relative_to(here) else path.parent
-    name = manifest_config.NAME.match(path.stem.lstrip("._-"))
     model: dict[str, object] = {
-        "name": name.group() if name else "model",
+        "name": make_model_name(path.stem),
         "source": {"path": path.relative_to(folder).as_posix(), **source_options},
         "targets": list(targets),
     }

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from mconv import plain_files
 from mconv.errors import PublishError
 from mconv.github.api import Api, NotFoundError, UncertainWriteError
-from mconv.values import Frozen, Report, VariantResult
+from mconv.values import Frozen, Report, VariantResult, name_asset
 
 ASSET_LIMIT = 2 * 1024**3  # bytes; an asset must be smaller
 TRIES = 3
@@ -87,6 +87,7 @@ def bundle_assets(report: Report, source: Path, out: Path) -> list[Path]:
     """
     assets = []
     origins: dict[str, object] = {}
+    takers: dict[str, str] = {}
     for variant in report.variants:
         if variant.status != "passed" or variant.directory is None:
             continue
@@ -94,7 +95,13 @@ def bundle_assets(report: Report, source: Path, out: Path) -> list[Path]:
         if not folder.resolve().is_relative_to(source.resolve()):
             raise PublishError(f"{variant.id}: its folder {variant.directory!r} is not in {source}")
         _check_files(variant, folder)
-        target = out / f"{variant.directory.replace('/', '-')}.zip"
+        target = out / name_asset(variant.directory)
+        before = takers.setdefault(plain_files.fold_name(target.name), variant.id)
+        if before != variant.id:
+            raise PublishError(
+                f"{variant.id} and {before} would both be the asset {target.name}",
+                hint="rename a model, or give a variant another name with `as:`",
+            )
         names = [file.path for file in variant.files]
         beside = folder / "mconv.json"
         if beside.is_file():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterable
 
 import msgspec
 
 from mconv.errors import ManifestError
+from mconv.manifest.names import NAME as NAME
+from mconv.manifest.names import name_variant
 from mconv.manifest.yaml import suggest_nearest
 from mconv.values import (
     EnvironmentSpec,
@@ -79,7 +80,6 @@ LIMIT_KEYS = ("max_size", "max_latency")
 TOLERANCE_KEYS = tuple(f.name for f in msgspec.structs.fields(Tolerance))
 DEFAULT_TIMEOUT_MS = 30 * 60_000.0
 AUTO = "auto"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
@@ -211,7 +211,7 @@ def select(manifest: Manifest, patterns: Iterable[str]) -> Manifest:
     for model in manifest.models:
         selected = []
         for variant in model.variants:
-            id_ = f"{model.name}/{variant.label}/{variant.precision}"
+            id_ = name_variant(model.name, variant.label, variant.precision)
             ids.append(id_)
             if any(fnmatch.fnmatch(id_, p) or fnmatch.fnmatch(model.name, p) for p in patterns):
                 selected.append(variant)

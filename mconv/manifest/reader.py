@@ -18,6 +18,7 @@ from mconv.compare import DEFAULT_TOLERANCES
 from mconv.contracts import Schemas, list_defaults
 from mconv.errors import MconvError, UnsupportedError
 from mconv.manifest import environments, pyproject, recognise
+from mconv.manifest.collisions import find_collisions
 from mconv.manifest.config import (
     AUTO,
     AXIS_KEYS,
@@ -41,9 +42,11 @@ from mconv.manifest.config import (
     ModelConfig,
     VariantConfig,
 )
+from mconv.manifest.names import find_name_problem
 from mconv.manifest.options import find_option_problem, list_precisions, list_runtime_options
 from mconv.manifest.yaml import Node, Problems, describe_unknown, read_document, suggest_nearest
 from mconv.modules.search import find_repository
+from mconv.plain_files import fold_name
 from mconv.values import (
     AxisBound,
     EnvironmentSpec,
@@ -133,15 +136,16 @@ class _Reader:
             child.what = f"models[{index}]"
             name, model = self.model(child, defaults)
             # case-insensitive file systems would mix their folders
-            if name is not None and name.lower() in seen:
+            folded = fold_name(name) if name is not None else ""
+            if folded in seen:
                 child.fail(
-                    f"the name {name!r} is already used at line {seen[name.lower()].line}",
-                    "names must be unique",
+                    f"the name {name!r} is already used at {seen[folded]}", "names must be unique"
                 )
-            elif name is not None:
-                seen[name.lower()] = child.place
-            if model:
-                models[model.name] = model
+            elif folded:
+                seen[folded] = child.place
+                if model:
+                    models[model.name] = model
+        self.problems.found += find_collisions(models.values())
         return Manifest(
             file=self.problems.file,
             root=str(self.root),
@@ -157,11 +161,8 @@ class _Reader:
         own = node.mapping(MODEL_KEYS, required=("name", "source"))
         fields = {**defaults, **own}
         name = own["name"].text() if "name" in own else None
-        if name is not None and not NAME.fullmatch(name):
-            own["name"].fail(
-                f"the name {name!r} cannot name a folder",
-                "use letters, digits, '.', '_' and '-', at most 100",
-            )
+        if name is not None and (problem := find_name_problem(name)) is not None:
+            own["name"].fail(*problem)
         if node.is_mapping() and "targets" not in fields:
             node.fail("the model lists no targets", "add `targets: [onnx]`")
         inputs, facts = self.inputs(own["inputs"]) if "inputs" in own else ((), ())

@@ -24,6 +24,7 @@ from mconv.environments.models import PYTHON, ModelRequest, find_model, list_ask
 from mconv.environments.tools import PICTURES, find_build, find_tool
 from mconv.errors import ManifestError, UnsupportedError
 from mconv.manifest.config import Evaluate, Manifest, ModelConfig, VariantConfig
+from mconv.manifest.names import name_variant
 from mconv.planning.environments import list_requests
 from mconv.planning.keys import digest_code, digest_files
 from mconv.planning.step_graph import Plan, Step, VariantPlan
@@ -215,7 +216,7 @@ class _Planner:
             else:
                 steps = self._plan_graph(config, target, measure)
         return VariantPlan(
-            id=f"{self.model.name}/{config.label}/{config.precision}",
+            id=name_variant(self.model.name, config.label, config.precision),
             model=self.model.name,
             config=config,
             steps=steps,

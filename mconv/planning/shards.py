@@ -13,6 +13,7 @@ import msgspec
 
 from mconv.errors import UsageError
 from mconv.manifest.config import Manifest
+from mconv.manifest.names import name_variant
 from mconv.planning.costs import estimate_seconds
 from mconv.planning.step_graph import Plan, VariantPlan, list_candidates
 
@@ -114,7 +115,7 @@ def select_variants(manifest: Manifest, variants: Sequence[VariantPlan]) -> Mani
         own = tuple(
             variant
             for variant in model.variants
-            if f"{model.name}/{variant.label}/{variant.precision}" in wanted
+            if name_variant(model.name, variant.label, variant.precision) in wanted
         )
         if own:
             models.append(msgspec.structs.replace(model, variants=own))

@@ -20,6 +20,7 @@ from mconv.answers import (
 )
 from mconv.contracts import read_carried
 from mconv.errors import StoreError
+from mconv.manifest import names
 from mconv.manifest.config import VariantConfig
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
@@ -32,7 +33,7 @@ A = TypeVar("A", bound=StepAnswer)
 
 def name_directory(config: VariantConfig, model: str) -> str:
     """Return where a variant's files lie, relative to OUT."""
-    return f"{model}/{config.label}-{config.precision}"
+    return names.name_directory(model, config.label, config.precision)
 
 
 def build_variant(

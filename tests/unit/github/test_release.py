@@ -73,6 +73,23 @@ def test_what_passed_is_bundled_the_same_way_every_time(tmp_path: Path) -> None:
     assert json.loads(first[3].read_text()) == {"good/onnx/int8": {"id": "good/onnx/int8"}}
 
 
+def test_two_variants_of_one_asset_are_refused(tmp_path: Path) -> None:
+    """Several shards' results, or those of an older mconv, were held to nothing."""
+    found = folder(tmp_path / "out")
+    good = found.variants[0]
+    assert good.directory is not None
+    other = tmp_path / "out" / "GOOD-onnx/int8"
+    other.mkdir(parents=True)
+    (other / "model.onnx").write_bytes(
+        (tmp_path / "out" / good.directory / "model.onnx").read_bytes()
+    )
+    twin = msgspec.structs.replace(good, id="GOOD-onnx//int8", directory="GOOD-onnx/int8")
+    found = msgspec.structs.replace(found, variants=(good, twin))
+    (tmp_path / "assets").mkdir()
+    with pytest.raises(PublishError, match="GOOD-onnx//int8 and good/onnx/int8 would both be"):
+        release.bundle_assets(found, tmp_path / "out", tmp_path / "assets")
+
+
 def test_a_file_changed_since_the_run_is_not_released(tmp_path: Path) -> None:
     found = folder(tmp_path)
     (tmp_path / "good/onnx-int8/model.onnx").write_bytes(b"other")

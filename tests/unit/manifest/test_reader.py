@@ -24,7 +24,7 @@ GOOD = "version: 1\nmodels:\n  - name: a\n    source: model.onnx\n    targets: [
 BROKEN = {
     "unknown key": (GOOD.replace("targets", "tragets"), "5:5", "'targets'"),
     "wrong type": ("version: 1\nmodels: a\n", "2:9", "a list"),
-    "duplicate name": (GOOD + GOOD.split("models:\n")[1], "6:5", "already used at line 3"),
+    "duplicate name": (GOOD + GOOD.split("models:\n")[1], "6:5", "already used at models.yml:3:5"),
     "missing file": (GOOD.replace("model.onnx", "modle.onnx"), "4:13", "'model.onnx'"),
     "unknown target": (GOOD.replace("[onnx]", "[onxx]"), "5:15", "'onnx'"),
     "precision the target lacks": (
