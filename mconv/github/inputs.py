@@ -130,26 +130,26 @@ def is_set(inputs: Mapping[str, str], name: str, default: str) -> bool:
 def find_problems(inputs: Mapping[str, str]) -> list[UsageError]:
     """Return what is wrong with the values of the inputs; nothing is looked up on disk."""
     problems = []
-    for name, about in INPUTS.items():
+    for name, rule in INPUTS.items():
         value = get_input(inputs, name)
-        for word in value.split() if about.words else [value] if value else []:
-            if (problem := find_problem(name, word, about)) is not None:
+        for word in value.split() if rule.words else [value] if value else []:
+            if (problem := find_problem(name, word, rule)) is not None:
                 problems.append(problem)
     return problems
 
 
-def find_problem(name: str, value: str, about: Input) -> UsageError | None:
+def find_problem(name: str, value: str, rule: Input) -> UsageError | None:
     """Return what is wrong with a value, or with a word of one."""
-    shown = "its value" if about.secret else repr(value[:LONGEST_SHOWN])
+    shown = "its value" if rule.secret else repr(value[:LONGEST_SHOWN])
     if not value.isprintable():
         return UsageError(f"{name} holds a line break or another control character: {shown}")
     if value.startswith("-"):
         return UsageError(
-            f"{name} is {about.allowed}, not {shown}",
+            f"{name} is {rule.allowed}, not {shown}",
             hint="no value begins with a dash, as an option does",
         )
-    if not about.takes(value):
-        return UsageError(f"{name} is {about.allowed}, not {shown}")
+    if not rule.takes(value):
+        return UsageError(f"{name} is {rule.allowed}, not {shown}")
     return None
 
 
