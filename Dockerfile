@@ -56,7 +56,7 @@ LABEL org.opencontainers.image.title="mconv" \
       org.opencontainers.image.description="Convert, quantize and prove machine-learning models" \
       org.opencontainers.image.licenses="MIT"
 # Workers load models, which is to run code: each gets a user of its own out of this range, which has no names.
-# What is not in MCONV_TOOLS is installed into .mconv/environments of the workspace, which can be cached.
+# What is not in MCONV_TOOLS is installed into the runner's temporary folder, which can be cached.
 ENV PATH=/opt/mconv/bin:$PATH \
     MCONV_WORKER_UIDS=20000-59999 \
     MCONV_TOOLS=/opt/mconv-tools \

@@ -34,9 +34,11 @@ from mconv.github.inputs import (
     get_input,
     is_set,
 )
+from mconv.github.places import TEMPORARY, Places, choose_places
 
 PR_SET_DUMPABLE = 4
 TOKEN_PIPE = "MCONV_SECRETS_FD"
+LOCAL_STORE = "MCONV_LOCAL_STORE"  # names the folder in front of a shared store
 TOKENS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN")  # given back to `mconv publish`
 # the runner's cache, artifacts and OIDC, and gh's names: never needed
 DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")
@@ -127,32 +129,53 @@ def fetch_baseline(
     return {**inputs, "INPUT_BASELINE": str(target) if code == 0 else ""}
 
 
-def give_back(folders: Sequence[Path], workspace: Path) -> None:
-    """Give the files of the workspace to whom it belongs.
+def give_back(folders: Sequence[Path], tops: Sequence[Path]) -> None:
+    """Give folders below ``tops`` to whom those belong.
 
-    The runner's user must be able to change and to delete them.
+    The runner's user must be able to keep, to change and to delete them.
     """
-    owner = workspace.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        return
     for folder in folders:
-        top = Path(os.path.abspath(folder))
-        if not top.is_relative_to(workspace) or Path(
-            os.path.realpath(top)
-        ) != workspace.resolve() / top.relative_to(workspace):
-            continue  # outside of the workspace, perhaps behind a link in it
-        if not top.is_dir():  # a run that was interrupted has made none
-            continue
-        for path in (top, *top.parents):
-            if path == workspace:
-                break
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-        for _, below, files, descriptor in os.fwalk(top, follow_symlinks=False):
-            for name in (*below, *files):
-                with contextlib.suppress(OSError):
-                    os.chown(
-                        name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False
-                    )
+        path = Path(os.path.abspath(folder))
+        top = next((each for each in tops if path.is_relative_to(each)), None)
+        if top is not None and os.geteuid() == 0 and top.stat().st_uid != 0:
+            _give_folder(path, top)
+
+
+def _give_folder(folder: Path, top: Path) -> None:
+    """Give a folder, what lies in it and the folders above it to the owner of ``top``."""
+    if Path(os.path.realpath(folder)) != top.resolve() / folder.relative_to(top):
+        return  # behind a link, perhaps outside
+    if not folder.is_dir():  # a run that was interrupted has made none
+        return
+    owner = top.stat()
+    for path in (folder, *folder.parents):
+        if path == top:
+            break
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    for _, below, files, descriptor in os.fwalk(folder, follow_symlinks=False):
+        for name in (*below, *files):
+            with contextlib.suppress(OSError):
+                os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
+
+
+def choose_folders(
+    inputs: dict[str, str], variables: MutableMapping[str, str], workspace: Path
+) -> Places:
+    """Put the places of the store and of environments where mconv finds them, and return them.
+
+    Raises UsageError where one lies in the workspace.
+    """
+    places = choose_places(get_input(inputs, "store"), variables, workspace)
+    inputs["INPUT_STORE"] = places.store
+    variables[LOCAL_STORE] = str(places.front)
+    variables["MCONV_ENVIRONMENTS"] = str(places.environments)
+    if not places.is_kept:
+        print(
+            f"the runner mounts no {TEMPORARY}: the store lies in {places.front} and is not kept; "
+            "update the runner, or name a store by its URL",
+            file=sys.stderr,
+        )
+    return places
 
 
 def make_relative(path: Path, workspace: Path) -> str:
@@ -257,6 +280,13 @@ def main(variables: MutableMapping[str, str]) -> int:
         values = {"results": "", "conclusion": "failure"}
         workflow.set_outputs(workflow.Environment.read(variables), values)
         return UsageError.exit_code
+    try:
+        places = choose_folders(inputs, variables, workspace)
+    except UsageError as problem:
+        report_problems([problem])
+        values = {"results": "", "conclusion": "failure"}
+        workflow.set_outputs(workflow.Environment.read(variables), values)
+        return UsageError.exit_code
     inputs["INPUT_OUT"] = os.path.normpath(get_input(inputs, "out", "mconv-out"))
     results = choose_results_file(inputs)
     if shards := get_input(inputs, "plan"):
@@ -279,9 +309,8 @@ def main(variables: MutableMapping[str, str]) -> int:
         if results.is_file():
             variables.update(secrets)
             mconv(make_publish_arguments(inputs))
-    environments = Path(variables.get("MCONV_ENVIRONMENTS", ".mconv/environments"))
-    store = Path(get_input(inputs, "store", ".mconv/store"))
-    give_back((results.parent, store, environments), workspace)
+    folders = (results.parent, places.front, places.environments)
+    give_back(folders, (workspace, places.temporary))
     workflow.set_outputs(
         workflow.Environment.read(variables), make_outputs(results, results.parent, code, workspace)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mconv.discovery import draft
 from mconv.discovery import find as discovery_find
@@ -79,8 +79,6 @@ def make_workflow(folder: str = ".", manifest: str = MANIFEST) -> str:
     inputs = {}
     if folder != ".":
         inputs["working-directory"] = folder
-        for line in (".mconv/store", ".mconv/environments"):
-            text = text.replace(f"  {line}\n", f"  {PurePosixPath(folder, line)}\n")
     if manifest != MANIFEST:
         inputs["manifest"] = manifest
     return _add_inputs(text, inputs) if inputs else text

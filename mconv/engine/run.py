@@ -78,11 +78,13 @@ def choose_store_name(named: str | None) -> str:
 
 
 def open_store(named: str | None) -> Store:
-    """Open the store of that name; in front of a URL stands .mconv/store here.
+    """Open the store of that name; in front of a URL stands
+    $MCONV_LOCAL_STORE, else .mconv/store here.
 
     Raises StoreError and UsageError, as :func:`mconv.store.shared.open_store` does.
     """
-    return shared.open_store(choose_store_name(named), Path(LOCAL))
+    front = os.environ.get("MCONV_LOCAL_STORE") or LOCAL
+    return shared.open_store(choose_store_name(named), Path(front))
 
 
 def run_manifest(

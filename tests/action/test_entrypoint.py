@@ -53,7 +53,9 @@ def run(
     (files / "output").write_text("")
     (files / "summary").write_text("")
     (files / "event.json").write_text(json.dumps(payload))
+    (files / "runner_temp").mkdir(exist_ok=True)
     environment = {
+        "RUNNER_TEMP": str(files / "runner_temp"),
         "PATH": os.environ["PATH"],
         "HOME": str(files),
         "GITHUB_ACTIONS": "true",
@@ -374,7 +376,9 @@ def test_files_are_given_back_and_no_link_is_followed(tmp_path: Path) -> None:
     (workspace / "out/link").symlink_to(elsewhere)
     (workspace / "store").symlink_to(elsewhere)
     os.chown(workspace, 1001, 1001)
-    entrypoint.give_back((workspace / "out", workspace / "store", workspace / "absent"), workspace)
+    entrypoint.give_back(
+        (workspace / "out", workspace / "store", workspace / "absent"), [workspace]
+    )
     owners = {
         path.relative_to(tmp_path).as_posix(): path.lstat().st_uid for path in tmp_path.rglob("*")
     }
@@ -385,3 +389,16 @@ def test_files_are_given_back_and_no_link_is_followed(tmp_path: Path) -> None:
         "workspace/out/model",
         "workspace/out/model/file",
     }
+
+
+@pytest.mark.parametrize("place", [".mconv/store", "models/../store", "file:///{workspace}/store"])
+def test_a_store_in_the_workspace_is_refused_before_anything_runs(
+    workspace: Path, place: str
+) -> None:
+    with serve(GitHub()) as state:
+        named = place.format(workspace=workspace)
+        done, outputs, _ = run(workspace, state, store=named)
+    assert done.returncode == 2
+    assert "lies in the workspace: a pull request could bring it" in done.stderr
+    assert outputs["conclusion"] == "failure"
+    assert not (workspace / "mconv-out").exists()

@@ -171,7 +171,7 @@ def test_the_quick_start_of_the_docs_runs_in_the_image(built: None, tmp_path: Pa
     (folder / "models.yml").write_text(lines + "    targets: [onnx, onnx:int8]\n")
     (job,) = workflow.read_example("docs/github.md")["jobs"].values()
     steps = workflow.find_steps(job)
-    context = workflow.Context()
+    context = workflow.Context(**{"runner.temp": "runner_temp"})
     inputs = workflow.make_inputs(steps["mconv"], context, ROOT / "action.yml")
     with serve(GitHub(read_only=not workflow.can_comment(job))) as state:
         run = Run(folder, state, "pull_request", PULL, **inputs)
@@ -182,7 +182,8 @@ def test_the_quick_start_of_the_docs_runs_in_the_image(built: None, tmp_path: Pa
     upload = steps["actions/upload-artifact"]
     assert context.holds(upload["if"])
     uploaded = folder / context.fill(upload["with"]["path"])
-    store = folder / steps["actions/cache"]["with"]["path"].split()[0]
+    cached = context.fill(steps["actions/cache"]["with"]["path"]).split()
+    store, _ = (run.folder / path for path in cached)
     for kept in (uploaded / "results.json", *store.iterdir()):
         assert kept.stat().st_uid == RUNNER
 

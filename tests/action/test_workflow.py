@@ -42,7 +42,7 @@ def test_the_quick_start_comments_and_leaves_what_it_caches_and_uploads(workspac
         "actions/upload-artifact",
     ]
     assert steps["actions/checkout"]["with"]["persist-credentials"] is False
-    context = workflow.Context()
+    context = workflow.Context(**{"runner.temp": str(workspace.parent / "runner_temp")})
     inputs = workflow.make_inputs(steps["mconv"], context, ROOT / "action.yml")
     upload = steps["actions/upload-artifact"]
     with serve(GitHub(read_only=not workflow.can_comment(job))) as state:
@@ -53,10 +53,11 @@ def test_the_quick_start_comments_and_leaves_what_it_caches_and_uploads(workspac
         context.outputs["mconv"] = outputs
         assert context.holds(upload["if"])
         assert (workspace / context.fill(upload["with"]["path"]) / "results.json").is_file()
-        store, environments = steps["actions/cache"]["with"]["path"].split()
-        assert list((workspace / store).iterdir())
+        store, environments = context.fill(steps["actions/cache"]["with"]["path"]).split()
+        assert list(Path(store).iterdir())
+        assert not (workspace / ".mconv").exists()
         # what the tools need lies beside mconv here; elsewhere it is where the cache looks
-        assert environments == ".mconv/environments"
+        assert environments == str(workspace.parent / "runner_temp/mconv-environments")
         (workspace / "models.yml").write_text("version: 1\nmodels: 3\n")
         done, outputs, _ = run(workspace, state, **inputs)
         assert done.returncode == 2
