@@ -34,12 +34,14 @@ from mconv.github.inputs import (
     get_input,
     is_set,
 )
-from mconv.github.places import TEMPORARY, Places, choose_places
+from mconv.github.places import PRIVATE, PUBLIC, TEMPORARY, Places, choose_places
 
 PR_SET_DUMPABLE = 4
 TOKEN_PIPE = "MCONV_SECRETS_FD"
 LOCAL_STORE = "MCONV_LOCAL_STORE"  # names the folder in front of a shared store
 TOKENS = ("INPUT_GITHUB-TOKEN", "GITHUB_TOKEN")  # given back to `mconv publish`
+KEYS = ("INPUT_STORE-KEY", "MCONV_STORE_KEY")  # given back to `mconv run`, which forgets it at once
+SECRETS = (*TOKENS, *KEYS)
 # the runner's cache, artifacts and OIDC, and gh's names: never needed
 DROPPED = ("ACTIONS_", "GH_TOKEN", "GH_ENTERPRISE_TOKEN")
 
@@ -159,13 +161,21 @@ def _give_folder(folder: Path, top: Path) -> None:
 
 
 def choose_folders(
-    inputs: dict[str, str], variables: MutableMapping[str, str], workspace: Path
+    inputs: dict[str, str],
+    variables: MutableMapping[str, str],
+    workspace: Path,
+    *,
+    signs: bool,
 ) -> Places:
     """Put the places of the store and of environments where mconv finds them, and return them.
 
-    Raises UsageError where one lies in the workspace.
+    ``signs``: there is a key that signs what goes into a shared store. Raises UsageError where a
+    place lies in the workspace, and for a shared store without keys.
     """
-    places = choose_places(get_input(inputs, "store"), variables, workspace)
+    if public := get_input(inputs, "store-public-key"):
+        variables[PUBLIC] = public
+    keyed = signs or bool(variables.get(PUBLIC))
+    places = choose_places(get_input(inputs, "store"), variables, workspace, keyed=keyed)
     inputs["INPUT_STORE"] = places.store
     variables[LOCAL_STORE] = str(places.front)
     variables["MCONV_ENVIRONMENTS"] = str(places.environments)
@@ -245,7 +255,7 @@ def plan_shards(inputs: Mapping[str, str], shards: str) -> tuple[int, str]:
 
 def restart_without_secrets() -> None:
     """Replace this process by itself, the secrets in a pipe instead of the environment."""
-    secrets = {name: os.environ[name] for name in TOKENS if os.environ.get(name)}
+    secrets = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
     reader, writer = os.pipe()
     os.write(writer, json.dumps(secrets).encode())
     os.close(writer)
@@ -253,7 +263,7 @@ def restart_without_secrets() -> None:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in TOKENS and not name.startswith(DROPPED)
+        if name not in SECRETS and not name.startswith(DROPPED)
     }
     os.execve(sys.executable, [sys.executable, *sys.argv], {**clean, TOKEN_PIPE: str(reader)})
 
@@ -270,7 +280,9 @@ def main(variables: MutableMapping[str, str]) -> int:
     It is that of the run, the verdict on the models; where only results are published, the run had
     its verdict, and it is 0.
     """
-    secrets = read_secrets(variables)
+    given = read_secrets(variables)
+    secrets = {name: value for name, value in given.items() if name in TOKENS}
+    key = next((given[name] for name in KEYS if name in given), "")
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     inputs = {name: value for name, value in variables.items() if name.startswith("INPUT_")}
@@ -281,7 +293,7 @@ def main(variables: MutableMapping[str, str]) -> int:
         workflow.set_outputs(workflow.Environment.read(variables), values)
         return UsageError.exit_code
     try:
-        places = choose_folders(inputs, variables, workspace)
+        places = choose_folders(inputs, variables, workspace, signs=bool(key))
     except UsageError as problem:
         report_problems([problem])
         values = {"results": "", "conclusion": "failure"}
@@ -305,7 +317,11 @@ def main(variables: MutableMapping[str, str]) -> int:
         code = merged or mconv(make_publish_arguments(inputs))
     else:
         results.unlink(missing_ok=True)  # an older run's must not be published as this one's
-        code = mconv(make_run_arguments(fetch_baseline(inputs, variables, secrets)))
+        arguments = make_run_arguments(fetch_baseline(inputs, variables, secrets))
+        if key:
+            variables[PRIVATE] = key
+        code = mconv(arguments)
+        variables.pop(PRIVATE, None)
         if results.is_file():
             variables.update(secrets)
             mconv(make_publish_arguments(inputs))

@@ -31,7 +31,14 @@ from mconv.api._plan import (
 )
 from mconv.api._results import compare_results, merge_results, read_results, render_results
 from mconv.api._setup import TOOL_NAMES, Environment, set_up
-from mconv.api._store import Maintained, StoredStep, list_store, prune_store, verify_store
+from mconv.api._store import (
+    Maintained,
+    StoredStep,
+    list_store,
+    make_store_keys,
+    prune_store,
+    verify_store,
+)
 from mconv.contracts import MixedConfig, Schemas
 from mconv.discovery import devices, draft
 from mconv.discovery import find as discovery_find
@@ -117,6 +124,7 @@ __all__ = [
     "find",
     "formats",
     "list_store",
+    "make_store_keys",
     "load_manifest",
     "make_manifest",
     "merge_results",

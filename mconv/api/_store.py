@@ -8,7 +8,7 @@ import time
 from mconv.engine.run import choose_store_name
 from mconv.errors import UsageError
 from mconv.manifest.yaml import UNITS
-from mconv.store import maintenance
+from mconv.store import maintenance, signing
 from mconv.values import Frozen
 
 DAY = 86400.0  # seconds
@@ -53,6 +53,14 @@ def list_store(named: str | None) -> tuple[StoredStep, ...]:
         for item in maintenance.open_maintained_store(choose_store_name(named)).items(entries=True)
         if item.entry is not None
     )
+
+
+def make_store_keys() -> tuple[str, str]:
+    """Return a new private key of a shared store, which signs, and its public key, which verifies.
+
+    Both are base64. Raises StoreError where the package that makes them is not installed.
+    """
+    return signing.make_keys()
 
 
 def verify_store(named: str | None) -> Maintained:

@@ -1,4 +1,4 @@
-"""Look after the store of finished steps: list it, prune it, verify it."""
+"""Look after the store of finished steps: list it, prune it, verify it, make keys for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 
 from mconv import api
 
-HELP = "list, prune or verify the store"
+HELP = "list, prune or verify the store, or make keys for a shared one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("action", choices=("list", "prune", "verify"))
+    parser.add_argument("action", choices=("list", "prune", "verify", "keys"))
     parser.add_argument("--store", metavar="DIR|URL", help="default: $MCONV_STORE or .mconv/store")
     parser.add_argument(
         "--days",
@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
+    if args.action == "keys":
+        private, public = api.make_store_keys()
+        print(f"MCONV_STORE_KEY={private}")
+        print(f"MCONV_STORE_PUBLIC_KEY={public}")
+        return 0
     if args.action == "list":
         for item in api.list_store(args.store):
             print(f"{item.key[:12]}  {item.bytes:>12,} bytes  {item.seconds:>8.1f} s  {item.label}")

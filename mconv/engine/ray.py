@@ -305,6 +305,12 @@ class RayRunner:
 
         Raises UsageError where none can take part, or they share no store.
         """
+        if isinstance(self.store, shared.SharedStore) and self.store.keys is not None:
+            raise UsageError(
+                "the nodes of a Ray cluster cannot sign what they put into a shared store",
+                hint="leave out MCONV_STORE_KEY and MCONV_STORE_PUBLIC_KEY, or name a store of the "
+                "cluster's own",
+            )
         self._connect()
         listed: list[RayNode] = self.ray.nodes()
         nodes = [node for node in listed if node["Alive"] and node["Resources"].get("CPU")]

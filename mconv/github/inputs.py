@@ -75,6 +75,11 @@ def is_login(value: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_-]{1,100}(\[bot\])?", value) is not None
 
 
+def is_key(value: str) -> bool:
+    """Return whether a value can be a key: 32 bytes in base64."""
+    return re.fullmatch(r"[A-Za-z0-9+/]{43}=", value) is not None
+
+
 def is_anything(value: str) -> bool:
     """Return that a value is nothing that could be wrong by itself."""
     return bool(value)
@@ -88,6 +93,8 @@ INPUTS: Mapping[str, Input] = {
     "only": Input("globs of model names or model/target/precision", is_anything, words=True),
     "out": ANY_PATH,
     "store": Input("a folder or a URL", is_anything),
+    "store-key": Input("a private key of `mconv store keys`", is_anything, secret=True),
+    "store-public-key": Input("a public key of `mconv store keys`", is_key),
     "jobs": Input(
         f"a whole number from 1 to {MOST_JOBS}", lambda value: is_number(value, MOST_JOBS)
     ),

@@ -20,6 +20,7 @@ TEMPORARY = "RUNNER_TEMP"
 STORE = "mconv-store"
 ENVIRONMENTS = "mconv-environments"
 FILE = "file://"
+PRIVATE, PUBLIC = "MCONV_STORE_KEY", "MCONV_STORE_PUBLIC_KEY"
 
 
 class Places(NamedTuple):
@@ -40,10 +41,14 @@ class Places(NamedTuple):
     is_kept: bool
 
 
-def choose_places(named: str, variables: Mapping[str, str], workspace: Path) -> Places:
+def choose_places(
+    named: str, variables: Mapping[str, str], workspace: Path, *, keyed: bool = False
+) -> Places:
     """Return the places, for the store that the input names, if it does.
 
-    Raises UsageError where one lies in the workspace.
+    ``keyed``: there are keys for a shared one.
+
+    Raises UsageError where one lies in the workspace, and for a shared store without a key.
     """
     runner = variables.get(TEMPORARY, "")
     is_kept = bool(runner) and Path(runner).is_dir() and not is_within(runner, workspace)
@@ -62,6 +67,12 @@ def choose_places(named: str, variables: Mapping[str, str], workspace: Path) -> 
                 "and its digests with it",
                 hint=f"leave it out, and keep ${{{{ runner.temp }}}}/{name} with actions/cache",
             )
+    if "://" in store and not keyed:
+        raise UsageError(
+            f"the shared store {store!r} has no key: whoever may write there is believed",
+            hint="give store-public-key, and store-key to runs of the default branch alone; `mconv "
+            "store keys` makes them",
+        )
     front = default if "://" in store else Path(store)
     return Places(temporary, store, front, Path(environments), is_kept)
 

@@ -99,10 +99,12 @@ class Sealed(Frozen, frozen=True, kw_only=True):
     Attributes:
         digest: The SHA-256 of the entry's JSON.
         entry: The entry.
+        signature: Of the digest, in a shared store (:mod:`mconv.store.signing`).
     """
 
     digest: str
     entry: Entry
+    signature: str | None = None
 
 
 class Store:
@@ -233,13 +235,19 @@ class Store:
 
 def unseal_entry(key: str, content: bytes) -> Entry | None:
     """Return the entry of ``key`` in the bytes of a sealed one, or None where they are damaged."""
+    sealed = read_sealed(key, content)
+    return sealed.entry if sealed is not None else None
+
+
+def read_sealed(key: str, content: bytes) -> Sealed | None:
+    """Return the sealed entry of ``key`` in its bytes, or None where they are damaged."""
     try:
         sealed = from_json(content, Sealed)
     except (ValueError, RecursionError):
         return None
     if sealed.entry.key != key or sealed.digest != hash_entry(sealed.entry):
         return None
-    return sealed.entry
+    return sealed
 
 
 def hash_entry(entry: Entry) -> str:

@@ -3,7 +3,8 @@
 fsspec reads and writes it: ``<url>/v1/<key[:2]>/<key>.json`` is an entry as the local store seals
 it, ``<key>.zip`` its files. Both are written under their key once, whole, and again only where they
 turned out to be damaged, so writers cannot get in each other's way. What comes from there is
-believed as far as its digests go. A remote that fails, is full, refuses or takes too long is left
+believed as far as its digests go, and where there are keys as far as its signature
+(:mod:`mconv.store.signing`). A remote that fails, is full, refuses or takes too long is left
 out for the rest of the run, with one sentence; no run fails for it.
 """
 
@@ -22,7 +23,8 @@ from typing import Any, TypeVar
 
 from mconv import plain_files
 from mconv.errors import StoreError, UsageError, one_line
-from mconv.store.local import MAX_ENTRY, Entry, Sealed, Store, hash_entry, unseal_entry
+from mconv.store.local import MAX_ENTRY, Entry, Sealed, Store, hash_entry, read_sealed
+from mconv.store.signing import Keys, read_keys
 from mconv.store.tracked import refuse_tracked
 from mconv.values import to_json
 
@@ -216,11 +218,17 @@ class SharedStore(Store):
         remote: The place behind the URL.
         seen: Entries that are there and not here.
         damaged: Keys of what is there, but not as its digests say.
+        keys: What entries there are signed with and held to; None believes their digests.
+        unsigned: Keys of what is there without a signature of these keys.
     """
 
-    def __init__(self, folder: Path, remote: Remote) -> None:
+    def __init__(self, folder: Path, remote: Remote, keys: Keys | None = None) -> None:
         super().__init__(folder)
         self.remote = remote
+        self.keys = keys
+        self.unsigned: set[str] = set()
+        if keys is not None and keys.private is None:
+            remote.writable = False  # an entry without a signature would be nobody's
         self.remote.open()
         self.seen: dict[str, Entry] = {}
         self.damaged: set[str] = set()  # keys of what is there, but not as its digests say
@@ -235,12 +243,26 @@ class SharedStore(Store):
         content = self.remote.entry(key)
         if content is None:
             return None
-        entry = unseal_entry(key, content)
-        if entry is None:
+        sealed = read_sealed(key, content)
+        if sealed is None:
             self.damaged.add(key)
-        else:
-            self.seen[key] = entry
-        return entry
+            return None
+        if self.keys is not None and not self.keys.holds(sealed.digest, sealed.signature):
+            self._refuse(key)
+            return None
+        self.seen[key] = sealed.entry
+        return sealed.entry
+
+    def _refuse(self, key: str) -> None:
+        """Leave out an entry that is not signed, and say so once; whoever may replaces it."""
+        if not self.unsigned:
+            print(
+                f"note: entries of the shared store {self.remote.url} are not signed with its key, "
+                "and are left out",
+                file=sys.stderr,
+            )
+        self.unsigned.add(key)
+        self.damaged.add(key)
 
     def intact(self, entry: Entry) -> bool:
         """Return whether the entry's files are here and intact.
@@ -305,7 +327,9 @@ class SharedStore(Store):
                         packed.open(file.path, "w", force_zip64=True) as copy,
                     ):
                         shutil.copyfileobj(source, copy, 1 << 20)
-            sealed = to_json(Sealed(digest=hash_entry(stored), entry=stored)).encode()
+            digest = hash_entry(stored)
+            signature = self.keys.sign(digest) if self.keys is not None else None
+            sealed = to_json(Sealed(digest=digest, entry=stored, signature=signature)).encode()
             self.remote.push(stored.key, sealed, archive, again=stored.key in self.damaged)
             self.damaged.discard(stored.key)
         return stored
@@ -335,7 +359,7 @@ def open_store(named: str, cache: Path) -> Store:
     if scheme in ("file", "local"):
         refuse_tracked(Path(path))
     try:
-        return SharedStore(cache.resolve(), Remote(named))
+        return SharedStore(cache.resolve(), Remote(named), read_keys())
     except ImportError as problem:
         raise StoreError(
             f"the store {named!r} needs a package that is not installed: {problem}",

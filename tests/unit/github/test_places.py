@@ -42,7 +42,10 @@ def test_a_runner_without_one_keeps_nothing(workspace: Path, runner: str) -> Non
 
 
 def test_a_url_has_its_front_there_too(workspace: Path) -> None:
-    places = choose(workspace, "s3://bucket/path")
+    with pytest.raises(UsageError, match="has no key"):
+        choose(workspace, "s3://bucket/path")
+    given = {"RUNNER_TEMP": str(workspace.parent / "temp")}
+    places = choose_places("s3://bucket/path", given, workspace, keyed=True)
     assert places.store == "s3://bucket/path"
     assert places.front == workspace.parent / "temp/mconv-store"
     elsewhere = str(workspace.parent / "elsewhere")
