@@ -173,6 +173,7 @@ class _Publisher:
             self.body,
             key=self.wanted.comment_id,
             author=self.wanted.comment_author,
+            stamp=self.environment.stamp,
         )
         return " ".join(done)
 

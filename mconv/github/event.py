@@ -26,12 +26,16 @@ class OtherRun(Frozen, frozen=True, kw_only=True):
         head_branch: That commit's branch.
         head_repository: The repository of the branch, ``OWNER/NAME``; empty where the fork is gone.
         url: The run's page.
+        run_id: The run's number, 0 where it is not said.
+        attempt: Which attempt of the run it is.
     """
 
     head_sha: str
     head_branch: str
     head_repository: str
     url: str
+    run_id: int = 0
+    attempt: int = 1
 
 
 class Event(Frozen, frozen=True, kw_only=True):
@@ -70,6 +74,8 @@ def read_event(path: str | None) -> Event:
         head_branch=_text(run, "head_branch"),
         head_repository=_text(_table(run, "head_repository"), "full_name"),
         url=_text(run, "html_url"),
+        run_id=_number(run, "id", 0),
+        attempt=_number(run, "run_attempt", 1),
     )
     return Event(
         pull_request=number if isinstance(number, int) else None,
@@ -123,6 +129,14 @@ def _table(parent: object, key: str) -> dict[str, object]:
     """Return the mapping under ``key``; an empty one where there is none."""
     value = parent.get(key) if isinstance(parent, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+def _number(parent: Mapping[str, object], key: str, default: int) -> int:
+    """Return the whole number under ``key``, which is not negative; else the default."""
+    value = parent.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return default
 
 
 def _text(parent: Mapping[str, object], key: str) -> str:

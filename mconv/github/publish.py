@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from mconv.errors import PublishError
 from mconv.github import workflow
-from mconv.github.api import Api, ReadOnlyTokenError, UncertainWriteError
+from mconv.github.api import Api, NotFoundError, ReadOnlyTokenError, UncertainWriteError
+from mconv.github.marker import Stamp, is_newer, make_marker, read_stamp
 from mconv.values import Report, VariantResult
 
 BODY_LIMIT = 65_536
 CHUNK = 50  # annotations a check-run call takes
-TRIES = 3
+TRIES = 4
+SETTLING_SECONDS = 1.0  # until a write of another run is seen in a list
+LEFT = "left to a newer run"
 ACTIONS_BOT = "github-actions[bot]"
 
 
@@ -56,50 +59,99 @@ class CheckRun(TypedDict):
     html_url: str | None
 
 
-def make_marker(key: str) -> str:
-    """Return the hidden line by which a later run finds its own comment.
-
-    ``key`` tells several mconv jobs of one pull request apart.
-    """
-    safe = "".join(c for c in key if c.isalnum() or c in "._-")[:80]
-    return f"<!-- mconv:{safe} -->"
-
-
 def publish_comment(
-    api: Api, number: int, body: str, *, key: str = "default", author: str = ACTIONS_BOT
+    api: Api,
+    number: int,
+    body: str,
+    *,
+    key: str = "default",
+    author: str = ACTIONS_BOT,
+    stamp: Stamp | None = None,
 ) -> tuple[str, str]:
     """Create the comment, or update the one that this bot made before.
 
-    Returns "created", "updated" or "unchanged", and the comment's URL.
+    Returns "created", "updated", "unchanged" or "left to a newer run", and the comment's URL.
 
     A comment is found by marker and author: another bot's with the same marker is left alone.
     ``author`` is who comments with an installation token, which cannot ask for itself. After a POST
     that ended in a server error the list is read again before anything is posted, so that no
-    comment is doubled. Raises PublishError.
+    comment is doubled. ``stamp`` says whose results they are: those of a newer run stay.
+
+    GitHub knows no "create where there is none": runs that look at once all create one. So each
+    looks again after it has written, until there is one comment, the oldest, with the newest
+    results. Raises PublishError.
     """
-    text = f"{make_marker(key)}\n{body}"
+    lines = [make_marker(key), *([stamp.write()] if stamp is not None else []), body]
+    text = "\n".join(lines)
     if len(text) > BODY_LIMIT:
         raise PublishError(
             f"the comment has {len(text)} characters, more than GitHub's {BODY_LIMIT}"
         )
     login = _login(api) or author
-    issue = f"/repos/{api.repository}/issues/{number}/comments"
+    outcome, url = "", ""
     for _ in range(TRIES):
-        present = _own(api, issue, make_marker(key), login)
-        if present is not None:
-            if present["body"] == text:
-                return "unchanged", str(present["html_url"])
-            path = f"/repos/{api.repository}/issues/comments/{present['id']}"
-            return "updated", str(api.write("PATCH", path, {"body": text}, again=True)["html_url"])
-        try:
-            done = api.write("POST", issue, {"body": text})
-        except UncertainWriteError:
-            api.sleep(2.0)
+        present = _list_own(api, number, make_marker(key), login)
+        if not present:
+            try:
+                issue = f"/repos/{api.repository}/issues/{number}/comments"
+                url = str(api.write("POST", issue, {"body": text})["html_url"])
+                outcome = "created"
+            except UncertainWriteError:
+                pass
+            api.sleep(SETTLING_SECONDS)
             continue
-        return "created", str(done["html_url"])
+        newest = _choose_newest(api, number, text, stamp, present)
+        url = str(present[0]["html_url"])
+        if len(present) == 1 and present[0]["body"] == newest:
+            return outcome or ("unchanged" if newest == text else LEFT), url
+        outcome = outcome or ("updated" if newest == text else LEFT)
+        _merge_comments(api, present, newest)
+        api.sleep(SETTLING_SECONDS)
+    if outcome:
+        return outcome, url
     raise PublishError(
-        "GitHub did not take the comment in three tries", hint="the job summary holds the report"
+        f"GitHub did not take the comment in {TRIES} tries", hint="the job summary holds the report"
     )
+
+
+def _choose_newest(
+    api: Api, number: int, text: str, stamp: Stamp | None, present: Sequence[Comment]
+) -> str:
+    """Return the newest of the own ``text`` and those of the comments that are there."""
+    newest, newest_stamp, head = text, stamp, None
+    for comment in present:
+        body = str(comment["body"])
+        other = read_stamp(body)
+        if other is None or newest_stamp is None or other == newest_stamp:
+            continue
+        if head is None:
+            head = _find_head(api, number)
+        if is_newer(other, newest_stamp, head):
+            newest, newest_stamp = body, other
+    return newest
+
+
+def _find_head(api: Api, number: int) -> str:
+    """Return the commit that the pull request is at; an empty text where that cannot be read."""
+    try:
+        return str(api.get(f"/repos/{api.repository}/pulls/{number}")["head"]["sha"])
+    except PublishError:
+        return ""
+
+
+def _merge_comments(api: Api, present: Sequence[Comment], newest: str) -> None:
+    """Give the first comment the ``newest`` text, and delete the others.
+
+    One that another run has deleted by now is left to the next look.
+    """
+    path = f"/repos/{api.repository}/issues/comments"
+    try:
+        if present[0]["body"] != newest:
+            api.write("PATCH", f"{path}/{present[0]['id']}", {"body": newest}, again=True)
+    except NotFoundError:
+        return
+    for comment in present[1:]:
+        api.delete(f"{path}/{comment['id']}")
 
 
 def _login(api: Api) -> str | None:
@@ -113,15 +165,16 @@ def _login(api: Api) -> str | None:
         return None
 
 
-def _own(api: Api, path: str, mark: str, author: str) -> Comment | None:
-    """Return the comment that begins with ``mark`` and is of ``author``, or None."""
-    comments: Iterator[Comment] = api.pages(path)
+def _list_own(api: Api, number: int, mark: str, author: str) -> list[Comment]:
+    """Return the comments that begin with ``mark`` and are of ``author``, the oldest first."""
+    comments: Iterator[Comment] = api.pages(f"/repos/{api.repository}/issues/{number}/comments")
+    own = []
     for comment in comments:
         user = comment.get("user")
         is_author = user is not None and user.get("login") == author
         if is_author and str(comment.get("body") or "").startswith(mark):
-            return comment
-    return None
+            own.append(comment)
+    return sorted(own, key=lambda each: each["id"])
 
 
 def publish_check_run(
@@ -180,7 +233,8 @@ def _create_check(api: Api, body: Mapping[str, object]) -> CheckRun:
             if run["external_id"] == body["external_id"]:
                 return run
     raise PublishError(
-        "GitHub did not take the check run in three tries", hint="the job summary holds the report"
+        f"GitHub did not take the check run in {TRIES} tries",
+        hint="the job summary holds the report",
     )
 
 
@@ -194,7 +248,7 @@ def _append(api: Api, path: str, output: Mapping[str, object], expected: int) ->
             if api.get(path)["output"]["annotations_count"] < expected:
                 continue
         return
-    raise PublishError("GitHub did not take all annotations of the check run in three tries")
+    raise PublishError(f"GitHub did not take all annotations of the check run in {TRIES} tries")
 
 
 def _annotation(variant: VariantResult, prefix: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mconv.errors import MconvError
 from mconv.github import event as events
+from mconv.github.marker import Stamp, make_stamp
 from mconv.values import Frozen, Place, Report, VariantResult
 
 MAX_ANNOTATIONS = 10  # of a kind in a step; the runner drops the rest without a word
@@ -32,6 +33,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
         run_url: The run that converted.
         run_id: This run and its attempt.
         other_run: The run that converted, in the trusted half only.
+        stamp: Which run's results they are; None where that is not known.
         release_tag: The tag of the release that started the job.
         base_branch: The branch that results are compared with.
         token: The token for the API.
@@ -50,6 +52,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
     run_url: str = ""
     run_id: str = ""
     other_run: events.OtherRun | None = None
+    stamp: Stamp | None = None
     release_tag: str = ""
     base_branch: str = ""
     token: str = ""
@@ -81,6 +84,7 @@ class Environment(Frozen, frozen=True, kw_only=True):
             run_url=other.url if other else own_url,
             run_id=f"{run}.{variables.get('GITHUB_RUN_ATTEMPT', '1')}" if run else "",
             other_run=other,
+            stamp=_read_stamp(variables, event, other),
             release_tag=event.release_tag if named == "release" else "",
             base_branch=event.base_branch,
             prefix=_prefix(variables.get("GITHUB_WORKSPACE")),
@@ -88,6 +92,21 @@ class Environment(Frozen, frozen=True, kw_only=True):
             output_file=variables.get("GITHUB_OUTPUT") or None,
             summary_file=variables.get("GITHUB_STEP_SUMMARY") or None,
         )
+
+
+def _read_stamp(
+    variables: Mapping[str, str], event: events.Event, other: events.OtherRun | None
+) -> Stamp | None:
+    """Return which run's results are published: ``other``'s, or this one's.
+
+    The commit is the one that the event names: what a run by hand or by a comment looks at, only
+    the workflow knows.
+    """
+    run = variables.get("GITHUB_RUN_ID", "")
+    attempt = variables.get("GITHUB_RUN_ATTEMPT", "1")
+    if other is not None:
+        run, attempt = str(other.run_id or ""), str(other.attempt)
+    return make_stamp(run, attempt, event.head_sha)
 
 
 def _prefix(workspace: str | None) -> str:

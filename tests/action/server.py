@@ -33,6 +33,7 @@ PATHS = (
     "/repos/{owner}/{repo}/commits/{ref}/check-runs",
     "/repos/{owner}/{repo}/commits/{commit_sha}/pulls",
     "/repos/{owner}/{repo}/pulls",
+    "/repos/{owner}/{repo}/pulls/{pull_number}",
     "/repos/{owner}/{repo}/releases/tags/{tag}",
     "/repos/{owner}/{repo}/releases/{release_id}/assets",
     "/repos/{owner}/{repo}/releases/assets/{asset_id}",
@@ -116,6 +117,7 @@ class GitHub:
     prefix: str = ""
     page: int = 30
     comments: list[dict[str, Any]] = field(default_factory=list)
+    made_comments: int = 0
     checks: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[tuple[str, int, dict[str, str], bool]] = field(default_factory=list)
@@ -128,7 +130,8 @@ class GitHub:
     port: int = 0
 
     def add_comment(self, body: str, login: str) -> dict[str, Any]:
-        number = 1000 + len(self.comments)
+        number = 1000 + self.made_comments
+        self.made_comments += 1
         comment = {
             "id": number,
             "node_id": f"IC_{number}",
@@ -260,7 +263,7 @@ def application(state: GitHub) -> Starlette:
             # every path can answer this, the description lists it for some
             return JSONResponse({"message": "Not Found"}, 404)
         response = answer(request, body)
-        if response.status_code == 403:  # as can this
+        if response.status_code in (403, 404):  # as can these
             return response
         try:
             openapi.validate_response(check, StarletteOpenAPIResponse(response))
@@ -287,6 +290,8 @@ def application(state: GitHub) -> Starlette:
             return artifacts(path, request.query_params.get("name"))
         if path.endswith("/pulls"):
             return JSONResponse(pulls(path, request.query_params.get("head", "")))
+        if "/pulls/" in path:
+            return one_pull(path.rpartition("/")[2])
         if "/commits/" in path:
             shown = [{k: v for k, v in c.items() if k != "annotations"} for c in state.checks]
             return JSONResponse({"total_count": len(shown), "check_runs": shown})
@@ -299,8 +304,14 @@ def application(state: GitHub) -> Starlette:
             return JSONResponse(
                 {k: v for k, v in state.checks[-1].items() if k != "annotations"}, 200
             )
-        if request.method == "PATCH":
-            comment = next(c for c in state.comments if str(c["id"]) == path.rpartition("/")[2])
+        if request.method in ("PATCH", "DELETE"):
+            number_named = path.rpartition("/")[2]
+            comment = next((c for c in state.comments if str(c["id"]) == number_named), None)
+            if comment is None:
+                return JSONResponse({"message": "Not Found"}, 404)
+            if request.method == "DELETE":
+                state.comments.remove(comment)
+                return Response(status_code=204)
             comment["body"] = sent["body"]
             return JSONResponse(comment, 200)
         if request.method == "POST":
@@ -358,6 +369,15 @@ def application(state: GitHub) -> Starlette:
             if p["head"]["sha"] == sha
             or (owner and p["head"]["repo"]["full_name"].startswith(owner))
         ]
+
+    def one_pull(number: str) -> Response:
+        found = next((p for p in state.pulls if str(p["number"]) == number), None)
+        if found is None:
+            return JSONResponse({"message": "Not Found"}, 404)
+        whole = example({"$ref": "#/components/schemas/pull-request"})
+        whole |= {"number": found["number"], "state": found["state"]}
+        whole["head"] |= {"sha": found["head"]["sha"]}
+        return JSONResponse(whole)
 
     def append(sent: dict[str, Any]) -> None:
         state.checks[-1]["annotations"] += sent["output"]["annotations"]

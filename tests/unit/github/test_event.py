@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mconv.errors import PublishError
@@ -71,6 +72,8 @@ def test_a_fork_that_is_gone_and_a_repository_that_cannot_be_read() -> None:
 def test_workflow_run_event(tmp_path: Path) -> None:
     file = tmp_path / "event.json"
     run = {
+        "id": 3,
+        "run_attempt": 2,
         "head_sha": SHA,
         "head_branch": "patch-1",
         "html_url": RUN.url,
@@ -78,7 +81,7 @@ def test_workflow_run_event(tmp_path: Path) -> None:
     }
     file.write_text(json.dumps({"workflow_run": run}))
     found = event.read_event(str(file))
-    assert found.other_run == RUN
+    assert found.other_run == msgspec.structs.replace(RUN, run_id=3, attempt=2)
     assert (found.pull_request, found.head_sha) == (None, SHA)
     file.write_text(json.dumps({"workflow_run": {**run, "head_repository": None}}))
     other = event.read_event(str(file)).other_run

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 
 from mconv.errors import PublishError
 from mconv.github import publish
 from mconv.github.api import Api
+from mconv.github.marker import Stamp
 from mconv.reports import markdown
-from tests.action.server import GitHub, serve
+from tests.action.server import GitHub, pull, serve
 from tests.unit.reports.factory import report
 
 REPOSITORY = "octo/models"
@@ -163,3 +167,100 @@ def test_no_fault_doubles_or_loses_a_comment(
         publish.publish_comment(api(state), 7, "after")
         assert [c["body"].partition("\n")[2] for c in state.comments] == ["after"]
         assert state.faults == []
+
+
+HEAD, OLD = "d" * 40, "e" * 40
+
+
+def at_once(*tasks: Callable[[], object]) -> None:
+    """Do all of them in threads, and wait for all."""
+    threads = [threading.Thread(target=task) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_runs_at_once_leave_one_comment_with_the_newest_results() -> None:
+    barrier = threading.Barrier(4)
+    seen: set[int] = set()
+
+    def start(run: int) -> None:
+        """Publish as a run does; no one writes before all have looked once."""
+        client = Api(state.url, "t0ken", REPOSITORY)
+        looked = client.pages
+
+        def look(path: str, **parameters: str | int) -> object:
+            found = list(looked(path, **parameters))
+            if run not in seen:
+                seen.add(run)
+                barrier.wait()
+            return iter(found)
+
+        client.pages = look  # type: ignore[method-assign, assignment]
+        publish.publish_comment(client, 7, f"run {run}", stamp=Stamp(run=run))
+
+    with serve(GitHub()) as state:
+        at_once(*(lambda run=run: start(run) for run in (12, 14, 11, 13)))  # type: ignore[misc]
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["run 14"]
+        assert state.made_comments == 4
+
+
+def test_comments_doubled_by_an_older_mconv_become_one() -> None:
+    with serve(GitHub()) as state:
+        for text in ("first", "second", "third"):
+            state.add_comment(f"{publish.make_marker('default')}\n{text}", state.login)
+        state.add_comment(f"{publish.make_marker('web')}\nanother job's", state.login)
+        assert publish.publish_comment(api(state), 7, "now", stamp=Stamp(run=5))[0] == "updated"
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["now", "another job's"]
+        assert state.comments[0]["id"] == 1000
+
+
+def test_an_older_run_leaves_the_comment_to_a_newer_one() -> None:
+    with serve(GitHub(pulls=[pull(7, base=REPOSITORY, head=REPOSITORY, sha=HEAD)])) as state:
+        old, new = Stamp(run=11, sha=OLD), Stamp(run=12, sha=HEAD)
+        publish.publish_comment(api(state), 7, "new", stamp=new)
+        assert publish.publish_comment(api(state), 7, "old", stamp=old)[0] == publish.LEFT
+        again = Stamp(run=13, sha=OLD)  # started by hand, after the push
+        assert publish.publish_comment(api(state), 7, "old", stamp=again)[0] == publish.LEFT
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["new"]
+        # it is at the old commit again: a push was taken back
+        state.pulls = [pull(7, base=REPOSITORY, head=REPOSITORY, sha=OLD)]
+        assert publish.publish_comment(api(state), 7, "old", stamp=old)[0] == "updated"
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["old"]
+
+
+def test_where_the_pull_request_cannot_be_read_the_later_run_counts() -> None:
+    with serve(GitHub()) as state:
+        for run, outcome in ((12, "created"), (11, publish.LEFT), (12, "updated"), (13, "updated")):
+            stamp = Stamp(run=run, sha=OLD if run % 2 else HEAD)
+            text = f"run {run} {outcome}"
+            assert publish.publish_comment(api(state), 7, text, stamp=stamp)[0] == outcome
+        assert len(state.comments) == 1
+
+
+def test_a_newer_comment_that_came_second_takes_the_place_of_the_first() -> None:
+    """Its own run ended before it could merge the two."""
+    with serve(GitHub()) as state:
+        for run in (11, 13):
+            lines = [publish.make_marker("default"), Stamp(run=run).write(), f"run {run}"]
+            state.add_comment("\n".join(lines), state.login)
+        done = publish.publish_comment(api(state), 7, "run 12", stamp=Stamp(run=12))
+        assert done[0] == publish.LEFT
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["run 13"]
+
+
+def test_a_comment_that_was_deleted_meanwhile_is_made_again() -> None:
+    with serve(GitHub()) as state:
+        publish.publish_comment(api(state), 7, "before")
+        client = api(state)
+        write = client.write
+
+        def lose(method: str, path: str, body: dict[str, object], *, again: bool = False) -> object:
+            if method == "PATCH":
+                state.comments.clear()
+            return write(method, path, body, again=again)
+
+        client.write = lose  # type: ignore[method-assign, assignment]
+        publish.publish_comment(client, 7, "after")
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["after"]

@@ -9,6 +9,7 @@ import pytest
 
 from mconv.errors import ManifestError
 from mconv.github import workflow
+from mconv.github.marker import Stamp
 from mconv.values import Place
 from tests.unit.reports.factory import report
 
@@ -129,3 +130,25 @@ def test_only_a_workflow_run_is_about_another_run(tmp_path: Path) -> None:
     assert found.run_url.endswith("/runs/3")
     assert found.run_id == "5.2"
     assert workflow.Environment.read({**variables, "GITHUB_EVENT_NAME": "push"}).other_run is None
+
+
+def test_the_stamp_is_that_of_the_run_that_converted(tmp_path: Path) -> None:
+    file = tmp_path / "event.json"
+    sha = "c" * 40
+    variables = {"GITHUB_EVENT_PATH": str(file), "GITHUB_RUN_ID": "5", "GITHUB_SHA": "d" * 40}
+
+    def read(event: object, name: str, **more: str) -> Stamp | None:
+        file.write_text(json.dumps(event))
+        named = {**variables, "GITHUB_EVENT_NAME": name, **more}
+        return workflow.Environment.read(named).stamp
+
+    pull = {"pull_request": {"number": 7, "head": {"sha": sha}}}
+    assert read(pull, "pull_request") == Stamp(run=5, sha=sha)
+    assert read(pull, "pull_request", GITHUB_RUN_ATTEMPT="3") == Stamp(run=5, attempt=3, sha=sha)
+    # the workflow alone knows what a comment's run has checked out
+    assert read({"issue": {"number": 7}}, "issue_comment") == Stamp(run=5)
+    other = {"id": 4, "run_attempt": 2, "head_sha": sha}
+    found = read({"workflow_run": other}, "workflow_run")
+    assert found == Stamp(run=4, attempt=2, sha=sha)
+    assert read({"workflow_run": {"head_sha": sha}}, "workflow_run") is None
+    assert read(pull, "pull_request", GITHUB_RUN_ID="") is None
