@@ -22,9 +22,10 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
+from mconv import plain_files
 from mconv.__main__ import main as mconv
 from mconv.api import read_results
-from mconv.errors import MconvError, UsageError
+from mconv.errors import MconvError, StoreError, UsageError
 from mconv.github import workflow
 from mconv.github.inputs import (
     FALSE,
@@ -145,19 +146,14 @@ def give_back(folders: Sequence[Path], tops: Sequence[Path]) -> None:
 
 def _give_folder(folder: Path, top: Path) -> None:
     """Give a folder, what lies in it and the folders above it to the owner of ``top``."""
-    if Path(os.path.realpath(folder)) != top.resolve() / folder.relative_to(top):
-        return  # behind a link, perhaps outside
-    if not folder.is_dir():  # a run that was interrupted has made none
-        return
     owner = top.stat()
-    for path in (folder, *folder.parents):
-        if path == top:
-            break
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    for _, below, files, descriptor in os.fwalk(folder, follow_symlinks=False):
-        for name in (*below, *files):
-            with contextlib.suppress(OSError):
-                os.chown(name, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
+    # no link on the way is followed, and a run that was interrupted has made nothing
+    with contextlib.suppress(OSError, StoreError), contextlib.ExitStack() as stack:
+        within = stack.enter_context(plain_files.open_folder(top))
+        for part in folder.relative_to(top).parts:
+            within = stack.enter_context(plain_files.open_folder(part, within))
+            os.fchown(within, owner.st_uid, owner.st_gid)
+        plain_files.give_away(within, owner.st_uid, owner.st_gid)
 
 
 def choose_folders(

@@ -130,6 +130,12 @@ def list_files(folder: Path) -> list[str]:
     Raises StoreError for anything that is neither a file nor a folder, and for more files than any
     model has.
     """
+    with open_folder(folder) as top:
+        return list_below(top)
+
+
+def list_below(folder: int) -> list[str]:
+    """Return what :func:`list_files` does of the folder with the descriptor ``folder``."""
     names: list[str] = []
 
     def enter(within: int, prefix: str, depth: int) -> None:
@@ -152,8 +158,7 @@ def list_files(folder: Path) -> list[str]:
                 if len(names) > MOST_FILES:
                     raise StoreError(f"there are more than {MOST_FILES:,} files")
 
-    with open_folder(folder) as top:
-        enter(top, "", 0)
+    enter(folder, "", 0)
     return sorted(names)
 
 
@@ -184,6 +189,25 @@ def take_over(folder: Path) -> None:
 
     with open_folder(folder) as top:
         enter(top, 0)
+
+
+def give_away(folder: int, owner: int, group: int, depth: int = 0) -> None:
+    """Make ``owner`` that of the folder with the descriptor ``folder`` and of all below it.
+
+    Links, and files that have another name elsewhere, stay whose they are: what that name is for
+    is not known here. Raises OSError where the folder itself cannot be given.
+    """
+    os.fchown(folder, owner, group)
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError, StoreError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                if depth < DEEPEST:
+                    with open_folder(name, folder) as below:
+                        give_away(below, owner, group, depth + 1)
+                continue
+            with open_file(name, folder) as file:
+                if os.fstat(file.fileno()).st_nlink == 1:
+                    os.fchown(file.fileno(), owner, group)
 
 
 def clear_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ script needs no ``if __name__ == "__main__"``. docs/api.md shows each in use.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ from mconv.manifest.config import AUTO, OPTIMIZE_LEVELS, Manifest
 from mconv.manifest.yaml import describe_unknown
 from mconv.planning import planner, shards
 from mconv.results import baseline as baselines
-from mconv.results import output, verdict
+from mconv.results import delivery, output, verdict
 from mconv.results.output import PROVENANCE
 from mconv.store import local
 from mconv.values import (
@@ -244,28 +245,34 @@ def run(
     folder = Path(out) if out is not None else None
     if folder is not None:
         output.check_writable(folder)
+        output.check_place(folder, chosen, engine_run.find_kept_folders(store))
     if trace is not None:
         output.check_writable(Path(trace).parent)
-    done = engine_run.run_manifest(
-        chosen,
-        folder,
-        store=store,
-        jobs=jobs,
-        measure=measure,
-        trace=Path(trace) if trace is not None else None,
-        executor=executor,
-        ray_address=ray_address,
-        progress=progress,
-        installer=make_installer(chosen, install, progress),
-    )
-    if folder is None:
-        return finish(done.report)
-    delivered = output.write_artifacts(done.plan, done.report, done.outcome, done.store, folder)
-    report = finish(delivered)
-    done.store.digests.save()
-    with output.explain_unwritable(folder):
-        output.write_sums(folder, report)
-        results.write_results(report, folder)
+    # opened before any code of a model runs: its path may become another folder's meanwhile
+    opened = delivery.open_out(folder) if folder is not None else contextlib.nullcontext(None)
+    with opened as delivered_to:
+        done = engine_run.run_manifest(
+            chosen,
+            folder,
+            store=store,
+            jobs=jobs,
+            measure=measure,
+            trace=Path(trace) if trace is not None else None,
+            executor=executor,
+            ray_address=ray_address,
+            progress=progress,
+            installer=make_installer(chosen, install, progress),
+        )
+        if delivered_to is None:
+            return finish(done.report)
+        delivered = output.write_artifacts(
+            done.plan, done.report, done.outcome, done.store, delivered_to
+        )
+        report = finish(delivered)
+        done.store.digests.save()
+        with delivery.explain_unwritable(delivered_to.path):
+            output.write_sums(delivered_to, report)
+            results.write_results(report, delivered_to)
     return report
 
 
@@ -490,7 +497,7 @@ def write_text(path: PathLike, text: str) -> None:
     Raises UsageError where it cannot be written.
     """
     output.check_writable(Path(path).parent)
-    with output.explain_unwritable(Path(path)):
+    with delivery.explain_unwritable(Path(path)):
         local.write_text(Path(path), text)
 
 

@@ -11,7 +11,7 @@ from mconv.discovery import draft
 from mconv.discovery import find as discovery_find
 from mconv.errors import UsageError
 from mconv.modules.search import find_repository
-from mconv.results import output
+from mconv.results import delivery, output
 from mconv.store import local
 from mconv.values import Frozen
 
@@ -107,5 +107,5 @@ def _refuse_to_overwrite(paths: list[Path]) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises UsageError where it cannot be written."""
     output.check_writable(path.parent)
-    with output.explain_unwritable(path):
+    with delivery.explain_unwritable(path):
         local.write_text(path, text)

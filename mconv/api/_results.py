@@ -12,7 +12,7 @@ import msgspec
 from mconv.errors import UsageError
 from mconv.reports import html, junit, markdown, text
 from mconv.results import baseline, verdict
-from mconv.store.local import write_text
+from mconv.results.delivery import Folder, write_file
 from mconv.values import EnvironmentResult, ModelResult, Report, VariantResult, to_json
 
 RESULTS = "results.json"
@@ -106,7 +106,7 @@ def render_results(report: Report, form: str = "markdown") -> str:
     raise UsageError(f"there is no report {form!r}", hint=f"there are: {', '.join(FORMATS)}")
 
 
-def write_results(report: Report, out: Path) -> None:
-    """Write results.json, report.md and report.html into ``out``."""
+def write_results(report: Report, out: Folder) -> None:
+    """Write results.json, report.md and report.html into ``out``. Raises OSError."""
     for name, form in ((RESULTS, "json"), ("report.md", "markdown"), ("report.html", "html")):
-        write_text(out / name, render_results(report, form))
+        write_file(out, name, render_results(report, form))

@@ -16,6 +16,7 @@ from mconv.engine.checks import check_code, check_devices
 from mconv.engine.executor import Executor, Progress
 from mconv.engine.installing import Installer
 from mconv.engine.ray import RayRunner
+from mconv.environments.folder import find_root
 from mconv.errors import UsageError
 from mconv.manifest import reader
 from mconv.manifest.config import Manifest
@@ -75,6 +76,13 @@ class FinishedRun(NamedTuple):
 def choose_store_name(named: str | None) -> str:
     """Return the store that is meant: ``named``, else $MCONV_STORE, else .mconv/store here."""
     return str(named or os.environ.get("MCONV_STORE") or LOCAL)
+
+
+def find_kept_folders(store: str | None) -> dict[str, Path]:
+    """Return the folders in which mconv keeps what is not delivered, by what they are called."""
+    named = choose_store_name(store)
+    kept = {"the environments": find_root(), "the store here": Path(LOCAL)}
+    return kept if "://" in named else {**kept, "the store": Path(named)}
 
 
 def open_store(named: str | None) -> Store:

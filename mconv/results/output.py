@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
 import msgspec
 
 import mconv
+from mconv import plain_files
 from mconv.errors import StoreError, UsageError
+from mconv.manifest.config import Manifest
 from mconv.planning.outcome import Outcome
 from mconv.planning.step_graph import Plan, VariantPlan
+from mconv.results import delivery
+from mconv.results.delivery import Folder
 from mconv.results.variant import name_directory
 from mconv.results.verdict import summarize
-from mconv.store.local import Entry, Store, copy_files, sweep_output, write_text
+from mconv.store.local import Entry, Store
 from mconv.values import ErrorInfo, JsonObject, Report, VariantResult, to_json
 
 PROVENANCE = "mconv.json"
@@ -137,18 +140,29 @@ def check_writable(folder: Path) -> None:
         raise UsageError(f"{str(folder)!r} cannot be written: {place} belongs to somebody else")
 
 
-@contextlib.contextmanager
-def explain_unwritable(path: Path) -> Iterator[None]:
-    """Raise UsageError in place of OSError: ``path``, as the user named it, cannot be written."""
-    try:
-        yield
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise UsageError(f"{str(path)!r} cannot be written: {reason}") from problem
+def check_place(out: Path, manifest: Manifest, kept: Mapping[str, Path]) -> None:
+    """Raise UsageError where OUT would lie in what is not mconv's to write into, or hold it.
+
+    ``kept`` are folders in which mconv keeps other things, by what they are called.
+    """
+    real = Path(os.path.realpath(out))
+    hint = "name a folder for it alone, such as out"
+    if ".git" in (part.lower() for part in (*real.parts, *out.absolute().parts)):
+        raise UsageError(f"{str(out)!r} cannot be OUT: it lies in a repository's .git", hint=hint)
+    for what, folder in kept.items():
+        if real.is_relative_to(os.path.realpath(folder)):
+            raise UsageError(f"{str(out)!r} cannot be OUT: it lies in {what}", hint=hint)
+    held = {"the folder of the manifest": manifest.root}
+    for model in manifest.models:
+        held[f"the model {model.name}"] = model.source.path
+        held |= {f"the samples of {model.name}": path for path in model.samples}
+    for what, path in held.items():
+        if path and Path(os.path.realpath(path)).is_relative_to(real):
+            raise UsageError(f"{str(out)!r} cannot be OUT: it holds {what}", hint=hint)
 
 
 def write_artifacts(
-    plan: Plan, report: Report, outcome: Outcome, store: Store, out: Path
+    plan: Plan, report: Report, outcome: Outcome, store: Store, out: Folder
 ) -> Report:
     """Copy each variant's files to OUT, with their provenance beside them.
 
@@ -156,17 +170,19 @@ def write_artifacts(
     Returns the report, in which a variant whose files could not be delivered is an error without
     any.
     """
-    sweep_output(out)
+    with delivery.explain_unwritable(out.path):
+        delivery.sweep(out)
     delivered = []
     for variant, result in zip(plan.variants, report.variants, strict=True):
         planned = next(
             (c for c in variant.candidates if c.config.precision == result.chosen), variant
         )
-        folder = out / name_directory(variant.config, variant.model)
+        place = name_directory(variant.config, variant.model)
         entry = outcome.entries.get(planned.steps["write"])
         try:
-            with explain_unwritable(folder):
-                _write_artifact(folder, entry, to_json(_provenance(plan, planned, result)), store)
+            with delivery.explain_unwritable(out.path / place):
+                provenance = to_json(_provenance(plan, planned, result))
+                _write_artifact(out, place, entry, provenance, store)
         except (StoreError, UsageError) as problem:
             error = ErrorInfo(
                 type=type(problem).__name__,
@@ -184,28 +200,42 @@ def write_artifacts(
     return msgspec.structs.replace(report, variants=tuple(delivered), summary=summarize(delivered))
 
 
-def _write_artifact(folder: Path, entry: Entry | None, provenance: str, store: Store) -> None:
-    """Make ``folder``, OUT/MODEL/TARGET, hold the files of ``entry`` and their provenance.
+def _write_artifact(
+    out: Folder, place: str, entry: Entry | None, provenance: str, store: Store
+) -> None:
+    """Make ``place`` in OUT, MODEL/TARGET, hold the files of ``entry`` and their provenance.
 
     Raises StoreError where a link stands in its place.
     """
-    for place in (folder.parent, folder):
-        if place.is_symlink():
-            raise StoreError(
-                f"{place} is a link, where a folder of mconv's belongs",
-                hint="remove it, or name another --out",
-            )
-    beside = folder / PROVENANCE
-    ours = beside.is_file() and not beside.is_symlink()
+    model, name = place.split("/")
     if entry is None:
-        if ours:  # from an earlier run: an old artifact must not pass for this run's
-            shutil.rmtree(folder)
+        _remove_earlier(out, model, name)
         return
-    if beside.is_symlink() or (ours and beside.read_text(encoding="utf-8") != provenance):
-        beside.unlink()
-    copy_files(store.files(entry.key), entry.files, folder, store.digests, beside=PROVENANCE)
-    if not beside.is_file():
-        write_text(beside, provenance)
+    for file in entry.files:
+        if plain_files.fold_name(file.path) == PROVENANCE:
+            raise StoreError(f"the artifact holds a file {file.path}, where its provenance belongs")
+    with delivery.open_below(out, model) as parent:
+        files = store.files(entry.key)
+        delivery.copy_files(files, entry.files, parent, name, store.digests, PROVENANCE)
+        with delivery.open_below(parent, name) as folder:
+            if delivery.read_file(folder, PROVENANCE) != provenance:
+                delivery.write_file(folder, PROVENANCE, provenance)
+
+
+def _remove_earlier(out: Folder, model: str, name: str) -> None:
+    """Remove what an earlier run made: an old artifact must not pass for this run's.
+
+    A folder without a provenance is not mconv's, and stays. Raises StoreError where a link stands
+    in its place.
+    """
+    with (
+        contextlib.suppress(FileNotFoundError),
+        plain_files.open_folder(model, out.descriptor) as top,
+        plain_files.open_folder(name, top) as inner,
+    ):
+        parent = Folder(out.path / model, top)
+        if delivery.read_file(Folder(parent.path / name, inner), PROVENANCE) is not None:
+            delivery.remove(parent, name)
 
 
 def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> Provenance:
@@ -247,7 +277,7 @@ def _provenance(plan: Plan, planned: VariantPlan, result: VariantResult) -> Prov
     }
 
 
-def write_sums(out: Path, report: Report) -> None:
+def write_sums(out: Folder, report: Report) -> None:
     """Write SHA256SUMS, in the format of sha256sum(1), for every artifact file of this run."""
     lines = [f"{f.sha256}  {v.directory}/{f.path}\n" for v in report.variants for f in v.files]
-    write_text(out / "SHA256SUMS", "".join(sorted(lines)))
+    delivery.write_file(out, "SHA256SUMS", "".join(sorted(lines)))

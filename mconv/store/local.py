@@ -15,7 +15,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -29,7 +28,6 @@ from mconv.values import FileRecord, Frozen, from_json, to_json
 MAX_ENTRY = 16 * 10**6  # bytes of an entry's JSON
 LEAST_ROOM = 8 * 2**30  # bytes that any step's files may have,
 LARGEST_GROWTH = 32  # and so many times those of the model's source
-CHUNK = 1 << 20  # bytes copied at once
 
 
 def record_files(folder: Path, limit: int | None = None) -> tuple[FileRecord, ...]:
@@ -255,14 +253,6 @@ def hash_entry(entry: Entry) -> str:
     return hashlib.sha256(msgspec.json.encode(entry, order="deterministic")).hexdigest()
 
 
-def sweep_output(out: Path) -> int:
-    """Remove what killed runs left half written in ``out``, and return how many paths that were.
-
-    ``out`` is the folder of :func:`copy_files` and :func:`write_text`.
-    """
-    return sweep_paths([*out.glob(".tmp-*"), *out.glob("*/.tmp-*")])
-
-
 def sweep_paths(paths: Iterable[Path]) -> int:
     """Remove files and folders of processes that are gone, and return how many.
 
@@ -271,7 +261,7 @@ def sweep_paths(paths: Iterable[Path]) -> int:
     count = 0
     for path in paths:
         pid = path.name.split("-")[1]
-        if not (pid.isdigit() and _alive(int(pid))):
+        if not (pid.isdigit() and is_alive(int(pid))):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -281,7 +271,7 @@ def sweep_paths(paths: Iterable[Path]) -> int:
     return count
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Return whether there is a process of that id."""
     try:
         os.kill(pid, 0)
@@ -290,86 +280,6 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def copy_files(
-    source: Path,
-    files: Iterable[FileRecord],
-    target: Path,
-    digests: Digests,
-    *,
-    beside: str | None = None,
-) -> None:
-    """Make ``target`` hold exactly ``files``, written beside it and renamed.
-
-    A target that already holds them is left alone, with the file called ``beside`` in it if there
-    is one. No link is followed in ``source`` or ``target``, and what is copied is held to its
-    digest on the way. Raises StoreError where it is another file by now, or ``target`` is a link.
-    """
-    files = list(files)
-    if target.is_symlink():
-        raise StoreError(
-            f"{target} is a link, where a folder of the artifact belongs", hint="remove it"
-        )
-    if target.is_dir() and _holds(target, files, digests, beside):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
-    try:
-        with plain_files.open_folder(source) as top:
-            for record in files:
-                (staged / record.path).parent.mkdir(parents=True, exist_ok=True)
-                with (
-                    plain_files.open_file(record.path, top) as file,
-                    (staged / record.path).open("wb") as copy,
-                ):
-                    _copy_checked(file, copy, record)
-        staged.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
-            os.rename(target, old / "old")
-            os.rename(staged, target)
-            shutil.rmtree(old)
-        else:
-            os.rename(staged, target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _holds(target: Path, files: Iterable[FileRecord], digests: Digests, beside: str | None) -> bool:
-    """Return whether ``target`` holds exactly ``files`` and at most ``beside`` with them.
-
-    The files must be plain ones of their digests.
-    """
-    wanted = {record.path: record for record in files}
-    try:
-        names = [name for name in plain_files.list_files(target) if name != beside]
-        if set(names) != wanted.keys():
-            return False
-        if any((target / name).stat().st_size != wanted[name].bytes for name in names):
-            return False
-        known = digests.many(target / name for name in names)
-    except (OSError, StoreError):
-        return False
-    return all(known[target / name] == wanted[name].sha256 for name in names)
-
-
-def _copy_checked(file: BinaryIO, copy: BinaryIO, record: FileRecord) -> None:
-    """Copy a file of the store.
-
-    Raises StoreError where it is not the one that ``record`` describes.
-    """
-    digest = hashlib.sha256()
-    left = record.bytes
-    while left > 0 and (chunk := file.read(min(CHUNK, left))):
-        digest.update(chunk)
-        copy.write(chunk)
-        left -= len(chunk)
-    if left or file.read(1) or digest.hexdigest() != record.sha256:
-        raise StoreError(
-            f"{record.path} is not the file that was made: it was changed in the store",
-            hint="run again",
-        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from mconv.engine import artifact
 from mconv.engine import run as engine_run
 from mconv.errors import StepError, UsageError
 from mconv.manifest import reader
-from mconv.results import output
+from mconv.results import delivery, output
 from tests.models import write_linear
 
 TEXT = "version: 1\nmodels:\n  - {name: m, source: m.onnx, targets: ['onnx:fp16']}\n"
@@ -30,7 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = engine_run.run_manifest(
         manifest, folder / "out", store=str(folder / ".mconv/store"), measure=False
     )
-    output.write_artifacts(done.plan, done.report, done.outcome, done.store, folder / "out")
+    with delivery.open_out(folder / "out") as out:
+        output.write_artifacts(done.plan, done.report, done.outcome, done.store, out)
     return folder
 
 

@@ -6,13 +6,18 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
+from mconv import api
 from mconv.engine import run as engine_run
 from mconv.engine.run import FinishedRun
+from mconv.errors import UsageError
 from mconv.manifest import reader
-from mconv.results import output
+from mconv.results import delivery, output
 from tests.models import write_linear
 
 TEXT = "version: 1\nmodels:\n  - name: m\n    source: m.onnx\n    targets: [onnx, 'onnx:fp16']\n"
@@ -29,8 +34,9 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinishedRun:
 
 
 def write(done: FinishedRun, out: Path) -> list[str]:
-    report = output.write_artifacts(done.plan, done.report, done.outcome, done.store, out)
-    output.write_sums(out, report)
+    with delivery.open_out(out) as folder:
+        report = output.write_artifacts(done.plan, done.report, done.outcome, done.store, folder)
+        output.write_sums(folder, report)
     return [variant.status for variant in report.variants]
 
 
@@ -87,6 +93,76 @@ def test_a_file_that_was_changed_in_the_store_costs_its_variant(
     assert write(done, tmp_path / "out") == ["error", "passed"]
     assert not (tmp_path / "out/m/onnx-fp32/model.onnx").exists()
     assert "onnx-fp32" not in (tmp_path / "out/SHA256SUMS").read_text()
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        (".", "holds the folder of the manifest"),
+        ("..", "holds the folder of the manifest"),
+        ("/", "holds the folder of the manifest"),
+        ("sub", "holds the model m"),
+        ("data", "holds the samples of m"),
+        (".git", "lies in a repository's .git"),
+        (".git/../.GIT/x", "lies in a repository's .git"),
+        ("to-git/x", "lies in a repository's .git"),
+        ("store", "lies in the store"),
+        ("store/v1/aa", "lies in the store"),
+        (".mconv/environments/x", "lies in the environments"),
+    ],
+)
+def test_out_is_nothing_that_holds_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MCONV_ENVIRONMENTS", raising=False)
+    for name in ("sub", "data", ".git"):
+        (tmp_path / name).mkdir()
+    os.symlink(".git", tmp_path / "to-git")
+    write_linear(tmp_path / "sub/m.onnx")
+    np.savez(tmp_path / "data/s.npz", x=np.zeros((1, 4), "float32"))
+    (tmp_path / "models.yml").write_text(
+        TEXT.replace("m.onnx", "sub/m.onnx") + "    samples: data/s.npz\n"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=reason) as caught:
+        api.run("models.yml", out=out, store="store", measure=False)
+    assert repr(out) in caught.value.message
+    assert sorted(tmp_path.rglob("*")) == before
+    output.check_place(Path("out"), reader.load(Path("models.yml")), {"the store": Path("store")})
+
+
+def test_an_artifact_that_holds_the_provenances_name_costs_its_variant(
+    done: FinishedRun, tmp_path: Path
+) -> None:
+    key = done.plan.variants[0].steps["write"]
+    entry = done.outcome.entries[key]
+    assert entry is not None
+    record = msgspec.structs.replace(entry.files[0], path="MConv.json")
+    done.outcome.entries[key] = msgspec.structs.replace(entry, files=(record,))
+    assert write(done, tmp_path / "out") == ["error", "passed"]
+
+
+def test_out_that_becomes_a_link_while_models_run_is_written_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_linear(tmp_path / "m.onnx")
+    (tmp_path / "models.yml").write_text(TEXT)
+    (tmp_path / ".git").mkdir()
+    run_manifest = engine_run.run_manifest
+
+    def swap(*args: Any, **options: Any) -> FinishedRun:
+        """What a model's code could do where it may write into the workspace."""
+        (tmp_path / "out").rename(tmp_path / "moved")
+        os.symlink(".git", tmp_path / "out")
+        return run_manifest(*args, **options)
+
+    monkeypatch.setattr(engine_run, "run_manifest", swap)
+    api.run("models.yml", out="out", store="store", measure=False)
+    assert list((tmp_path / ".git").iterdir()) == []
+    assert (tmp_path / "moved/results.json").is_file()
+    assert (tmp_path / "moved/m/onnx-fp32/model.onnx").is_file()
 
 
 @pytest.mark.parametrize("link", ["m", "m/onnx-fp32", "m/onnx-fp32/mconv.json"])

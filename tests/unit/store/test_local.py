@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from mconv.__main__ import main
 from mconv.answers import CalibrateAnswer
 from mconv.errors import StoreError
-from mconv.store.digests import Digests
-from mconv.store.local import Entry, Store, copy_files, record_files, sweep_output, write_text
+from mconv.store.local import Entry, Store, record_files, write_text
 
 KEY = "ab" + "0" * 62
 
@@ -76,22 +74,6 @@ def test_links_are_refused(tmp_path: Path) -> None:
         record_files(tmp_path)
 
 
-def test_copy_replaces_what_differs_and_removes_what_is_gone(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "out" / "target"
-    source.mkdir()
-    (source / "a").write_text("1")
-    copy_files(source, record_files(source), target, Digests())
-    before = (target / "a").stat().st_ino
-    copy_files(source, record_files(source), target, Digests())
-    assert (target / "a").stat().st_ino == before  # equal: left alone
-    (target / "stale").write_text("old")
-    (source / "a").write_text("2")
-    copy_files(source, record_files(source), target, Digests())
-    assert sorted(p.name for p in target.iterdir()) == ["a"]
-    assert (target / "a").read_text() == "2"
-    assert sorted(p.name for p in target.parent.iterdir()) == ["target"]
-
-
 def test_write_text_leaves_no_temporary_file(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "1")
     write_text(tmp_path / "x", "2")
@@ -113,16 +95,3 @@ def test_pruning_takes_the_old_and_then_the_oldest_until_the_rest_fits(
     assert [e.key for e in store.entries() if isinstance(e, Entry)] == keys[3:]
     assert main(["store", "prune", "--store", str(tmp_path), "--max-size", "much"]) == 2
     assert "'much' is not a size" in capsys.readouterr().err
-
-
-def test_what_a_killed_run_left_in_the_output_folder_goes_and_what_a_living_one_writes_stays(
-    tmp_path: Path,
-) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    (tmp_path / "model").mkdir()
-    for name in (f".tmp-{gone.pid}-a", f"model/.tmp-{gone.pid}-b", f"model/.tmp-{os.getpid()}-c"):
-        (tmp_path / name).mkdir()
-    (tmp_path / f".tmp-{gone.pid}-file").write_text("half")
-    assert sweep_output(tmp_path) == 3
-    assert [p.name for p in (tmp_path / "model").iterdir()] == [f".tmp-{os.getpid()}-c"]
