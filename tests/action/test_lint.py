@@ -188,6 +188,25 @@ def test_actions_are_pinned_by_the_commits_that_the_docs_name() -> None:
     assert used == pins.keys()
 
 
+def list_pages() -> list[Path]:
+    """Every file of the repository that shows or holds a workflow."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md", "*.yml", "*.yaml"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    pages = [ROOT / name for name in listed] or [*WORKFLOWS, TEMPLATE, *ROOT.glob("*/*.md")]
+    return [path for path in pages if "actions/checkout@" in path.read_text()]
+
+
+def test_no_checkout_leaves_credentials_for_the_code_that_follows() -> None:
+    """In .git/config, where a model's code reads them."""
+    pages = list_pages()
+    assert {ROOT / "README.md", ROOT / "docs/github.md", TEMPLATE} <= set(pages)
+    for path in pages:
+        for step in path.read_text().split("uses: actions/checkout@")[1:]:
+            step = re.split(r"^\s*- |```", step, maxsplit=1, flags=re.M)[0]
+            assert re.search(r"persist-credentials: false\b", step), f"{path.name}: {step}"
+
+
 def list_examples(page: str) -> list[str]:
     """The whole workflows that a page shows."""
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)
