@@ -20,7 +20,8 @@ import pytest
 from scripts import image
 from tests.action import workflow
 from tests.action.server import GitHub, serve
-from tests.attacks import harness
+from tests.attacks import harness, test_forging
+from tests.attacks.harness import Hostile
 from tests.conftest import ROOT
 
 RUNNER = 1001  # the uid that owns a hosted runner's workspace
@@ -262,6 +263,57 @@ def test_root_opens_no_file_that_a_worker_chose(built: None, workspace: Path) ->
         assert TOKEN not in run.log + (workspace / run.outputs["results"]).read_text()
         assert len(state.comments) == 1  # by the code that was there before
         assert "thief/onnx/fp32" in state.comments[0]["body"]
+
+
+STORE = "/github/runner_temp/mconv-store"
+LIBRARY = Path(CODE).parents[1]
+MODULES = ("spying", "connecting", "writing", "reaching")
+
+
+def test_hostile_code_gets_nowhere(built: None, tmp_path: Path) -> None:
+    """The probes of tests/attacks, what outlives its step, and what forges another's answer."""
+    folder = tmp_path / "workspace"
+    models = [
+        Hostile("later", "forging:forge_later"),
+        Hostile("forger", "forging:forge", "resources: {timeout: 60s}"),
+        *(Hostile(name, f"{name}:build") for name in MODULES),
+        *(Hostile(name, f"misbehaving:{name}") for name in ("killall", "stopall", "hopper")),
+        *(Hostile(name, f"leaving:{name}") for name in ("setuid", "names")),
+    ]
+    harness.write_repository(folder, models, test_forging.VICTIMS)
+    test_forging.write_strict(folder / "strict.onnx")
+    (folder / "forged.json").write_text(test_forging.forge_answer())
+    (folder / ".git").mkdir()
+    (folder / ".git/config").write_text(f"extraheader = AUTHORIZATION: basic {TOKEN}")
+    targets = {
+        "secret": "/github/workflow/secret",
+        "runner": ["/github/workflow/event.json", "/github/file_commands/output"],
+        "home": "/github/home",
+        "store": STORE,
+        "out": "/github/workspace/mconv-out",
+        "code": [CODE, str(LIBRARY / "compare.py")],
+    }
+    (folder / "targets.json").write_text(json.dumps(targets))
+    with harness.listen(folder) as reached, serve(GitHub()) as state:
+        heard = json.loads((folder / "targets.json").read_text())
+        heard["stream"] = "/var/run/docker.sock"
+        (folder / "targets.json").write_text(json.dumps(heard))
+        run = Run(folder, state, "pull_request", PULL, docker=tmp_path / "stream.sock")
+        assert run.wait() == 1, run.log
+        assert reached == []
+        assert len(state.comments) == 1
+    results = (folder / run.outputs["results"]).read_text()
+    variants = {variant["model"]: variant for variant in json.loads(results)["variants"]}
+    for name in MODULES:
+        assert harness.read_reached(variants[name]) == {}
+    assert "forged: {}" in variants["forger"]["error"]["message"]
+    statuses = {name: variants[name]["status"] for name in ("victim", "honest", "strict")}
+    assert statuses == {"victim": "passed", "honest": "passed", "strict": "failed"}
+    assert TOKEN not in run.log + results + state.comments[0]["body"]
+    for path in (folder / "mconv-out").rglob("*"):
+        assert not path.is_symlink()
+        assert not path.stat().st_mode & 0o6000
+    assert len(variants) == len(models) + 3
 
 
 def test_a_cancelled_job_ends_quickly(built: None, workspace: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -92,6 +93,14 @@ class Hostile(NamedTuple):
     name: str
     factory: str
     more: str = ""
+
+
+def read_reached(variant: Mapping[str, Any]) -> dict[str, str]:
+    """What the probes reached, by the error of their model (tests/attacks/hostile/probing.py)."""
+    message = variant["error"]["message"]
+    match = re.search(r"tried \d+, reached (\{.*\})", message, re.S)
+    assert match is not None, message
+    return json.loads(match[1])
 
 
 class Run(NamedTuple):
@@ -188,6 +197,23 @@ def require(mode: str) -> None:
         pytest.skip(reason)
 
 
+def write_repository(place: Path, models: Sequence[Hostile], victims: str = VICTIM) -> None:
+    """Write hostile models' code and weights and the manifest into the new folder ``place``."""
+    shutil.copytree(HOSTILE, place, ignore=shutil.ignore_patterns("__pycache__"))
+    torch.save(torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict(), place / "w.pt")
+    for name in ("linear.onnx", "leased"):
+        write_linear(place / name)
+    for name in ("honest.py", "removable"):
+        (place / name).write_text("")
+    lines = [
+        f"  - {{name: {model.name}, source: {{path: w.pt, factory: '{model.factory}'}}, inputs: "
+        f"{{x: {{shape: [batch, 4]}}}}, targets: [onnx]{model.more and ', ' + model.more}}}\n"
+        for model in models
+    ]
+    text = "".join(["version: 1\nmodels:\n", *lines, victims])
+    (place / "models.yml").write_text(text)
+
+
 @contextmanager
 def repository(models: Sequence[Hostile], victims: str = VICTIM) -> Iterator[Path]:
     """A hostile repository of ``models`` beside those of the manifest's lines ``victims``, and all
@@ -196,19 +222,7 @@ def repository(models: Sequence[Hostile], victims: str = VICTIM) -> Iterator[Pat
     try:
         folder.chmod(0o755)
         place = folder / "workspace"
-        shutil.copytree(HOSTILE, place, ignore=shutil.ignore_patterns("__pycache__"))
-        torch.save(torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict(), place / "w.pt")
-        for name in ("linear.onnx", "leased"):
-            write_linear(place / name)
-        for name in ("honest.py", "removable"):
-            (place / name).write_text("")
-        lines = [
-            f"  - {{name: {model.name}, source: {{path: w.pt, factory: '{model.factory}'}}, inputs: "
-            f"{{x: {{shape: [batch, 4]}}}}, targets: [onnx]{model.more and ', ' + model.more}}}\n"
-            for model in models
-        ]
-        text = "".join(["version: 1\nmodels:\n", *lines, victims])
-        (place / "models.yml").write_text(text)
+        write_repository(place, models, victims)
         for git in (place / ".git", place / "sub" / ".git"):
             git.mkdir(parents=True)
             (git / "config").write_text("extraheader = AUTHORIZATION: basic CANARY_CHECKOUT\n")
