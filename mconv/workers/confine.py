@@ -44,6 +44,7 @@ class Confinement:
         devices: Devices that it uses.
         holds_ports: Landlock holds it to the ports below.
         ports: TCP ports that it connects to; it listens on whatever is free then.
+        highest: It connects to every TCP port up to this one.
         calls: The filter of system calls (:mod:`mconv.workers.seccomp`); empty is none.
     """
 
@@ -51,6 +52,7 @@ class Confinement:
         "calls",
         "devices",
         "files",
+        "highest",
         "holds_ports",
         "listable",
         "ports",
@@ -72,6 +74,7 @@ class Confinement:
         devices: Sequence[str] = (),
         holds_ports: bool = False,
         ports: Sequence[int] = (),
+        highest: int = 0,
         calls: bytes = b"",
     ) -> None:
         self.uid = uid
@@ -83,6 +86,7 @@ class Confinement:
         self.devices = tuple(devices)
         self.holds_ports = holds_ports
         self.ports = tuple(ports)
+        self.highest = highest
         self.calls = calls
 
     def to_bytes(self, env: Mapping[str, str]) -> bytes:
@@ -194,8 +198,8 @@ def _restrict_files(confinement: Confinement) -> None:
     ruleset.allow_paths(confinement.devices, landlock.USE)
     if confinement.ports:
         ruleset.allow_port(0, landlock.BIND_TCP)
-        for port in confinement.ports:
-            ruleset.allow_port(port, landlock.CONNECT_TCP)
+    for port in (*confinement.ports, *range(1, confinement.highest + 1)):
+        ruleset.allow_port(port, landlock.CONNECT_TCP)
     ruleset.restrict()
 
 

@@ -48,6 +48,7 @@ SYSTEM = (
     *("/run/opengl-driver", "/var/cache/fontconfig"),
 )
 SETTINGS = "/etc"
+LOCAL_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 GPU_DEVICES = ("/dev/nvidia*", "/dev/dri", "/dev/kfd")
 SHARED_MEMORY = "/dev/shm"
@@ -105,8 +106,9 @@ def confine(
         listable=(*access.listable, SETTINGS),
         writable=writable,
         devices=devices,
-        holds_ports=access.network in ("none", "loopback"),
+        holds_ports=access.network != "any",
         ports=access.ports,
+        highest=_find_highest_port() if access.network == "open" else 0,
         calls=_compile_calls(access.network, uid is None and not access.modes),
     )
 
@@ -121,6 +123,16 @@ def confine_server(uid: int | None) -> Confinement:
     if limits is not None:
         rules |= seccomp.make_identity_rules(*limits)
     return Confinement(uid=uid, serves=limits is not None, calls=_compile(rules))
+
+
+@cache
+def _find_highest_port() -> int:
+    """Return the highest port below those that the system gives to whoever asks for any, as the
+    browser of a run does: what serves a network listens below."""
+    try:
+        return int(Path(LOCAL_PORTS).read_text().split()[0]) - 1
+    except (OSError, ValueError, IndexError):
+        return 32767
 
 
 @cache

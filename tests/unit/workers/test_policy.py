@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from mconv.steps import requests
 from mconv.values import OWN, Interpreter, SourceConfig
-from mconv.workers import policy
+from mconv.workers import landlock, policy
 from mconv.workers.policy import Access, Repository, confine, find_step_access
 from tests.unit.workers.confined import needs_landlock, run_confined
 
@@ -165,3 +166,18 @@ def test_root_s_passwords_are_not_readable_to_one_that_stays_root() -> None:
     assert "/etc/passwd" in rules.readable
     assert "/etc/shadow" not in rules.readable
     assert "/etc" not in rules.readable
+
+
+@pytest.mark.skipif(landlock.find_abi() < 4, reason="ports are held from ABI 4 on")
+def test_an_open_network_ends_below_the_ports_of_this_machine_s_own_services() -> None:
+    """The browser of a run listens on one that the system chose, and obeys whoever connects."""
+    rules = confine(Access(network="open"), OWN, None)
+    with socket.create_server(("127.0.0.1", 0)) as browser:
+        port = browser.getsockname()[1]
+        assert rules.highest < port
+
+        def connect(number: int) -> object:
+            return socket.create_connection(("127.0.0.1", number), 5)
+
+        assert run_confined(rules, lambda: connect(port)) == "PermissionError"
+        assert run_confined(rules, lambda: connect(1)) == "ConnectionRefusedError"
