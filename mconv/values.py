@@ -790,6 +790,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
         candidates: The precisions that ``auto`` tried.
         layers: The error of each quantized layer, in the graph's order.
         peak_memory_ratio: The most memory of any step over the bytes of the model's files.
+        limits: The gates that the manifest sets.
     """
 
     id: str
@@ -817,6 +818,7 @@ class VariantResult(Frozen, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...] = ()
     layers: tuple[LayerError, ...] = ()
     peak_memory_ratio: float | None = None
+    limits: Limits = Limits()
 
 
 class ModelResult(Frozen, frozen=True, kw_only=True):
@@ -1036,6 +1038,7 @@ class Report(Frozen, frozen=True, kw_only=True):
         removed: The ids of variants that only the baseline has.
         shard: Which part of a run this is, if it is one.
         missing_shards: The parts that were not among those that were merged.
+        corrections: What the file claimed and its own numbers do not give.
     """
 
     schema: Literal[1] = 1
@@ -1054,3 +1057,4 @@ class Report(Frozen, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
     shard: Shard | None = None
     missing_shards: tuple[int, ...] = ()
+    corrections: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from mconv.errors import one_line
+from mconv.reports._markdown import shorten
 from mconv.values import (
     Benchmark,
     Candidate,
@@ -19,32 +19,13 @@ from mconv.values import (
     Verification,
 )
 
-MAX_NAME = 120
 TELLING_RATIO = 20.0  # a small model's memory is that of the framework
-_MARKDOWN = set('\\`*_{}[]()#!|<>&@~:"$^')
 ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️", "unverified": "❔"}
 
 
 def plain(text: str, limit: int = 400) -> str:
     """Return one printable line of at most ``limit`` characters."""
-    line = one_line(text, limit + 1)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def markdown(text: str, limit: int = MAX_NAME) -> str:
-    """Return text that GitHub's Markdown shows as it is.
-
-    Every character with a meaning becomes a numeric entity, so that no HTML, table cell, link,
-    mention, issue number or emphasis can come of it. A word joiner after ``@`` and ``#`` keeps
-    GitHub's filters, which run after entities are resolved, from making mentions and references; so
-    does one inside ``://``.
-    """
-    escaped = []
-    for character in plain(text, limit):
-        escaped.append(f"&#{ord(character)};" if character in _MARKDOWN else character)
-        if character in "@#:":
-            escaped.append("&#8288;")
-    return "".join(escaped).replace("www", "ww&#8288;w").replace("WWW", "WW&#8288;W")
+    return shorten(text, limit)
 
 
 def size(number: int | None) -> str:
@@ -299,6 +280,18 @@ def reasons(variant: VariantResult) -> list[str]:
         if variant.error.hint:
             sentences.append(f"hint: {variant.error.hint}")
     return sentences
+
+
+def isolation(report: Report) -> str:
+    """Return what kept models' code from all else, and whose could use the network, in a sentence.
+
+    The text is empty where nothing is known.
+    """
+    words = f"Isolation: {report.isolation}." if report.isolation else ""
+    online = [model.name for model in report.models if model.network]
+    if online:
+        words += f" The code of {', '.join(online)} could use the network."
+    return words.strip()
 
 
 def verdict(report: Report) -> str:

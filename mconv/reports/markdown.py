@@ -9,13 +9,16 @@ import math
 from collections.abc import Iterable, Sequence
 
 from mconv.reports import _format
-from mconv.reports._format import markdown as esc
+from mconv.reports._markdown import Markdown, cut, fill, join, link
+from mconv.reports._markdown import render as write
 from mconv.values import Benchmark, Report, VariantResult, Verification
 
 COMMENT_LIMIT = 65_000  # a GitHub comment holds 65,536 characters; the marker needs a few
 SUMMARY_LIMIT = 1_000_000  # a step summary over 1 MiB is dropped
 EXACT = 1e-9  # the error that an exact answer is drawn at
 MOST_POINTS = 24  # of a chart, whose numbers are legible
+MOST_CORRECTIONS = 20
+EMPTY = fill("")
 ORDER = {"error": 0, "failed": 1, "unverified": 2, "skipped": 3, "passed": 4}
 
 
@@ -26,27 +29,29 @@ def render(report: Report, *, limit: int = COMMENT_LIMIT, report_url: str | None
     and ``report_url`` where the rest is.
     """
     variants = sorted(report.variants, key=lambda v: (ORDER[v.status], v.id))
-    head = [_headline(report), "", *_failures(variants)]
-    tail = ["", _footer(report, report_url)]
+    head = [_headline(report), EMPTY, *_corrections(report), *_failures(variants)]
+    tail = [EMPTY, _footer(report, report_url)]
     room = limit - _length([*head, *tail]) - 200
     if room < 0:  # so many failures that even their list is too long
         head = [
             _headline(report),
-            "",
-            *_fit(_failures(variants), limit - 1000),
-            "",
-            f"… {len(variants)} variants in all; the rest is in the full report.",
+            EMPTY,
+            *_fit([*_corrections(report), *_failures(variants)], limit - 1000),
+            EMPTY,
+            fill("… {} variants in all; the rest is in the full report.", len(variants)),
         ]
-        return "\n".join([*head, *tail])
+        return write([*head, *tail])
     table = _table(variants)
     if report.removed:
-        table += ["", f"Not in this run any more: {esc(', '.join(report.removed), 2000)}."]
+        removed = cut(", ".join(report.removed), 2000)
+        table += [EMPTY, fill("Not in this run any more: {}.", removed)]
     rows = _fit(table, room)
     body = list(rows)
     if len(rows) < len(table):
-        body += ["", f"… {len(table) - len(rows)} more variants are in the full report."]
+        more = len(table) - len(rows)
+        body += [EMPTY, fill("… {} more variants are in the full report.", more)]
     room -= _length(body)
-    optional: list[list[str]] = [_chart(variants), *(_details(v) for v in variants), _tools(report)]
+    optional = [_chart(variants), *(_details(v) for v in variants), _tools(report)]
     left_out = 0
     for section in optional:
         cost = _length(section)
@@ -56,8 +61,8 @@ def render(report: Report, *, limit: int = COMMENT_LIMIT, report_url: str | None
         elif section:
             left_out += 1
     if left_out:
-        body += ["", f"… details of {left_out} variants are only in the full report."]
-    return "\n".join([*head, *body, *tail])
+        body += [EMPTY, fill("… details of {} variants are only in the full report.", left_out)]
+    return write([*head, *body, *tail])
 
 
 def render_summary(report: Report, *, limit: int = SUMMARY_LIMIT) -> str:
@@ -65,58 +70,70 @@ def render_summary(report: Report, *, limit: int = SUMMARY_LIMIT) -> str:
     return render(report, limit=limit)
 
 
-def _headline(report: Report) -> str:
+def _headline(report: Report) -> Markdown:
     """Return the verdict as a heading."""
     icon = "✅" if report.summary.conclusion == "success" else "❌"
-    return f"### {icon} mconv: {_format.verdict(report)}"
+    return fill("### {} mconv: {}", icon, _format.verdict(report))
 
 
-def _failures(variants: Sequence[VariantResult]) -> list[str]:
+def _corrections(report: Report) -> list[Markdown]:
+    """Return what the file claimed and its own numbers do not give."""
+    if not report.corrections:
+        return []
+    shown = [fill("- {}", each) for each in report.corrections[:MOST_CORRECTIONS]]
+    if len(report.corrections) > len(shown):
+        shown.append(fill("- … and {} more", len(report.corrections) - len(shown)))
+    return [fill("⚠️ The results claimed what their own numbers do not give:"), *shown, EMPTY]
+
+
+def _failures(variants: Sequence[VariantResult]) -> list[Markdown]:
     """Return a list of the variants that did not pass, with their reasons."""
-    lines: list[str] = []
+    lines: list[Markdown] = []
     for variant in variants:
         if variant.status == "passed":
             continue
-        place = f" ({esc(str(variant.place))})" if variant.place else ""
-        lines.append(
-            f"- {_format.ICONS[variant.status]} **{esc(variant.id)}** {variant.status}{place}"
-        )
-        lines += [f"  - {esc(reason, 600)}" for reason in _format.reasons(variant)]
-    return [*lines, ""] if lines else []
+        place = fill(" ({})", str(variant.place)) if variant.place else EMPTY
+        icon = _format.ICONS[variant.status]
+        lines.append(fill("- {} **{}** {}{}", icon, cut(variant.id), variant.status, place))
+        lines += [fill("  - {}", reason) for reason in _format.reasons(variant)]
+    return [*lines, EMPTY] if lines else []
 
 
-def _table(variants: Sequence[VariantResult]) -> list[str]:
+def _table(variants: Sequence[VariantResult]) -> list[Markdown]:
     """Return the table of the variants."""
     based = any(v.baseline for v in variants)
-    titles = ["", "Variant", "Size", "Latency", "Speed-up", "Quality"]
-    align = [":-:", ":--", "--:", "--:", "--:", ":--"]
-    if based:
-        titles.append("Against base")
-        align.append(":--")
-    lines = [f"| {' | '.join(titles)} |", f"| {' | '.join(align)} |"]
+    more, align = (fill(" Against base |"), fill(" :-- |")) if based else (EMPTY, EMPTY)
+    lines = [
+        fill("|  | Variant | Size | Latency | Speed-up | Quality |{}", more),
+        fill("| :-: | :-- | --: | --: | --: | :-- |{}", align),
+    ]
     for v in variants:
-        cells = [
+        cells: list[Markdown | str] = [
             _format.ICONS[v.status],
-            esc(v.id),
+            cut(v.id),
             _format.size(v.size_bytes),
             _format.latency(v),
             _format.speedup(v),
             _format.quality(v),
         ]
         if based:
-            cells.append("; ".join(_delta(v)) or "unchanged")
-        lines.append(f"| {' | '.join(cells)} |")
+            cells.append(join("; ", _delta(v)) or "unchanged")
+        lines.append(_row(cells))
     return lines
 
 
-def _delta(variant: VariantResult) -> Iterable[str]:
+def _row(cells: Iterable[Markdown | str]) -> Markdown:
+    """Return a row of a table."""
+    return fill("| {} |", join(" | ", cells))
+
+
+def _delta(variant: VariantResult) -> Iterable[Markdown]:
     """Yield the changes of a variant against the base."""
     for d in variant.baseline:
-        mark = "⚠️ " if d.regression else ""
-        yield f"{mark}{esc(_format.delta(d))}"
+        yield fill("⚠️ {}" if d.regression else "{}", cut(_format.delta(d)))
 
 
-def _fit(lines: Sequence[str], room: int) -> list[str]:
+def _fit(lines: Sequence[Markdown], room: int) -> list[Markdown]:
     """Return the first of ``lines`` that have no more than ``room`` characters together."""
     fitting = []
     for line in lines:
@@ -127,12 +144,12 @@ def _fit(lines: Sequence[str], room: int) -> list[str]:
     return fitting
 
 
-def _length(lines: Sequence[str]) -> int:
+def _length(lines: Sequence[Markdown]) -> int:
     """Return how many characters ``lines`` take, with the ends of lines."""
     return sum(len(line) + 1 for line in lines)
 
 
-def _chart(variants: Sequence[VariantResult]) -> list[str]:
+def _chart(variants: Sequence[VariantResult]) -> list[Markdown]:
     """Return size against error, both logarithmic, as Mermaid's quadrant chart.
 
     Points are numbered, since Mermaid's text cannot be escaped.
@@ -140,39 +157,42 @@ def _chart(variants: Sequence[VariantResult]) -> list[str]:
     points = []
     for variant in variants:
         error = _log_error(variant)
-        if variant.size_bytes and error is not None:
+        if variant.size_bytes and variant.size_bytes > 0 and error is not None:
             points.append((variant, math.log10(variant.size_bytes), error))
     points = points[:MOST_POINTS]
     if len(points) < 2:
         return []
     sizes, errors = [size for _, size, _ in points], [error for _, _, error in points]
     chart = [
-        "```mermaid",
-        "quadrantChart",
-        "    title Size against error",
-        "    x-axis small --> large",
-        "    y-axis exact --> wrong",
+        fill("```mermaid"),
+        fill("quadrantChart"),
+        fill("    title Size against error"),
+        fill("    x-axis small --> large"),
+        fill("    y-axis exact --> wrong"),
     ]
     for index, (_, size, error) in enumerate(points, 1):
-        chart.append(f"    {index}: [{_within(size, sizes):.3f}, {_within(error, errors):.3f}]")
-    legend = ", ".join(f"{i} {esc(v.id)}" for i, (v, _, _) in enumerate(points, 1))
+        across, up = f"{_within(size, sizes):.3f}", f"{_within(error, errors):.3f}"
+        chart.append(fill("    {}: [{}, {}]", index, across, up))
+    legend = join(", ", [fill("{} {}", i, cut(v.id)) for i, (v, _, _) in enumerate(points, 1)])
     return [
-        "",
-        "<details><summary>Size against error</summary>",
-        "",
+        EMPTY,
+        fill("<details><summary>Size against error</summary>"),
+        EMPTY,
         *chart,
-        "```",
-        "",
-        f"Both axes are logarithmic; lower left is better. {legend}",
-        "",
-        "</details>",
+        fill("```"),
+        EMPTY,
+        fill("Both axes are logarithmic; lower left is better. {}", legend),
+        EMPTY,
+        fill("</details>"),
     ]
 
 
 def _log_error(variant: VariantResult) -> float | None:
     """Return the logarithm of a variant's error; None where it was not verified."""
     error = _format.worst_error(variant)
-    return None if error is None else math.log10(max(error, EXACT))
+    if error is None or not math.isfinite(error):
+        return None
+    return math.log10(max(error, EXACT))
 
 
 def _within(value: float, values: Sequence[float]) -> float:
@@ -184,53 +204,61 @@ def _within(value: float, values: Sequence[float]) -> float:
     return 0.5 if high == low else 0.05 + 0.9 * (value - low) / (high - low)
 
 
-def _details(v: VariantResult) -> list[str]:
+def _details(v: VariantResult) -> list[Markdown]:
     """Return what can be unfolded about a variant."""
-    lines = ["", f"<details><summary>{_format.ICONS[v.status]} {esc(v.id)}</summary>", ""]
+    icon = _format.ICONS[v.status]
+    lines = [EMPTY, fill("<details><summary>{} {}</summary>", icon, cut(v.id)), EMPTY]
     if v.verification:
         lines += _verification(v.verification)
     if download := _format.download(v):
-        lines += ["", download]
+        lines += [EMPTY, fill("{}", download)]
     if v.benchmark:
-        lines += ["", _benchmark(v.benchmark)]
+        lines += [EMPTY, _benchmark(v.benchmark)]
     if v.candidates:
-        lines.append("")
-        lines += [f"- {esc(_format.candidate(one, v.chosen))}" for one in v.candidates]
+        lines.append(EMPTY)
+        lines += [fill("- {}", cut(_format.candidate(one, v.chosen))) for one in v.candidates]
     if v.steps:
         times = []
         for step in v.steps:
-            times.append(f"{step.kind} {'(stored)' if step.cached else f'{step.seconds:.1f} s'}")
-        lines += ["", f"Steps: {', '.join(times)}."]
+            taken = "(stored)" if step.cached else f"{step.seconds:.1f} s"
+            times.append(fill("{} {}", cut(step.kind), taken))
+        lines += [EMPTY, fill("Steps: {}.", join(", ", times))]
         if memory := _format.memory(v):
-            lines.append(memory)
-    lines += [f"Note: {esc(note, 400)}" for note in (*v.warnings, *v.notes)]
-    return [*lines, "", "</details>"]
+            lines.append(fill("{}", memory))
+    lines += [fill("Note: {}", cut(note, 400)) for note in (*v.warnings, *v.notes)]
+    return [*lines, EMPTY, fill("</details>")]
 
 
-def _verification(verification: Verification) -> list[str]:
+def _verification(verification: Verification) -> list[Markdown]:
     """Return how the variant was compared, and the errors of its outputs."""
     place = verification.placement
     expected = verification.reference == "expected"
-    reference = "the expected outputs" if expected else "the source framework"
-    nodes = f", {place.nodes} nodes on {esc(place.provider)}" if place.nodes is not None else ""
-    adapter = f", adapter {esc(place.adapter)}" if place.adapter else ""
-    witnesses = f" (seen by: {esc(', '.join(place.witnesses))})" if place.witnesses else ""
+    nodes = EMPTY
+    if place.nodes is not None:
+        nodes = fill(", {} nodes on {}", place.nodes, cut(place.provider))
     lines = [
-        f"Compared with {reference} in {verification.samples} calls, in "
-        f"{esc(verification.runtime)}{nodes}{adapter}{witnesses}."
+        fill(
+            "Compared with {} in {} calls, in {}{}{}{}.",
+            "the expected outputs" if expected else "the source framework",
+            verification.samples,
+            cut(verification.runtime),
+            nodes,
+            fill(", adapter {}", cut(place.adapter)) if place.adapter else EMPTY,
+            fill(" (seen by: {})", cut(", ".join(place.witnesses))) if place.witnesses else EMPTY,
+        )
     ]
     if place.elsewhere:
-        lines.append(f"Nodes elsewhere: {esc(_format.strays(place))}.")
+        lines.append(fill("Nodes elsewhere: {}.", cut(_format.strays(place))))
     lines += [
-        "",
-        "| Output | max abs | mean abs | cosine | NRMSE | R² | SQNR | top-1 |",
-        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
+        EMPTY,
+        fill("| Output | max abs | mean abs | cosine | NRMSE | R² | SQNR | top-1 |"),
+        fill("| :-- | --: | --: | --: | --: | --: | --: | --: |"),
     ]
     for output in verification.outputs:
         top1 = "–" if output.top1_agreement is None else f"{output.top1_agreement:.2%}"
         sqnr = "–" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
-        cells = [
-            esc(output.name),
+        cells: list[Markdown | str] = [
+            cut(output.name),
             _format.significant(output.max_abs),
             _format.significant(output.mean_abs),
             _format.cosine(output.cosine),
@@ -239,66 +267,76 @@ def _verification(verification: Verification) -> list[str]:
             sqnr,
             top1,
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"  \n{esc(line, 600)}" for line in _format.samples(verification)]
+        lines.append(_row(cells))
+    for line in _format.samples(verification):
+        lines += [fill("  "), fill("{}", line)]
     if verification.generation:
-        lines += ["", _format.generation(verification.generation)]
+        lines += [EMPTY, fill("{}", _format.generation(verification.generation))]
     return lines
 
 
-def _benchmark(benchmark: Benchmark) -> str:
+def _benchmark(benchmark: Benchmark) -> Markdown:
     """Return the latency, the memory and what was measured beside it."""
     latency = benchmark.latency
-    source = ""
+    source = EMPTY
     if benchmark.reference:
-        runtime = esc(benchmark.reference_runtime or "")
-        source = f"; {runtime} {_format.duration(benchmark.reference.p50_ms)}"
-    words = (
-        f"Latency p50 {_format.duration(latency.p50_ms)}, "
-        f"p90 {_format.duration(latency.p90_ms)}{source}; "
-        f"load {_format.duration(benchmark.load_ms)}; "
-        f"peak memory {_format.size(benchmark.peak_rss_bytes)}; "
-        f"{benchmark.threads} threads, {latency.runs} runs{esc(_format.shapes(benchmark), 300)}."
+        runtime = cut(benchmark.reference_runtime or "")
+        source = fill("; {} {}", runtime, _format.duration(benchmark.reference.p50_ms))
+    words = fill(
+        "Latency p50 {}, p90 {}{}; load {}; peak memory {}; {} threads, {} runs{}.",
+        _format.duration(latency.p50_ms),
+        _format.duration(latency.p90_ms),
+        source,
+        _format.duration(benchmark.load_ms),
+        _format.size(benchmark.peak_rss_bytes),
+        benchmark.threads,
+        latency.runs,
+        cut(_format.shapes(benchmark), 300),
     )
     if benchmark.others:
-        words += f" Beside it, in fp32: {_format.beside(benchmark)}."
+        words = fill("{} Beside it, in fp32: {}.", words, _format.beside(benchmark))
     if benchmark.parts:
-        words += f" By part: {esc(_format.by_part(benchmark), 600)}."
+        words = fill("{} By part: {}.", words, _format.by_part(benchmark))
     return words
 
 
-def _tools(report: Report) -> list[str]:
-    """Return the versions of the tools and the machine, to be unfolded."""
+def _tools(report: Report) -> list[Markdown]:
+    """Return the versions of the tools, the machine and what it enforced, to be unfolded."""
     m = report.machine
-    tools = ", ".join(f"{esc(k)} {esc(version)}" for k, version in report.tools.items())
-    memory = _format.size(m.memory_bytes)
-    machine = f"{esc(m.cpu)}, {m.cores} cores, {memory}, {esc(m.system)}, Python {esc(m.python)}"
+    tools = join(", ", [fill("{} {}", cut(k), cut(version)) for k, version in report.tools.items()])
     return [
-        "",
-        "<details><summary>Tools and machine</summary>",
-        "",
+        EMPTY,
+        fill("<details><summary>Tools and machine</summary>"),
+        EMPTY,
         tools,
-        "",
+        EMPTY,
         *_environments(report),
-        machine,
-        "",
-        "</details>",
+        fill(
+            "{}, {} cores, {}, {}, Python {}",
+            cut(m.cpu),
+            m.cores,
+            _format.size(m.memory_bytes),
+            cut(m.system),
+            cut(m.python),
+        ),
+        *([EMPTY, fill("{}", words)] if (words := _format.isolation(report)) else []),
+        EMPTY,
+        fill("</details>"),
     ]
 
 
-def _environments(report: Report) -> list[str]:
+def _environments(report: Report) -> list[Markdown]:
     """Return a line for each environment of models: what is installed there."""
     lines = []
     for each in report.environments:
-        packages = ", ".join(f"{esc(k)} {esc(version)}" for k, version in each.packages.items())
-        lines += [f"Environment {esc(each.name)}: {packages}", ""]
+        packages = [fill("{} {}", cut(k), cut(version)) for k, version in each.packages.items()]
+        lines += [fill("Environment {}: {}", cut(each.name), join(", ", packages)), EMPTY]
     return lines
 
 
-def _footer(report: Report, url: str | None) -> str:
+def _footer(report: Report, url: str | None) -> Markdown:
     """Return the last line: version, seconds, commit, and where the full report is."""
-    where = ""
-    if url and url.startswith("https://") and not set(url) & set(" ()<>\"'"):
-        where = f" · [full report]({url})"
-    commit = f" · {esc(report.commit[:12])}" if report.commit else ""
-    return f"<sub>mconv {esc(report.mconv)} · {report.seconds:.0f} s{commit}{where}</sub>"
+    where = fill(" · {}", link("full report", url)) if url else EMPTY
+    commit = fill(" · {}", cut(report.commit[:12])) if report.commit else EMPTY
+    seconds = f"{report.seconds:.0f}"
+    return fill("<sub>mconv {} · {} s{}{}</sub>", cut(report.mconv), seconds, commit, where)

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mconv.errors import UsageError, describe_unreadable
+from mconv.results.verdict import recompute
 from mconv.values import Benchmark, Delta, Machine, Report, VariantResult, from_json
 
 SIZE_GROWTH = 0.01
@@ -27,14 +28,18 @@ MAX_BYTES = 64 * 10**6
 
 
 def read_results(path: Path) -> Report:
-    """Read and validate a results.json. Raises UsageError naming the field that is wrong."""
+    """Read a results.json, with what follows from its numbers computed anew
+    (:func:`mconv.results.verdict.recompute`).
+
+    Raises UsageError where it cannot be read or is none.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(
                 f"{path} is larger than {MAX_BYTES // 10**6} MB",
                 hint="it is not a results.json of mconv",
             )
-        return from_json(path.read_bytes(), Report)
+        return recompute(from_json(path.read_bytes(), Report))
     except OSError as problem:
         raise UsageError(describe_unreadable(path, problem)) from problem
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:

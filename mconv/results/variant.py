@@ -56,6 +56,7 @@ def build_variant(
         notes=_notes(parts),
         warnings=_warnings(parts),
         peak_memory_ratio=_memory_ratio(steps, plan.models[variant.model].size_bytes),
+        limits=config.limits,
     )
     if (quantized := parts.answer("quantize", QuantizeAnswer)) is not None:
         result = replace(result, layers=quantized.layers)

@@ -10,7 +10,16 @@ from mconv import compare
 from mconv.answers import VerifyAnswer
 from mconv.manifest.config import VariantConfig
 from mconv.proof.strength import doubts
-from mconv.values import Benchmark, Evaluation, Limits, Status, Summary, VariantResult, Verification
+from mconv.values import (
+    Benchmark,
+    Evaluation,
+    Limits,
+    Report,
+    Status,
+    Summary,
+    VariantResult,
+    Verification,
+)
 
 STATUSES: tuple[Status, ...] = ("passed", "failed", "error", "skipped", "unverified")
 
@@ -62,12 +71,28 @@ def judge_verification(
         generation=answer.generation,
         strength=answer.strength,
     )
+    evaluation = answer.evaluation and msgspec.structs.replace(
+        answer.evaluation, max_drop=config.limits.max_drop
+    )
+    verdict, reasons = weigh(verified, config.precision, evaluation)
+    return msgspec.structs.replace(verified, verdict=verdict, reasons=reasons), evaluation
+
+
+def weigh(
+    verified: Verification, precision: str, evaluation: Evaluation | None
+) -> tuple[Status, tuple[str, ...]]:
+    """Return the verdict on a verification by its own numbers, and the reasons for it.
+
+    ``precision`` is the variant's, and ``evaluation`` its task metric with what it may lose.
+    """
     verdict, reasons = compare.judge(verified.outputs, verified.tolerance)
     if (
         verdict == "unverified"
         and reasons == (compare.NO_TOLERANCE,)
-        and _is_judged_by_task(answer, config)
+        and evaluation is not None
+        and evaluation.max_drop is not None
     ):
+        # labels tell how good the variant is, and the manifest how good it must be
         verdict, reasons = "passed", ()
     if wrong := compare.judge_tokens(verified.generation, verified.tolerance):
         verdict, reasons = "failed", reasons + wrong
@@ -89,26 +114,19 @@ def judge_verification(
     elif not placement.witnesses and verdict == "passed":
         reasons += ("there is no evidence of where the nodes ran",)
         verdict = "unverified"
-    if verdict == "passed" and (weak := _find_doubts(answer, config)):
+    if verdict == "passed" and (weak := _find_doubts(verified, precision)):
         verdict, reasons = "unverified", tuple(weak)
-    evaluation = answer.evaluation and msgspec.structs.replace(
-        answer.evaluation, max_drop=config.limits.max_drop
-    )
-    return msgspec.structs.replace(verified, verdict=verdict, reasons=reasons), evaluation
+    return verdict, reasons
 
 
-def _is_judged_by_task(answer: VerifyAnswer, config: VariantConfig) -> bool:
-    """Whether labels tell how good the variant is, and the manifest how good it must be."""
-    return answer.evaluation is not None and config.limits.max_drop is not None
-
-
-def _find_doubts(answer: VerifyAnswer, config: VariantConfig) -> list[str]:
+def _find_doubts(verified: Verification, precision: str) -> list[str]:
     """Why agreement with this reference proves too little."""
-    if answer.strength is None or answer.reference == "expected":
+    strength = verified.strength
+    if strength is None or verified.reference == "expected":
         return []
-    reasons = doubts(answer.strength)
-    guessed = [domain.name for domain in answer.strength.domains if domain.guessed]
-    if config.precision == "int8-static" and guessed and not answer.strength.calibrated:
+    reasons = doubts(strength)
+    guessed = [domain.name for domain in strength.domains if domain.guessed]
+    if precision == "int8-static" and guessed and not strength.calibrated:
         reasons.append(
             f"what values the input {', '.join(map(repr, guessed))} takes is a guess, and so are "
             "the ranges that activations were quantized to: give `calibration:` data, or a range "
@@ -166,3 +184,54 @@ def judge_variant(
     if open_points:
         return "unverified", tuple(open_points)
     return "passed", ()
+
+
+def recompute(report: Report) -> Report:
+    """Return ``report`` with what follows from its own numbers: statuses, counts, conclusion.
+
+    A results.json may come from a job in which anybody's code ran. What it claims to have passed
+    must pass by its numbers, tolerances and limits; nothing passes that it does not claim. What was
+    put right is said in ``corrections``.
+    """
+    corrections: list[str] = []
+    variants = []
+    for claimed in report.variants:
+        variant = _recompute_variant(claimed)
+        if variant.status != claimed.status:
+            corrections.append(
+                f"{claimed.id} is {variant.status} by its own numbers, not {claimed.status}"
+            )
+        variants.append(variant)
+    summary = summarize(
+        variants,
+        report.summary.fail_on,
+        fail_on_unverified=report.summary.fail_on_unverified,
+    )
+    if report.missing_shards:
+        summary = msgspec.structs.replace(summary, conclusion="failure")
+    claims = report.summary
+    for status in (*STATUSES, "regressions"):
+        claim, count = getattr(claims, status), getattr(summary, status)
+        if claim != count and not corrections:
+            corrections.append(f"the file counts {claim} {status}, its variants are {count}")
+    if claims.conclusion == "failure":
+        summary = msgspec.structs.replace(summary, conclusion="failure")
+    return msgspec.structs.replace(
+        report, variants=tuple(variants), summary=summary, corrections=tuple(corrections)
+    )
+
+
+def _recompute_variant(claimed: VariantResult) -> VariantResult:
+    """Return a variant with the status that its numbers give it, where it claims to have passed."""
+    if claimed.status != "passed":
+        return claimed
+    if claimed.error is not None:
+        return msgspec.structs.replace(claimed, status="error")
+    proof = claimed.verification
+    if proof is not None:
+        precision = claimed.chosen or claimed.precision
+        verdict, reasons = weigh(proof, precision, claimed.evaluation)
+        proof = msgspec.structs.replace(proof, verdict=verdict, reasons=reasons)
+    judged = msgspec.structs.replace(claimed, verification=proof)
+    status, reasons = judge_variant(judged, claimed.limits, measured=True)
+    return msgspec.structs.replace(judged, status=status, reasons=reasons)

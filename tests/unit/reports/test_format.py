@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mconv.reports import _format
+from mconv.reports import _format, _markdown
 from mconv.values import StepRecord
 from tests.unit.reports.factory import report, variant
 
 
 @given(st.text(max_size=80))
 def test_escaped_text_reads_back_as_itself(raw: str) -> None:
-    escaped = _format.markdown(raw)
+    escaped = _markdown.escape(raw)
     assert not set(escaped) & set("<>|`*_[]!@\\~\n\r")
     shown = stdlib_html.unescape(escaped).replace("\u2060", "")
-    assert shown == _format.plain(raw, _format.MAX_NAME).replace("\u2060", "")
+    assert shown == _format.plain(raw, _markdown.MAX_NAME).replace("\u2060", "")
 
 
 @pytest.mark.parametrize(
