@@ -39,6 +39,8 @@ class MconvError(Exception):
     def __init__(
         self, message: str, *, hint: str | None = None, place: Place | None = None
     ) -> None:
+        # names of files may be no text, and a report is
+        message = message.encode("utf-8", "replace").decode()
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -145,6 +145,8 @@ def list_below(folder: int) -> list[str]:
         with os.scandir(within) as entries:
             for entry in entries:
                 mode = entry.stat(follow_symlinks=False).st_mode
+                if not is_text(entry.name):
+                    raise StoreError(f"the name of {prefix}{entry.name} is no text in UTF-8")
                 if stat.S_ISDIR(mode):
                     with open_folder(entry.name, within) as below:
                         enter(below, f"{prefix}{entry.name}/", depth + 1)
@@ -160,6 +162,15 @@ def list_below(folder: int) -> list[str]:
 
     enter(folder, "", 0)
     return sorted(names)
+
+
+def is_text(name: str) -> bool:
+    """Return whether the name of a file is text: it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def take_over(folder: Path) -> None:

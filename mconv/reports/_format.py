@@ -19,6 +19,7 @@ from mconv.values import (
     Verification,
 )
 
+LARGEST = 1e100  # of a number that a report of somebody else may hold and that is shown
 TELLING_RATIO = 20.0  # a small model's memory is that of the framework
 ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️", "unverified": "❔"}
 
@@ -204,7 +205,7 @@ def round_to_two(number: float) -> str:
 
 def r_squared(nrmse: float | None) -> str:
     """Return the coefficient of determination of answers with this normalised error: 1 - nrmse²."""
-    if nrmse is None:
+    if nrmse is None or not 0 <= nrmse < LARGEST:
         return "–"
     return cosine(1 - nrmse**2) if nrmse < 1 else f"{1 - nrmse**2:.2f}"
 

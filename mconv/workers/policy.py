@@ -158,8 +158,8 @@ def _is_public(path: str, right: int) -> bool:
 def _compile_calls(network: str, shares_user: bool) -> bytes:
     """Return the filter of system calls of a child."""
     rules = seccomp.make_base_rules()
-    if network != "any":
-        rules |= seccomp.make_network_rules(network)
+    if network != "any":  # a browser's memory is not that of a step
+        rules |= seccomp.make_network_rules(network) | seccomp.make_memory_rules()
     if shares_user:
         rules |= seccomp.make_shared_user_rules()
     return _compile(rules)

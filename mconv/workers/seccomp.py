@@ -111,6 +111,15 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
     "removexattrat": (466, 466),
+    "fcntl": (72, 25),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
     "setuid": (105, 146),
     "setgid": (106, 144),
     "setreuid": (113, 145),
@@ -144,7 +153,10 @@ Rule = tuple[int, Sequence[Sequence[Test]]]
 NEVER: Sequence[Sequence[Test]] = ()
 
 
-def equals(argument: int, value: int, mask: int = 0xFFFFFFFF) -> Test:
+ANY = 0xFFFFFFFF
+
+
+def equals(argument: int, value: int, mask: int = ANY) -> Test:
     """Return the test that an argument's bits under ``mask`` are ``value``."""
     return Test(argument, mask, value, value)
 
@@ -164,6 +176,9 @@ ALWAYS = (
 ABSENT = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
 MODES = ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
 OWNERS = ("chown", "fchown", "lchown", "fchownat")
+SCHEDULES = ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr")
+F_SETLEASE = 1024
+IOPRIO_WHO_PROCESS = 1
 ATTRIBUTES = ("setxattr", "lsetxattr", "fsetxattr", "setxattrat")
 REMOVED_ATTRIBUTES = ("removexattr", "lremovexattr", "fremovexattr", "removexattrat")
 
@@ -186,7 +201,19 @@ def make_shared_user_rules() -> dict[str, Rule]:
     rules: dict[str, Rule] = dict.fromkeys(MODES, (0, NEVER))
     rules |= dict.fromkeys((*OWNERS, "truncate"), (errno.EPERM, NEVER))
     rules |= dict.fromkeys((*ATTRIBUTES, *REMOVED_ATTRIBUTES), (errno.ENOTSUP, NEVER))
+    # nor may it hold up the user's other processes: it sets its own priority and processors alone
+    rules |= dict.fromkeys(SCHEDULES, (errno.EPERM, [[equals(0, 0)]]))
+    rules["setpriority"] = (errno.EPERM, [[equals(0, 0), equals(1, 0)]])
+    rules["ioprio_set"] = (errno.EPERM, [[equals(0, IOPRIO_WHO_PROCESS), equals(1, 0)]])
+    other_commands = [[Test(1, ANY, 0, F_SETLEASE - 1)], [Test(1, ANY, F_SETLEASE + 1, ANY)]]
+    rules["fcntl"] = (errno.EPERM, other_commands)
     return rules
+
+
+def make_memory_rules() -> dict[str, Rule]:
+    """Return what a child is refused whose memory is counted: files in memory, which belong to no
+    process that they could be counted for."""
+    return dict.fromkeys(("memfd_create", "memfd_secret"), (errno.ENOSYS, NEVER))
 
 
 def make_network_rules(network: str) -> dict[str, Rule]:
@@ -206,7 +233,7 @@ def make_network_rules(network: str) -> dict[str, Rule]:
     )
     rules: dict[str, Rule] = {"socketpair": (errno.EACCES, pairs)}
     internet = [equals(0, int(family)) for family in (socket.AF_INET, socket.AF_INET6)]
-    plain_tcp = [[family, stream, Test(2, 0xFFFFFFFF, 0, 0)] for family in internet]
+    plain_tcp = [[family, stream, equals(2, 0)] for family in internet]
     named_tcp = [[family, stream, equals(2, TCP)] for family in internet]
     if network == "none":
         rules |= dict.fromkeys(("socket", "connect", "bind", "listen"), (errno.EACCES, NEVER))
@@ -226,7 +253,7 @@ def make_network_rules(network: str) -> dict[str, Rule]:
 def make_identity_rules(least: int, most: int) -> dict[str, Rule]:
     """Return what a server is refused that may take identities: all but users and groups of the
     range."""
-    within = [[Test(argument, 0xFFFFFFFF, least, most) for argument in range(3)]]
+    within = [[Test(argument, ANY, least, most) for argument in range(3)]]
     rules: dict[str, Rule] = dict.fromkeys(("setresuid", "setresgid"), (errno.EPERM, within))
     rules |= dict.fromkeys(
         ("setuid", "setgid", "setreuid", "setregid", "setfsuid", "setfsgid"), (errno.EPERM, NEVER)

