@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import secrets
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -222,9 +222,51 @@ def give_away(folder: int, owner: int, group: int, depth: int = 0) -> None:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove all that lies in ``folder``; of links only themselves."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    """Remove all that lies in ``folder``, as :func:`remove_folder` does."""
+    with open_folder(folder) as top:
+        _empty_folder(top)
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder with all that lies in it; of links only themselves.
+
+    It may be what a worker left, of any depth and modes: nothing recurses, and no path is longer
+    than one name. Nobody else may change it meanwhile. Returns whether it is gone.
+    """
+    try:
+        with open_folder(folder) as top:
+            _empty_folder(top)
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except (OSError, StoreError):
+        return False
+    return True
+
+
+def _empty_folder(top: int) -> None:
+    """Remove all that lies in the folder with the descriptor ``top``.
+
+    Folders within folders are moved up to it first, so that none is ever deep.
+    """
+    count = 0
+    token = secrets.token_hex(8)  # no name of what lies there
+    while names := os.listdir(top):
+        for name in names:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=top)
+                continue
+            with contextlib.suppress(OSError):  # as root, which may enter it, on some file systems
+                os.chmod(name, 0o700, dir_fd=top)
+            with open_folder(name, top) as below:
+                for inner in os.listdir(below):
+                    mode = os.stat(inner, dir_fd=below, follow_symlinks=False).st_mode
+                    if not stat.S_ISDIR(mode):
+                        os.unlink(inner, dir_fd=below)
+                        continue
+                    with contextlib.suppress(OSError):  # to be moved it must be writable, too
+                        os.chmod(inner, 0o700, dir_fd=below)
+                    count += 1
+                    moved = f".removed-{token}-{count}"
+                    os.rename(inner, moved, src_dir_fd=below, dst_dir_fd=top)
+            os.rmdir(name, dir_fd=top)

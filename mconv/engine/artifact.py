@@ -6,12 +6,11 @@ Its files are held to their digests, its answers to those of the source model.
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from pathlib import Path
 from typing import cast
 
-from mconv import hardware, registry
+from mconv import hardware, plain_files, registry
 from mconv.answers import VerifyAnswer
 from mconv.engine import run as engine_run
 from mconv.engine.checks import check_devices
@@ -163,7 +162,7 @@ def _run(store: Store, step: step_graph.Step, artifact: Path, reference: Path) -
             grants=Grants(interpreter=step.interpreter, others=step.others),
         )
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        plain_files.remove_folder(workspace)
     if not isinstance(done.answer, VerifyAnswer):
         reason = done.error.message if done.error else "it gave no answer"
         raise StepError(

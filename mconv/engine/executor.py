@@ -5,7 +5,6 @@ Measurements run alone. A step that fails does not stop those that do not depend
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
+from mconv import plain_files
 from mconv.engine.installing import Installer
 from mconv.engine.local import LocalRunner
 from mconv.engine.runner import Runner
@@ -244,7 +244,7 @@ class Executor:
                 step=step.kind,
             )
         finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+            plain_files.remove_folder(workspace)
         self.spans[step.key] = Span(begin, time.monotonic())
         if error is not None:
             self.errors[step.key] = error

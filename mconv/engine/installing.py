@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from mconv import plain_files
 from mconv.environments import making, models, tools
 from mconv.environments.folder import (
     Record,
@@ -446,4 +447,4 @@ def read_log(folder: Path) -> str:
 def _discard(folder: Path) -> None:
     """Remove an environment that is not whole."""
     find_record(folder).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    plain_files.remove_folder(folder)

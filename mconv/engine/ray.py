@@ -26,7 +26,7 @@ from typing import Protocol, TypedDict
 
 import msgspec
 
-from mconv import hardware
+from mconv import hardware, plain_files
 from mconv.engine.installing import Installer
 from mconv.engine.local import LocalRunner
 from mconv.engine.runner import has_room, make_entry
@@ -173,7 +173,7 @@ class Node:
                             "what the step made could not be put into the shared store", hint=SHARED
                         )
             finally:
-                shutil.rmtree(workspace, ignore_errors=True)
+                plain_files.remove_folder(workspace)
         except (MconvError, OSError) as problem:
             error = ErrorInfo(
                 type=type(problem).__name__,

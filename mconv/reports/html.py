@@ -78,8 +78,16 @@ def _head(report: Report) -> str:
     return (
         f'<h1>mconv: <span class="{mark}">{escape(_format.verdict(report))}</span></h1>'
         f'<p class="dim">{escape(_format.plain(report.manifest))} · {escape(report.created)} · '
-        f"{report.seconds:.1f} s{commit}</p>"
+        f"{report.seconds:.1f} s{commit}</p>{_corrections(report)}"
     )
+
+
+def _corrections(report: Report) -> str:
+    """Return what the file claimed and its own numbers do not give."""
+    if not report.corrections:
+        return ""
+    items = "".join(f"<li>{escape(_format.plain(each))}</li>" for each in report.corrections)
+    return f"<p>The results claimed what their own numbers do not give:</p><ul>{items}</ul>"
 
 
 def _table(report: Report) -> str:
@@ -245,6 +253,8 @@ def _tools(report: Report) -> str:
     machine = (
         f"{m.cpu}, {m.cores} cores, {_format.size(m.memory_bytes)}, {m.system}, Python {m.python}"
     )
+    if words := _format.isolation(report):
+        machine += f". {words}"
     rows = [[name, version] for name, version in report.tools.items()]
     grids = [_grid(["Tool", "Version"], rows)]
     for each in report.environments:

@@ -39,5 +39,8 @@ def render(report: Report, *, color: bool = False) -> str:
         for change in variant.baseline:
             if change.regression:
                 lines.append(f"    regression: {_format.plain(_format.delta(change))}")
+    lines += [f"put right: {_format.plain(each)}" for each in report.corrections]
+    if words := _format.isolation(report):
+        lines.append(_format.plain(words))
     lines.append(_format.verdict(report))
     return "\n".join(lines)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -200,7 +199,7 @@ class Store:
             except OSError:  # somebody else finished the same step, or a damaged entry stands there
                 present = self.read(entry.key)
                 if present is not None and self.intact(present):
-                    shutil.rmtree(staged)
+                    plain_files.remove_folder(staged)
                     return present
                 self.discard(entry.key)
                 os.rename(staged, target)
@@ -219,7 +218,7 @@ class Store:
         except FileNotFoundError:
             pass
         finally:
-            shutil.rmtree(doomed, ignore_errors=True)
+            plain_files.remove_folder(doomed)
 
     def sweep(self) -> int:
         """Remove temporary folders of processes that are gone, and return how many there were."""
@@ -263,7 +262,7 @@ def sweep_paths(paths: Iterable[Path]) -> int:
         pid = path.name.split("-")[1]
         if not (pid.isdigit() and is_alive(int(pid))):
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                plain_files.remove_folder(path)
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()

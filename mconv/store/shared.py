@@ -342,7 +342,7 @@ def _scratch(store: Store) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        plain_files.remove_folder(folder)
 
 
 def open_store(named: str, cache: Path) -> Store:

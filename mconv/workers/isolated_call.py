@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import NoReturn
 
 import msgspec
 
-from mconv import registry
+from mconv import plain_files, registry
 from mconv.errors import SourceError, TimeLimitError, WorkerCrashError, one_line
 from mconv.values import OWN, Frozen, Interpreter, JsonObject, JsonValue, to_json
 from mconv.workers import identities
@@ -117,7 +116,7 @@ def call(
             answer = exchange.read_answer()
             printed = one_line(exchange.log.read_text()[-400:], 400)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        plain_files.remove_folder(folder)
     if process.left:
         raise WorkerCrashError("processes that it started could not be ended")
     if answer == b"":

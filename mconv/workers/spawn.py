@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from mconv import plain_files
 from mconv.environments.interpreter import GPUS, make_command
 from mconv.errors import WorkerCrashError
 from mconv.values import OWN, Interpreter
@@ -325,7 +325,7 @@ class Helper:
 
     def remove(self) -> None:
         """Remove its folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        plain_files.remove_folder(self.folder)
 
 
 def make_environment(

@@ -97,3 +97,39 @@ def test_clearing_a_folder_removes_links_and_not_what_they_point_to(tmp_path: Pa
     plain_files.clear_folder(folder)
     assert list(folder.iterdir()) == []
     assert (tmp_path / "kept" / "file").is_file()
+
+
+def test_a_folder_of_any_depth_and_modes_is_removed(tmp_path: Path) -> None:
+    """As deep as no path can say, with links, locked folders and names that are no text."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    doomed = tmp_path / "doomed"
+    doomed.mkdir()
+    within = os.open(doomed, os.O_RDONLY)
+    for depth in range(2000):
+        os.symlink(outside, "link", dir_fd=within)
+        os.mkdir("d" * 100, dir_fd=within)
+        deeper = os.open("d" * 100, os.O_RDONLY, dir_fd=within)
+        if depth % 100 == 0:
+            os.mkdir("locked", 0o000, dir_fd=within)
+        os.close(within)
+        within = deeper
+    os.close(within)
+    (doomed / "file").write_text("x")
+    os.mkfifo(doomed / "fifo")
+    os.close(os.open(os.fsencode(doomed) + b"/\xff\xfe", os.O_CREAT | os.O_WRONLY))
+    assert plain_files.remove_folder(doomed)
+    assert not doomed.exists()
+    assert (outside / "kept").exists()
+    assert plain_files.remove_folder(doomed), "it is gone already"
+    (tmp_path / "link").symlink_to(outside)
+    assert not plain_files.remove_folder(tmp_path / "link")
+    assert (outside / "kept").exists()
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    os.close(os.open(os.fsencode(tmp_path) + b"/a\xff", os.O_CREAT | os.O_WRONLY))
+    with pytest.raises(StoreError, match="is no text") as caught:
+        plain_files.list_files(tmp_path)
+    caught.value.message.encode()
