@@ -78,6 +78,26 @@ PROMISES = (
 )
 
 
+LEVELS = {
+    "the image, ABI ≥ 6": Isolation(users=True, landlock=6, calls=True, groups=False),
+    "the image, ABI 4–5": Isolation(users=True, landlock=4, calls=True, groups=False),
+    "the image, no Landlock": Isolation(users=True, landlock=0, calls=True, groups=False),
+    "a user, ABI ≥ 6": Isolation(users=False, landlock=6, calls=True, groups=False),
+    "a user, ABI 4–5": Isolation(users=False, landlock=4, calls=True, groups=False),
+    "a user, ABI 1–3": Isolation(users=False, landlock=1, calls=True, groups=False),
+    "a user, no Landlock": Isolation(users=False, landlock=0, calls=True, groups=False),
+}
+
+
+def make_table() -> str:
+    """Return the table of SECURITY.md: what is promised at which level."""
+    rows = [["Code of a model cannot …", *LEVELS], [":--", *[":-:"] * len(LEVELS)]]
+    for promise in PROMISES:
+        cells = ["yes" if promise.holds(level) else "–" for level in LEVELS.values()]
+        rows.append([promise.words, *cells])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def find_isolation() -> Isolation:
     """Return what this machine enforces for children of this process.
 

@@ -8,6 +8,7 @@ import pytest
 
 from mconv.workers import isolation, landlock
 from mconv.workers.isolation import PROMISES, Isolation, find_isolation
+from tests.conftest import ROOT
 
 
 def count(users: bool, abi: int, calls: bool, groups: bool = False) -> int:
@@ -60,3 +61,7 @@ def test_this_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation.landlock, "find_abi", lambda: 6)
     monkeypatch.setattr(isolation.seccomp, "is_supported", lambda: True)
     assert find_isolation().describe() == "uid + landlock ABI 6 + seccomp"
+
+
+def test_the_table_of_the_documentation_is_the_code_s() -> None:
+    assert isolation.make_table() in (ROOT / "SECURITY.md").read_text()
