@@ -139,7 +139,7 @@ def give_back(folders: Sequence[Path], tops: Sequence[Path]) -> None:
     """
     for folder in folders:
         path = Path(os.path.abspath(folder))
-        top = next((each for each in tops if path.is_relative_to(each)), None)
+        top = next((each for each in tops if each in path.parents), None)  # no top itself
         if top is not None and os.geteuid() == 0 and top.stat().st_uid != 0:
             _give_folder(path, top)
 

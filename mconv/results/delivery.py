@@ -9,7 +9,6 @@ through.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -84,13 +83,15 @@ def open_below(folder: Folder, name: str) -> Iterator[Folder]:
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=folder.descriptor)
-    try:
-        with plain_files.open_folder(name, folder.descriptor) as descriptor:
-            yield Folder(folder.path / name, descriptor)
-    except OSError as problem:
-        if problem.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise
-        raise StoreError(f"{folder.path / name} is a link") from problem
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(plain_files.open_folder(name, folder.descriptor))
+        except StoreError as problem:
+            raise StoreError(
+                f"{folder.path / name} is a link or a file, where a folder of mconv's belongs",
+                hint="remove it, or name another --out",
+            ) from problem
+        yield Folder(folder.path / name, opened)
 
 
 def write_file(folder: Folder, name: str, content: str) -> None:

@@ -378,9 +378,9 @@ def test_files_are_given_back_and_no_link_is_followed(tmp_path: Path) -> None:
     os.link(elsewhere / "file", workspace / "out/model/other-name")
     os.mkfifo(workspace / "out/model/fifo")
     os.chown(workspace, 1001, 1001)
-    entrypoint.give_back(
-        (workspace / "out", workspace / "store", workspace / "absent"), [workspace]
-    )
+    (workspace / "own").touch()
+    folders = [workspace / name for name in ("out", "store", "absent", ".")]
+    entrypoint.give_back(folders, [workspace])
     owners = {
         path.relative_to(tmp_path).as_posix(): path.lstat().st_uid for path in tmp_path.rglob("*")
     }
