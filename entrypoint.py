@@ -274,7 +274,7 @@ def main(variables: MutableMapping[str, str]) -> int:
     """Run and publish, and return the exit code.
 
     It is that of the run, the verdict on the models; where only results are published, the run had
-    its verdict, and it is 0.
+    its verdict, and it is 0. A release that lacks what it was to hold is a failure of its own.
     """
     given = read_secrets(variables)
     secrets = {name: value for name, value in given.items() if name in TOKENS}
@@ -320,7 +320,8 @@ def main(variables: MutableMapping[str, str]) -> int:
         variables.pop(PRIVATE, None)
         if results.is_file():
             variables.update(secrets)
-            mconv(make_publish_arguments(inputs))
+            published = mconv(make_publish_arguments(inputs))
+            code = code or published
     folders = (results.parent, places.front, places.environments)
     give_back(folders, (workspace, places.temporary))
     workflow.set_outputs(

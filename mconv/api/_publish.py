@@ -10,7 +10,7 @@ from pathlib import Path
 from mconv.api._results import read_results
 from mconv.errors import MconvError, PublishError, UsageError
 from mconv.github import artifacts, event, publish, release, workflow
-from mconv.github.api import Api
+from mconv.github.api import Api, ReadOnlyTokenError
 from mconv.github.release import Uploaded
 from mconv.github.workflow import Environment
 from mconv.reports import markdown
@@ -52,7 +52,8 @@ def publish_results(
 
     ``variables`` are those of the GitHub job. Returns a sentence for each thing that could not be
     published, which never changes the verdict on the models. Raises UsageError where results.json
-    cannot be read, or this is no GitHub job.
+    cannot be read, or this is no GitHub job; PublishError, after all else, where a release lacks
+    what it was to hold.
     """
     report = read_results(results)
     environment = Environment.read(variables)
@@ -60,10 +61,15 @@ def publish_results(
     if environment.other_run is None:  # the lines of a manifest are those of the run that converted
         for command in workflow.annotate(report, prefix=environment.prefix):
             print(command, flush=True)
-    notes = _Publisher(report, environment, wanted, body, results.parent).send()
+    publisher = _Publisher(report, environment, wanted, body, results.parent)
+    notes = publisher.send()
     summary = markdown.render_summary(report) + "".join(f"\n\n> {note}" for note in notes)
     if not workflow.add_summary(environment, summary):
         workflow.add_summary(environment, body)
+    if publisher.failure is not None:
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        raise publisher.failure
     return notes
 
 
@@ -112,6 +118,7 @@ class _Publisher:
         body: The report as Markdown.
         folder: The folder that its artifacts lie in.
         notes: A sentence for each thing that could not be published.
+        failure: Why the release is not complete, where it should be.
         tag: The release that assets go to, if there is one.
         api: GitHub's API.
     """
@@ -130,6 +137,7 @@ class _Publisher:
         self.body = body
         self.folder = folder
         self.notes: list[str] = []
+        self.failure: PublishError | None = None
         self.tag = environment.release_tag if wanted.release == EVENT_TAG else wanted.release
         self.api = Api(environment.api_url, environment.token, environment.repository)
 
@@ -146,6 +154,11 @@ class _Publisher:
                 hint="publishing works inside a GitHub workflow; --dry-run works anywhere",
             )
         if not environment.token:
+            if self.wanted.release:
+                self.failure = PublishError(
+                    f"nothing was uploaded to the release {self.tag}: there is no token",
+                    hint="pass `github-token`",
+                )
             return ("there is no token, so no comment was made: pass `github-token`",)
         if comment:
             self._attempt("comment", "no comment was made", self._comment)
@@ -153,6 +166,11 @@ class _Publisher:
             self._attempt("check run", "no check run was made", self._create_check)
         if self.tag:
             self._attempt("assets", "not all assets were uploaded", self._upload)
+            if self.failure is not None:
+                self.failure = PublishError(
+                    f"the release {self.tag} is not complete: {self.failure.message}",
+                    hint=self.failure.hint,
+                )
         return tuple(self.notes)
 
     def _attempt(self, what: str, failure: str, task: Callable[[], str]) -> None:
@@ -195,8 +213,17 @@ class _Publisher:
         return f"created {url}"
 
     def _upload(self) -> str:
-        """Upload the assets, and return how many."""
-        uploaded = upload_assets(self.api, str(self.tag), self.report, self.folder)
+        """Upload the assets, and return how many.
+
+        A token that may not write is no failure where only the event asks for a release.
+        """
+        try:
+            uploaded = upload_assets(self.api, str(self.tag), self.report, self.folder)
+        except PublishError as problem:
+            asked = self.wanted.release != EVENT_TAG
+            if asked or not isinstance(problem, ReadOnlyTokenError):
+                self.failure = problem
+            raise
         self.notes += [f"not uploaded: {text}" for text in uploaded.refused]
         counts = {
             "created": uploaded.created,

@@ -117,10 +117,11 @@ class Api:
         finally:
             self.last_write = self.now()
 
-    def upload(self, url: str, path: Path) -> None:
-        """POST a file to an upload URL that the API itself gave, on another host.
+    def upload(self, url: str, path: Path, name: str) -> Any:
+        """POST a file to an upload URL that the API itself gave, on another host; return the JSON
+        of the answer.
 
-        The file's name is sent as the query. Raises UncertainWriteError and PublishError, as
+        ``name`` is what it is to be called there. Raises UncertainWriteError and PublishError, as
         :meth:`write` does.
         """
         if self.client.base_url.scheme == "https" and httpx.URL(url).scheme != "https":
@@ -133,15 +134,15 @@ class Api:
                     "content-type": "application/octet-stream",
                     "content-length": str(path.stat().st_size),
                 }
-                self._request(
+                return self._request(
                     "POST",
                     url,
                     again=False,
                     content=file,
-                    params={"name": path.name},
+                    params={"name": name},
                     headers=headers,
                     timeout=UPLOAD_TIMEOUT,
-                )
+                ).json()
         finally:
             self.last_write = self.now()
 

@@ -1,9 +1,9 @@
 """A release's assets: each variant that passed as a deterministic zip, the results and the report.
 
 Their checksums come last. An asset that is there with the same digest is left alone; another one of
-its name is deleted first, since GitHub replaces nothing. An upload that ended in an error may have
-left a half asset, in another state than ``uploaded`` (GitHub's "Upload a release asset"): it is
-deleted before the next try.
+its name stays until the new one is uploaded, since GitHub replaces nothing. An upload that ended in
+an error may have left a half asset, in another state than ``uploaded`` (GitHub's "Upload a release
+asset"): it is deleted before the next try.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -21,13 +21,15 @@ from urllib.parse import quote
 
 from mconv import plain_files
 from mconv.errors import PublishError
-from mconv.github.api import Api, NotFoundError, UncertainWriteError
+from mconv.github.api import Api, NotFoundError, ReadOnlyTokenError, UncertainWriteError
 from mconv.values import Frozen, Report, VariantResult, name_asset
 
 ASSET_LIMIT = 2 * 1024**3  # bytes; an asset must be smaller
 TRIES = 3
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 SUMS = "SHA256SUMS"
+STAGED = ".mconv-new"  # behind the name of an asset that is to take another one's place
+UPLOADED = "uploaded"  # the state of a whole asset
 PROVENANCE = "provenance.json"
 
 
@@ -169,12 +171,13 @@ def _sha256(path: Path) -> str:
 def upload_assets(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
     """Bring the release of ``tag`` to hold ``assets``, in their order.
 
-    Raises PublishError where there is no such release, or an upload fails for good; what was
-    uploaded until then stays, and the next run goes on from there.
+    Raises PublishError where there is no such release, or uploads fail for good: it names each of
+    them. The others are uploaded, but for the sums, and the next run goes on from there.
     """
     release = _release(api, tag)
     present = {asset["name"]: asset for asset in _assets(api, release)}
     names: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "refused": []}
+    failed: list[str] = []
     for path in assets:
         size = path.stat().st_size
         if size >= ASSET_LIMIT:
@@ -187,10 +190,22 @@ def upload_assets(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
         if before is not None and _same(before, digest):
             names["unchanged"].append(path.name)
             continue
-        if before is not None:
-            _delete(api, before)
-        _put(api, release, path, digest)
+        if failed and path.name == SUMS:
+            failed.append(f"{SUMS}, which would name what is missing")
+            continue
+        try:
+            _bring(api, release, path, digest, present)
+        except ReadOnlyTokenError:
+            raise
+        except PublishError as problem:
+            failed.append(f"{path.name} ({problem.message})")
+            continue
         names["replaced" if before is not None else "created"].append(path.name)
+    if failed:
+        raise PublishError(
+            f"{len(failed)} of {len(assets)} assets were not uploaded: {'; '.join(failed)}",
+            hint="what was there before is there still; run the job again: it goes on from there",
+        )
     return Uploaded(
         created=tuple(names["created"]),
         replaced=tuple(names["replaced"]),
@@ -198,6 +213,32 @@ def upload_assets(api: Api, tag: str, assets: Sequence[Path]) -> Uploaded:
         refused=tuple(names["refused"]),
         url=release["html_url"],
     )
+
+
+def _bring(
+    api: Api, release: Release, path: Path, digest: str, present: Mapping[str, Asset]
+) -> None:
+    """Make the release hold ``path``, in place of an asset of its name, if one is ``present``.
+
+    GitHub replaces nothing: the new one is uploaded under another name, and takes the old one's
+    when that is deleted. An upload that fails loses nothing so; one that was not renamed in an
+    earlier run is renamed now.
+    """
+    before, staged = present.get(path.name), present.get(path.name + STAGED)
+    if staged is not None and not _same(staged, digest):
+        _delete(api, staged)
+        staged = None
+    if staged is None and (before is None or before["state"] != UPLOADED):
+        if before is not None:  # half of one, which nobody can use
+            _delete(api, before)
+        _put(api, release, path, digest, path.name)
+        return
+    if staged is None:
+        staged = _put(api, release, path, digest, path.name + STAGED)
+    if before is not None:
+        _delete(api, before)
+    asset = f"/repos/{api.repository}/releases/assets/{staged['id']}"
+    api.write("PATCH", asset, {"name": path.name}, again=True)
 
 
 def _release(api: Api, tag: str) -> Release:
@@ -218,7 +259,7 @@ def _assets(api: Api, release: Release) -> Iterator[Asset]:
 
 def _same(asset: Asset, digest: str) -> bool:
     """Return whether the asset is there, whole, with the same digest."""
-    return asset["state"] == "uploaded" and asset.get("digest") == digest
+    return asset["state"] == UPLOADED and asset.get("digest") == digest
 
 
 def _delete(api: Api, asset: Asset) -> None:
@@ -226,23 +267,32 @@ def _delete(api: Api, asset: Asset) -> None:
     api.delete(f"/repos/{api.repository}/releases/assets/{asset['id']}")
 
 
-def _put(api: Api, release: Release, path: Path, digest: str) -> None:
-    """Upload one asset; after an error look what is there, delete a half one, and try again."""
+def _put(api: Api, release: Release, path: Path, digest: str, name: str) -> Asset:
+    """Upload one asset and return it; after an error look what is there, delete a half one, and
+    try again where the error may pass.
+    """
     url = str(release["upload_url"]).partition("{")[0]
     reason = ""
     for attempt in range(TRIES):
+        refusal: PublishError | None = None
         try:
-            api.upload(url, path)
-            return
+            uploaded: Asset = api.upload(url, path, name)
+            return uploaded
         except UncertainWriteError as problem:
             reason = problem.message
-        api.sleep(2.0**attempt)
-        present = next((a for a in _assets(api, release) if a["name"] == path.name), None)
+            api.sleep(2.0**attempt)
+        except ReadOnlyTokenError:
+            raise
+        except PublishError as problem:
+            refusal = problem
+        present = next((a for a in _assets(api, release) if a["name"] == name), None)
         if present is not None and _same(present, digest):
-            return
-        if present is not None:
+            return present
+        if present is not None and present["state"] != UPLOADED:
             _delete(api, present)
+        if refusal is not None:
+            raise refusal
     raise PublishError(
-        f"{path.name} could not be uploaded in {TRIES} tries: {reason}",
+        f"it could not be uploaded in {TRIES} tries: {reason}",
         hint="run the job again: it goes on from there",
     )

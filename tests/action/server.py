@@ -334,6 +334,10 @@ def application(state: GitHub) -> Starlette:
             return JSONResponse(
                 {**made, "id": state.releases[last], "tag_name": last, "upload_url": upload}
             )
+        if request.method == "PATCH":
+            asset = next(a for a in state.assets if str(a["id"]) == last)
+            asset["name"] = json.loads(body)["name"]
+            return JSONResponse(asset)
         if request.method == "DELETE":
             state.assets[:] = [a for a in state.assets if str(a["id"]) != last]
             return Response(status_code=204)

@@ -198,8 +198,8 @@ def test_an_upload_names_its_file_and_never_goes_in_the_clear(tmp_path: Path) ->
     file.write_bytes(b"12345")
     client, _ = answered(answer)
     with pytest.raises(PublishError, match="not encrypted"):
-        client.upload("http://uploads.example/x", file)
+        client.upload("http://uploads.example/x", file, file.name)
     assert seen == []
-    client.upload("https://uploads.example/x", file)
+    client.upload("https://uploads.example/x", file, file.name)
     assert seen[0].url.params["name"] == "a b.zip"
     assert (seen[0].content, seen[0].headers["content-length"]) == (b"12345", "5")

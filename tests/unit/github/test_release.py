@@ -132,9 +132,53 @@ def test_a_failed_upload_leaves_no_half_asset_and_is_tried_again(
 
 def test_uploads_that_never_work_end_without_a_half_asset(tmp_path: Path) -> None:
     with serve(GitHub(releases={"v1": 9}, faults=[("POST", 502, {}, False)] * 9)) as state:
-        with pytest.raises(PublishError, match="could not be uploaded in 3 tries"):
-            release.upload_assets(api(state), "v1", bundle(tmp_path))
+        with pytest.raises(PublishError, match=r"zip \(it could not be uploaded in 3 tries"):
+            release.upload_assets(api(state), "v1", bundle(tmp_path)[:3])
         assert state.assets == []
+
+
+def hold(state: GitHub) -> dict[str, str]:
+    return {asset["name"]: asset["state"] for asset in state.assets}
+
+
+@pytest.mark.parametrize("status", [422, 502])
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
+def test_an_asset_stays_until_the_new_one_is_there(
+    method: str, status: int, tmp_path: Path
+) -> None:
+    """An upload that was refused after the old one was deleted lost it."""
+    with serve(GitHub(releases={"v1": 9})) as state:
+        release.upload_assets(api(state), "v1", bundle(tmp_path))
+        old = {asset["name"]: asset["digest"] for asset in state.assets}
+        changed = bundle(tmp_path, "other weights", "b")
+        state.faults = [(method, status, {}, False)] * (5 if status == 502 else 1)
+        with pytest.raises(PublishError, match=r"2 of 5 assets were not uploaded: good-onnx-int8"):
+            release.upload_assets(api(state), "v1", changed)
+        now = {asset["name"]: asset["digest"] for asset in state.assets}
+        assert set(hold(state).values()) == {"uploaded"}
+        name = "good-onnx-int8.zip"
+        kept = now.get(name) == old[name] or f"{name}{release.STAGED}" in now
+        assert kept, now
+        assert now["SHA256SUMS"] == old["SHA256SUMS"]
+        # the next run goes on from there
+        state.faults = []
+        release.upload_assets(api(state), "v1", changed)
+        assert hold(state).keys() == old.keys()
+        content = (tmp_path / "b" / name).read_bytes()
+        digests = {asset["name"]: asset["digest"] for asset in state.assets}
+        assert digests[name] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_each_asset_that_was_not_uploaded_is_named_and_the_others_are_there(
+    tmp_path: Path,
+) -> None:
+    faults = [("POST", 422, {}, False)] * 2
+    with serve(GitHub(releases={"v1": 9}, faults=faults)) as state:
+        with pytest.raises(PublishError, match="3 of 5 assets") as caught:
+            release.upload_assets(api(state), "v1", bundle(tmp_path))
+        for name in ("good-onnx-int8.zip", "results.json", "SHA256SUMS"):
+            assert name in caught.value.message
+        assert set(hold(state)) == {"report.html", "provenance.json"}
 
 
 def test_a_half_asset_of_an_earlier_run_is_replaced(tmp_path: Path) -> None:
@@ -186,8 +230,15 @@ def test_publish_uploads_on_a_release_event_and_says_what_it_could_not(
         assert "5 created" in capsys.readouterr().err
         assert state.comments == []
         assert len(state.assets) == 5
+        state.assets.clear()
+        state.faults = [("POST", 422, {}, False)]
+        assert main(argv) != 0
+        said = capsys.readouterr().err
+        assert "the release v1 is not complete: 2 of 5 assets were not uploaded: good-onnx" in said
+        assert "good-onnx-int8.zip" in (tmp_path / "summary").read_text()
         state.read_only = True
         state.assets.clear()
+        assert main([*argv, "v1"]) != 0  # it was asked for
         assert main(argv) == 0
         assert (
             "not all assets were uploaded: the token may not write"
