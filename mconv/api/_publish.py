@@ -14,6 +14,7 @@ from mconv.github.api import Api, ReadOnlyTokenError
 from mconv.github.release import Uploaded
 from mconv.github.workflow import Environment
 from mconv.reports import markdown
+from mconv.results.delivery import explain_unwritable
 from mconv.store.local import write_text
 from mconv.values import Frozen, Report
 
@@ -80,7 +81,7 @@ def fetch_baseline(
     none, which a note on stderr explains.
 
     ``branch`` is by default the pull request's base, else the default branch. Raises UsageError
-    outside of a GitHub job, and for results that cannot be read.
+    outside of a GitHub job, for results that cannot be read, and where ``out`` cannot be written.
     """
     environment = Environment.read(variables)
     branch = branch or environment.base_branch
@@ -89,7 +90,8 @@ def fetch_baseline(
             "GITHUB_REPOSITORY or the branch is not known",
             hint="elsewhere name a file: --baseline FILE",
         )
-    out.unlink(missing_ok=True)
+    with explain_unwritable(out):
+        out.unlink(missing_ok=True)
     github = Api(environment.api_url, environment.token, environment.repository)
     try:
         content = artifacts.fetch_newest(github, artifact, branch)
@@ -103,7 +105,8 @@ def fetch_baseline(
         fetched = Path(folder) / "results.json"
         fetched.write_bytes(content)
         read_results(fetched)  # by its schema and size: nothing else is kept
-    write_text(out, content.decode("utf-8"))
+    with explain_unwritable(out):
+        write_text(out, content.decode("utf-8"))
     print(f"baseline: {artifact} of {branch}", file=sys.stderr)
     return True
 

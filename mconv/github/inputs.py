@@ -220,6 +220,7 @@ def _find_out_problem(
     for what, path in (("working directory", Path.cwd()), ("manifest", manifest)):
         if path.is_relative_to(out):
             return UsageError(f"out is {named!r}, which holds the {what}", hint=hint)
-    if (out / "results.json").is_dir():
-        return UsageError(f"out is {named!r}, where results.json is a folder", hint=hint)
+    for name in ("results.json", "baseline.json"):  # written before anything runs
+        if (out / name).is_dir():
+            return UsageError(f"out is {named!r}, where {name} is a folder", hint=hint)
     return None

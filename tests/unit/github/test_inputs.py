@@ -172,10 +172,12 @@ def test_no_link_leads_to_out(workspace: Path, aim: str) -> None:
     assert found == "out is 'mconv-out/below', but mconv-out is a link"
 
 
-def test_results_that_are_a_folder_are_said(workspace: Path) -> None:
-    (workspace / "mconv-out/results.json").mkdir(parents=True)
+@pytest.mark.parametrize("name", ["results.json", "baseline.json"])
+def test_a_folder_in_the_place_of_a_file_is_said(workspace: Path, name: str) -> None:
+    """A baseline that cannot be fetched would let a regression pass."""
+    (workspace / "mconv-out" / name).mkdir(parents=True)
     (found,) = find_at(workspace)
-    assert found == "out is 'mconv-out', where results.json is a folder"
+    assert found == f"out is 'mconv-out', where {name} is a folder"
 
 
 def test_out_may_lie_in_the_runners_own_folder(workspace: Path) -> None:

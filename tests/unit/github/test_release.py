@@ -270,3 +270,8 @@ def test_the_baseline_command_keeps_only_what_fits_the_schema(
         state.add_artifact("mconv-results", zipped("results.json", b'{"schema": 99}'))
         assert main(["baseline", "-o", str(out)]) == 2
         assert not out.exists()
+        # what a checkout may have there
+        out.mkdir()
+        assert main(["baseline", "-o", str(out)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+        assert main(["baseline", "-o", str(tmp_path / "event.json/x")]) == 2
