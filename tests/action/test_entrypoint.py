@@ -403,3 +403,21 @@ def test_a_store_in_the_workspace_is_refused_before_anything_runs(
     assert "lies in the workspace: a pull request could bring it" in done.stderr
     assert outputs["conclusion"] == "failure"
     assert not (workspace / "mconv-out").exists()
+
+
+def test_a_release_that_lacks_an_asset_fails_the_step_and_says_which(workspace: Path) -> None:
+    payload = {"release": {"tag_name": "v1"}}
+    with serve(GitHub(releases={"v1": 9}, faults=[("POST", 422, {}, False)])) as state:
+        done, outputs, summary = run(workspace, state, "release", payload)
+        assert done.returncode != 0
+        said = "the release v1 is not complete: 2 of 5 assets were not uploaded: linear-onnx-fp32"
+        assert said in done.stderr
+        assert "linear-onnx-fp32.zip" in summary
+        assert (outputs["passed"], outputs["conclusion"]) == ("1", "failure")
+        names = {asset["name"] for asset in state.assets}
+        assert names == {"results.json", "report.html", "provenance.json"}
+        done, outputs, _ = run(workspace, state, "release", payload)  # goes on from there
+        assert (done.returncode, outputs["conclusion"]) == (0, "success"), done.stderr
+        names = {asset["name"] for asset in state.assets}
+        assert {"linear-onnx-fp32.zip", "SHA256SUMS"} < names
+        assert len(names) == 5
