@@ -206,6 +206,19 @@ def test_runs_at_once_leave_one_comment_with_the_newest_results() -> None:
         assert state.made_comments == 4
 
 
+@pytest.mark.parametrize("stamp", [Stamp(run=5), None])
+def test_jobs_of_one_run_that_share_a_comment_do_not_take_turns(stamp: Stamp | None) -> None:
+    with serve(GitHub()) as state:
+
+        def let_the_other_write(seconds: float) -> None:
+            publish.publish_comment(api(state), 7, "the other's", stamp=stamp)
+
+        client = Api(state.url, "t0ken", REPOSITORY, sleep=let_the_other_write)
+        publish.publish_comment(client, 7, "one's", stamp=stamp)
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["the other's"]
+        assert [method for method, _ in state.requests if method != "GET"] == ["POST", "PATCH"]
+
+
 def test_comments_doubled_by_an_older_mconv_become_one() -> None:
     with serve(GitHub()) as state:
         for text in ("first", "second", "third"):
