@@ -15,6 +15,7 @@ BODY_LIMIT = 65_536
 CHUNK = 50  # annotations a check-run call takes
 TRIES = 4
 SETTLING_SECONDS = 1.0  # until a write of another run is seen in a list
+CREATED = "created"
 LEFT = "left to a newer run"
 ACTIONS_BOT = "github-actions[bot]"
 
@@ -79,7 +80,7 @@ def publish_comment(
 
     GitHub knows no "create where there is none": runs that look at once all create one. So each
     looks again after it has written, until there is one comment, the oldest, with the newest
-    results. Raises PublishError.
+    results. Whose comments to look for then, the first answer says. Raises PublishError.
     """
     lines = [make_marker(key), *([stamp.write()] if stamp is not None else []), body]
     text = "\n".join(lines)
@@ -91,13 +92,13 @@ def publish_comment(
     outcome, url = "", ""
     for _ in range(TRIES):
         present = _list_own(api, number, make_marker(key), login)
+        if not present and outcome == CREATED:
+            break  # a list may be older than what was written
         if not present:
-            try:
-                issue = f"/repos/{api.repository}/issues/{number}/comments"
-                url = str(api.write("POST", issue, {"body": text})["html_url"])
-                outcome = "created"
-            except UncertainWriteError:
-                pass
+            if (made := _create_comment(api, number, text)) is not None:
+                outcome, url = CREATED, made["html_url"]
+                if (user := made["user"]) is not None:
+                    login = user["login"]  # the token may be of an app that nobody has named
             api.sleep(SETTLING_SECONDS)
             continue
         bodies = [str(comment["body"]) for comment in present]
@@ -116,6 +117,16 @@ def publish_comment(
     raise PublishError(
         f"GitHub did not take the comment in {TRIES} tries", hint="the job summary holds the report"
     )
+
+
+def _create_comment(api: Api, number: int, text: str) -> Comment | None:
+    """Create a comment and return it; None where that may or may not have worked."""
+    path = f"/repos/{api.repository}/issues/{number}/comments"
+    try:
+        made: Comment = api.write("POST", path, {"body": text})
+    except UncertainWriteError:
+        return None
+    return made
 
 
 def _choose_newest(

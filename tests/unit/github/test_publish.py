@@ -219,6 +219,23 @@ def test_jobs_of_one_run_that_share_a_comment_do_not_take_turns(stamp: Stamp | N
         assert [method for method, _ in state.requests if method != "GET"] == ["POST", "PATCH"]
 
 
+def test_an_app_that_nobody_named_has_one_comment() -> None:
+    """Each run of its made another one, which the next did not know for its own."""
+    with serve(GitHub(login="acme[bot]")) as state:
+        for text in ("first", "second", "third"):
+            publish.publish_comment(api(state), 7, text)
+        assert [c["body"].splitlines()[-1] for c in state.comments] == ["third"]
+        assert state.comments[0]["id"] == 1000
+
+
+def test_a_list_older_than_what_was_written_doubles_nothing() -> None:
+    with serve(GitHub()) as state:
+        client = api(state)
+        client.pages = lambda path, **_: iter(())  # type: ignore[method-assign]
+        assert publish.publish_comment(client, 7, "once")[0] == "created"
+        assert len(state.comments) == 1
+
+
 def test_comments_doubled_by_an_older_mconv_become_one() -> None:
     with serve(GitHub()) as state:
         for text in ("first", "second", "third"):
