@@ -81,8 +81,8 @@ def choose_store_name(named: str | None) -> str:
 def find_kept_folders(store: str | None) -> dict[str, Path]:
     """Return the folders in which mconv keeps what is not delivered, by what they are called."""
     named = choose_store_name(store)
-    kept = {"the environments": find_root(), "the store here": Path(LOCAL)}
-    return kept if "://" in named else {**kept, "the store": Path(named)}
+    folders = {"the environments": find_root(), "the store here": Path(LOCAL)}
+    return folders if "://" in named else {**folders, "the store": Path(named)}
 
 
 def open_store(named: str | None) -> Store:

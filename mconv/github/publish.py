@@ -95,9 +95,9 @@ def publish_comment(
         if not present and outcome == CREATED:
             break  # a list may be older than what was written
         if not present:
-            if (made := _create_comment(api, number, text)) is not None:
-                outcome, url = CREATED, made["html_url"]
-                if (user := made["user"]) is not None:
+            if (created := _create_comment(api, number, text)) is not None:
+                outcome, url = CREATED, created["html_url"]
+                if (user := created["user"]) is not None:
                     login = user["login"]  # the token may be of an app that nobody has named
             api.sleep(SETTLING_SECONDS)
             continue
@@ -123,10 +123,10 @@ def _create_comment(api: Api, number: int, text: str) -> Comment | None:
     """Create a comment and return it; None where that may or may not have worked."""
     path = f"/repos/{api.repository}/issues/{number}/comments"
     try:
-        made: Comment = api.write("POST", path, {"body": text})
+        created: Comment = api.write("POST", path, {"body": text})
     except UncertainWriteError:
         return None
-    return made
+    return created
 
 
 def _choose_newest(
