@@ -100,7 +100,7 @@ def inputs_read() -> set[str]:
     named = set(re.findall(r"""(?:get_input|is_set)\(\s*inputs, ["']([a-z-]+)["']""", text))
     for group in re.findall(r"for name in \(([^)]*)\)", text):
         named |= set(re.findall(r'"([a-z-]+)"', group))
-    return named | {"github-token"}
+    return named | {"github-token", "store-key"}  # secrets, which come by a pipe
 
 
 def test_inputs_of_action_and_entry_point_agree() -> None:
