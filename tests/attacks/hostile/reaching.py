@@ -71,8 +71,11 @@ def priorities_of_disks():
 @probe
 def cores():
     def bind(pid):
-        os.sched_setaffinity(pid, os.sched_getaffinity(pid))
-        return True
+        before = os.sched_getaffinity(pid)
+        os.sched_setaffinity(pid, {min(before)})
+        changed = len(before) == 1 or os.sched_getaffinity(pid) != before
+        os.sched_setaffinity(pid, before)
+        return changed
 
     return reach_any(bind, list_others())
 
