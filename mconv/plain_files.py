@@ -196,7 +196,7 @@ def take_over(folder: Path) -> None:
             else:
                 with open_file(name, within) as file:
                     os.fchown(file.fileno(), owner, group)
-                    os.fchmod(file.fileno(), 0o644)
+                    os.fchmod(file.fileno(), 0o444)
 
     with open_folder(folder) as top:
         enter(top, 0)
