@@ -1,7 +1,8 @@
 """Users of their own for child processes, out of a range that no other use is made of.
 
-The image names the range (``MCONV_WORKER_UIDS=20000-59999``); only root can give them. Each child
-gets one that no child before it had, so that what a process left behind is never a later one's.
+The image names the range (``MCONV_WORKER_UIDS=20000-59999``), or where it begins; root alone gives
+them. Each child gets one that no child before it had, so what a process left behind is never a
+later one's.
 Runs beside one another on a machine take blocks of the range, each of which a socket of the
 system's own name space holds until its process ends.
 """
@@ -17,6 +18,8 @@ import threading
 from mconv.errors import UsageError
 
 VARIABLE = "MCONV_WORKER_UIDS"
+FORMER = "MCONV_WORKER_UID"  # one user, where the range begins
+COUNT = 40_000  # users of a range of which only the first is named
 BLOCK = 256  # users that are taken at once
 HIGHEST = 2**31 - 1
 RANGE = re.compile(r"(\d{1,10})-(\d{1,10})")
@@ -28,7 +31,9 @@ def find_range() -> tuple[int, int] | None:
 
     Raises UsageError for a range that is none.
     """
-    text = os.environ.get(VARIABLE, "")
+    text = os.environ.get(VARIABLE) or os.environ.get(FORMER, "")
+    if text.isdigit():
+        text = f"{text}-{int(text) + COUNT - 1}"
     if not text or not hasattr(os, "geteuid") or os.geteuid() != 0:
         return None
     match = RANGE.fullmatch(text)

@@ -64,11 +64,19 @@ def test_a_range_that_is_used_up_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     close(users)
 
 
-@pytest.mark.parametrize("text", ["10001", "0-70000", "5-4", "20000-20010", "a-b", "1-99999999999"])
+@pytest.mark.parametrize("text", ["0", "0-70000", "5-4", "20000-20010", "a-b", "1-99999999999"])
 def test_a_range_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(identities.VARIABLE, text)
     with pytest.raises(UsageError, match="not a range"):
         identities.find_range()
+
+
+def test_a_range_may_be_named_by_where_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(identities.VARIABLE, "10001")
+    assert identities.find_range() == (10001, 50000)
+    monkeypatch.delenv(identities.VARIABLE)
+    monkeypatch.setenv("MCONV_WORKER_UID", "10001")
+    assert identities.find_range() == (10001, 50000)
 
 
 def test_only_root_gives_users(monkeypatch: pytest.MonkeyPatch) -> None:
