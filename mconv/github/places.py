@@ -52,7 +52,7 @@ def choose_places(
     """
     runner = variables.get(TEMPORARY, "")
     is_kept = bool(runner) and Path(runner).is_dir() and not is_within(runner, workspace)
-    temporary = Path(runner) if is_kept else Path(tempfile.gettempdir())
+    temporary = Path(runner) if is_kept else _make_temporary()
     default = temporary / STORE
     store = named or variables.get("MCONV_STORE", "") or str(default)
     environments = variables.get("MCONV_ENVIRONMENTS", "") or str(temporary / ENVIRONMENTS)
@@ -75,6 +75,13 @@ def choose_places(
         )
     front = default if "://" in store else Path(store)
     return Places(temporary, store, front, Path(environments), is_kept)
+
+
+def _make_temporary() -> Path:
+    """Make a folder that nobody else can have put anything into, and that workers may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="mconv-"))
+    folder.chmod(0o711)
+    return folder
 
 
 def is_within(path: str | Path, workspace: Path) -> bool:

@@ -38,7 +38,11 @@ def test_by_default_all_lies_in_the_runner_s_temporary_folder(workspace: Path) -
 def test_a_runner_without_one_keeps_nothing(workspace: Path, runner: str) -> None:
     places = choose(workspace, RUNNER_TEMP=runner.format(workspace=workspace))
     assert not places.is_kept
-    assert places.front == Path(tempfile.gettempdir(), "mconv-store")
+    assert places.front.parent.parent == Path(tempfile.gettempdir())
+    again = choose(workspace, RUNNER_TEMP=runner.format(workspace=workspace))
+    assert again.front != places.front, "nobody else can have put anything there"
+    for each in (places, again):
+        each.temporary.rmdir()
 
 
 def test_a_url_has_its_front_there_too(workspace: Path) -> None:
