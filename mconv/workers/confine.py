@@ -122,7 +122,8 @@ def apply(confinement: Confinement, parent: int) -> None:
         take_user(confinement.uid, keep=confinement.serves)
     elif os.geteuid() == 0:
         # as root of a machine that lends no users: all privileges go but that to read its files
-        _set_capabilities(1 << CAP_DAC_READ_SEARCH if confinement.files else None)
+        reads = 1 << CAP_DAC_READ_SEARCH & _get_capabilities()  # which a container may lack
+        _set_capabilities(reads if confinement.files else None)
     _call_prctl(PR_SET_NO_NEW_PRIVS, 1)
     # a change of user undoes it
     _call_prctl(PR_SET_PDEATHSIG, SIGKILL)
@@ -173,6 +174,17 @@ def take_user(uid: int, *, keep: bool = False) -> None:
         _set_capabilities(1 << CAP_SETUID | 1 << CAP_SETGID if keep else 0)
         for capability in (CAP_SETUID, CAP_SETGID) if keep else ():
             _call_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def _get_capabilities() -> int:
+    """Return the capabilities that this process may use, as bits."""
+    header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capget(header, data):
+        return 0
+    _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
+    return int(low | high << 32)
 
 
 def _set_capabilities(kept: int | None) -> None:

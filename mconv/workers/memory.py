@@ -26,11 +26,15 @@ class Meter:
     Attributes:
         pids: The processes.
         limit: Bytes that may be in use.
+        count: How many processes there were when it was last read.
+        is_exact: What they share was counted once then.
     """
 
     def __init__(self, pids: Sequence[int], limit: int) -> None:
         self.pids = pids
         self.limit = limit
+        self.count = 0
+        self.is_exact = True
         self._next = 0.0
 
     def read(self) -> int:
@@ -39,12 +43,18 @@ class Meter:
             return sum(map(_measure_by_psutil, self.pids))
         below = [each for pid in self.pids for each in list_below(pid)]
         resident = sum(map(_measure_resident, below))
+        self.count = len(below)
         if len(below) < 2:
             return resident
         begin = time.monotonic()
         if resident <= self.limit and begin < self._next:
             return 0
-        shares = sum(map(_measure_share, below))
+        each = [_measure_share(pid) for pid in below]
+        self.is_exact = None not in each
+        shares = sum(
+            _measure_resident(pid) if share is None else share
+            for pid, share in zip(below, each, strict=True)
+        )
         end = time.monotonic()
         self._next = end + max(PAUSE_SECONDS, (end - begin) / SHARE_OF_TIME)
         return shares
@@ -78,14 +88,14 @@ def _measure_resident(pid: int) -> int:
         return 0
 
 
-def _measure_share(pid: int) -> int:
-    """Return the share that a process has of what is resident, in bytes, and all of it where the
-    system does not tell its share."""
+def _measure_share(pid: int) -> int | None:
+    """Return the share that a process has of what is resident, in bytes; None where the system does
+    not tell, as of a process of another user without the privilege to look into it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
-    return _measure_resident(pid)
+    return None if Path(f"/proc/{pid}").exists() else 0
 
 
 def _measure_by_psutil(pid: int) -> int:

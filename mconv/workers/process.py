@@ -278,7 +278,8 @@ def _watch(
             peak = max(peak, used)
             if used > limit:
                 reason = OutOfMemoryError(
-                    f"the step used more than {limit / 1e9:.2f} GB of memory and was stopped",
+                    f"{_describe_user(meter)} used more than {limit / 1e9:.2f} GB of memory and "
+                    "was stopped",
                     hint="raise `resources: {memory: …}` for this model, or use a larger runner",
                 )
             elif time.monotonic() - begin > timeout_s:
@@ -294,6 +295,13 @@ def _watch(
     finally:
         process.kill()
     return reason, peak or None
+
+
+def _describe_user(meter: Meter) -> str:
+    """Return who used the memory, and how it was counted where that may be too much."""
+    if meter.is_exact or meter.count < 2:
+        return "the step"
+    return f"the step, of {meter.count} processes whose shared memory counts for each of them,"
 
 
 def _describe_error(problem: MconvError, kind: str, log: str) -> ErrorInfo:

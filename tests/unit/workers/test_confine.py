@@ -101,3 +101,15 @@ def test_one_that_stays_root_changes_no_file_of_another(tmp_path: Path) -> None:
     rules = Confinement(files=True, readable=SYSTEM, writable=[str(path)])
     assert run_confined(rules, lambda: os.listdir(path)) == "[]"
     assert run_confined(rules, lambda: (path / "x").write_text("x")) == "PermissionError"
+
+
+@needs_root
+def test_one_that_stays_root_begins_without_privileges_that_a_container_lacks() -> None:
+    """Docker's default capabilities have none to read all files."""
+    rules = Confinement(files=bool(confine.landlock.find_abi()), readable=SYSTEM)
+
+    def begin_without() -> str:
+        confine._set_capabilities(1 << 0)
+        return run_confined(rules, lambda: read_status("CapPrm"))
+
+    assert run_confined(Confinement(), begin_without).count("0" * 16) == 1
