@@ -81,6 +81,9 @@ class Run:
         for path in (workspace, *workspace.rglob("*")):
             os.chown(path, RUNNER, RUNNER)
         self.folder = workspace.parent / f"runner-{time.monotonic_ns()}"
+        temporary = self.folder / "runner_temp"
+        temporary.mkdir(parents=True)
+        os.chown(temporary, RUNNER, RUNNER)
         given = {"github-token": TOKEN, "manifest": "models.yml", "measure": "false", **inputs}
         more = {
             "GITHUB_EVENT_NAME": name,
