@@ -3,6 +3,7 @@ API server on loopback."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,8 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from mconv.store.local import Sealed, hash_entry
+from mconv.values import from_json, to_json
 from scripts import image
 from tests.action import workflow
 from tests.action.server import GitHub, serve
@@ -261,11 +265,44 @@ def test_root_opens_no_file_that_a_worker_chose(built: None, workspace: Path) ->
     with serve(GitHub()) as state:
         run = Run(workspace, state, "pull_request", PULL)
         run.wait()
-        assert (workspace / "notes" / "started").exists()
+        results = json.loads((workspace / run.outputs["results"]).read_text())
+        (thief,) = [each for each in results["variants"] if each["model"] == "thief"]
+        assert thief["error"]["type"] == "OutOfMemoryError", "it answered itself, both times"
         assert "STOLEN" not in run.log
         assert TOKEN not in run.log + (workspace / run.outputs["results"]).read_text()
         assert len(state.comments) == 1  # by the code that was there before
         assert "thief/onnx/fp32" in state.comments[0]["body"]
+
+
+def test_a_store_that_the_checkout_brings_is_not_believed(built: None, workspace: Path) -> None:
+    """Its entries are sealed as mconv seals them, with another model in place of the honest one."""
+    with serve(GitHub()) as state:
+        honest = Run(workspace, state, "pull_request", PULL, only="digits/onnx/fp32")
+        assert honest.wait() == 0, honest.log
+        brought = workspace / ".mconv/store"
+        shutil.copytree(honest.folder / "runner_temp/mconv-store", brought)
+        forged = 0
+        for path in brought.rglob("entry.json"):
+            entry = from_json(path.read_bytes(), Sealed).entry
+            files = []
+            for file in entry.files:
+                target = path.parent / "files" / file.path
+                target.chmod(0o644)
+                target.write_bytes(b"BACKDOORED")
+                digest = hashlib.sha256(b"BACKDOORED").hexdigest()
+                files.append(msgspec.structs.replace(file, bytes=10, sha256=digest))
+                forged += 1
+            entry = msgspec.structs.replace(entry, files=tuple(files))
+            path.write_text(to_json(Sealed(digest=hash_entry(entry), entry=entry)))
+        assert forged
+        shutil.rmtree(workspace / "mconv-out")
+        run = Run(workspace, state, "pull_request", PULL, only="digits/onnx/fp32")
+        assert run.wait() == 0, run.log
+        for path in (workspace / "mconv-out").rglob("*.onnx"):
+            assert path.stat().st_size > 1000
+        refused = Run(workspace, state, "pull_request", PULL, store=".mconv/store")
+        assert refused.wait() == 2, refused.log
+        assert "lies in the workspace: a pull request could bring it" in refused.log
 
 
 STORE = "/github/runner_temp/mconv-store"
