@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ DATA = (
 )
 # A class whose making may do anything is one with other bases than these.
 PLAIN_BASES = frozenset({"object", "Module"})
+# Python 3.11 counts the depth of all trees that are being made in one place: two at once may end
+# with a SystemError.
+PARSING = threading.Lock()
 
 
 def read_tree(path: Path) -> ast.Module | None:
@@ -26,8 +30,9 @@ def read_tree(path: Path) -> ast.Module | None:
     if path.suffix != ".py":
         return None
     try:
-        return ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        with PARSING:
+            return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # running it will say so, with the line
 
 

@@ -156,7 +156,8 @@ def test_files_of_weights_that_a_module_names_are_listed(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_read_has_no_tree(tmp_path: Path) -> None:
-    for name, content in {"a.py": b"def (", "b.py": b"\0", "c.so": b"x = 1"}.items():
+    deep = b"-" * 10_000 + b"1"
+    for name, content in {"a.py": b"def (", "b.py": b"\0", "c.so": b"x = 1", "d.py": deep}.items():
         (tmp_path / name).write_bytes(content)
         assert syntax.read_tree(tmp_path / name) is None
     assert syntax.read_tree(tmp_path / "absent.py") is None
