@@ -43,4 +43,5 @@ def render(report: Report, *, color: bool = False) -> str:
     if words := _format.isolation(report):
         lines.append(_format.plain(words))
     lines.append(_format.verdict(report))
-    return "\n".join(lines)
+    # a GitHub runner takes these for the beginning of a command, wherever in a line they stand
+    return "\n".join(lines).replace("##[", "#\u200b#[")

@@ -39,3 +39,10 @@ def test_what_a_user_should_know_stands_below_a_variant_that_passed() -> None:
     bounded = variant(warnings=("right for time ≤ 32 only",))
     lines = text.render(report(passed=0, variants=(bounded,))).splitlines()
     assert lines[2] == "    note: right for time ≤ 32 only"
+
+
+def test_no_error_of_a_model_is_a_command_to_a_runner() -> None:
+    bad = variant(warnings=("x ##[error]INJECTED",))
+    lines = text.render(report(passed=0, variants=(bad,)))
+    assert "INJECTED" in lines
+    assert "##[" not in lines
