@@ -118,6 +118,24 @@ def test_the_base_rules() -> None:
     assert ask(rules, "prlimit64", 4711) == refusal(errno.EPERM)
 
 
+def test_processes_and_files_of_the_same_user_are_left_alone() -> None:
+    rules = seccomp.make_shared_user_rules()
+    for name in seccomp.SCHEDULES:
+        assert ask(rules, name, 0) == {ALLOWED}
+        assert ask(rules, name, 4711) == refusal(errno.EPERM)
+    assert ask(rules, "sched_setaffinity", 0) == {ALLOWED}
+    assert ask(rules, "sched_setaffinity", 4711) == refusal(0)
+    assert ask(rules, "setpriority", 0, 0) == {ALLOWED}
+    for which, who in ((0, 4711), (1, 0), (2, 0)):
+        assert ask(rules, "setpriority", which, who) == refusal(errno.EPERM)
+    assert ask(rules, "ioprio_set", 1, 0) == {ALLOWED}
+    for which, who in ((1, 4711), (2, 0), (3, 0)):
+        assert ask(rules, "ioprio_set", which, who) == refusal(errno.EPERM)
+    assert ask(rules, "fcntl", 3, 1024) == refusal(errno.EPERM)
+    for command in (0, 1, 3, 1023, 1025, 1030, 1033):
+        assert ask(rules, "fcntl", 3, command) == {ALLOWED}
+
+
 def test_a_server_takes_users_of_its_range_alone() -> None:
     rules = seccomp.make_identity_rules(20000, 59999)
     for name in ("setresuid", "setresgid"):
