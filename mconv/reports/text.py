@@ -20,7 +20,7 @@ def render(report: Report, *, color: bool = False) -> str:
             _format.size(v.size_bytes),
             _format.latency(v),
             _format.speedup(v),
-            _format.quality(v),
+            _format.plain(_format.quality(v)),
         )
         for v in report.variants
     ]
