@@ -52,6 +52,8 @@ def escape(text: str, limit: int = MAX_NAME) -> str:
     """
     escaped = []
     line = shorten(text, limit)
+    if not line:  # an item of a list with nothing in it would underline what stands above it
+        return JOINER
     for character, after in zip(line, f"{line[1:]} ", strict=False):
         if character == ":" and after == " ":  # neither a place nor a picture
             escaped.append(character)

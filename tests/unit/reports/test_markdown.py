@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 from msgspec.structs import replace
 
+from mconv.reports import _markdown as writer
 from mconv.reports import markdown
 from mconv.values import EnvironmentResult
+from tests.conftest import ROOT
 from tests.unit.reports.factory import HOSTILE, report, variant
 
 
@@ -69,3 +72,35 @@ def test_the_link_to_the_whole_is_there_where_it_is_given() -> None:
     url = "https://github.com/octo/models/actions/runs/3"
     assert url in markdown.render(report(), report_url=url)
     assert "https://github.com" not in markdown.render(report())
+
+
+def test_the_writer_takes_literals_and_escapes_the_rest() -> None:
+    hostile = writer.fill("**{}** {}", "</b>|@x", writer.cut("[a](b)"))
+    text = writer.render([hostile])
+    assert not set(text) & set("<>|@[]")
+    assert writer.render([writer.fill("- {}", "")]) == f"- {writer.JOINER}"
+    with pytest.raises(TypeError, match="render"):
+        f"{hostile}"
+    with pytest.raises(ValueError, match="takes 1 values"):
+        writer.fill("{}")
+    assert writer.render([writer.link("x", "javascript:alert(1)")]) == "x"
+    assert writer.render([writer.link("x", "https://a/b")]) == "[x](https://a/b)"
+
+
+def test_markdown_is_made_by_the_writer_alone() -> None:
+    """Every template is a literal, and nothing else of reports/markdown.py becomes Markdown."""
+    tree = ast.parse((ROOT / "mconv/reports/markdown.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "Markdown", node.lineno
+            if node.func.id in ("fill", "join"):
+                template = node.args[0]
+                options = (
+                    (template.body, template.orelse)
+                    if isinstance(template, ast.IfExp)
+                    else (template,)
+                )
+                assert all(isinstance(each, ast.Constant) for each in options), node.lineno
+    for path in (ROOT / "mconv").rglob("*.py"):
+        if path.name != "_markdown.py":
+            assert "Markdown(" not in path.read_text().replace("-> Markdown", ""), path
