@@ -28,7 +28,9 @@ def signals_to_a_thread():
 
 @probe
 def signals_to_a_group():
-    leaders = reach_any(lambda pid: os.getpgid(pid) not in (0, os.getpgid(0)), list_others())
+    # killpg(1) is kill(-1), which is all that may be signalled: one's own processes too
+    others = (0, 1, os.getpgid(0))
+    leaders = reach_any(lambda pid: os.getpgid(pid) not in others, list_others())
     return reach_any(lambda pid: os.killpg(os.getpgid(pid), 0) is None, leaders)
 
 
