@@ -174,6 +174,7 @@ def choose_folders(
     places = choose_places(get_input(inputs, "store"), variables, workspace, keyed=keyed)
     inputs["INPUT_STORE"] = places.store
     variables[LOCAL_STORE] = str(places.front)
+    variables["MCONV_STORE"] = places.store  # `mconv plan` looks what is stored, too
     variables["MCONV_ENVIRONMENTS"] = str(places.environments)
     if not places.is_kept:
         print(
@@ -297,6 +298,8 @@ def main(variables: MutableMapping[str, str]) -> int:
         return UsageError.exit_code
     inputs["INPUT_OUT"] = os.path.normpath(get_input(inputs, "out", "mconv-out"))
     results = choose_results_file(inputs)
+    if key:
+        variables[PRIVATE] = key
     if shards := get_input(inputs, "plan"):
         code, matrix = plan_shards(inputs, shards)
         values = make_outputs(Path(os.devnull), results.parent, code, workspace, matrix)
@@ -314,8 +317,6 @@ def main(variables: MutableMapping[str, str]) -> int:
     else:
         results.unlink(missing_ok=True)  # an older run's must not be published as this one's
         arguments = make_run_arguments(fetch_baseline(inputs, variables, secrets))
-        if key:
-            variables[PRIVATE] = key
         code = mconv(arguments)
         variables.pop(PRIVATE, None)
         if results.is_file():

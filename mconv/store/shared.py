@@ -24,12 +24,13 @@ from typing import Any, TypeVar
 from mconv import plain_files
 from mconv.errors import StoreError, UsageError, one_line
 from mconv.store.local import MAX_ENTRY, Entry, Sealed, Store, hash_entry, read_sealed
-from mconv.store.signing import Keys, read_keys
+from mconv.store.signing import Keys, read_keys, take_private_key
 from mconv.store.tracked import refuse_tracked
 from mconv.values import to_json
 
 T = TypeVar("T")
 PATIENCE = 120.0  # seconds for one entry
+ROOM_OF_ZIP = 64 * 2**20  # bytes that a zip has beside its files: names, of many files too
 SLOWEST = 4e6  # bytes a second: large files get more time
 
 
@@ -85,11 +86,15 @@ class Remote:
         return self._ask(read) if self.readable else None
 
     def fetch(self, key: str, target: Path, size: int = 0) -> bool:
-        """Copy the zip of an entry's files to ``target``; return False where that did not work."""
+        """Copy the zip of an entry's files, of ``size`` bytes, to ``target``; return False where
+        that did not work, or it is larger than they make it."""
 
         def read() -> bool:
             try:
-                self.open().get_file(self.place(key, "zip"), str(target))
+                place = self.place(key, "zip")
+                if (self.open().size(place) or 0) > size + ROOM_OF_ZIP:
+                    return False
+                self.open().get_file(place, str(target))
             except FileNotFoundError:
                 return False
             return True
@@ -293,6 +298,8 @@ class SharedStore(Store):
                 with zipfile.ZipFile(archive) as packed:
                     for file in entry.files:  # by the entry's names only, which stay inside
                         (out / file.path).parent.mkdir(parents=True, exist_ok=True)
+                        if packed.getinfo(file.path).file_size != file.bytes:
+                            return False
                         with (
                             packed.open(file.path) as source,
                             (out / file.path).open("wb") as target,
@@ -351,6 +358,7 @@ def open_store(named: str, cache: Path) -> Store:
     Raises StoreError, and UsageError for a store that git tracks (:func:`refuse_tracked`) or that
     nothing here can open.
     """
+    take_private_key()  # what this process starts has no use for it, whatever the store
     if "://" not in named:
         refuse_tracked(Path(named))
         return Store(Path(named).resolve())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,32 @@ def test_an_entry_that_is_not_signed_is_a_miss_and_is_made_anew(
     assert owner.read(KEY) is None
     stored = owner.put(*make_entry(tmp_path))
     assert open_shared(tmp_path, "again").read(KEY) == stored
+
+
+def test_a_zip_that_is_larger_than_its_entry_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signature covers the entry, not the zip."""
+    private, public = signing.make_keys()
+    use(monkeypatch, private)
+    open_shared(tmp_path, "branch").put(*make_entry(tmp_path))
+    (archive,) = (tmp_path / "remote").rglob(f"{KEY}.zip")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("model.onnx", b"\0" * 300_000_000)
+    use(monkeypatch, public=public)
+    reader = open_shared(tmp_path, "reader")
+    entry = reader.read(KEY)
+    assert entry is not None
+    written: list[int] = []
+    copy = shutil.copyfileobj
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *given: (written.append(1), copy(*given)))
+    assert not reader.intact(entry)
+    assert written == []
+
+
+def test_the_private_key_is_taken_whatever_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, signing.make_keys()[0])
+    open_store(str(tmp_path / "store"), tmp_path / "front")
+    assert signing.PRIVATE not in os.environ
