@@ -95,7 +95,9 @@ def confine(
     devices = list(DEVICES)
     if any(each.variables.get(GPUS) for each in environments):
         devices += [path for pattern in GPU_DEVICES for path in glob(pattern)]
-    packages = [path for each in environments for path in list_package_folders(each)]
+    packages, listable = _spare_git(
+        path for each in environments for path in list_package_folders(each)
+    )
     # root alone reads its passwords: one that stays root must not
     settings = _list_public(SETTINGS) if uid is None and os.geteuid() == 0 else [SETTINGS]
     writable = [*access.writable, *[SHARED_MEMORY] * access.shared_memory]
@@ -103,7 +105,7 @@ def confine(
         uid=uid,
         files=landlock.find_abi() > 0,
         readable=tuple(dict.fromkeys((*SYSTEM, *settings, *packages, *access.readable))),
-        listable=(*access.listable, SETTINGS),
+        listable=(*access.listable, *listable, SETTINGS),
         writable=writable,
         devices=devices,
         holds_ports=access.network != "any",
@@ -111,6 +113,30 @@ def confine(
         highest=_find_highest_port() if access.network == "open" else 0,
         calls=_compile_calls(access.network, uid is None and not access.modes),
     )
+
+
+def _spare_git(folders: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return folders of packages, in place of checkouts what lies in them without their ``.git``,
+    and which of them are listed only.
+
+    `python -m mconv` looks for packages in the working directory, as ``PYTHONPATH`` may have it.
+    """
+    readable: list[str] = []
+    listable: list[str] = []
+    for folder in dict.fromkeys(folders):
+        if os.path.lexists(os.path.join(folder, GIT)):
+            checkout = _split_checkout(folder)
+            readable += checkout.readable
+            listable += checkout.listable
+        else:
+            readable.append(folder)
+    return readable, listable
+
+
+@cache
+def _split_checkout(folder: str) -> Repository:
+    """Return what of a checkout is read."""
+    return Repository(folder)
 
 
 def confine_server(uid: int | None) -> Confinement:

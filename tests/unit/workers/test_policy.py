@@ -181,3 +181,14 @@ def test_an_open_network_ends_below_the_ports_of_this_machine_s_own_services() -
 
         assert run_confined(rules, lambda: connect(port)) == "PermissionError"
         assert run_confined(rules, lambda: connect(1)) == "ConnectionRefusedError"
+
+
+@needs_landlock
+def test_a_checkout_that_packages_are_found_in_keeps_its_git(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m mconv` in a repository puts it on the path."""
+    monkeypatch.syspath_prepend(str(repository))
+    rules = confine(policy.NOTHING, OWN, None)
+    assert run_confined(rules, (repository / "layers.py").read_text) == repr("x = 1\n")
+    assert run_confined(rules, (repository / ".git/config").read_text) == "PermissionError"
