@@ -8,6 +8,7 @@ runtime's ``SERVICE`` names.
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -23,6 +24,7 @@ from mconv.workers.spawn import Helper, Supervised, make_environment
 
 START_SECONDS = 60
 STOP_SECONDS = 5
+CONNECT_SECONDS = 5
 LONGEST_LINE = 2**16  # bytes of the line that says the helper is ready
 
 
@@ -68,7 +70,7 @@ class Service:
         Raises StepError where the helper does not start.
         """
         with self.lock:
-            if not self.helper.runs():
+            if not (self.helper.runs() and self._listens()):
                 self._stop()
                 self._start()
             assert self.runtime.service is not None
@@ -76,8 +78,19 @@ class Service:
 
     @property
     def port(self) -> int:
-        """The TCP port of the endpoint."""
+        """The TCP port of the endpoint; 0 where that is no URL with one."""
         return urlsplit(self.endpoint).port or 0
+
+    def _listens(self) -> bool:
+        """Return whether somebody listens on the port: what the helper keeps may have died before
+        it, and its workers cannot start another."""
+        if not self.port:
+            return True
+        try:
+            socket.create_connection(("127.0.0.1", self.port), CONNECT_SECONDS).close()
+        except OSError:
+            return False
+        return True
 
     def _find_access(self) -> Access:
         """Return what the helper is given: a browser talks to itself over sockets of all kinds."""
